@@ -1,0 +1,3 @@
+module github.com/netport/netport/bpf
+
+go 1.26
