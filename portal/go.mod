@@ -1,0 +1,3 @@
+module github.com/netport/netport/portal
+
+go 1.26

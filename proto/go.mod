@@ -1,0 +1,3 @@
+module github.com/netport/netport/proto
+
+go 1.26

@@ -1,0 +1,3 @@
+module github.com/netport/netport/relay
+
+go 1.26

@@ -1,0 +1,3 @@
+module github.com/netport/netport/server
+
+go 1.26
