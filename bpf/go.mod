@@ -1,3 +1,3 @@
 module github.com/netport/netport/bpf
 
-go 1.26
+go 1.26.0

@@ -1,3 +1,3 @@
 module github.com/netport/netport/server
 
-go 1.26
+go 1.26.0

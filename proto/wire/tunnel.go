@@ -1,0 +1,440 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+)
+
+// Frames of the tunnel protocol, portal to portal, inside a carrier. A frame
+// is a header of 8 bytes and a body:
+//
+//	 0               1               2               3
+//	+---------------+---------------+---------------+---------------+
+//	|     type      |             length of the body                |
+//	+---------------+---------------+---------------+---------------+
+//	|                          stream                               |
+//	+---------------+---------------+---------------+---------------+
+//
+// Stream 0 is the carrier itself. Streams and flows share one number space:
+// odd numbers are opened by the TLS client of the tunnel, even ones by the TLS
+// server, each number once in a tunnel's life.
+const (
+	FrameHeaderLen = 8
+	// MaxData is the most application bytes in one DATA, DATAGRAM or OPEN
+	// frame. A UDP datagram has at most 65,507.
+	MaxData = 65536 - FrameHeaderLen - dataHeaderLen
+	// MaxFrame is the longest body. OPEN is the longest: its fixed fields, a
+	// grant and data.
+	MaxFrame = 65536 + 4096
+
+	dataHeaderLen = 12
+	// DataOverhead is how many bytes stand before the application's bytes in
+	// a DATA frame, header included: a buffer that keeps so much room in front
+	// needs no copy to become a frame. DataOverhead + MaxData fills four TLS
+	// records of 16,384 bytes exactly.
+	DataOverhead = FrameHeaderLen + dataHeaderLen
+)
+
+// FrameType is the first byte of a tunnel frame. Append only.
+type FrameType uint8
+
+// The frame types.
+const (
+	FrameHello    FrameType = 1  // first frame of a carrier, both ways
+	FramePing     FrameType = 2  // asks for a Pong with the same token
+	FramePong     FrameType = 3  // answers a Ping
+	FrameOpen     FrameType = 4  // opens a stream or a flow
+	FrameData     FrameType = 5  // bytes of a stream from an offset on
+	FrameAck      FrameType = 6  // what was written out, and how much more is taken
+	FrameFin      FrameType = 7  // the stream ends at this offset
+	FrameReset    FrameType = 8  // the stream or flow is over; its reason
+	FrameResume   FrameType = 9  // reserved: moves a stream to this carrier
+	FrameDatagram FrameType = 10 // one datagram of a flow
+	FrameCarrier  FrameType = 11 // the TLS client dials one more carrier
+	FrameClose    FrameType = 12 // the sender closes the tunnel; its reason
+)
+
+func (t FrameType) String() string {
+	names := [...]string{1: "HELLO", 2: "PING", 3: "PONG", 4: "OPEN", 5: "DATA", 6: "ACK", 7: "FIN", 8: "RESET", 9: "RESUME", 10: "DATAGRAM", 11: "CARRIER", 12: "CLOSE"}
+	if int(t) < len(names) && names[t] != "" {
+		return names[t]
+	}
+	return fmt.Sprintf("frame type %d", uint8(t))
+}
+
+// FrameHeader is the fixed start of a tunnel frame.
+type FrameHeader struct {
+	Type   FrameType
+	Length int // of the body, at most MaxFrame
+	Stream uint32
+}
+
+// PutTo writes the header to the first FrameHeaderLen bytes of b.
+func (h FrameHeader) PutTo(b []byte) {
+	binary.BigEndian.PutUint32(b, uint32(h.Type)<<24|uint32(h.Length))
+	binary.BigEndian.PutUint32(b[4:], h.Stream)
+}
+
+// ParseFrameHeader reads a header from the first FrameHeaderLen bytes of b and
+// refuses a length above MaxFrame, so that a caller may allocate by it.
+func ParseFrameHeader(b []byte) (FrameHeader, error) {
+	v := binary.BigEndian.Uint32(b)
+	h := FrameHeader{Type: FrameType(v >> 24), Length: int(v & 0xffffff), Stream: binary.BigEndian.Uint32(b[4:])}
+	if h.Length > MaxFrame {
+		return FrameHeader{}, fmt.Errorf("%w: %v of %d bytes, at most %d are allowed", ErrMalformed, h.Type, h.Length, MaxFrame)
+	}
+	return h, nil
+}
+
+// Frame is the body of a tunnel frame.
+type Frame interface {
+	FrameType() FrameType
+	AppendTo(b []byte) []byte
+}
+
+// AppendFrame appends a whole frame, header and body.
+func AppendFrame(b []byte, stream uint32, f Frame) []byte {
+	at := len(b)
+	b = f.AppendTo(append(b, make([]byte, FrameHeaderLen)...))
+	FrameHeader{Type: f.FrameType(), Length: len(b) - at - FrameHeaderLen, Stream: stream}.PutTo(b[at:])
+	return b
+}
+
+// TunnelVersion is the version of the tunnel protocol spoken here.
+const TunnelVersion = 1
+
+// TunnelHello is the first frame each side sends on a carrier. Both sides must
+// name the same session and connection; anything else closes the carrier.
+//
+//	version    uint16
+//	session    [16]byte
+//	connection uint16    number of the carrier in its session, from 0
+type TunnelHello struct {
+	Version    uint16
+	Session    SessionID
+	Connection uint16
+}
+
+// FrameType implements Frame.
+func (TunnelHello) FrameType() FrameType { return FrameHello }
+
+// AppendTo implements Frame.
+func (m TunnelHello) AppendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, m.Version)
+	b = append(b, m.Session[:]...)
+	return binary.BigEndian.AppendUint16(b, m.Connection)
+}
+
+// ParseTunnelHello reads a TunnelHello.
+func ParseTunnelHello(b []byte) (TunnelHello, error) {
+	r := NewReader(b)
+	m := TunnelHello{Version: r.Uint16()}
+	r.Copy(m.Session[:])
+	m.Connection = r.Uint16()
+	return finish(m, &r)
+}
+
+// TunnelPing asks the other portal whether the carrier lives. Its answer, a
+// TunnelPong with the same token, overtakes nothing: it measures the way of a
+// byte as it is.
+//
+//	token uint64
+type TunnelPing struct{ Token uint64 }
+
+// FrameType implements Frame.
+func (TunnelPing) FrameType() FrameType { return FramePing }
+
+// AppendTo implements Frame.
+func (m TunnelPing) AppendTo(b []byte) []byte { return binary.BigEndian.AppendUint64(b, m.Token) }
+
+// ParseTunnelPing reads a TunnelPing.
+func ParseTunnelPing(b []byte) (TunnelPing, error) {
+	r := NewReader(b)
+	return finish(TunnelPing{Token: r.Uint64()}, &r)
+}
+
+// TunnelPong answers a TunnelPing.
+//
+//	token uint64    of the Ping
+type TunnelPong struct{ Token uint64 }
+
+// FrameType implements Frame.
+func (TunnelPong) FrameType() FrameType { return FramePong }
+
+// AppendTo implements Frame.
+func (m TunnelPong) AppendTo(b []byte) []byte { return binary.BigEndian.AppendUint64(b, m.Token) }
+
+// ParseTunnelPong reads a TunnelPong.
+func ParseTunnelPong(b []byte) (TunnelPong, error) {
+	r := NewReader(b)
+	return finish(TunnelPong{Token: r.Uint64()}, &r)
+}
+
+// OpenKind says what an OPEN opens.
+type OpenKind uint8
+
+// The kinds of OPEN. OpenProbe dials the target like a stream, reports the
+// outcome and ends it before a byte is carried ("netport-portal explain").
+const (
+	OpenStream OpenKind = 1
+	OpenFlow   OpenKind = 2
+	OpenProbe  OpenKind = 3
+)
+
+// Open opens the stream or flow of its frame header under a grant, and
+// carries the first data with it. The exit portal checks the grant and dials
+// the grant's target: the frame has no address to dial. A grant travels whole
+// until the exit is known to hold it, then as its id alone.
+//
+//	kind   uint8     1 stream, 2 flow, 3 probe
+//	grant  [16]byte  id of the grant
+//	signed blob      the grant itself, at most 2,048 bytes; empty: the exit has it
+//	limit  uint64    offset up to which the exit may send (streams; 0 for flows)
+//	source address   the client's address and port, for PROXY protocol; its
+//	                 length is 0 where the client has none (a Unix socket)
+//	port   uint16
+//	data   rest      at most MaxData bytes from offset 0, or the first datagram
+type Open struct {
+	Kind   OpenKind
+	Grant  GrantID
+	Signed []byte
+	Limit  uint64
+	Source netip.AddrPort
+	Data   []byte
+}
+
+// MaxGrant is the longest encoding of a signed grant in bytes.
+const MaxGrant = 2048
+
+// FrameType implements Frame.
+func (Open) FrameType() FrameType { return FrameOpen }
+
+// AppendTo implements Frame.
+func (m Open) AppendTo(b []byte) []byte {
+	b = append(b, byte(m.Kind))
+	b = append(b, m.Grant[:]...)
+	b = AppendBlob(b, m.Signed)
+	b = binary.BigEndian.AppendUint64(b, m.Limit)
+	b = AppendAddr(b, m.Source.Addr())
+	b = binary.BigEndian.AppendUint16(b, m.Source.Port())
+	return append(b, m.Data...)
+}
+
+// ParseOpen reads an Open. Signed and Data share memory with b.
+func ParseOpen(b []byte) (Open, error) {
+	r := NewReader(b)
+	m := Open{Kind: OpenKind(r.Uint8())}
+	r.Copy(m.Grant[:])
+	m.Signed = r.Blob(MaxGrant)
+	m.Limit = r.Uint64()
+	m.Source = netip.AddrPortFrom(r.Addr(), r.Uint16())
+	m.Data = r.Rest()
+	if m.Kind < OpenStream || m.Kind > OpenProbe || len(m.Data) > MaxData || m.Limit > MaxOffset || (!m.Source.Addr().IsValid() && m.Source.Port() != 0) {
+		r.Reject()
+	}
+	return finish(m, &r)
+}
+
+// MaxOffset is the highest offset of a stream: 2^62 bytes.
+const MaxOffset = 1 << 62
+
+// Data carries bytes of a stream from an offset on.
+//
+//	epoch  uint32   attach epoch of the stream, from 1
+//	offset uint64   of the first byte
+//	data   rest     1 to MaxData bytes
+type Data struct {
+	Epoch  uint32
+	Offset uint64
+	Data   []byte
+}
+
+// FrameType implements Frame.
+func (Data) FrameType() FrameType { return FrameData }
+
+// AppendTo implements Frame.
+func (m Data) AppendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, m.Epoch)
+	b = binary.BigEndian.AppendUint64(b, m.Offset)
+	return append(b, m.Data...)
+}
+
+// PutDataHeader writes the frame header and the fields of a DATA frame that
+// carries n bytes to the first DataOverhead bytes of b.
+func PutDataHeader(b []byte, stream, epoch uint32, offset uint64, n int) {
+	FrameHeader{Type: FrameData, Length: dataHeaderLen + n, Stream: stream}.PutTo(b)
+	binary.BigEndian.PutUint32(b[FrameHeaderLen:], epoch)
+	binary.BigEndian.PutUint64(b[FrameHeaderLen+4:], offset)
+}
+
+// ParseData reads a Data. Its Data shares memory with b.
+func ParseData(b []byte) (Data, error) {
+	r := NewReader(b)
+	m := Data{Epoch: r.Uint32(), Offset: r.Uint64(), Data: r.Rest()}
+	if len(m.Data) == 0 || len(m.Data) > MaxData || m.Offset > MaxOffset-uint64(len(m.Data)) {
+		r.Reject()
+	}
+	return finish(m, &r)
+}
+
+// Ack says what its sender has written out to its application, and up to which
+// offset it will take more: acknowledgement and window credit in one. Neither
+// number ever falls within an epoch.
+//
+//	epoch uint32
+//	acked uint64   bytes written out to the application
+//	limit uint64   offset up to which the other side may send
+type Ack struct {
+	Epoch uint32
+	Acked uint64
+	Limit uint64
+}
+
+// FrameType implements Frame.
+func (Ack) FrameType() FrameType { return FrameAck }
+
+// AppendTo implements Frame.
+func (m Ack) AppendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, m.Epoch)
+	b = binary.BigEndian.AppendUint64(b, m.Acked)
+	return binary.BigEndian.AppendUint64(b, m.Limit)
+}
+
+// ParseAck reads an Ack.
+func ParseAck(b []byte) (Ack, error) {
+	r := NewReader(b)
+	m := Ack{Epoch: r.Uint32(), Acked: r.Uint64(), Limit: r.Uint64()}
+	if m.Acked > m.Limit || m.Limit > MaxOffset {
+		r.Reject()
+	}
+	return finish(m, &r)
+}
+
+// Fin says that the sender's half of the stream ends at offset: all its bytes
+// are below. The other half goes on. A stream without FIN that loses its
+// carrier was cut short and is reset towards the application.
+//
+//	epoch  uint32
+//	offset uint64
+type Fin struct {
+	Epoch  uint32
+	Offset uint64
+}
+
+// FrameType implements Frame.
+func (Fin) FrameType() FrameType { return FrameFin }
+
+// AppendTo implements Frame.
+func (m Fin) AppendTo(b []byte) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, m.Epoch), m.Offset)
+}
+
+// ParseFin reads a Fin.
+func ParseFin(b []byte) (Fin, error) {
+	r := NewReader(b)
+	m := Fin{Epoch: r.Uint32(), Offset: r.Uint64()}
+	if m.Offset > MaxOffset {
+		r.Reject()
+	}
+	return finish(m, &r)
+}
+
+// Reset ends a stream or a flow at once, in both directions.
+//
+//	reason uint16   see Reason
+//	text   blob     detail for people, UTF-8, at most 256 bytes
+type Reset struct {
+	Reason Reason
+	Text   string
+}
+
+// FrameType implements Frame.
+func (Reset) FrameType() FrameType { return FrameReset }
+
+// AppendTo implements Frame.
+func (m Reset) AppendTo(b []byte) []byte {
+	return AppendText(binary.BigEndian.AppendUint16(b, uint16(m.Reason)), m.Text, MaxText)
+}
+
+// ParseReset reads a Reset.
+func ParseReset(b []byte) (Reset, error) {
+	r := NewReader(b)
+	return finish(Reset{Reason: Reason(r.Uint16()), Text: r.Text(MaxText)}, &r)
+}
+
+// Datagram is one datagram of a flow, whole: boundaries and sizes are kept. A
+// datagram of 0 bytes is one.
+//
+//	data rest   0 to 65,507 bytes
+type Datagram struct{ Data []byte }
+
+// MaxDatagram is the longest payload of UDP over IPv4 (RFC 768, RFC 791).
+const MaxDatagram = 65507
+
+// FrameType implements Frame.
+func (Datagram) FrameType() FrameType { return FrameDatagram }
+
+// AppendTo implements Frame.
+func (m Datagram) AppendTo(b []byte) []byte { return append(b, m.Data...) }
+
+// ParseDatagram reads a Datagram. Its Data shares memory with b.
+func ParseDatagram(b []byte) (Datagram, error) {
+	if len(b) > MaxDatagram {
+		return Datagram{}, ErrMalformed
+	}
+	return Datagram{Data: b}, nil
+}
+
+// AddCarrier tells the TLS server that the TLS client dials one more carrier
+// of the same session at the relay; the receiver dials its own leg for it.
+//
+//	connection uint16   number of the new carrier, one above the last
+type AddCarrier struct{ Connection uint16 }
+
+// FrameType implements Frame.
+func (AddCarrier) FrameType() FrameType { return FrameCarrier }
+
+// AppendTo implements Frame.
+func (m AddCarrier) AppendTo(b []byte) []byte {
+	return binary.BigEndian.AppendUint16(b, m.Connection)
+}
+
+// ParseAddCarrier reads an AddCarrier.
+func ParseAddCarrier(b []byte) (AddCarrier, error) {
+	r := NewReader(b)
+	return finish(AddCarrier{Connection: r.Uint16()}, &r)
+}
+
+// TunnelClose is the last frame of a tunnel: its sender resets what is open
+// and goes.
+//
+//	reason uint16
+//	text   blob     UTF-8, at most 256 bytes
+type TunnelClose struct {
+	Reason Reason
+	Text   string
+}
+
+// FrameType implements Frame.
+func (TunnelClose) FrameType() FrameType { return FrameClose }
+
+// AppendTo implements Frame.
+func (m TunnelClose) AppendTo(b []byte) []byte {
+	return AppendText(binary.BigEndian.AppendUint16(b, uint16(m.Reason)), m.Text, MaxText)
+}
+
+// ParseTunnelClose reads a TunnelClose.
+func ParseTunnelClose(b []byte) (TunnelClose, error) {
+	r := NewReader(b)
+	return finish(TunnelClose{Reason: Reason(r.Uint16()), Text: r.Text(MaxText)}, &r)
+}
+
+// finish returns m if r was read whole and well, else the zero message.
+func finish[M any](m M, r *Reader) (M, error) {
+	if err := r.Done(); err != nil {
+		var zero M
+		return zero, err
+	}
+	return m, nil
+}
