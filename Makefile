@@ -1,0 +1,52 @@
+# Everything here works in a fresh clone on a Debian with git, make and Go, as an
+# ordinary user or as root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ROLES   := server relay portal
+MODULES := bpf lab portal proto relay server
+
+# The version comes from git where there is git, through the linker and not through
+# Go's own stamping, which refuses a clone that belongs to another user.
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X github.com/netport/netport/proto/command.Version=$(VERSION)
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+.PHONY: help build demo test lab-test bench check generate fuzz
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: ## build netport-server, netport-relay and netport-portal into bin/
+	@for role in $(ROLES); do \
+		CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' \
+			-o bin/netport-$$role ./$$role; \
+	done
+
+demo: build ## forward a web server and a name server on this machine (KEEP=1: stay)
+	@go build -trimpath -o bin/netport-demo ./lab/demo
+	@bin/netport-demo -bin bin $(if $(filter 1,$(KEEP)),-keep)
+
+test: ## run every test; the lab's only as root
+	@scripts/setup
+	@scripts/check
+	@$(MAKE) --no-print-directory demo
+	@scripts/gotest -timeout 5m $(addprefix ./,$(addsuffix /...,$(filter-out lab,$(MODULES))))
+	@scripts/gotest -timeout 15m -p 1 ./lab/...
+
+lab-test: build ## run the network namespace topologies alone, as root or with sudo
+	@scripts/lab-test
+
+bench: build ## measure Netport and its rivals side by side, as root
+	@go run ./lab/bench
+
+check: ## look the source over: format, vet, staticcheck, modules, imports, scripts
+	@scripts/check
+
+generate: ## make the generated files again
+	@for module in $(MODULES); do (cd $$module && GOWORK=off go generate ./...); done
+
+fuzz: ## run every fuzz test, each for FUZZTIME (30s)
+	@scripts/fuzz
