@@ -1,0 +1,154 @@
+package wire
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+)
+
+// ControlVersion is the version of the control protocol spoken here.
+const ControlVersion = 1
+
+const (
+	maxSoftware  = 64
+	maxStampKeys = 8
+	maxName      = 63
+)
+
+// Hello is the first message of a portal or relay. Who it is was proven by its
+// certificate; a Hello says nothing of it.
+//
+//	version  uint16   highest version of the control protocol it speaks
+//	software blob     name and version of the program, UTF-8, at most 64 bytes
+type Hello struct {
+	Version  uint16
+	Software string
+}
+
+// Type implements Message.
+func (Hello) Type() Type  { return TypeHello }
+func (Hello) fromPortal() {}
+func (Hello) fromRelay()  {}
+
+// AppendTo implements Message.
+func (m Hello) AppendTo(b []byte) []byte {
+	return AppendText(binary.BigEndian.AppendUint16(b, m.Version), m.Software, maxSoftware)
+}
+
+// ParseHello reads a Hello. Version 0 is refused.
+func ParseHello(b []byte) (Hello, error) {
+	r := NewReader(b)
+	m := Hello{Version: r.Uint16(), Software: r.Text(maxSoftware)}
+	if m.Version == 0 {
+		r.Reject()
+	}
+	return finish(m, &r)
+}
+
+// Welcome answers Hello. Where the versions do not meet, the server sends
+// Goodbye with ReasonVersion and both numbers instead.
+//
+//	version uint16   the version both speak from here on
+//	time    uint64   the server's clock, Unix time in seconds
+//	keys    count    public keys (Ed25519, 32 bytes each) that stamp grants, at most 8
+type Welcome struct {
+	Version uint16
+	Time    uint64
+	Stamp   []ed25519.PublicKey
+}
+
+// Type implements Message.
+func (Welcome) Type() Type { return TypeWelcome }
+func (Welcome) toPortal()  {}
+func (Welcome) toRelay()   {}
+
+// AppendTo implements Message.
+func (m Welcome) AppendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, m.Version)
+	b = binary.BigEndian.AppendUint64(b, m.Time)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(m.Stamp)))
+	for _, k := range m.Stamp {
+		b = append(b, k...)
+	}
+	return b
+}
+
+// ParseWelcome reads a Welcome.
+func ParseWelcome(b []byte) (Welcome, error) {
+	r := NewReader(b)
+	m := Welcome{Version: r.Uint16(), Time: r.Uint64()}
+	for range r.Count(maxStampKeys, ed25519.PublicKeySize) {
+		k := make(ed25519.PublicKey, ed25519.PublicKeySize)
+		r.Copy(k)
+		m.Stamp = append(m.Stamp, k)
+	}
+	return finish(m, &r)
+}
+
+// Ping asks for a Pong with the same token.
+//
+//	token uint64
+type Ping struct{ Token uint64 }
+
+// Type implements Message.
+func (Ping) Type() Type  { return TypePing }
+func (Ping) fromPortal() {}
+func (Ping) toPortal()   {}
+func (Ping) fromRelay()  {}
+func (Ping) toRelay()    {}
+
+// AppendTo implements Message.
+func (m Ping) AppendTo(b []byte) []byte { return binary.BigEndian.AppendUint64(b, m.Token) }
+
+// ParsePing reads a Ping.
+func ParsePing(b []byte) (Ping, error) {
+	r := NewReader(b)
+	return finish(Ping{Token: r.Uint64()}, &r)
+}
+
+// Pong answers a Ping.
+//
+//	token uint64   of the Ping
+type Pong struct{ Token uint64 }
+
+// Type implements Message.
+func (Pong) Type() Type  { return TypePong }
+func (Pong) fromPortal() {}
+func (Pong) toPortal()   {}
+func (Pong) fromRelay()  {}
+func (Pong) toRelay()    {}
+
+// AppendTo implements Message.
+func (m Pong) AppendTo(b []byte) []byte { return binary.BigEndian.AppendUint64(b, m.Token) }
+
+// ParsePong reads a Pong.
+func ParsePong(b []byte) (Pong, error) {
+	r := NewReader(b)
+	return finish(Pong{Token: r.Uint64()}, &r)
+}
+
+// Goodbye is the last message of a connection: its sender closes it.
+//
+//	reason uint16
+//	text   blob     detail for people, UTF-8, at most 256 bytes
+type Goodbye struct {
+	Reason Reason
+	Text   string
+}
+
+// Type implements Message.
+func (Goodbye) Type() Type  { return TypeGoodbye }
+func (Goodbye) fromPortal() {}
+func (Goodbye) toPortal()   {}
+func (Goodbye) fromRelay()  {}
+func (Goodbye) toRelay()    {}
+
+// AppendTo implements Message.
+func (m Goodbye) AppendTo(b []byte) []byte {
+	return AppendText(binary.BigEndian.AppendUint16(b, uint16(m.Reason)), m.Text, MaxText)
+}
+
+// ParseGoodbye reads a Goodbye.
+func ParseGoodbye(b []byte) (Goodbye, error) {
+	r := NewReader(b)
+	return finish(Goodbye{Reason: Reason(r.Uint16()), Text: r.Text(MaxText)}, &r)
+}
