@@ -14,6 +14,9 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X github.com/netport/netport/proto/command.Version=$(VERSION)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
+# Servers that the tests use are in the sbin directories, which a user's PATH lacks.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
 .PHONY: help build demo test lab-test bench check generate fuzz
 
 help: ## show this list
