@@ -1,0 +1,56 @@
+package tunnel
+
+import "sync/atomic"
+
+// Budget bounds the bytes that tunnels hold or have promised to hold: what
+// was sent and is not yet acknowledged, and every window that was granted to a
+// peer, used or not. One Budget is shared by all tunnels of a portal; each
+// tunnel takes a part of it. A Budget is safe for concurrent use.
+type Budget struct {
+	parent *Budget
+	limit  int64
+	used   atomic.Int64
+}
+
+// NewBudget returns a Budget of limit bytes.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+
+// part returns a Budget of at most limit bytes whose use also counts in b.
+func (b *Budget) part(limit int64) *Budget { return &Budget{parent: b, limit: limit} }
+
+// Used returns the bytes in use.
+func (b *Budget) Used() int64 { return b.used.Load() }
+
+// take counts n bytes if they fit below the limit, here and above.
+func (b *Budget) take(n int64) bool {
+	if b == nil {
+		return true
+	}
+	if b.used.Add(n) > b.limit {
+		b.used.Add(-n)
+		return false
+	}
+	if !b.parent.take(n) {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+// force counts n bytes, which may be negative, whether they fit or not.
+func (b *Budget) force(n int64) {
+	for ; b != nil; b = b.parent {
+		b.used.Add(n)
+	}
+}
+
+// tight reports whether more than three quarters are in use: windows then do
+// not grow and new streams start small.
+func (b *Budget) tight() bool {
+	for ; b != nil; b = b.parent {
+		if b.used.Load() > b.limit-b.limit/4 {
+			return true
+		}
+	}
+	return false
+}
