@@ -1,0 +1,191 @@
+package control
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+)
+
+// Dialer is how a portal or a relay reaches its server.
+type Dialer[In, Out wire.Message] struct {
+	Credentials *identity.Credentials
+	Software    string // sent in Hello
+	Parse       func(wire.Type, []byte) (In, error)
+	Log         *slog.Logger
+}
+
+// Dial connects to one server and greets it, within HandshakeTimeout. address
+// is "host:port"; of a host with several addresses, IPv6 and IPv4 are raced
+// (RFC 8305).
+func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, Out], wire.Welcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
+	defer cancel()
+	// A Go connection's own keepalive every 15 s would cost more than all our
+	// messages; Conn keeps itself alive.
+	nd := net.Dialer{KeepAlive: -1}
+	raw, err := nd.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, wire.Welcome{}, fmt.Errorf("dial server %s: %w", address, cause(err))
+	}
+	conn, welcome, err := d.greet(ctx, raw)
+	if err != nil {
+		raw.Close()
+		return nil, wire.Welcome{}, fmt.Errorf("greet server %s: %w", address, err)
+	}
+	return conn, welcome, nil
+}
+
+func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Out], wire.Welcome, error) {
+	defer deadline(ctx, raw)()
+	c := tls.Client(raw, d.Credentials.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")))
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, wire.Welcome{}, err
+	}
+	conn, err := newConn[In, Out](c, d.Parse, d.Log)
+	if err != nil {
+		return nil, wire.Welcome{}, err
+	}
+	conn.hello = wire.Hello{Version: wire.ControlVersion, Software: d.Software}
+	if _, err := c.Write(wire.AppendMessage(nil, conn.hello)); err != nil {
+		return nil, wire.Welcome{}, err
+	}
+	t, body, err := conn.next()
+	if errors.Is(err, io.EOF) {
+		// TLS 1.3: the server judges our certificate after we think we are done.
+		return nil, wire.Welcome{}, errors.New("it closed the connection without a word: it may not know this certificate")
+	}
+	if err != nil {
+		return nil, wire.Welcome{}, err
+	}
+	m, err := d.Parse(t, body)
+	if err != nil {
+		return nil, wire.Welcome{}, err
+	}
+	switch m := any(m).(type) {
+	case wire.Welcome:
+		if m.Version != wire.ControlVersion {
+			return nil, wire.Welcome{}, fmt.Errorf("server speaks version %d of the control protocol, this program speaks version %d", m.Version, wire.ControlVersion)
+		}
+		return conn, m, nil
+	case wire.Goodbye:
+		return nil, wire.Welcome{}, &Goodbye{Reason: m.Reason, Text: m.Text}
+	}
+	return nil, wire.Welcome{}, fmt.Errorf("server sent a message of type %d before its welcome", t)
+}
+
+// Accepted is a connection whose peer is proven and has said Hello, before it
+// is welcomed: its role decides which messages follow.
+type Accepted struct {
+	Peer  identity.Peer
+	Hello wire.Hello
+
+	tls *tls.Conn
+}
+
+// Accept is the server's half of the greeting on a connection that came in.
+// cfg is made by ServerTLS with ProtocolControl. The caller closes raw if
+// Accept fails.
+func Accept(ctx context.Context, raw net.Conn, cfg *tls.Config) (*Accepted, error) {
+	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
+	defer cancel()
+	defer deadline(ctx, raw)()
+	c := tls.Server(raw, cfg)
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	peer, err := identity.PeerOf(c.ConnectionState())
+	if err != nil {
+		return nil, err
+	}
+	hello, err := readHello(c)
+	if err != nil {
+		return nil, fmt.Errorf("hello of %s: %w", peer.ID, err)
+	}
+	if hello.Version < wire.ControlVersion {
+		text := fmt.Sprintf("the server speaks version %d of the control protocol, %s speaks version %d", wire.ControlVersion, peer.ID.Name, hello.Version)
+		c.Write(wire.AppendMessage(nil, wire.Goodbye{Reason: wire.ReasonVersion, Text: text}))
+		c.CloseWrite()
+		return nil, errors.New(text)
+	}
+	return &Accepted{Peer: peer, Hello: hello, tls: c}, nil
+}
+
+// readHello reads exactly one message: what follows belongs to the Conn.
+func readHello(c *tls.Conn) (wire.Hello, error) {
+	var header [wire.ControlHeaderLen]byte
+	if _, err := io.ReadFull(c, header[:]); err != nil {
+		return wire.Hello{}, err
+	}
+	t, n, err := wire.ParseControlHeader(header[:])
+	if err != nil {
+		return wire.Hello{}, err
+	}
+	if t != wire.TypeHello {
+		return wire.Hello{}, fmt.Errorf("a message of type %d came first", t)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(c, body); err != nil {
+		return wire.Hello{}, err
+	}
+	return wire.ParseHello(body)
+}
+
+// Refuse says Goodbye to a peer that is proven but not wanted, and closes.
+func (a *Accepted) Refuse(reason wire.Reason, text string) {
+	a.tls.SetDeadline(time.Now().Add(time.Second))
+	a.tls.Write(wire.AppendMessage(nil, wire.Goodbye{Reason: reason, Text: text}))
+	a.tls.Close()
+}
+
+// WelcomePortal welcomes an accepted portal: the first message it receives.
+func WelcomePortal(a *Accepted, w wire.Welcome, log *slog.Logger) (*Conn[wire.FromPortal, wire.ToPortal], error) {
+	return welcome[wire.FromPortal, wire.ToPortal](a, w, wire.ParseFromPortal, log)
+}
+
+// WelcomeRelay welcomes an accepted relay.
+func WelcomeRelay(a *Accepted, w wire.Welcome, log *slog.Logger) (*Conn[wire.FromRelay, wire.ToRelay], error) {
+	return welcome[wire.FromRelay, wire.ToRelay](a, w, wire.ParseFromRelay, log)
+}
+
+func welcome[In, Out wire.Message](a *Accepted, w wire.Welcome, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
+	c, err := newConn[In, Out](a.tls, parse, log)
+	if err != nil {
+		return nil, err
+	}
+	c.hello = a.Hello
+	c.limited = true
+	c.enqueue(w, false)
+	return c, nil
+}
+
+// deadline lets ctx cut reads and writes on c short. The function it returns
+// takes the limit off again.
+func deadline(ctx context.Context, c net.Conn) func() {
+	if t, ok := ctx.Deadline(); ok {
+		c.SetDeadline(t)
+	}
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	return func() {
+		if stop() {
+			c.SetDeadline(time.Time{})
+		}
+	}
+}
+
+// cause strips what package net puts before its errors: the caller names the
+// address already.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" && op.Err != nil {
+		return op.Err
+	}
+	return err
+}
