@@ -1,0 +1,73 @@
+package topo
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Rule is one thing that a firewall does not let pass. It is an option of a router, where it judges what crosses
+// between the LAN and the uplink, and of a host, where it judges what crosses the uplink. Dropped packets are counted
+// (see counters.txt of a failed test) and not answered.
+type Rule struct {
+	in, out string // nftables matches of what is dropped, arriving by the uplink and leaving by it
+}
+
+// Rules of firewalls that are met.
+var (
+	// DropUnsolicited drops what arrives and belongs to nothing that was sent before.
+	DropUnsolicited = Rule{in: "ct state new,invalid"}
+	// DropBareSYN drops every TCP segment that arrives and asks for a connection, without looking at what was sent
+	// before, as filters without memory do.
+	DropBareSYN = Rule{in: "tcp flags & (syn | ack) == syn"}
+	// BlockUDP drops all UDP, both ways.
+	BlockUDP = Rule{in: "meta l4proto udp", out: "meta l4proto udp"}
+	// DropAll drops everything, both ways, as if the machine beyond were gone.
+	DropAll = Rule{in: "meta nfproto { ipv4, ipv6 }", out: "meta nfproto { ipv4, ipv6 }"}
+)
+
+// AllowTCP drops TCP connections going out to any but these ports.
+func AllowTCP(ports ...uint16) Rule {
+	text := make([]string, len(ports))
+	for i, port := range ports {
+		text[i] = strconv.Itoa(int(port))
+	}
+	return Rule{out: "ct direction original tcp dport != { " + strings.Join(text, ", ") + " }"}
+}
+
+func (r Rule) applyRouter(c *config) { c.rules = append(c.rules, r) }
+func (r Rule) applyHost(c *config)   { c.rules = append(c.rules, r) }
+
+// firewall is a node's rules and the hooks of the kernel where they stand.
+type firewall struct {
+	inHook, outHook string // "forward" and "forward" for a router, "input" and "output" for a host
+	guardSelf       bool   // a NAT drops what arrives unasked for itself
+}
+
+// SetRules replaces the firewall's rules, at once and for connections that exist, too. A router with a NAT goes on
+// dropping what arrives unasked.
+func (n *Node) SetRules(rules ...Rule) {
+	n.t.Helper()
+	var in, out, self []string
+	for _, rule := range rules {
+		if rule.in != "" {
+			in = append(in, fmt.Sprintf("iifname %q %s counter drop", n.device, rule.in))
+		}
+		if rule.out != "" {
+			out = append(out, fmt.Sprintf("oifname %q %s counter drop", n.device, rule.out))
+		}
+	}
+	if n.firewall.guardSelf {
+		// Without the rule for itself, a packet that no one asked for makes an entry in the NAT's table, and the inside
+		// host that sends to its origin later is mapped to another port.
+		self = []string{fmt.Sprintf("iifname %q ct state new,invalid counter drop", n.device)}
+		in = append(in, fmt.Sprintf("iifname %q ct state new,invalid ct status & dnat != dnat counter drop", n.device))
+	}
+	var b strings.Builder
+	b.WriteString("table inet firewall\ndelete table inet firewall\ntable inet firewall {\n")
+	writeChain(&b, "in", "type filter hook "+n.firewall.inHook+" priority filter", in)
+	writeChain(&b, "out", "type filter hook "+n.firewall.outHook+" priority filter", out)
+	writeChain(&b, "self", "type filter hook input priority filter", self)
+	b.WriteString("}\n")
+	n.nft(b.String())
+}
