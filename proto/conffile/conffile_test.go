@@ -1,0 +1,104 @@
+package conffile
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/proto/endpoint"
+)
+
+type sample struct {
+	Domain  string              `toml:"domain"`
+	Port    int                 `toml:"port"`
+	Groups  map[string][]string `toml:"groups"`
+	Forward []struct {
+		Name  string            `toml:"name"`
+		From  string            `toml:"from"`
+		To    endpoint.Endpoint `toml:"to"`
+		Until time.Time         `toml:"until"`
+	} `toml:"forward"`
+}
+
+const good = `domain = "example.org"
+[groups]
+engineers = ["ann",
+	"bo"]
+[[forward]]
+name = "web"
+to = "tcp://10.0.0.5:80"
+[[forward]]
+name = "dns"
+	from = "ann"
+`
+
+func TestMistakesAreMarkedWhereTheyStand(t *testing.T) {
+	var s sample
+	f, err := Parse("p.toml", []byte(good), &s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ key, want string }{
+		{"domain", "p.toml:1:10: bad 7\n    1 | domain = \"example.org\"\n      |          ^"},
+		{"groups.engineers[1]", "p.toml:4:2: bad 7\n    4 | \t\"bo\"]\n      | \t^"},
+		{"forward[1].from", "p.toml:10:9: bad 7\n   10 | \tfrom = \"ann\"\n      | \t       ^"},
+		{"forward[1].until", "p.toml:8:3: bad 7\n    8 | [[forward]]\n      |   ^"},
+		{"nothing", "p.toml: bad 7"},
+	} {
+		if got := f.Errorf(tt.key, "bad %d", 7).Error(); got != tt.want {
+			t.Errorf("mistake in %s:\n%s\nwant\n%s", tt.key, got, tt.want)
+		}
+	}
+}
+
+func TestBadFilesAreRefusedWithTheirPlace(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"unknown key", "alow = 1\n", `f:1:1: unknown key "alow"`},
+		{"misspelt key", "[[forward]]\nform = \"x\"\n", `f:2:1: unknown key "forward.form"; did you mean "from"?`},
+		{"wrong type", "port = \"x\"\n", `f:1:8: key "port": a value of the wrong type`},
+		{"duplicate key", "port = 1\nport = 2\n", "f:2:1: "},
+		{"no value", "port =\n", "f:1:"},
+		{"bad endpoint", "[[forward]]\nto = \"tcp://127.1:80\"\n", `f:2:6: endpoint "tcp://127.1:80": `},
+		{"UTF-16", "\xff\xfed\x00o\x00", "f: it is not UTF-8 text"},
+		{"terminal escapes", "x\x1b[2J = 1\n", "f:1:"},
+	} {
+		var s sample
+		_, err := Parse("f", []byte(tt.text), &s)
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%s: error\n%v\nwant prefix\n%s", tt.name, err, tt.want)
+		}
+		if err != nil && strings.ContainsRune(err.Error(), 0x1b) {
+			t.Errorf("%s: the error carries an escape to the terminal", tt.name)
+		}
+	}
+}
+
+func TestByteOrderMarkAndCRLFAreRead(t *testing.T) {
+	var s sample
+	f, err := Parse("f", []byte("\ufeffdomain = \"a\"\r\nport = 3\r\n"), &s)
+	if err != nil || s.Domain != "a" || s.Port != 3 {
+		t.Fatalf("got %+v, %v", s, err)
+	}
+	if got, want := f.Errorf("port", "x").Error(), "f:2:8: x\n    2 | port = 3\n      |        ^"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestWhatIsNoSmallFileIsRefused(t *testing.T) {
+	var s sample
+	for _, name := range []string{t.TempDir(), filepath.Join(t.TempDir(), "none"), "/dev/zero"} {
+		if _, err := Load(name, &s); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("Load(%s) = %v, want an error of one line", name, err)
+		}
+	}
+}
+
+func TestPathsAreRelativeToTheFile(t *testing.T) {
+	f := &File{Name: "/etc/netport/config.toml"}
+	for in, want := range map[string]string{"ca.pem": "/etc/netport/ca.pem", "/a/b": "/a/b", "": ""} {
+		if got := f.Path(in); got != want {
+			t.Errorf("Path(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,326 @@
+// Package local is the Unix socket between a role's command line and its
+// running daemon.
+//
+// A caller sends one request, the name of a command and its arguments as JSON,
+// and gets one answer: a result as JSON, or an error of one line. A command
+// registered with HandleStream goes on after its answer as a plain stream of
+// bytes in both directions. Requests and answers are framed like control
+// messages (type uint16, length uint32, body) with limits of their own.
+//
+// The socket is for its owner alone: mode 0600, and where the system can tell
+// who calls, only the daemon's user and root are served. A lock beside it
+// keeps a second daemon out; a socket left by a dead daemon is replaced, any
+// other file at its path is not.
+package local
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+const (
+	typeRequest = 1
+	typeResult  = 2
+	typeError   = 3
+
+	headerLen   = 6
+	maxRequest  = 32 << 20 // a policy file travels in one
+	maxAnswer   = 64 << 20
+	maxPath     = 107 // of sockaddr_un, without the final NUL
+	readTimeout = 10 * time.Second
+	maxCallers  = 64
+)
+
+type request struct {
+	Command string          `json:"command"`
+	Args    json.RawMessage `json:"args,omitempty"`
+}
+
+// Handler answers one command. Its result is sent as JSON; the text of its
+// error is sent as it is.
+type Handler func(ctx context.Context, args json.RawMessage) (any, error)
+
+// StreamHandler answers one command that goes on as a stream. It returns what
+// to run on the connection after the answer was sent, or an error instead.
+type StreamHandler func(ctx context.Context, args json.RawMessage) (func(context.Context, net.Conn), error)
+
+// Server serves one socket.
+type Server struct {
+	path     string
+	listener *net.UnixListener
+	lock     *os.File
+	log      *slog.Logger
+	handlers map[string]StreamHandler
+}
+
+// Listen takes the socket at path for this process. Its folder must exist and
+// must not be writable by others.
+func Listen(path string, log *slog.Logger) (*Server, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("listen on socket %s: the path has %d bytes, at most %d are possible; choose a shorter one", path, len(path), maxPath)
+	}
+	if err := checkFolder(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+	}
+	lock, err := takeLock(path + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+	}
+	l, err := listen(path)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+	}
+	return &Server{path: path, listener: l, lock: lock, log: log, handlers: make(map[string]StreamHandler)}, nil
+}
+
+func listen(path string) (*net.UnixListener, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != fs.ModeSocket || !ownedByUs(info):
+		return nil, errors.New("something that is not a socket of ours is there; move it away or choose another path")
+	default:
+		// We hold the lock, so whoever made this socket is gone.
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Handle registers a command. All are registered before Run.
+func (s *Server) Handle(command string, h Handler) {
+	s.handlers[command] = func(ctx context.Context, args json.RawMessage) (func(context.Context, net.Conn), error) {
+		v, err := h(ctx, args)
+		if err != nil {
+			return nil, err
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		return func(_ context.Context, c net.Conn) { writeFrame(c, typeResult, b) }, nil
+	}
+}
+
+// HandleStream registers a command that goes on as a stream.
+func (s *Server) HandleStream(command string, h StreamHandler) {
+	s.handlers[command] = func(ctx context.Context, args json.RawMessage) (func(context.Context, net.Conn), error) {
+		run, err := h(ctx, args)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context, c net.Conn) {
+			if writeFrame(c, typeResult, []byte("null")) == nil {
+				run(ctx, c)
+			}
+		}, nil
+	}
+}
+
+// Run serves callers until ctx is cancelled, then waits for those it serves,
+// whose context is cancelled too, and removes the socket.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
+	defer stop()
+	defer s.lock.Close()
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	room := make(chan struct{}, maxCallers)
+	for {
+		c, err := s.listener.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accept on socket %s: %w", s.path, err)
+			}
+			// Out of descriptors: let those in use come back.
+			s.log.Warn("caller not accepted", "socket", s.path, "error", err)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			writeFrame(c, typeError, []byte("the daemon is busy with other callers; try again"))
+			c.Close()
+			continue
+		}
+		callers.Go(func() {
+			defer func() { <-room }()
+			s.serve(ctx, c)
+		})
+	}
+}
+
+// Close gives the socket back when Run was never called.
+func (s *Server) Close() error {
+	return errors.Join(s.listener.Close(), s.lock.Close())
+}
+
+func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
+	defer c.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if err := checkPeer(c); err != nil {
+		s.log.Warn("caller refused", "socket", s.path, "error", err)
+		return
+	}
+	c.SetReadDeadline(time.Now().Add(readTimeout))
+	t, b, err := readFrame(c, maxRequest)
+	if err != nil || t != typeRequest {
+		return
+	}
+	c.SetReadDeadline(time.Time{})
+	var r request
+	if err := json.Unmarshal(b, &r); err != nil {
+		writeFrame(c, typeError, []byte("the request is not JSON"))
+		return
+	}
+	h, ok := s.handlers[r.Command]
+	if !ok {
+		writeFrame(c, typeError, fmt.Appendf(nil, "this daemon has no command %q: are the command and the daemon of the same version?", r.Command))
+		return
+	}
+	run, err := h(ctx, r.Args)
+	if err != nil {
+		writeFrame(c, typeError, []byte(err.Error()))
+		return
+	}
+	run(ctx, c)
+}
+
+// ErrNoDaemon is wrapped by Call and Stream when nobody serves the socket.
+var ErrNoDaemon = errors.New("no daemon is running there")
+
+// Error is what a daemon answered instead of a result.
+type Error struct{ Text string }
+
+func (e *Error) Error() string { return e.Text }
+
+// Call asks the daemon at path and decodes its result into result, which may
+// be nil.
+func Call(ctx context.Context, path, command string, args, result any) error {
+	c, b, err := ask(ctx, path, command, args)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if result == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, result); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// Stream asks the daemon at path for a stream.
+func Stream(ctx context.Context, path, command string, args any) (*net.UnixConn, error) {
+	c, _, err := ask(ctx, path, command, args)
+	return c, err
+}
+
+func ask(ctx context.Context, path, command string, args any) (_ *net.UnixConn, _ []byte, err error) {
+	raw, err := json.Marshal(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := json.Marshal(request{command, raw})
+	if err != nil {
+		return nil, nil, err
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, nil, dialError(path, err)
+	}
+	c := conn.(*net.UnixConn)
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := writeFrame(c, typeRequest, b); err != nil {
+		return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
+	}
+	t, b, err := readFrame(c, maxAnswer)
+	switch {
+	case ctx.Err() != nil:
+		return nil, nil, ctx.Err()
+	case errors.Is(err, io.EOF):
+		return nil, nil, fmt.Errorf("ask the daemon at %s: it hung up; it serves only its own user and root", path)
+	case err != nil:
+		return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
+	case t == typeError:
+		return nil, nil, &Error{string(b)}
+	case t != typeResult:
+		return nil, nil, fmt.Errorf("ask the daemon at %s: it answered with a frame of type %d", path, t)
+	}
+	return c, b, nil
+}
+
+func dialError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), isRefused(err):
+		return fmt.Errorf("ask the daemon at %s: %w; start it with \"run\", or name its file with --config", path, ErrNoDaemon)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("ask the daemon at %s: permission denied; run this as the daemon's user or as root", path)
+	}
+	return fmt.Errorf("ask the daemon at %s: %w", path, err)
+}
+
+func writeFrame(w io.Writer, t uint16, body []byte) error {
+	b := binary.BigEndian.AppendUint16(make([]byte, 0, headerLen+len(body)), t)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
+	_, err := w.Write(append(b, body...))
+	return err
+}
+
+// readFrame reads one frame. The body grows as bytes arrive: a length alone
+// allocates nothing.
+func readFrame(r io.Reader, limit int64) (uint16, []byte, error) {
+	var h [headerLen]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return 0, nil, err
+	}
+	n := int64(binary.BigEndian.Uint32(h[2:]))
+	if n > limit {
+		return 0, nil, fmt.Errorf("frame of %d bytes: at most %d are allowed", n, limit)
+	}
+	b, err := io.ReadAll(io.LimitReader(r, n))
+	if err == nil && int64(len(b)) < n {
+		err = io.ErrUnexpectedEOF
+	}
+	return binary.BigEndian.Uint16(h[:]), b, err
+}

@@ -1,0 +1,9 @@
+//go:build !linux && !darwin
+
+package local
+
+import "net"
+
+// checkPeer cannot tell who calls on this system: the socket's folder is what
+// keeps others out.
+func checkPeer(*net.UnixConn) error { return nil }

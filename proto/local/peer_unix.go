@@ -1,0 +1,64 @@
+//go:build unix
+
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkFolder refuses a folder in which others could put a socket in our
+// place.
+func checkFolder(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("its folder: %w", err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", dir)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("others can write in the folder %s; run: chmod go-w %s", dir, dir)
+	}
+	if int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return fmt.Errorf("the folder %s belongs to user %d, and this process runs as user %d", dir, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+func ownedByUs(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
+}
+
+// takeLock holds an exclusive lock on a file for the life of the process.
+func takeLock(file string) (*os.File, error) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.New("another daemon runs there; stop it first, or give this one a socket of its own")
+		}
+		return nil, fmt.Errorf("lock %s: %w", file, err)
+	}
+	return f, nil
+}
+
+func isRefused(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }
+
+// admit decides about a caller by its user id.
+func admit(uid int) error {
+	if uid != os.Geteuid() && uid != 0 {
+		return fmt.Errorf("it is user %d", uid)
+	}
+	return nil
+}
