@@ -1,0 +1,179 @@
+// Package command holds what the command lines of all roles have in common:
+// exit codes, how errors are printed, tables and their JSON, the log.
+//
+// Exit codes: 0 done, 1 failed, 2 used wrongly. Errors go to standard error as
+// one line that begins with the program's name; results go to standard output.
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// Version is the version of the programs. The build sets it.
+var Version = "dev"
+
+// usageError marks a mistake in how the program was called: exit code 2.
+type usageError struct{ error }
+
+// Usagef returns an error about how the program was called.
+func Usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// Root returns the root command of a program. Commands are added to it with
+// Add.
+func Root(name, short string) *cobra.Command {
+	root := &cobra.Command{
+		Use:               name,
+		Short:             short,
+		Version:           Version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args:              group,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return Usagef("%w; see \"%s --help\"", err, c.CommandPath())
+	})
+	return root
+}
+
+// Group makes c a command that only holds others.
+func Group(c *cobra.Command) *cobra.Command {
+	c.Args = group
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	return c
+}
+
+func group(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return Usagef("unknown command %q; see \"%s --help\"", args[0], c.CommandPath())
+	}
+	return nil
+}
+
+// Args returns a check that exactly the named arguments are given.
+func Args(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return Usagef("%s is missing; see \"%s --help\"", names[len(args)], c.CommandPath())
+		case len(args) > len(names):
+			return Usagef("unexpected argument %q; see \"%s --help\"", args[len(names)], c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// Main runs root with the arguments of the process and returns its exit code.
+// The first SIGINT or SIGTERM cancels the context of the command; the second
+// ends the process at once. SIGHUP is ignored by a daemon that runs, so that
+// it outlives the terminal it was started from.
+func Main(root *cobra.Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	return Run(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+}
+
+// Run runs root with args and returns the exit code.
+func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if !errors.Is(err, ErrShown) {
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), err)
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}
+
+// ErrShown ends a command with exit code 1 when what went wrong has been
+// printed already.
+var ErrShown = errors.New("the command has printed why it failed")
+
+// JSON prints v as indented JSON.
+func JSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// Table prints rows under a header, in columns that line up. Cells are cleaned
+// of control characters: some come from other machines.
+func Table(w io.Writer, header []string, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, strings.Join(header, "\t"))
+	for _, r := range rows {
+		cells := make([]string, len(r))
+		for i, c := range r {
+			cells[i] = Clean(c)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
+	}
+	return t.Flush()
+}
+
+// Clean replaces what a terminal would take for a command.
+func Clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || 0x7f <= r && r < 0xa0 || 0x202a <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// maxLogValue is the longest text in a log record, in bytes: what others send
+// us may be long.
+const maxLogValue = 512
+
+// Logger returns a logger of key=value lines that writes to w: debug, info,
+// warn or error and above. Every text is cut to 512 bytes and quoted where it
+// holds anything but plain characters, so one record is one line.
+func Logger(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: shorten})), nil
+}
+
+func shorten(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+		return a
+	}
+	var s string
+	switch v := a.Value.Resolve(); v.Kind() {
+	case slog.KindString:
+		s = v.String()
+	case slog.KindAny:
+		s = fmt.Sprint(v.Any())
+	default:
+		return a
+	}
+	if len(s) > maxLogValue {
+		s = strings.ToValidUTF8(s[:maxLogValue], "") + "..."
+	}
+	return slog.String(a.Key, s)
+}
