@@ -23,7 +23,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/netport/netport/portal/internal/address"
+	"github.com/netport/netport/proto/address"
 	"github.com/netport/netport/proto/endpoint"
 )
 

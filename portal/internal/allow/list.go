@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/netport/netport/portal/internal/address"
+	"github.com/netport/netport/proto/address"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/wire"
 )
