@@ -1,0 +1,119 @@
+package grants
+
+import (
+	"context"
+	"crypto/ed25519"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+)
+
+// longest is how long a Keeper sleeps at most: a machine's clock may be set,
+// and a machine may sleep, without its timers noticing.
+const longest = time.Minute
+
+// Keeper keeps a Set by the clock and applies its changes, one after the
+// other. It is safe for concurrent use.
+type Keeper struct {
+	now   func() time.Time
+	apply func(Change)
+	nudge chan struct{} // capacity 1: the next end may have moved
+
+	order sync.Mutex // held while changes are found and applied, so that they stay in order
+	mu    sync.Mutex // guards the following; taken inside order
+	set   *Set
+}
+
+// NewKeeper returns a Keeper of set. apply is called for each change; it may
+// call Admit and Held, and nothing else of the Keeper.
+func NewKeeper(set *Set, now func() time.Time, apply func(Change)) *Keeper {
+	return &Keeper{now: now, apply: apply, nudge: make(chan struct{}, 1), set: set}
+}
+
+// Run ends and begins what time alone ends and begins, until ctx is cancelled.
+func (k *Keeper) Run(ctx context.Context) error {
+	timer := time.NewTimer(longest)
+	defer timer.Stop()
+	for {
+		var next time.Time
+		k.change(func(now time.Time) (changes []Change) {
+			changes, next = k.set.Tick(now)
+			return changes
+		})
+		wait := longest
+		if !next.IsZero() {
+			wait = min(wait, next.Sub(k.now()))
+		}
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-k.nudge:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Connected begins a new connection to a server.
+func (k *Keeper) Connected(stamp []ed25519.PublicKey) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.set.Connected(stamp)
+}
+
+// Put takes a grant that the server has sent.
+func (k *Keeper) Put(encoded []byte) (err error) {
+	k.change(func(now time.Time) (changes []Change) {
+		changes, err = k.set.Put(now, encoded)
+		return changes
+	})
+	k.wake()
+	return err
+}
+
+// Remove takes a grant back.
+func (k *Keeper) Remove(id wire.GrantID, reason wire.Reason) {
+	k.change(func(now time.Time) []Change { return k.set.Remove(now, id, reason) })
+}
+
+// Complete says that every grant of a policy version was put.
+func (k *Keeper) Complete(version uint64) {
+	k.change(func(now time.Time) []Change { return k.set.Complete(now, version) })
+}
+
+// Admit decides about what a peer asks for; see Set.Admit.
+func (k *Keeper) Admit(peer identity.Peer, id wire.GrantID, signed []byte) (grant.Grant, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g, err := k.set.Admit(k.now(), peer, id, signed)
+	k.wake()
+	return g, err
+}
+
+// Held returns all grants, valid or not.
+func (k *Keeper) Held() []grant.Grant {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Held()
+}
+
+func (k *Keeper) change(find func(now time.Time) []Change) {
+	k.order.Lock()
+	defer k.order.Unlock()
+	k.mu.Lock()
+	changes := find(k.now())
+	k.mu.Unlock()
+	for _, c := range changes {
+		k.apply(c)
+	}
+}
+
+func (k *Keeper) wake() {
+	select {
+	case k.nudge <- struct{}{}:
+	default:
+	}
+}
