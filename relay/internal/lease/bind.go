@@ -1,0 +1,87 @@
+package lease
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/netport/netport/proto/leg"
+
+	"github.com/netport/netport/relay/internal/drop"
+)
+
+// boundAt is a source at a UDP port of the relay. Port 0 is the shared one.
+type boundAt struct {
+	source netip.AddrPort
+	port   uint16
+}
+
+// Outcome is what comes of a bind request. Answer is nil where the relay keeps
+// silent; Drop then says why.
+type Outcome struct {
+	Drop   drop.Reason
+	Answer []byte
+	// Moved says that the leg is now bound to the source of the request, at
+	// the port where it came.
+	Moved bool
+}
+
+// Bind judges a bind request that came from source at port (0: the shared
+// port).
+func (t *Table) Bind(now time.Time, q leg.Request, source netip.AddrPort, port uint16) Outcome {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, why := t.findLocked(now, q.ID.Session, port)
+	if why != drop.None {
+		return Outcome{Drop: why}
+	}
+	last, bound := s.binds[q.ID]
+	verdict, answer := t.gate.Judge(now, q, source, s.secrets[q.ID.Leg], last)
+	switch verdict {
+	case leg.WrongMAC:
+		return Outcome{Drop: drop.WrongMAC}
+	case leg.OldCounter:
+		return Outcome{Drop: drop.Replayed}
+	case leg.WrongNonce:
+		return Outcome{Drop: drop.WrongNonce}
+	case leg.Challenge, leg.Repeat:
+		return Outcome{Answer: answer}
+	}
+	if !bound && len(s.binds) >= 2*MaxConnections {
+		return Outcome{Drop: drop.Limit}
+	}
+	if t.takenLocked(s, q.ID, boundAt{source, port}) {
+		return Outcome{Drop: drop.SourceTaken}
+	}
+	t.releaseSourceLocked(q.ID, last.Source)
+	if port == 0 {
+		t.sources[boundAt{source, 0}] = q.ID
+	}
+	s.binds[q.ID] = leg.Binding{Counter: q.Counter, Source: source}
+	s.deadline = now.Add(s.Lifetime)
+	return Outcome{Answer: answer, Moved: true}
+}
+
+// takenLocked reports whether another leg is bound to the same source: of this
+// session at any port, so that no session is joined with itself, or of any
+// session at the shared port.
+func (t *Table) takenLocked(s *session, id leg.ID, at boundAt) bool {
+	for other, b := range s.binds {
+		if other != id && b.Source == at.source {
+			return true
+		}
+	}
+	if at.port != 0 {
+		return false
+	}
+	holder, ok := t.sources[at]
+	return ok && holder != id
+}
+
+// releaseSourceLocked frees the source that a leg holds at the shared port, if
+// it does.
+func (t *Table) releaseSourceLocked(id leg.ID, source netip.AddrPort) {
+	at := boundAt{source, 0}
+	if t.sources[at] == id {
+		delete(t.sources, at)
+	}
+}

@@ -1,0 +1,34 @@
+package lease
+
+// ports hands out the session ports in turn, so that one is used again as late
+// as possible. What must rest after a session is the 4-tuple, which the kernel
+// sees to; a port itself may be used again at once.
+type ports struct {
+	first, last uint16
+	used        map[uint16]bool
+	next        uint16
+}
+
+func newPorts(first, last uint16) ports {
+	return ports{first: first, last: last, used: make(map[uint16]bool), next: first}
+}
+
+// take returns a free port, or 0 when there is none.
+func (p *ports) take() uint16 {
+	if len(p.used) > int(p.last-p.first) {
+		return 0
+	}
+	for {
+		port := p.next
+		if p.next++; port == p.last {
+			p.next = p.first
+		}
+		if !p.used[port] {
+			p.used[port] = true
+			return port
+		}
+	}
+}
+
+// give takes a port back. 0 is no port.
+func (p *ports) give(port uint16) { delete(p.used, port) }

@@ -1,0 +1,63 @@
+package lease
+
+import (
+	"slices"
+	"time"
+
+	"github.com/netport/netport/proto/leg"
+
+	"github.com/netport/netport/relay/internal/drop"
+)
+
+// Prove judges a preface that came at port (0: the shared port). None means
+// that the leg is proven: its connection may wait for the other leg, in the
+// place of an older one of the same leg and number.
+func (t *Table) Prove(now time.Time, p leg.Preface, port uint16) drop.Reason {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, why := t.findLocked(now, p.ID.Session, port)
+	if why != drop.None {
+		return why
+	}
+	if !p.ProvenBy(s.secrets[p.ID.Leg]) {
+		return drop.WrongMAC
+	}
+	c, ok := s.splices[p.ID.Connection]
+	if !ok {
+		if len(s.splices) >= MaxConnections {
+			return drop.Limit
+		}
+		c = &spliced{}
+		s.splices[p.ID.Connection] = c
+	}
+	nonces := c.nonces[p.ID.Leg]
+	switch {
+	case c.joined:
+		return drop.Joined
+	case slices.Contains(nonces, p.Nonce):
+		return drop.Replayed
+	case len(nonces) >= maxTries:
+		return drop.Limit
+	}
+	c.nonces[p.ID.Leg] = append(nonces, p.Nonce)
+	s.deadline = now.Add(s.Lifetime)
+	return drop.None
+}
+
+// Join uses up a connection number: both its legs are proven and are joined
+// now. It reports whether the session is still there and the number was not
+// used before.
+func (t *Table) Join(id leg.ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, ok := t.sessions[id.Session]
+	if !ok {
+		return false
+	}
+	c, ok := s.splices[id.Connection]
+	if !ok || c.joined {
+		return false
+	}
+	*c = spliced{joined: true}
+	return true
+}
