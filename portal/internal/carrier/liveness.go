@@ -1,0 +1,160 @@
+package carrier
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// askEvery is the interval of PINGs while an answer is owed.
+	askEvery = 5 * time.Second
+	// askIdle is the interval on a carrier that carries nothing. It keeps
+	// the state of NATs and firewalls on the way, most of which forget an
+	// idle TCP connection after 5 minutes or more, and costs next to nothing.
+	askIdle = 4 * time.Minute
+	// maxUnanswered is how many intervals a PING may stay unanswered while
+	// nothing else arrives.
+	maxUnanswered = 2
+)
+
+// liveness measures the round trip and finds out that the peer is gone. A slow
+// application is no dead peer: only a PING that nothing answers is.
+type liveness struct {
+	rtt    atomic.Int64 // smoothed, in nanoseconds
+	heard  atomic.Bool  // a frame came since the last look
+	busy   atomic.Bool  // a frame other than PING and PONG came or left since
+	asleep atomic.Bool  // the watch looks only every askIdle
+	wake   chan struct{}
+
+	mu      sync.Mutex
+	next    uint64               // token of the next PING; starts at random
+	sent    map[uint64]time.Time // PINGs without an answer
+	waiting map[uint64]chan time.Duration
+}
+
+// maxPings bounds the PINGs under way; older ones are given up.
+const maxPings = 64
+
+func (l *liveness) init() {
+	var b [8]byte
+	rand.Read(b[:])
+	l.next = binary.BigEndian.Uint64(b[:])
+	l.sent = make(map[uint64]time.Time)
+	l.waiting = make(map[uint64]chan time.Duration)
+	l.wake = make(chan struct{}, 1)
+}
+
+// ping returns the next PING and remembers when it left.
+func (l *liveness) ping(now time.Time) wire.TunnelPing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next++
+	l.sent[l.next] = now
+	delete(l.sent, l.next-maxPings)
+	return wire.TunnelPing{Token: l.next}
+}
+
+// pong takes an answer. One that nobody asked for says nothing.
+func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, ok := l.sent[m.Token]
+	if !ok {
+		return
+	}
+	delete(l.sent, m.Token)
+	took := max(now.Sub(at), time.Microsecond)
+	if old := l.rtt.Load(); old == 0 {
+		l.rtt.Store(int64(took))
+	} else {
+		l.rtt.Store(old + (int64(took)-old)/4)
+	}
+	if ch := l.waiting[m.Token]; ch != nil {
+		delete(l.waiting, m.Token)
+		ch <- took
+	}
+}
+
+// used notes that a frame other than PING and PONG left, and wakes the watch.
+func (l *liveness) used() {
+	if !l.busy.Load() {
+		l.busy.Store(true)
+	}
+	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// watch asks whether the peer lives: at every look while frames are carried or
+// an answer is owed, else rarely.
+func (c *Conn) watch(done <-chan struct{}) {
+	l := &c.live
+	unanswered := 1 // the PING that went with HELLO
+	timer := time.NewTimer(askEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-l.wake:
+			timer.Reset(askEvery)
+			continue
+		case <-timer.C:
+		}
+		heard, busy := l.heard.Swap(false), l.busy.Swap(false)
+		if heard {
+			unanswered = 0
+		}
+		slept := l.asleep.Swap(false)
+		switch {
+		case !heard && unanswered >= maxUnanswered:
+			c.fail(errSilent)
+			return
+		case !busy && unanswered == 0 && !slept:
+			l.asleep.Store(true)
+			// A frame may have left since Swap, when nobody was asleep.
+			if !l.busy.Load() || !l.asleep.CompareAndSwap(true, false) {
+				timer.Reset(askIdle)
+				continue
+			}
+		}
+		c.Send(wire.AppendFrame(nil, 0, l.ping(time.Now())))
+		unanswered++
+		timer.Reset(askEvery)
+	}
+}
+
+var errDied = errors.New("the carrier died")
+
+// Ping measures one round trip.
+func (c *Conn) Ping(ctx context.Context, done <-chan struct{}) (time.Duration, error) {
+	ch := make(chan time.Duration, 1)
+	m := c.live.ping(time.Now())
+	c.live.mu.Lock()
+	c.live.waiting[m.Token] = ch
+	c.live.mu.Unlock()
+	defer func() {
+		c.live.mu.Lock()
+		delete(c.live.waiting, m.Token)
+		c.live.mu.Unlock()
+	}()
+	c.Send(wire.AppendFrame(nil, 0, m))
+	select {
+	case took := <-ch:
+		return took, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-done:
+		return 0, errDied
+	}
+}

@@ -1,0 +1,159 @@
+package carrier
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/netport/netport/portal/internal/stream"
+	"github.com/netport/netport/proto/wire"
+)
+
+// smallFrame is up to how long a body is read into a buffer that the carrier
+// keeps; a longer one gets a large buffer while it is handled.
+const smallFrame = 512
+
+// readBudget bounds the work that a peer can cause with tiny TLS records (each
+// costs an AES-GCM call and a turn through crypto/tls, whatever it carries).
+// An honest carrier writes whole frames, so it needs few records for a frame.
+type readBudget struct{ excess int }
+
+// maxExcess is how many records more than an honest peer needs may come in the
+// life of a carrier.
+const maxExcess = 4096
+
+func (r *readBudget) frame(reads, length int) error {
+	if r.excess += max(0, reads-4-length/4096); r.excess > maxExcess {
+		return errors.New("the peer cuts its frames into too many records")
+	}
+	return nil
+}
+
+// read handles frames until the connection or the peer breaks.
+func (c *Conn) read(h Handler, joined func()) error {
+	var header [wire.FrameHeaderLen]byte
+	small := make([]byte, smallFrame)
+	hello := false
+	for {
+		reads, err := c.fill(header[:])
+		if err != nil {
+			if err == io.EOF {
+				return errors.New("the peer closed the connection")
+			}
+			return fmt.Errorf("read a frame: %w", err)
+		}
+		f, err := wire.ParseFrameHeader(header[:])
+		if err != nil {
+			return err
+		}
+		if !hello && f.Type != wire.FrameHello {
+			return errHelloMissing
+		}
+		err = c.body(f, small, reads, func(body []byte) error {
+			switch f.Type {
+			case wire.FrameHello:
+				if hello {
+					return fmt.Errorf("%w: HELLO twice", wire.ErrMalformed)
+				}
+				hello = true
+				if err := c.checkHello(f, body); err != nil {
+					return err
+				}
+				joined()
+				return nil
+			case wire.FramePing:
+				return c.answer(f, body)
+			case wire.FramePong:
+				return c.heardPong(f, body)
+			case wire.FrameOpen, wire.FrameData, wire.FrameAck, wire.FrameFin, wire.FrameReset, wire.FrameDatagram, wire.FrameCarrier, wire.FrameClose:
+				c.live.busy.Store(true)
+				return h.Frame(f, body)
+			}
+			c.stats.unknown.Add(1)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		c.stats.received.Add(uint64(wire.FrameHeaderLen + f.Length))
+		c.live.heard.Store(true)
+	}
+}
+
+// body reads the body of a frame into a buffer that fits it and passes it on.
+func (c *Conn) body(f wire.FrameHeader, small []byte, reads int, handle func([]byte) error) error {
+	b := small
+	switch {
+	case f.Length <= len(small):
+	case f.Length <= len(stream.Block{}):
+		block := stream.GetBlock()
+		defer stream.PutBlock(block)
+		b = block[:]
+	default:
+		b = make([]byte, f.Length)
+	}
+	b = b[:f.Length]
+	more, err := c.fill(b)
+	if err != nil {
+		return fmt.Errorf("read a %v frame: %w", f.Type, noEOF(err))
+	}
+	if err := c.reads.frame(reads+more, f.Length); err != nil {
+		return err
+	}
+	return handle(b)
+}
+
+// fill reads all of b and tells in how many pieces it came. The error is io.EOF
+// only if the connection ended before the first byte.
+func (c *Conn) fill(b []byte) (reads int, err error) {
+	for n := 0; n < len(b); reads++ {
+		m, err := c.tls.Read(b[n:])
+		n += m
+		if err != nil && n < len(b) {
+			if n > 0 {
+				err = noEOF(err)
+			}
+			return reads, err
+		}
+	}
+	return reads, nil
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (c *Conn) checkHello(f wire.FrameHeader, body []byte) error {
+	m, err := wire.ParseTunnelHello(body)
+	switch {
+	case err != nil:
+		return fmt.Errorf("HELLO: %w", err)
+	case m.Version != wire.TunnelVersion:
+		return fmt.Errorf("HELLO: the peer speaks tunnel version %d, this portal %d; update the older portal", m.Version, wire.TunnelVersion)
+	case m.Session != c.cfg.Session || m.Connection != c.cfg.Connection || f.Stream != 0:
+		return fmt.Errorf("HELLO names session %v, carrier %d; this is session %v, carrier %d", m.Session, m.Connection, c.cfg.Session, c.cfg.Connection)
+	}
+	return nil
+}
+
+func (c *Conn) answer(f wire.FrameHeader, body []byte) error {
+	m, err := wire.ParseTunnelPing(body)
+	if err != nil || f.Stream != 0 {
+		return fmt.Errorf("PING: %w", wire.ErrMalformed)
+	}
+	c.Send(wire.AppendFrame(nil, 0, wire.TunnelPong{Token: m.Token}))
+	return nil
+}
+
+func (c *Conn) heardPong(f wire.FrameHeader, body []byte) error {
+	m, err := wire.ParseTunnelPong(body)
+	if err != nil || f.Stream != 0 {
+		return fmt.Errorf("PONG: %w", wire.ErrMalformed)
+	}
+	c.live.pong(m, time.Now())
+	return nil
+}

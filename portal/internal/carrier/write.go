@@ -1,0 +1,400 @@
+package carrier
+
+import (
+	"fmt"
+	"sync"
+)
+
+const (
+	// scratchLen is what small frames are gathered in: one TLS record.
+	scratchLen = 16 << 10
+	// smallData is up to how long a frame is copied to be gathered; a longer
+	// one goes into records of its own without a copy.
+	smallData = 4 << 10
+	// maxControl bounds the control frames that wait to be written. Only a
+	// peer that asks and does not read lets so many wait.
+	maxControl = 256 << 10
+	// maxDatagrams and maxDatagramBytes bound the queue of datagrams: what is
+	// older than that is of no use to its application.
+	maxDatagrams     = 256
+	maxDatagramBytes = 512 << 10
+)
+
+// Source is what the writer asks for a stream's frames when its turn comes.
+type Source interface {
+	// Urgent appends the frames that do not wait for a turn: ACK, RESET.
+	Urgent(b []byte) []byte
+	// Next returns the next frame that waits for its turn, whole, or nil, and
+	// whether there is another. The writer reads it until it calls Wrote.
+	Next() (frame []byte, more bool)
+	Wrote()
+}
+
+// Lane is a Source's place in a carrier's turns.
+type Lane struct {
+	c   *Conn
+	src Source
+
+	// The following belong to the writer's lock.
+	queued bool // in fresh or bulk
+	urgent bool // in urgent
+	bulk   bool // its last turn was a large frame
+}
+
+// Lane returns a place for src.
+func (c *Conn) Lane(src Source) *Lane { return &Lane{c: c, src: src} }
+
+// writer decides what is written next. In this order:
+//
+//	control   the carrier's own frames, and what Send was given
+//	urgent    ACKs and RESETs of the streams
+//	datagrams
+//	fresh     streams that sent little in their last turn, one frame each
+//	bulk      the others, one frame each
+//
+// At least one bulk frame follows each round of the others, so nothing
+// starves; and a keystroke waits for one frame of 64 KiB at most. Nothing is
+// queued here but names: a frame leaves its stream when its turn comes.
+type writer struct {
+	c    *Conn
+	wake chan struct{} // the writer's goroutine takes over
+
+	mu        sync.Mutex
+	busy      bool // somebody writes, or the goroutine was woken to
+	shut      bool // Close was called
+	finished  bool // close_notify is on its way
+	err       error
+	control   []byte
+	urgent    []*Lane
+	fresh     []*Lane
+	bulk      []*Lane
+	datagrams [][]byte
+	waiting   int // bytes in datagrams
+
+	// The following belong to whoever set busy.
+	scratch []byte
+	round   []*Lane
+}
+
+func (w *writer) init(c *Conn) {
+	w.c = c
+	w.wake = make(chan struct{}, 1)
+}
+
+// Send queues control frames; they are written before anything else that
+// waits, by the writer's goroutine.
+func (c *Conn) Send(frames []byte) {
+	w := &c.writer
+	w.mu.Lock()
+	if len(w.control)+len(frames) > maxControl {
+		w.mu.Unlock()
+		c.fail(errUnread)
+		return
+	}
+	w.control = append(w.control, frames...)
+	w.startLocked()
+}
+
+// Urgent has the lane's urgent frames written by the writer's goroutine.
+func (l *Lane) Urgent() {
+	w := &l.c.writer
+	w.mu.Lock()
+	if !l.urgent {
+		l.urgent = true
+		w.urgent = append(w.urgent, l)
+	}
+	w.startLocked()
+}
+
+// Ready queues the lane for its turn, to be written by the writer's goroutine.
+func (l *Lane) Ready() {
+	w := &l.c.writer
+	w.mu.Lock()
+	w.queueLocked(l)
+	w.startLocked()
+}
+
+// Write queues the lane for its turn; if nobody writes, the caller does and
+// may wait for the socket. The carrier's reader must call Ready instead.
+func (l *Lane) Write() {
+	w := &l.c.writer
+	w.mu.Lock()
+	w.queueLocked(l)
+	w.writeLocked()
+}
+
+// Datagram queues one datagram frame, which it copies. It reports false if the
+// queue is full and the datagram was dropped. The caller may have to wait for
+// the socket.
+func (c *Conn) Datagram(head, body []byte) bool {
+	w := &c.writer
+	w.mu.Lock()
+	n := len(head) + len(body)
+	if w.err != nil || len(w.datagrams) >= maxDatagrams || w.waiting+n > maxDatagramBytes {
+		w.mu.Unlock()
+		c.stats.dropped.Add(1)
+		return false
+	}
+	w.waiting += n
+	w.datagrams = append(w.datagrams, append(append(make([]byte, 0, n), head...), body...))
+	w.writeLocked()
+	return true
+}
+
+func (w *writer) queueLocked(l *Lane) {
+	if l.queued {
+		return
+	}
+	l.queued = true
+	if l.bulk {
+		w.bulk = append(w.bulk, l)
+	} else {
+		w.fresh = append(w.fresh, l)
+	}
+}
+
+// startLocked has the goroutine write, and unlocks.
+func (w *writer) startLocked() {
+	start := !w.busy && w.err == nil
+	if start {
+		w.busy = true
+	}
+	w.mu.Unlock()
+	if start {
+		w.wake <- struct{}{}
+	}
+}
+
+// writeLocked writes one batch in the caller's goroutine if nobody else
+// writes, and unlocks. What is left after it is for the writer's goroutine, so
+// that a caller is not kept for the sake of others.
+func (w *writer) writeLocked() {
+	if w.busy || w.err != nil {
+		w.mu.Unlock()
+		return
+	}
+	w.busy = true
+	w.mu.Unlock()
+	if w.batch() {
+		w.wake <- struct{}{}
+	}
+}
+
+// run writes whenever it is woken, until done.
+func (w *writer) run(done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-w.wake:
+		}
+		for w.batch() {
+		}
+	}
+}
+
+// batch writes what waits, up to a batch, with one system call. It reports
+// whether more waits; if not, it has given up the writing.
+func (w *writer) batch() (more bool) {
+	if err := w.collect(); err != nil {
+		w.c.fail(fmt.Errorf("write to the peer: %w", err))
+	}
+	w.mu.Lock()
+	waits := len(w.control)+len(w.urgent)+len(w.datagrams)+len(w.fresh)+len(w.bulk) > 0
+	more = w.err == nil && waits
+	last := w.err == nil && !waits && w.shut && !w.finished
+	w.finished = w.finished || last
+	w.busy = more || last
+	w.mu.Unlock()
+	if last {
+		// The last frame is written: tell the peer that the end is meant.
+		// If it cannot be told, it learns from the connection's end.
+		_ = w.c.tls.CloseWrite()
+		return w.batch()
+	}
+	return more
+}
+
+// collect takes frames in the writer's order and writes them.
+func (w *writer) collect() error {
+	c := w.c
+	c.socket.cork()
+	if w.scratch == nil {
+		w.scratch = make([]byte, 0, scratchLen)
+	}
+	total := 0
+	for total < batchLen {
+		n, err := w.turn()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+		total += n
+	}
+	if err := w.gathered(); err != nil {
+		return err
+	}
+	c.stats.sent.Add(uint64(total))
+	return c.socket.flush()
+}
+
+// turn writes what is urgent, a round of the fresh streams, and one frame of a
+// bulk stream. It returns how many bytes that were.
+func (w *writer) turn() (total int, err error) {
+	w.mu.Lock()
+	if w.err != nil {
+		w.mu.Unlock()
+		return 0, nil
+	}
+	control, urgent := w.control, w.urgent
+	w.control, w.urgent = nil, nil
+	for _, l := range urgent {
+		l.urgent = false
+	}
+	datagrams := w.takeDatagramsLocked()
+	w.round = append(w.round[:0], w.fresh...)
+	clear(w.fresh)
+	w.fresh = w.fresh[:0]
+	if len(w.bulk) > 0 {
+		w.round = append(w.round, w.bulk[0])
+		rest := copy(w.bulk, w.bulk[1:])
+		w.bulk[rest] = nil
+		w.bulk = w.bulk[:rest]
+	}
+	for _, l := range w.round {
+		l.queued = false
+	}
+	w.mu.Unlock()
+
+	if len(control) > 0 {
+		total += len(control)
+		if err := w.put(control); err != nil {
+			return total, err
+		}
+	}
+	for _, l := range urgent {
+		at := len(w.scratch)
+		w.scratch = l.src.Urgent(w.scratch)
+		total += len(w.scratch) - at
+		if len(w.scratch) > scratchLen-smallData {
+			if err := w.gathered(); err != nil {
+				return total, err
+			}
+		}
+	}
+	for _, d := range datagrams {
+		total += len(d)
+		if err := w.put(d); err != nil {
+			return total, err
+		}
+	}
+	if len(urgent)+len(datagrams)+len(w.round) > 0 {
+		w.c.live.used()
+	}
+	for _, l := range w.round {
+		frame, more := l.src.Next()
+		if frame != nil {
+			total += len(frame)
+			err := w.put(frame)
+			l.src.Wrote()
+			if err != nil {
+				return total, err
+			}
+		}
+		w.mu.Lock()
+		if frame != nil {
+			l.bulk = len(frame) > smallData
+		}
+		if more {
+			w.queueLocked(l)
+		}
+		w.mu.Unlock()
+	}
+	return total, nil
+}
+
+// put writes a frame: a small one is gathered with its neighbours.
+func (w *writer) put(frame []byte) error {
+	if len(frame) <= smallData {
+		if len(w.scratch)+len(frame) > scratchLen {
+			if err := w.gathered(); err != nil {
+				return err
+			}
+		}
+		w.scratch = append(w.scratch, frame...)
+		return nil
+	}
+	if err := w.gathered(); err != nil {
+		return err
+	}
+	_, err := w.c.tls.Write(frame)
+	return err
+}
+
+// gathered writes the small frames.
+func (w *writer) gathered() error {
+	if len(w.scratch) == 0 {
+		return nil
+	}
+	_, err := w.c.tls.Write(w.scratch)
+	w.scratch = w.scratch[:0]
+	return err
+}
+
+// takeDatagramsLocked takes datagrams up to a fair part of a batch.
+func (w *writer) takeDatagramsLocked() [][]byte {
+	n, bytes := 0, 0
+	for n < len(w.datagrams) && bytes < batchLen/4 {
+		bytes += len(w.datagrams[n])
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	taken := w.datagrams[:n:n]
+	w.datagrams = w.datagrams[n:]
+	if len(w.datagrams) == 0 {
+		w.datagrams = nil
+	}
+	w.waiting -= bytes
+	return taken
+}
+
+// close queues the last frames. It reports whether it is the first to.
+func (w *writer) close(last []byte) bool {
+	w.mu.Lock()
+	if w.shut || w.err != nil {
+		w.mu.Unlock()
+		return false
+	}
+	w.shut = true
+	w.control = append(w.control, last...)
+	w.startLocked()
+	return true
+}
+
+func (w *writer) closing() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.shut
+}
+
+// fail keeps the first error. It reports whether this is it.
+func (w *writer) fail(err error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return false
+	}
+	w.err = err
+	return true
+}
+
+// drop forgets what waits.
+func (w *writer) drop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.control, w.urgent, w.fresh, w.bulk, w.datagrams = nil, nil, nil, nil, nil
+}

@@ -1,0 +1,121 @@
+// Package stream is one forwarded connection as the two portals count it: no
+// sockets, no goroutines, no clock. Everything that happens to a stream is a
+// method call here, and what is to be sent comes out as frames.
+//
+// A stream has two halves. The sending half keeps every segment until the far
+// portal has acknowledged it, so that a stream can go on over another carrier.
+// The receiving half takes bytes strictly in order, and says in one ACK what it
+// has written out to its application and how much more it will take: the
+// acknowledgement is the window's credit.
+//
+//	            Append            Next                Ack
+//	application ------> [ kept ] ------> carrier ... ------> forgotten
+//
+//	                   Receive, Queue            Wrote out
+//	carrier ... DATA -----------------> [ queue ] -------> application
+//
+// FIN takes one number after the last byte, as in TCP: an ACK of that number
+// says that the application was told of the end. A stream is over, and its
+// number may be forgotten, when both FINs are acknowledged, or when a RESET
+// went both ways: every RESET is answered by one, unless its receiver had sent
+// its own already. So neither side ever hears of a stream that it has
+// forgotten, unless the peer breaks the protocol.
+//
+// A Stream is owned by one lock of its owner's: no method may run beside
+// another.
+package stream
+
+import (
+	"errors"
+	"fmt"
+)
+
+const (
+	// InitialWindow is how much each side may send once the stream was
+	// accepted.
+	InitialWindow = 256 << 10
+	// MaxWindow is the most that one half ever has under way.
+	MaxWindow = 16 << 20
+	// SmallWindow is the window while memory is short.
+	SmallWindow = 64 << 10
+	// maxKept bounds the segments kept, whatever their size: an application
+	// that writes byte by byte would else fill the memory with headers.
+	maxKept = 4096
+	// ackFrames is after how many DATA frames an ACK is due however little
+	// they carried; it keeps the peer below maxKept.
+	ackFrames = 256
+)
+
+// ErrProtocol is what every error of a peer's making wraps: the peer broke the
+// rules of the stream, and the carrier it came on should be closed.
+var ErrProtocol = errors.New("the peer broke the stream's rules")
+
+func violation(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))
+}
+
+// Stream is both halves of one connection.
+type Stream struct {
+	send    sendHalf
+	receive receiveHalf
+
+	id    uint32
+	epoch uint32
+	// What was said and heard of RESET.
+	resetSent, resetReceived bool
+}
+
+// New returns a stream that is attached for the first time. limit is up to
+// where it may send before the first ACK, window how much it takes.
+func New(id uint32, limit, window uint64) *Stream {
+	s := &Stream{id: id, epoch: 1}
+	s.send.limit = limit
+	s.receive.window = window
+	s.receive.limit = window
+	return s
+}
+
+// Limit is up to which offset the peer may send, as it was last told.
+func (s *Stream) Limit() uint64 { return s.receive.limit }
+
+// Held is how many bytes the stream holds or has promised to take.
+func (s *Stream) Held() int64 {
+	if s.resetSent || s.resetReceived {
+		return 0
+	}
+	r := &s.receive
+	promised := r.limit
+	if r.fin {
+		promised = r.received
+	}
+	return int64(s.send.keptBytes) + int64(promised-r.written)
+}
+
+// Reset ends both halves at once and forgets all bytes. It reports whether a
+// RESET is to be sent: not if one was sent before.
+func (s *Stream) Reset() bool {
+	s.send.drop()
+	s.receive.drop()
+	first := !s.resetSent
+	s.resetSent = true
+	return first
+}
+
+// ReceiveReset takes the peer's RESET and forgets all bytes. It reports
+// whether the peer waits for a RESET in answer.
+func (s *Stream) ReceiveReset() bool {
+	s.resetReceived = true
+	return s.Reset()
+}
+
+// WasReset reports whether either side has reset the stream.
+func (s *Stream) WasReset() bool { return s.resetSent }
+
+// Over reports whether no more frames of the stream will come and none is to
+// be sent, so that its owner may forget it.
+func (s *Stream) Over() bool {
+	if s.resetReceived {
+		return s.resetSent
+	}
+	return s.send.finAcked && s.receive.finAckSent
+}
