@@ -99,8 +99,9 @@ func filtering(t *testing.T, inside *net.UDPConn, one, two observer) topo.Behavi
 	}
 }
 
-//	inside --- nat ---+-- inet --+--- one
-//	                             +--- two
+// inside --- nat ---+-- inet --+--- one
+//
+//	+--- two
 func TestNATsBehaveAsTheyAreDefined(t *testing.T) {
 	names := []string{"", "endpoint", "address", "address and port"}
 	for m := topo.EndpointIndependent; m <= topo.AddressAndPortDependent; m++ {
