@@ -1,0 +1,159 @@
+// Package config reads the configuration file of a portal. reference.toml
+// beside it shows every key.
+package config
+
+import (
+	"crypto/ed25519"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/netport/netport/portal/internal/allow"
+	"github.com/netport/netport/proto/conffile"
+	"github.com/netport/netport/proto/grant"
+)
+
+// DefaultFile is where the configuration is looked for.
+const DefaultFile = "/etc/netport/portal/config.toml"
+
+const (
+	maxServers = 16
+	maxRules   = 4096
+)
+
+// Config is a checked configuration. Its file names are absolute or relative
+// to the working directory, as the name of the file was.
+type Config struct {
+	Servers     []string // "host" or "host:port"
+	Certificate string
+	Key         string
+	CA          string
+	PolicyKey   ed25519.PublicKey
+	State       string // folder
+	Socket      string
+	LogLevel    string
+	Dial        allow.List
+	Listen      allow.List
+}
+
+// file is the configuration as it is written.
+type file struct {
+	Servers     []string `toml:"servers"`
+	Certificate string   `toml:"certificate"`
+	Key         string   `toml:"key"`
+	CA          string   `toml:"ca"`
+	PolicyKey   string   `toml:"policy_key"`
+	State       string   `toml:"state"`
+	Socket      string   `toml:"socket"`
+	LogLevel    string   `toml:"log_level"`
+	Dial        list     `toml:"dial"`
+	Listen      list     `toml:"listen"`
+}
+
+type list struct {
+	Allow []string `toml:"allow"`
+}
+
+// Load reads and checks the file name.
+func Load(name string) (Config, error) {
+	raw := defaults()
+	f, err := conffile.Load(name, &raw)
+	if err != nil {
+		return Config{}, err
+	}
+	return check(f, raw)
+}
+
+func defaults() file {
+	return file{Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", LogLevel: "info"}
+}
+
+func check(f *conffile.File, raw file) (Config, error) {
+	c := Config{
+		Servers:     raw.Servers,
+		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA),
+		State: f.Path(raw.State), Socket: f.Path(raw.Socket), LogLevel: raw.LogLevel,
+	}
+	if len(raw.Servers) == 0 {
+		return Config{}, f.Errorf("servers", `no server: write servers = ["HOST:PORT"]`)
+	}
+	if len(raw.Servers) > maxServers {
+		return Config{}, f.Errorf("servers", "%d servers: at most %d are possible", len(raw.Servers), maxServers)
+	}
+	for i, s := range raw.Servers {
+		if reason := badServer(s); reason != "" {
+			return Config{}, f.Errorf(at("servers", i), "server %q: %s", s, reason)
+		}
+	}
+	for _, p := range []struct{ key, path string }{
+		{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"state", c.State},
+	} {
+		if p.path == "" {
+			return Config{}, f.Errorf(p.key, "key %q is empty: name a file or leave the key out", p.key)
+		}
+	}
+	if c.Socket == "" {
+		c.Socket = filepath.Join(c.State, "portal.sock")
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return Config{}, f.Errorf("log_level", "log level %q: use debug, info, warn or error", c.LogLevel)
+	}
+	if raw.PolicyKey == "" {
+		return Config{}, f.Errorf("policy_key", `no policy key: write policy_key = "ed25519:..." as "netport-server issue portal" prints it`)
+	}
+	var err error
+	if c.PolicyKey, err = grant.ParseKey(raw.PolicyKey); err != nil {
+		return Config{}, f.Errorf("policy_key", "%v", err)
+	}
+	if c.Dial, err = rules(f, "dial.allow", raw.Dial); err != nil {
+		return Config{}, err
+	}
+	if c.Listen, err = rules(f, "listen.allow", raw.Listen); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+func rules(f *conffile.File, key string, raw list) (allow.List, error) {
+	if !f.Has(key) {
+		return allow.List{}, nil
+	}
+	if len(raw.Allow) > maxRules {
+		return allow.List{}, f.Errorf(key, "%d rules: at most %d are possible", len(raw.Allow), maxRules)
+	}
+	var rr []allow.Rule
+	for i, s := range raw.Allow {
+		r, err := allow.Parse(s)
+		if err != nil {
+			return allow.List{}, f.Errorf(at(key, i), "%v", err)
+		}
+		rr = append(rr, r)
+	}
+	return allow.NewList(rr...), nil
+}
+
+func at(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }
+
+// badServer says what is wrong with an entry of servers, or nothing.
+func badServer(s string) string {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), "443"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
+		return "the port is not a number from 1 to 65535"
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return ""
+	}
+	if strings.Contains(host, ":") {
+		return "an IPv6 address with a port stands in brackets, like [2001:db8::1]:443"
+	}
+	if host == "" || len(host) > 253 || strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
+		return "write HOST:PORT, where HOST is a name or an IP address"
+	}
+	return ""
+}

@@ -1,0 +1,125 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netport/netport/proto/endpoint"
+)
+
+func TestReferenceFileShowsEveryKey(t *testing.T) {
+	c, err := Load("reference.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"netport.example.org:443", "netport-2.example.org"}; !cmp.Equal(c.Servers, want) {
+		t.Errorf("servers %q, want %q", c.Servers, want)
+	}
+	if len(c.PolicyKey) != 32 || c.Socket != filepath.Join("state", "portal.sock") {
+		t.Errorf("policy key of %d bytes, socket %q", len(c.PolicyKey), c.Socket)
+	}
+	if err := c.Dial.Target(endpoint.MustParse("tcp://10.0.0.6:22")); err == nil {
+		t.Error("the dial list admits a host it does not name")
+	}
+	if err := c.Listen.Listen(endpoint.MustParse("tcp://0.0.0.0:22")); err == nil {
+		t.Error("the listen list admits an address it does not name")
+	}
+	b, err := os.ReadFile("reference.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"servers", "certificate", "key", "ca", "policy_key", "state", "socket", "log_level", "[dial]", "[listen]", "allow"} {
+		if !strings.Contains(string(b), "\n"+key) {
+			t.Errorf("reference.toml lacks %s", key)
+		}
+	}
+}
+
+const minimal = `servers = ["127.0.0.1:7000"]
+policy_key = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+`
+
+func load(t *testing.T, text string) (Config, string, error) {
+	t.Helper()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(name)
+	return c, dir, err
+}
+
+func TestPathsAreRelativeToTheFile(t *testing.T) {
+	c, dir, err := load(t, minimal+"key = \"/secret/key.pem\"\nsocket = \"s\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{c.Certificate, c.Key, c.CA, c.State, c.Socket}
+	want := []string{filepath.Join(dir, "cert.pem"), "/secret/key.pem", filepath.Join(dir, "ca.pem"), filepath.Join(dir, "state"), filepath.Join(dir, "s")}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEmptyListAdmitsNothingAndNoListAdmitsAll(t *testing.T) {
+	target := endpoint.MustParse("tcp://10.0.0.5:80")
+	for text, want := range map[string]bool{
+		minimal:                                              true,
+		minimal + "[dial]\n":                                 true,
+		minimal + "[dial]\nallow = []\n":                     false,
+		minimal + "dial = { allow = [] }\n":                  false,
+		minimal + "dial.allow = []\n":                        false,
+		minimal + "[listen]\nallow = []\n":                   true,
+		"\ufeff" + strings.ReplaceAll(minimal, "\n", "\r\n"): true,
+	} {
+		c, _, err := load(t, text)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if err := c.Dial.Target(target); (err == nil) != want {
+			t.Errorf("%q: dialling is %v, want admitted %t", text, err, want)
+		}
+	}
+}
+
+func TestMistakesAreShownWhereTheyStand(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                      "no server",
+		"servers = []":          ":1:",
+		"servers = [\"\"]":      "write HOST:PORT",
+		"servers = [\"a:80a\"]": ":1:12: server \"a:80a\": the port",
+		"servers = [\"a:0\"]":   "the port is not a number",
+		"servers = [\"2001:db8::1:443:1:1:1:1:1\"]":            "brackets",
+		"servers = [\"http://a\"]":                             "server",
+		"servers = \"a\"":                                      "wrong type",
+		"servers = [\"a\"]":                                    "no policy key",
+		"servers = [\"a\"]\npolicy_key = \"x\"":                ":2:14: \"x\" is no public key",
+		minimal + "alow = 1":                                   "unknown key \"alow\"",
+		minimal + "[dial]\nalow = []":                          "did you mean \"allow\"",
+		minimal + "[dial]\nallow = [\n\"tcp://127.1:80\"]":     ":5:1: rule \"tcp://127.1:80\"",
+		minimal + "[listen]\nallow = [\"tcp://10.0.0.1/8:*\"]": "write 10.0.0.0/8",
+		minimal + "log_level = \"loud\"":                       "log level \"loud\"",
+		minimal + "key = \"\"":                                 "key \"key\" is empty",
+		minimal + "ca = 1\n":                                   "wrong type",
+		minimal + "ca = \"a\"\nca = \"b\"\n":                   "ca",
+		minimal + "x = [":                                      ":3:",
+		"\xff\xfes\x00":                                        "UTF-8",
+	} {
+		_, _, err := load(t, text)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q:\n%v\nwant an error with %q", text, err, want)
+		}
+	}
+	if _, err := Load(t.TempDir()); err == nil || !strings.Contains(err.Error(), "regular file") {
+		t.Errorf("a folder as the file: %v", err)
+	}
+	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("no file: %v", err)
+	}
+}
