@@ -1,0 +1,94 @@
+// Package eyeballs dials one host that has several addresses: IPv6 and IPv4
+// in turns, the next one as soon as one has failed or has been silent for a
+// moment, and the first connection wins (RFC 8305, "Happy Eyeballs"). It
+// dials the addresses it is given and looks up none, so that they are the
+// ones that were checked.
+package eyeballs
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// stagger is how long one attempt is alone (RFC 8305 section 5).
+const stagger = 250 * time.Millisecond
+
+// Dial calls dial for the addresses, which must be at least one, until one
+// succeeds, and returns its connection. If none does, it returns the error of
+// the first that failed. All attempts have ended when it returns, and their
+// connections but the one returned are closed.
+func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	results := make(chan result)
+	running := 0
+	defer func() {
+		cancel()
+		for ; running > 0; running-- {
+			if r := <-results; r.err == nil {
+				r.conn.Close()
+			}
+		}
+	}()
+	var first error
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for waiting := Order(addrs); ; {
+		select {
+		case <-timer.C:
+			if len(waiting) > 0 {
+				addr := waiting[0]
+				waiting = waiting[1:]
+				running++
+				go func() {
+					conn, err := dial(ctx, addr)
+					results <- result{conn, err}
+				}()
+				timer.Reset(stagger)
+			}
+		case r := <-results:
+			running--
+			if r.err == nil {
+				return r.conn, nil
+			}
+			if first == nil {
+				first = r.err
+			}
+			if running == 0 && len(waiting) == 0 {
+				return nil, first
+			}
+			timer.Reset(0)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Order returns the addresses with their families in turns, beginning with
+// that of the first; within a family their order stays (RFC 8305 section 4).
+func Order(addrs []netip.AddrPort) []netip.AddrPort {
+	var same, other []netip.AddrPort
+	for _, a := range addrs {
+		if a.Addr().Is4() == addrs[0].Addr().Is4() {
+			same = append(same, a)
+		} else {
+			other = append(other, a)
+		}
+	}
+	ordered := make([]netip.AddrPort, 0, len(addrs))
+	for i := range same {
+		ordered = append(ordered, same[i])
+		if i < len(other) {
+			ordered = append(ordered, other[i])
+		}
+	}
+	if len(other) > len(same) {
+		ordered = append(ordered, other[len(same):]...)
+	}
+	return ordered
+}
