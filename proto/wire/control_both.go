@@ -3,6 +3,8 @@ package wire
 import (
 	"crypto/ed25519"
 	"encoding/binary"
+
+	"github.com/netport/netport/proto/identity"
 )
 
 // ControlVersion is the version of the control protocol spoken here.
@@ -11,7 +13,6 @@ const ControlVersion = 1
 const (
 	maxSoftware  = 64
 	maxStampKeys = 8
-	maxName      = 63
 )
 
 // Hello is the first message of a portal or relay. Who it is was proven by its
@@ -151,4 +152,14 @@ func (m Goodbye) AppendTo(b []byte) []byte {
 func ParseGoodbye(b []byte) (Goodbye, error) {
 	r := NewReader(b)
 	return finish(Goodbye{Reason: Reason(r.Uint16()), Text: r.Text(MaxText)}, &r)
+}
+
+// readName reads a blob that is the name of a portal or relay (see
+// identity.CheckName). No message has room for an empty or a wrong one.
+func readName(r *Reader) string {
+	s := r.Text(identity.MaxName)
+	if identity.CheckName(s) != nil {
+		r.Reject()
+	}
+	return s
 }

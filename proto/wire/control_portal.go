@@ -26,7 +26,8 @@ const MaxCandidates = 16
 //	peer       blob      name of the other portal
 //	grant      [16]byte  a grant that joins the two, in either direction
 //	transports uint8
-//	candidates count     addresses and ports where the portal may be reached, at most 16
+//	candidates count     addresses and ports where the portal may be reached, best
+//	                     first; at most 16, the rest is not sent
 type OpenSession struct {
 	Request    uint32
 	Peer       string
@@ -51,11 +52,11 @@ func (m OpenSession) AppendTo(b []byte) []byte {
 // ParseOpenSession reads an OpenSession.
 func ParseOpenSession(b []byte) (OpenSession, error) {
 	r := NewReader(b)
-	m := OpenSession{Request: r.Uint32(), Peer: r.Text(maxName)}
+	m := OpenSession{Request: r.Uint32(), Peer: readName(&r)}
 	r.Copy(m.Grant[:])
 	m.Transports = Transports(r.Uint8())
 	m.Candidates = readCandidates(&r)
-	if m.Request == 0 || m.Peer == "" {
+	if m.Request == 0 {
 		r.Reject()
 	}
 	return finish(m, &r)
@@ -116,11 +117,11 @@ func (a RelayAccess) appendTo(b []byte) []byte {
 }
 
 func readRelayAccess(r *Reader) RelayAccess {
-	a := RelayAccess{Name: r.Text(maxName), Addresses: readAddrs(r)}
+	a := RelayAccess{Name: readName(r), Addresses: readAddrs(r)}
 	for _, p := range []*uint16{&a.TCP, &a.UDP, &a.SharedTCP, &a.SharedUDP} {
 		*p = r.Uint16()
 	}
-	if a.Name == "" || len(a.Addresses) == 0 {
+	if len(a.Addresses) == 0 {
 		r.Reject()
 	}
 	return a
@@ -135,7 +136,7 @@ func readRelayAccess(r *Reader) RelayAccess {
 //	secret     [32]byte   of that leg
 //	peer       blob       name of the other portal
 //	relay      RelayAccess
-//	lifetime   uint32     seconds after which the relay drops the session unless traffic renews it
+//	lifetime   uint32     not 0: seconds after which the relay drops the session unless traffic renews it
 //	transports uint8      what both sides can use
 //	candidates count      of the other portal, at most 16
 type Session struct {
@@ -174,12 +175,12 @@ func ParseSession(b []byte) (Session, error) {
 	r.Copy(m.ID[:])
 	m.Leg = r.Uint8()
 	r.Copy(m.Secret[:])
-	m.Peer = r.Text(maxName)
+	m.Peer = readName(&r)
 	m.Relay = readRelayAccess(&r)
 	m.Lifetime = r.Uint32()
 	m.Transports = Transports(r.Uint8())
 	m.Candidates = readCandidates(&r)
-	if m.ID.IsZero() || m.Leg > 1 || m.Peer == "" {
+	if m.ID.IsZero() || m.Leg > 1 || m.Lifetime == 0 {
 		r.Reject()
 	}
 	return finish(m, &r)
@@ -335,7 +336,7 @@ func (m PeerState) AppendTo(b []byte) []byte {
 // ParsePeerState reads a PeerState.
 func ParsePeerState(b []byte) (PeerState, error) {
 	r := NewReader(b)
-	return finish(PeerState{Name: r.Text(maxName), Online: r.Bool()}, &r)
+	return finish(PeerState{Name: readName(&r), Online: r.Bool()}, &r)
 }
 
 func appendAddrs(b []byte, addrs []netip.Addr) []byte {
@@ -359,6 +360,7 @@ func readAddrs(r *Reader) []netip.Addr {
 }
 
 func appendCandidates(b []byte, list []netip.AddrPort) []byte {
+	list = list[:min(len(list), MaxCandidates)]
 	b = binary.BigEndian.AppendUint16(b, uint16(len(list)))
 	for _, ap := range list {
 		b = AppendAddrPort(b, ap)

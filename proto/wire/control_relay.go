@@ -107,7 +107,7 @@ type Leg struct {
 // SessionReady or SessionRefused with the same session id.
 //
 //	session    [16]byte
-//	lifetime   uint32    seconds without traffic after which the session ends
+//	lifetime   uint32    not 0: seconds without traffic after which the session ends
 //	transports uint8     what both portals can use
 //	legs       2 × Leg   the opener's first
 type CreateSession struct {
@@ -143,11 +143,11 @@ func ParseCreateSession(b []byte) (CreateSession, error) {
 	m.Transports = Transports(r.Uint8())
 	for i := range m.Legs {
 		l := &m.Legs[i]
-		l.Portal = r.Text(maxName)
+		l.Portal = readName(&r)
 		r.Copy(l.Secret[:])
 		l.Source = r.Addr()
 	}
-	if m.ID.IsZero() || m.Lifetime == 0 || m.Legs[0].Portal == "" || m.Legs[1].Portal == "" {
+	if m.ID.IsZero() || m.Lifetime == 0 {
 		r.Reject()
 	}
 	return finish(m, &r)

@@ -1,0 +1,565 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var (
+	testSession = SessionID(bytes.Repeat([]byte{0x51}, 16))
+	testGrant   = GrantID(bytes.Repeat([]byte{0x61}, 16))
+	testSecret0 = Secret(bytes.Repeat([]byte{0xa0}, 32))
+	testSecret1 = Secret(bytes.Repeat([]byte{0xa1}, 32))
+	testKey     = ed25519.PublicKey(bytes.Repeat([]byte{0xee}, 32))
+)
+
+// The same in hexadecimal, as they stand in goldens.
+const (
+	hexSession = "51515151515151515151515151515151"
+	hexGrant   = "61616161616161616161616161616161"
+	hexSecret0 = "a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0"
+	hexSecret1 = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1"
+	hexKey     = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"
+)
+
+// direction is who may receive a message.
+type direction int
+
+const (
+	fromPortal direction = 1 << iota
+	toPortal
+	fromRelay
+	toRelay
+)
+
+// receive parses a body as the receiver of one direction does.
+func receive(d direction, t Type, body []byte) (Message, error) {
+	switch d {
+	case fromPortal:
+		return orNil(ParseFromPortal(t, body))
+	case toPortal:
+		return orNil(ParseToPortal(t, body))
+	case fromRelay:
+		return orNil(ParseFromRelay(t, body))
+	}
+	return orNil(ParseToRelay(t, body))
+}
+
+func orNil[M Message](m M, err error) (Message, error) {
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+var directions = []direction{fromPortal, toPortal, fromRelay, toRelay}
+
+// controlGoldens holds a message of every type, no field of it zero, and its
+// body in hexadecimal, one field a line.
+var controlGoldens = []struct {
+	message Message
+	to      direction
+	body    string
+}{
+	{
+		Hello{Version: 0x0102, Software: "np/1"},
+		fromPortal | fromRelay,
+		"0102" + // version
+			"0004 6e702f31", // software
+	},
+	{
+		Welcome{Version: 1, Time: 0x6921a2b3, Stamp: []ed25519.PublicKey{testKey}},
+		toPortal | toRelay,
+		"0001" + // version
+			"000000006921a2b3" + // time
+			"0001 " + hexKey, // keys
+	},
+	{
+		Ping{Token: 0x0102030405060708},
+		fromPortal | toPortal | fromRelay | toRelay,
+		"0102030405060708",
+	},
+	{
+		Pong{Token: 0x1112131415161718},
+		fromPortal | toPortal | fromRelay | toRelay,
+		"1112131415161718",
+	},
+	{
+		Goodbye{Reason: ReasonReplaced, Text: "bye"},
+		fromPortal | toPortal | fromRelay | toRelay,
+		"0007" + // reason
+			"0003 627965", // text
+	},
+	{
+		OpenSession{Request: 7, Peer: "b-1", Grant: testGrant, Transports: TransportSplice | TransportTLS, Candidates: []netip.AddrPort{
+			netip.MustParseAddrPort("192.0.2.7:4660"), netip.MustParseAddrPort("[2001:db8::9]:65535"),
+		}},
+		fromPortal,
+		"00000007" + // request
+			"0003 622d31" + // peer
+			hexGrant +
+			"09" + // transports
+			"0002" + // candidates
+			"04 c0000207 1234" +
+			"10 20010db8000000000000000000000009 ffff",
+	},
+	{
+		SessionDone{Session: testSession, Reason: ReasonIdle},
+		fromPortal,
+		hexSession +
+			"0008", // reason
+	},
+	{
+		Session{
+			Request: 9, ID: testSession, Leg: 1, Secret: testSecret0, Peer: "b",
+			Relay: RelayAccess{Name: "r1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8::5")},
+				TCP: 20001, UDP: 20002, SharedTCP: 443, SharedUDP: 3478},
+			Lifetime: 300, Transports: TransportUDP, Candidates: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:9")},
+		},
+		toPortal,
+		"00000009" + // request
+			hexSession +
+			"01" + // leg
+			hexSecret0 +
+			"0001 62" + // peer
+			"0002 7231" + // relay: name
+			"0002 04 cb007105 10 20010db8000000000000000000000005" + // addresses
+			"4e21 4e22 01bb 0d96" + // ports
+			"0000012c" + // lifetime
+			"04" + // transports
+			"0001 04 0a000001 0009", // candidates
+	},
+	{
+		Refused{Request: 9, Reason: ReasonNotGranted, Text: "no"},
+		toPortal,
+		"00000009" + // request
+			"0010" + // reason
+			"0002 6e6f", // text
+	},
+	{
+		SessionEnded{Session: testSession, Reason: ReasonLifetime},
+		toPortal,
+		hexSession +
+			"0009", // reason
+	},
+	{
+		PutGrant{Grant: []byte("grant")},
+		toPortal,
+		"6772616e74",
+	},
+	{
+		RemoveGrant{Grant: testGrant, Reason: ReasonGrantRemoved},
+		toPortal,
+		hexGrant +
+			"0012", // reason
+	},
+	{
+		GrantsComplete{Version: 0x0102030405060708},
+		toPortal,
+		"0102030405060708",
+	},
+	{
+		PeerState{Name: "b.c-1", Online: true},
+		toPortal,
+		"0005 622e632d31" + // name
+			"01", // online
+	},
+	{
+		RelayReady{First: 20000, Last: 32767, SharedTCP: 443, SharedUDP: 3478, Capacity: 70000, Transports: TransportPacket, Sessions: []SessionID{testSession}},
+		fromRelay,
+		"4e20 7fff" + // first, last
+			"01bb 0d96" + // shared
+			"00011170" + // capacity
+			"02" + // transports
+			"0001 " + hexSession, // sessions
+	},
+	{
+		RelayLoad{Sessions: 0x01020304, Rate: 0x0a0b0c0d0e0f1011},
+		fromRelay,
+		"01020304" + // sessions
+			"0a0b0c0d0e0f1011", // rate
+	},
+	{
+		SessionReady{ID: testSession, TCP: 20001, UDP: 20002},
+		fromRelay,
+		hexSession +
+			"4e21 4e22", // ports
+	},
+	{
+		SessionRefused{ID: testSession, Reason: ReasonBusy, Text: "full"},
+		fromRelay,
+		hexSession +
+			"0004" + // reason
+			"0004 66756c6c", // text
+	},
+	{
+		SessionOver{ID: testSession, Reason: ReasonIdle, Forth: 0x0102030405060708, Back: 0x1112131415161718},
+		fromRelay,
+		hexSession +
+			"0008" + // reason
+			"0102030405060708" + // forth
+			"1112131415161718", // back
+	},
+	{
+		CreateSession{ID: testSession, Lifetime: 60, Transports: TransportSplice, Legs: [2]Leg{
+			{Portal: "a", Secret: testSecret0, Source: netip.MustParseAddr("192.0.2.1")},
+			{Portal: "b", Secret: testSecret1, Source: netip.MustParseAddr("2001:db8::2")},
+		}},
+		toRelay,
+		hexSession +
+			"0000003c" + // lifetime
+			"01" + // transports
+			"0001 61" + hexSecret0 + "04 c0000201" + // leg 0
+			"0001 62" + hexSecret1 + "10 20010db8000000000000000000000002", // leg 1
+	},
+	{
+		EndSession{ID: testSession, Reason: ReasonGrantRemoved},
+		toRelay,
+		hexSession +
+			"0012", // reason
+	},
+}
+
+// typeNumbers pins the numbers of the types: they are the protocol.
+var typeNumbers = map[Type]Type{
+	TypeHello: 1, TypeWelcome: 2, TypePing: 3, TypePong: 4, TypeGoodbye: 5,
+	TypeOpenSession: 16, TypeSessionDone: 17,
+	TypeSession: 32, TypeRefused: 33, TypeSessionEnded: 34, TypePutGrant: 35, TypeRemoveGrant: 36, TypeGrantsComplete: 37, TypePeerState: 38,
+	TypeRelayReady: 64, TypeRelayLoad: 65, TypeSessionReady: 66, TypeSessionRefused: 67, TypeSessionOver: 68,
+	TypeCreateSession: 80, TypeEndSession: 81,
+}
+
+func unhexBody(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func compareMessages() cmp.Option {
+	return cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, Secret{})}
+}
+
+func TestEveryControlTypeHasAGolden(t *testing.T) {
+	got := make(map[Type]bool)
+	for _, g := range controlGoldens {
+		got[g.message.Type()] = true
+	}
+	for typ := range parsers {
+		if !got[typ] {
+			t.Errorf("type %d has no golden", typ)
+		}
+		if typeNumbers[typ] != typ {
+			t.Errorf("type %d has no pinned number", typ)
+		}
+	}
+	if len(got) != len(parsers) || len(typeNumbers) != len(parsers) {
+		t.Errorf("%d goldens and %d numbers for %d types", len(got), len(typeNumbers), len(parsers))
+	}
+}
+
+func TestControlMessagesAreTheirGoldenBytes(t *testing.T) {
+	for _, g := range controlGoldens {
+		t.Run(fmt.Sprintf("%T", g.message), func(t *testing.T) {
+			want := unhexBody(t, g.body)
+			got := g.message.AppendTo([]byte("prefix"))
+			if !bytes.Equal(got, append([]byte("prefix"), want...)) {
+				t.Errorf("after a prefix:\n got %x\nwant %x", got, append([]byte("prefix"), want...))
+			}
+			header := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(nil, uint16(g.message.Type())), uint32(len(want)))
+			if got := AppendMessage(nil, g.message); !bytes.Equal(got, append(header, want...)) {
+				t.Errorf("with its header:\n got %x\nwant %x", got, append(header, want...))
+			}
+			typ, n, err := ParseControlHeader(header)
+			if typ != g.message.Type() || n != len(want) || err != nil {
+				t.Errorf("header read as type %d, %d bytes, %v", typ, n, err)
+			}
+			for _, d := range directions {
+				m, err := receive(d, g.message.Type(), want)
+				if g.to&d == 0 {
+					if !errors.Is(err, ErrDirection) {
+						t.Errorf("wrong direction %d: got %v, %v; want ErrDirection", d, m, err)
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(g.message, m, compareMessages()); diff != "" {
+					t.Errorf("parsed (-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestCutOrLongControlMessagesAreRefused(t *testing.T) {
+	for _, g := range controlGoldens {
+		t.Run(fmt.Sprintf("%T", g.message), func(t *testing.T) {
+			full := unhexBody(t, g.body)
+			var bad [][]byte
+			for n := range full {
+				bad = append(bad, full[:n])
+			}
+			if g.message.Type() == TypePutGrant { // a grant's own layout ends it: see package grant
+				bad = [][]byte{nil, make([]byte, MaxGrant+1)}
+			} else {
+				bad = append(bad, append(slices.Clone(full), 0))
+			}
+			for _, body := range bad {
+				for _, d := range directions {
+					if m, err := receive(d, g.message.Type(), body); m != nil || !errors.Is(err, ErrMalformed) {
+						t.Fatalf("%d of %d bytes: got %v, %v; want nil, ErrMalformed", len(body), len(full), m, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestUnknownControlTypeIsToldApart(t *testing.T) {
+	for _, typ := range []Type{0, 6, 15, 39, 82, 0xffff} {
+		for _, d := range directions {
+			if m, err := receive(d, typ, []byte{1}); m != nil || !errors.Is(err, ErrUnknownType) {
+				t.Errorf("type %d: got %v, %v; want nil, ErrUnknownType", typ, m, err)
+			}
+		}
+	}
+}
+
+func TestControlHeaderBoundsTheLength(t *testing.T) {
+	for _, tt := range []struct {
+		length uint32
+		ok     bool
+	}{{0, false}, {1, true}, {MaxControl, true}, {MaxControl + 1, false}, {0x7fffffff, false}, {0xffffffff, false}} {
+		_, n, err := ParseControlHeader(binary.BigEndian.AppendUint32([]byte{0, 3}, tt.length))
+		if (err == nil) != tt.ok || tt.ok && n != int(tt.length) || !tt.ok && !errors.Is(err, ErrMalformed) {
+			t.Errorf("length %d: got %d, %v", tt.length, n, err)
+		}
+	}
+}
+
+// TestControlFieldsKeepTheirLimits changes one field of a good body at a time.
+func TestControlFieldsKeepTheirLimits(t *testing.T) {
+	open := func(peer, rest string) string { return "00000007" + peer + hexGrant + "01" + rest }
+	text := func(n int) string { return fmt.Sprintf("%04x", n) + strings.Repeat("61", n) }
+	repeat := func(count int, element string) string {
+		return fmt.Sprintf("%04x", count) + strings.Repeat(element, count)
+	}
+	const candidate = "04 01020304 0050"
+	relay := func(addresses string) string {
+		return "00000009" + hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + addresses + "4e21 4e22 01bb 0d96" + "0000012c" + "04" + "0000"
+	}
+	leg := func(portal, source string) string { return portal + hexSecret0 + source }
+	create := func(legs string) string { return hexSession + "0000003c" + "01" + legs }
+	goodLeg := leg("0001 61", "00")
+	for _, tt := range []struct {
+		name string
+		to   direction
+		typ  Type
+		body string
+		ok   bool
+	}{
+		{"hello of version 0", fromPortal, TypeHello, "0000 0000", false},
+		{"hello of version 65535", fromPortal, TypeHello, "ffff 0000", true},
+		{"software of 64 bytes", fromPortal, TypeHello, "0001" + text(64), true},
+		{"software of 65 bytes", fromPortal, TypeHello, "0001" + text(65), false},
+		{"software that is not UTF-8", fromPortal, TypeHello, "0001 0002 c080", false},
+		{"welcome without keys", toPortal, TypeWelcome, "0001 0000000000000001 0000", true},
+		{"welcome with 8 keys", toPortal, TypeWelcome, "0001 0000000000000001" + repeat(8, hexKey), true},
+		{"welcome with 9 keys", toPortal, TypeWelcome, "0001 0000000000000001" + repeat(9, hexKey), false},
+		{"welcome with 65535 keys announced", toPortal, TypeWelcome, "0001 0000000000000001 ffff" + hexKey, false},
+		{"text of 256 bytes", toPortal, TypeRefused, "00000009 0010" + text(256), true},
+		{"text of 257 bytes", toPortal, TypeRefused, "00000009 0010" + text(257), false},
+		{"text longer than the message", toPortal, TypeRefused, "00000009 0010 00ff 61", false},
+		{"bool of 2", toPortal, TypePeerState, "0001 62 02", false},
+		{"bool of 0", toPortal, TypePeerState, "0001 62 00", true},
+
+		{"request 0", fromPortal, TypeOpenSession, "00000000" + "0001 62" + hexGrant + "01" + "0000", false},
+		{"no candidates", fromPortal, TypeOpenSession, open("0001 62", "0000"), true},
+		{"empty peer", fromPortal, TypeOpenSession, open("0000", "0000"), false},
+		{"peer of 63 bytes", fromPortal, TypeOpenSession, open(text(63), "0000"), true},
+		{"peer of 64 bytes", fromPortal, TypeOpenSession, open(text(64), "0000"), false},
+		{"peer of 65535 bytes", fromPortal, TypeOpenSession, open(text(65535), "0000"), false},
+		{"peer in upper case", fromPortal, TypeOpenSession, open("0001 42", "0000"), false},
+		{"peer ../x", fromPortal, TypeOpenSession, open("0004 2e2e2f78", "0000"), false},
+		{"peer with NUL", fromPortal, TypeOpenSession, open("0003 610062", "0000"), false},
+		{"peer with a line end", fromPortal, TypeOpenSession, open("0003 610a62", "0000"), false},
+		{"peer with ESC", fromPortal, TypeOpenSession, open("0003 611b62", "0000"), false},
+		{"peer with bidi override", fromPortal, TypeOpenSession, open("0005 61e280ae62", "0000"), false},
+		{"peer not UTF-8", fromPortal, TypeOpenSession, open("0003 61ff62", "0000"), false},
+		{"peer with final dot", fromPortal, TypeOpenSession, open("0002 612e", "0000"), false},
+		{"16 candidates", fromPortal, TypeOpenSession, open("0001 62", repeat(16, candidate)), true},
+		{"17 candidates", fromPortal, TypeOpenSession, open("0001 62", repeat(17, candidate)), false},
+		{"65535 candidates announced", fromPortal, TypeOpenSession, open("0001 62", "ffff"+candidate), false},
+		{"16 candidates announced, 1 there", fromPortal, TypeOpenSession, open("0001 62", "0010"+candidate), false},
+		{"17 empty candidates", fromPortal, TypeOpenSession, open("0001 62", repeat(17, "00 0000")), false},
+		{"an empty candidate", fromPortal, TypeOpenSession, open("0001 62", "0001 00 0000 00000000"), false},
+		{"candidate port 0", fromPortal, TypeOpenSession, open("0001 62", "0001 04 01020304 0000"), false},
+		{"candidate port 65535", fromPortal, TypeOpenSession, open("0001 62", "0001 04 01020304 ffff"), true},
+		{"address of 3 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 03 010203 0050 00"), false},
+		{"address of 255 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 ff"+strings.Repeat("01", 257)), false},
+		{"IPv4 in 16 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 10 00000000000000000000ffff01020304 0050"), false},
+		{"IPv6 in 4 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 04 20010db8 00000000 0050"), false},
+		{"unknown transports", fromPortal, TypeOpenSession, "00000007" + "0001 62" + hexGrant + "ff" + "0000", true},
+
+		{"session with one relay address", toPortal, TypeSession, relay("0001 04 01020304"), true},
+		{"session without a relay address", toPortal, TypeSession, relay("0000"), false},
+		{"session with 16 relay addresses", toPortal, TypeSession, relay(repeat(16, "04 01020304")), true},
+		{"session with 17 relay addresses", toPortal, TypeSession, relay(repeat(17, "04 01020304")), false},
+		{"session with an empty relay address", toPortal, TypeSession, relay("0002 04 01020304 00"), false},
+		{"session of leg 2", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), hexSession+"00", hexSession+"02", 1), false},
+		{"session with id 0", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), hexSession, strings.Repeat("00", 16), 1), false},
+		{"session of lifetime 0", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), "0000012c", "00000000", 1), false},
+		{"session with relay in upper case", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), "0001 72", "0001 52", 1), false},
+
+		{"grant of 2048 bytes", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant), true},
+		{"grant of 2049 bytes", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant+1), false},
+
+		{"relay ports backwards", fromRelay, TypeRelayReady, "4e21 4e20 01bb 0d96 00000001 01 0000", false},
+		{"relay ports from 0", fromRelay, TypeRelayReady, "0000 4e20 01bb 0d96 00000001 01 0000", false},
+		{"relay with 1000 sessions", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01" + repeat(1000, hexSession), true},
+		{"relay with 1001 sessions", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01" + repeat(1001, hexSession), false},
+		{"relay with 1000 sessions announced", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01 03e8" + hexSession, false},
+
+		{"legs without a source", toRelay, TypeCreateSession, create(goodLeg + goodLeg), true},
+		{"leg without a portal", toRelay, TypeCreateSession, create(goodLeg + leg("0000", "00")), false},
+		{"leg whose portal is no name", toRelay, TypeCreateSession, create(goodLeg + leg("0001 2a", "00")), false},
+		{"leg with a mapped source", toRelay, TypeCreateSession, create(goodLeg + leg("0001 62", "10 00000000000000000000ffff01020304")), false},
+		{"creation with lifetime 0", toRelay, TypeCreateSession, hexSession + "00000000" + "01" + goodLeg + goodLeg, false},
+		{"creation with the longest lifetime", toRelay, TypeCreateSession, hexSession + "ffffffff" + "01" + goodLeg + goodLeg, true},
+		{"creation with id 0", toRelay, TypeCreateSession, strings.Repeat("00", 16) + "0000003c" + "01" + goodLeg + goodLeg, false},
+	} {
+		m, err := receive(tt.to, tt.typ, unhexBody(t, tt.body))
+		if (err == nil) != tt.ok || !tt.ok && (m != nil || !errors.Is(err, ErrMalformed)) {
+			t.Errorf("%s: got %v, %v; accepted should be %v", tt.name, m, err, tt.ok)
+		}
+	}
+}
+
+func TestWhatIsAppendedIsAccepted(t *testing.T) {
+	var many []netip.AddrPort
+	for i := range 3 * MaxCandidates {
+		many = append(many, netip.AddrPortFrom(netip.MustParseAddr("::ffff:192.0.2.1"), uint16(i+1)))
+	}
+	long := strings.Repeat("\u20ac", 200) + "\xff"
+	for _, m := range []Message{
+		Hello{Version: 1, Software: long},
+		Goodbye{Reason: ReasonProtocol, Text: "a\xffb" + long},
+		OpenSession{Request: 1, Peer: "b", Candidates: many},
+	} {
+		b := m.AppendTo(nil)
+		got, err := receive(fromPortal, m.Type(), b)
+		if err != nil {
+			t.Errorf("%T: %v", m, err)
+			continue
+		}
+		switch got := got.(type) {
+		case Hello:
+			if want := strings.Repeat("\u20ac", 21); got.Software != want {
+				t.Errorf("software %q, want it cut between characters: %q", got.Software, want)
+			}
+		case Goodbye:
+			if !strings.HasPrefix(got.Text, "a\ufffdb\u20ac") || len(got.Text) > MaxText {
+				t.Errorf("text of %d bytes %q", len(got.Text), got.Text)
+			}
+		case OpenSession:
+			if len(got.Candidates) != MaxCandidates || got.Candidates[0] != netip.MustParseAddrPort("192.0.2.1:1") {
+				t.Errorf("%d candidates from %v, want the first %d, unmapped", len(got.Candidates), got.Candidates[0], MaxCandidates)
+			}
+		}
+	}
+}
+
+func TestLargestMessagesFitTheirFrame(t *testing.T) {
+	m := RelayReady{First: 1, Last: 1, Sessions: make([]SessionID, MaxHeld)}
+	if _, _, err := ParseControlHeader(AppendMessage(nil, m)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	m := CreateSession{Legs: [2]Leg{{Secret: testSecret0}, {Secret: testSecret1}}}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q"} {
+		got := fmt.Sprintf(format, m)
+		if strings.Contains(got, "a0a0") || strings.Contains(got, "160 160") || strings.Contains(got, "0xa0, 0xa0") || strings.Contains(got, "\xa0\xa0") {
+			t.Errorf("%s prints a secret: %s", format, got)
+		}
+	}
+}
+
+// FuzzControl checks every type in every direction: no panic, and a body that
+// is accepted is the one encoding of its message, which keeps none of it.
+func FuzzControl(f *testing.F) {
+	for _, g := range controlGoldens {
+		f.Add(uint16(g.message.Type()), unhexBody(f, g.body))
+	}
+	f.Fuzz(func(t *testing.T, typ uint16, body []byte) {
+		for _, d := range directions {
+			m, err := receive(d, Type(typ), body)
+			if err != nil {
+				if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrUnknownType) && !errors.Is(err, ErrDirection) {
+					t.Fatalf("type %d: error of no kind: %v", typ, err)
+				}
+				continue
+			}
+			if m.Type() != Type(typ) {
+				t.Fatalf("type %d came out as %d", typ, m.Type())
+			}
+			sent := slices.Clone(body)
+			clear(body)
+			if got := m.AppendTo(nil); !bytes.Equal(got, sent) {
+				t.Fatalf("type %d:\n read %x\nwrote %x", typ, sent, got)
+			}
+			copy(body, sent)
+		}
+	})
+}
+
+func TestReasonsHaveWordsOfTheirOwn(t *testing.T) {
+	words := make(map[string]Reason)
+	for r := range Reason(64) {
+		s := r.String()
+		if other, ok := words[s]; ok {
+			t.Errorf("reasons %d and %d are both %q", other, r, s)
+		}
+		words[s] = r
+	}
+	if got := Reason(999).String(); got != "reason 999" {
+		t.Errorf("unknown reason prints %q", got)
+	}
+	if n := len(slices.Collect(maps.Keys(words))); n != 64 {
+		t.Errorf("%d words for 64 reasons", n)
+	}
+}
+
+func TestIDsAreTextAsTheyAreBytes(t *testing.T) {
+	b, _ := testSession.MarshalText()
+	var id SessionID
+	if err := id.UnmarshalText(b); err != nil || id != testSession || string(b) != hexSession {
+		t.Errorf("session id %s came back as %x, %v", b, id, err)
+	}
+	for _, bad := range []string{"", "51", hexSession + "51", strings.Repeat("zz", 16)} {
+		var g GrantID
+		if err := g.UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("grant id %q was taken", bad)
+		}
+	}
+	if NewSessionID() == NewSessionID() || NewSecret() == NewSecret() || NewSessionID().IsZero() {
+		t.Error("random ids repeat")
+	}
+}
