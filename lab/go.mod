@@ -10,3 +10,5 @@ require (
 )
 
 require github.com/google/go-cmp v0.7.0
+
+require github.com/pelletier/go-toml/v2 v2.4.3

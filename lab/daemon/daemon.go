@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/netport/netport/lab/topo"
+)
+
+// Daemon is what server, relay and portal share: a program with its files on a host. It may be stopped and started
+// again any number of times.
+type Daemon struct {
+	t       testing.TB
+	role    string
+	name    string
+	host    *topo.Host
+	program string
+	dir     string // of its files; only User can read it
+
+	process *topo.Process // that was started last; nil before
+}
+
+// Name is the daemon's name in its identity: its host's.
+func (d *Daemon) Name() string { return d.name }
+
+// Host is where the daemon runs.
+func (d *Daemon) Host() *topo.Host { return d.host }
+
+// Dir is the folder with the daemon's config.toml, certificate, key and state.
+func (d *Daemon) Dir() string { return d.dir }
+
+// Process is the daemon's process that was started last: its log, its number, its end.
+func (d *Daemon) Process() *topo.Process { return d.process }
+
+// config is the daemon's configuration file.
+func (d *Daemon) config() string { return filepath.Join(d.dir, "config.toml") }
+
+// launch starts the daemon.
+func (d *Daemon) launch() {
+	d.t.Helper()
+	d.process = d.host.Start(d.Command("run"))
+}
+
+// Stop asks the daemon to end and wants exit status 0.
+func (d *Daemon) Stop() {
+	d.t.Helper()
+	if status := d.process.Stop(); status != 0 {
+		d.t.Fatalf("%s %s: stopped with exit status %d, want 0", d.role, d.name, status)
+	}
+}
+
+// Kill ends the daemon without any warning (SIGKILL).
+func (d *Daemon) Kill() { d.process.Kill() }
+
+// Log is what the daemon has written since it was started last.
+func (d *Daemon) Log() string { return d.process.Log() }
+
+// WaitLog waits until the daemon has logged a line with the text, since it was started last, and returns the line.
+func (d *Daemon) WaitLog(text string) string {
+	d.t.Helper()
+	return d.process.WaitLog(text)
+}
+
+// Command returns a command of the daemon's program, on its host, with its configuration and as its user, to be run by the
+// caller: for instance Command("connect", "factory", "tcp://127.0.0.1:22").
+func (d *Daemon) Command(args ...string) *topo.Cmd {
+	d.t.Helper()
+	return d.unconfigured(append(args, "--config", d.config())...)
+}
+
+// unconfigured is a command of the program without its configuration.
+func (d *Daemon) unconfigured(args ...string) *topo.Cmd {
+	d.t.Helper()
+	cmd := d.host.Command(d.program, args...).As(User)
+	return cmd
+}
+
+// Run runs a command of the daemon's program and returns what it printed. It ends the test if the command fails.
+func (d *Daemon) Run(args ...string) string {
+	d.t.Helper()
+	out, err := d.output(d.Command(args...))
+	if err != nil {
+		d.t.Fatalf("%s: %v", d.name, err)
+	}
+	return out
+}
+
+// output runs a command; the error says what it said.
+func (d *Daemon) output(cmd *topo.Cmd) (string, error) {
+	out, err := cmd.Output()
+	if err == nil {
+		return string(out), nil
+	}
+	var stderr []byte
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		stderr = exit.Stderr
+	}
+	return "", fmt.Errorf("netport-%s %s: %w\n%s%s", d.role, strings.Join(cmd.Args[1:], " "), err, out, stderr)
+}
+
+// ask runs a command with --json and reads its answer into v.
+func (d *Daemon) ask(v any, args ...string) error {
+	d.t.Helper()
+	out, err := d.output(d.Command(append(args, "--json")...))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		return fmt.Errorf("netport-%s %s: %w in %s", d.role, strings.Join(args, " "), err, out)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// roles are the programs that there are, netport-ROLE each.
+var roles = []string{"server", "relay", "portal"}
+
+// programs are the three programs, by role, as open files: they have no name that could be left behind, and stay
+// open while the process lives. They are those in the folder that NETPORT_BIN names, else they are built from the
+// folders beside the lab's.
+var programs = sync.OnceValues(func() (map[string]*os.File, error) {
+	if dir := os.Getenv("NETPORT_BIN"); dir != "" {
+		return openPrograms(dir)
+	}
+	dir, err := os.MkdirTemp("", "netport-build-")
+	if err != nil {
+		return nil, fmt.Errorf("build Netport's programs: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	if err := build(dir); err != nil {
+		return nil, fmt.Errorf("build Netport's programs (or name a folder that has them in NETPORT_BIN): %w", err)
+	}
+	return openPrograms(dir)
+})
+
+func build(dir string) error {
+	lab, err := goCommand("list", "-m", "-f", "{{.Dir}}", "github.com/netport/netport/lab")
+	if err != nil {
+		return err
+	}
+	for _, role := range roles {
+		source := filepath.Join(strings.TrimSpace(lab), "..", role)
+		if _, err := goCommand("build", "-C", source, "-trimpath", "-buildvcs=false", "-o", programFile(dir, role), "."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func goCommand(args ...string) (string, error) {
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, exit.Stderr)
+	}
+	return string(out), err
+}
+
+func programFile(dir, role string) string { return filepath.Join(dir, "netport-"+role) }
+
+func openPrograms(dir string) (map[string]*os.File, error) {
+	files := make(map[string]*os.File)
+	for _, role := range roles {
+		f, err := os.Open(programFile(dir, role))
+		if err != nil {
+			return nil, fmt.Errorf("find Netport's programs: %w", err)
+		}
+		files[role] = f
+	}
+	return files, nil
+}
+
+// install writes the programs into dir, where every user can run them.
+func install(dir string) error {
+	files, err := programs()
+	if err != nil {
+		return err
+	}
+	for role, f := range files {
+		if err := copyProgram(programFile(dir, role), f); err != nil {
+			return fmt.Errorf("install netport-%s: %w", role, err)
+		}
+	}
+	return nil
+}
+
+func copyProgram(name string, from *os.File) error {
+	info, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	to, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, io.NewSectionReader(from, 0, info.Size()))
+	return errors.Join(err, to.Close())
+}
