@@ -1,0 +1,179 @@
+package splice
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/netport/netport/proto/leg"
+
+	"github.com/netport/netport/relay/internal/drop"
+)
+
+// tlsHandshake is the type of the TLS record that a ClientHello comes in (RFC
+// 8446 section 5.1).
+const tlsHandshake = 0x16
+
+// acceptPause is how long to leave connections in the queue when the system
+// gives none: it is out of descriptors or memory.
+const acceptPause = 100 * time.Millisecond
+
+// accept takes connections until l is closed. port is the session's own, or 0
+// at the shared port.
+func (r *Relay) accept(l *net.TCPListener, port uint16) {
+	for {
+		c, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			r.cfg.Log.Warn("connection not accepted", "port", port, "error", err)
+			select {
+			case <-time.After(acceptPause):
+			case <-r.ctx.Done():
+			}
+			continue
+		}
+		r.running.Go(func() { r.serve(c, port) })
+	}
+}
+
+// serve brings one connection to its pair, or closes it without a word.
+func (r *Relay) serve(raw *net.TCPConn, port uint16) {
+	remote := raw.RemoteAddr().(*net.TCPAddr).AddrPort()
+	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	var id leg.ID
+	why := drop.ForbiddenSource
+	if r.cfg.Sources.Allows(remote) {
+		c := &conn{tcp: raw, remote: remote}
+		var p leg.Preface
+		if p, why = r.prove(c, port == 0); why == drop.None {
+			id = p.ID
+			if why = r.cfg.Leases.Prove(r.cfg.Now(), p, port); why == drop.None {
+				why = r.join(c, id)
+			}
+		}
+	}
+	if why != drop.None {
+		raw.Close()
+		r.refuse(remote, id, why)
+	}
+}
+
+// refuse counts what was turned away. Who named a session has its id, so that
+// is worth a line; strangers are not.
+func (r *Relay) refuse(remote netip.AddrPort, id leg.ID, why drop.Reason) {
+	r.cfg.Drops.Add(why)
+	if id.Session.IsZero() || why == drop.UnknownSession {
+		r.cfg.Log.Debug("connection refused", "remote", remote, "reason", why)
+		return
+	}
+	r.cfg.Log.Info("leg refused", "session", id.Session, "leg", id.Leg, "connection", id.Connection, "remote", remote, "reason", why)
+}
+
+// prove reads the preface, within HandshakeTimeout in all. The connection
+// counts as unproven meanwhile, and may be closed for newer ones.
+func (r *Relay) prove(c *conn, shared bool) (leg.Preface, drop.Reason) {
+	defer r.gate.Enter(c.tcp)()
+	defer context.AfterFunc(r.ctx, func() { c.tcp.Close() })()
+	c.tcp.SetDeadline(time.Now().Add(r.handshake))
+	var b [leg.PrefaceLen]byte
+	if _, err := io.ReadFull(c.tcp, b[:1]); err != nil {
+		return leg.Preface{}, cause(err, drop.Malformed)
+	}
+	if b[0] == tlsHandshake && shared && r.cfg.TLS != nil {
+		c.tls = tls.Server(&peeked{c.tcp, b[:1:1]}, r.cfg.TLS)
+		if err := c.tls.HandshakeContext(r.ctx); err != nil {
+			return leg.Preface{}, cause(err, drop.TLS)
+		}
+		if _, err := io.ReadFull(c.tls, b[:]); err != nil {
+			return leg.Preface{}, cause(err, drop.Malformed)
+		}
+	} else if _, err := io.ReadFull(c.tcp, b[1:]); err != nil {
+		return leg.Preface{}, cause(err, drop.Malformed)
+	}
+	p, err := leg.ParsePreface(b[:])
+	if err != nil {
+		return leg.Preface{}, drop.Malformed
+	}
+	c.tcp.SetDeadline(time.Time{})
+	return p, drop.None
+}
+
+// cause says why reading a preface ended early.
+func cause(err error, otherwise drop.Reason) drop.Reason {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return drop.HandshakeTimeout
+	case errors.Is(err, net.ErrClosed):
+		return drop.Evicted
+	}
+	return otherwise
+}
+
+// peeked is a connection whose first bytes have been read already.
+type peeked struct {
+	*net.TCPConn
+	head []byte
+}
+
+func (c *peeked) Read(b []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(b, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.TCPConn.Read(b)
+}
+
+// join pairs a proven leg with the other one, or lets it wait for it.
+func (r *Relay) join(c *conn, id leg.ID) drop.Reason {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, ok := r.sessions[id.Session]
+	if !ok {
+		return drop.UnknownSession // it has ended since the leg was proven
+	}
+	if other, ok := s.waiting[id.Other()]; ok {
+		if other.conn.remote == c.remote {
+			return drop.SourceTaken
+		}
+		delete(s.waiting, id.Other())
+		r.waiting--
+		if !r.cfg.Leases.Join(id) {
+			other.conn.reset()
+			return drop.Joined
+		}
+		r.startLocked(s, id, c, other.conn)
+		return drop.None
+	}
+	if old, ok := s.waiting[id]; ok {
+		old.conn.reset() // the portal has dialled anew
+		r.waiting--
+	} else if r.waiting >= MaxWaiting {
+		return drop.Limit
+	}
+	s.waiting[id] = &half{conn: c, since: r.cfg.Now()}
+	r.waiting++
+	return drop.None
+}
+
+func (r *Relay) startLocked(s *session, id leg.ID, c, other *conn) {
+	p := &pair{pipes: &r.pipes, total: &s.traffic, since: r.cfg.Now()}
+	p.legs[id.Leg], p.legs[1-id.Leg] = c, other
+	s.pairs[p] = struct{}{}
+	r.pairs.Add(1)
+	r.cfg.Log.Debug("connection joined", "session", id.Session, "connection", id.Connection, "leg 0", p.legs[0].remote, "leg 1", p.legs[1].remote)
+	s.running.Go(func() {
+		p.run()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(s.pairs, p)
+		r.pairs.Add(-1)
+	})
+}

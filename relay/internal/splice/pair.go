@@ -1,0 +1,102 @@
+package splice
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// conn is a proven leg's connection: bare, or inside TLS.
+type conn struct {
+	tcp    *net.TCPConn
+	tls    *tls.Conn // nil: bare
+	remote netip.AddrPort
+}
+
+// stream is where the leg's payload is read and written.
+func (c *conn) stream() net.Conn {
+	if c.tls != nil {
+		return c.tls
+	}
+	return c.tcp
+}
+
+// closeWrite carries the other leg's clean end through.
+func (c *conn) closeWrite() error {
+	if c.tls != nil {
+		return c.tls.CloseWrite()
+	}
+	return c.tcp.CloseWrite()
+}
+
+// reset ends the connection with RST, so that what was cut short is not taken
+// for a clean end.
+func (c *conn) reset() {
+	c.tcp.SetLinger(0)
+	c.tcp.Close()
+}
+
+// pair is two joined legs.
+//
+//	both ways --one leg ends--> one way --the other ends--> closed
+//	    |                          |
+//	    +---- error or abort ------+------------------------> reset, both
+type pair struct {
+	legs  [2]*conn
+	pipes *pipes
+
+	moved [2]atomic.Uint64 // bytes, by the leg that sent them
+	total *[2]atomic.Uint64
+	ends  atomic.Int32 // legs that have ended cleanly
+
+	// Owned by Relay.Sweep.
+	seen  uint64
+	since time.Time
+}
+
+// run carries both directions and returns when both are over and the sockets
+// are closed.
+func (p *pair) run() {
+	p.pipes.enter()
+	defer p.pipes.leave()
+	var other sync.WaitGroup
+	other.Go(func() { p.carry(1) })
+	p.carry(0)
+	other.Wait()
+}
+
+// carry moves what leg n sends to the other leg, and its end after it.
+func (p *pair) carry(n int) {
+	from, to := p.legs[n], p.legs[1-n]
+	moved := func(bytes int) {
+		p.moved[n].Add(uint64(bytes))
+		p.total[n].Add(uint64(bytes))
+	}
+	var err error
+	if from.tls == nil && to.tls == nil {
+		err = spliceAll(to.tcp, from.tcp, p.pipes, moved)
+	} else {
+		err = copyAll(to.stream(), from.stream(), moved)
+	}
+	if err == nil {
+		err = to.closeWrite()
+	}
+	switch {
+	case err != nil:
+		p.abort()
+	case p.ends.Add(1) == 2:
+		p.legs[0].stream().Close()
+		p.legs[1].stream().Close()
+	case from.tls == nil && awaitReset(from.tcp):
+		p.abort()
+	}
+}
+
+// abort resets both legs. It may be called at any time, from any goroutine.
+func (p *pair) abort() {
+	p.legs[0].reset()
+	p.legs[1].reset()
+}

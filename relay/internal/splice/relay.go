@@ -1,0 +1,236 @@
+// Package splice is the relay's TCP legs in user space: it takes connections,
+// lets their prefaces be judged by package lease, and joins the two legs of a
+// connection with splice(2). Half-close and reset are carried through. A shared
+// port takes the same preface bare, or inside TLS.
+//
+// A connection goes through three hands:
+//
+//	accepted --preface--> waiting for the other leg --it comes--> pair
+//	 10 s in all            30 s, at most 4,096            until both ends, idle or session's end
+//
+// The Relay owns every socket and goroutine of these; Run waits for all.
+package splice
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/netport/netport/proto/gate"
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
+
+	"github.com/netport/netport/relay/internal/drop"
+	"github.com/netport/netport/relay/internal/lease"
+	"github.com/netport/netport/relay/internal/source"
+)
+
+const (
+	// HandshakeTimeout is how long a connection may take from its acceptance
+	// to the end of its preface, TLS included.
+	HandshakeTimeout = 10 * time.Second
+	// WaitTimeout is how long a proven leg waits for the other one.
+	WaitTimeout = 30 * time.Second
+	// MaxWaiting is how many proven legs may wait at once.
+	MaxWaiting = 4096
+)
+
+// Config is what a Relay works with. All fields but TLS are needed.
+type Config struct {
+	Listen  string // address of all listeners; empty: every address of the machine
+	Leases  *lease.Table
+	Sources *source.Rules
+	Drops   *drop.Counters
+	TLS     *tls.Config // of the shared port; nil: bare prefaces only
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Relay holds the TCP legs of all sessions.
+type Relay struct {
+	cfg       Config
+	handshake time.Duration // HandshakeTimeout, but for tests
+	ctx       context.Context
+	cancel    context.CancelFunc
+	gate      gate.Gate
+	pipes     pipes
+	running   sync.WaitGroup // all goroutines but those of sessions
+	pairs     atomic.Int64
+
+	mu       sync.Mutex // guards the following
+	closed   bool
+	sessions map[wire.SessionID]*session
+	waiting  int
+}
+
+// session is one session's sockets. Its fields are guarded by Relay.mu, but
+// for the traffic.
+type session struct {
+	lease.Session
+	listener *net.TCPListener // nil: the shared port only
+	waiting  map[leg.ID]*half
+	pairs    map[*pair]struct{}
+	traffic  [2]atomic.Uint64
+	running  sync.WaitGroup // its listener and its pairs
+}
+
+// half is a proven leg that waits for the other.
+type half struct {
+	conn  *conn
+	since time.Time
+}
+
+// New returns a Relay without sessions. It must be Run.
+func New(cfg Config) *Relay {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Relay{
+		cfg: cfg, handshake: HandshakeTimeout, ctx: ctx, cancel: cancel,
+		sessions: make(map[wire.SessionID]*session),
+	}
+}
+
+// Listen opens a TCP port of the relay.
+func (r *Relay) Listen(port uint16) (*net.TCPListener, error) {
+	lc := net.ListenConfig{
+		// Far apart: an idle portal pays for them.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Minute, Interval: 15 * time.Second, Count: 4},
+	}
+	lc.SetMultipathTCP(false) // splice(2) wants plain sockets
+	l, err := lc.Listen(r.ctx, "tcp", net.JoinHostPort(r.cfg.Listen, fmt.Sprint(port)))
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// Run serves the shared port on shared, which may be nil, until ctx is
+// cancelled. Then it ends all sessions and returns when everything has stopped.
+func (r *Relay) Run(ctx context.Context, shared *net.TCPListener) error {
+	if shared != nil {
+		r.running.Go(func() { r.accept(shared, 0) })
+	}
+	<-ctx.Done()
+	r.cancel()
+	if shared != nil {
+		shared.Close()
+	}
+	r.mu.Lock()
+	r.closed = true
+	ids := make([]wire.SessionID, 0, len(r.sessions))
+	for id := range r.sessions {
+		ids = append(ids, id)
+	}
+	r.mu.Unlock()
+	for _, id := range ids {
+		r.Close(id)
+	}
+	r.running.Wait()
+	return nil
+}
+
+// Open lets a session's legs come in, at its own port if it has one. An error
+// means that the port could not be opened: nothing is left behind.
+func (r *Relay) Open(s lease.Session) error {
+	n := &session{Session: s, waiting: make(map[leg.ID]*half), pairs: make(map[*pair]struct{})}
+	if s.Port != 0 {
+		l, err := r.Listen(s.Port)
+		if err != nil {
+			return err
+		}
+		n.listener = l
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		if n.listener != nil {
+			n.listener.Close()
+		}
+		return fmt.Errorf("open session %v: %w", s.ID, context.Canceled)
+	}
+	r.sessions[s.ID] = n
+	if n.listener != nil {
+		n.running.Go(func() { r.accept(n.listener, s.Port) })
+	}
+	return nil
+}
+
+// Close ends a session: its port is closed and its legs are reset. It returns
+// what the session's TCP legs carried, when all of them have stopped.
+func (r *Relay) Close(id wire.SessionID) lease.Traffic {
+	r.mu.Lock()
+	s, ok := r.sessions[id]
+	if !ok {
+		r.mu.Unlock()
+		return lease.Traffic{}
+	}
+	delete(r.sessions, id)
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	for _, h := range s.waiting {
+		h.conn.reset()
+	}
+	r.waiting -= len(s.waiting)
+	for p := range s.pairs {
+		p.abort()
+	}
+	r.mu.Unlock()
+	s.running.Wait()
+	return s.carried()
+}
+
+// Traffic returns what a session's TCP legs have carried so far.
+func (r *Relay) Traffic(id wire.SessionID) lease.Traffic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s, ok := r.sessions[id]; ok {
+		return s.carried()
+	}
+	return lease.Traffic{}
+}
+
+func (s *session) carried() lease.Traffic {
+	return lease.Traffic{s.traffic[0].Load(), s.traffic[1].Load()}
+}
+
+// Pairs returns how many pairs of legs are joined now.
+func (r *Relay) Pairs() int { return int(r.pairs.Load()) }
+
+// Waiting returns how many proven legs wait for the other one, and how many
+// connections have not proven themselves yet.
+func (r *Relay) Waiting() (legs, unproven int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waiting, r.gate.Waiting()
+}
+
+// Sweep ends what has waited or been idle too long. It is called about once a
+// second.
+func (r *Relay) Sweep() {
+	now := r.cfg.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sessions {
+		for id, h := range s.waiting {
+			if now.Sub(h.since) >= WaitTimeout {
+				h.conn.reset()
+				delete(s.waiting, id)
+				r.waiting--
+				r.refuse(h.conn.remote, id, drop.WaitTimeout)
+			}
+		}
+		for p := range s.pairs {
+			switch moved := p.moved[0].Load() + p.moved[1].Load(); {
+			case moved != p.seen:
+				p.seen, p.since = moved, now
+			case now.Sub(p.since) >= s.Lifetime:
+				p.abort()
+			}
+		}
+	}
+}
