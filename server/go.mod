@@ -1,3 +1,16 @@
 module github.com/netport/netport/server
 
 go 1.26.0
+
+require (
+	github.com/google/go-cmp v0.7.0
+	github.com/netport/netport/proto v0.0.0
+	go.etcd.io/bbolt v1.5.0
+)
+
+require (
+	github.com/pelletier/go-toml/v2 v2.4.3 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace github.com/netport/netport/proto => ../proto

@@ -1,0 +1,315 @@
+// Package registry holds what the server knows for good: which portals and
+// relays are enrolled, under which keys, and the policy in force with its
+// signed permissions.
+//
+// All of it is in memory, and every change is on disk (package store) before it
+// is acknowledged or acted upon. Enrolment and policy change together: a
+// permission names portals by key, so a new key means new permissions, and both
+// are one commit.
+//
+// A Registry is safe for concurrent use. Changes are made one at a time.
+package registry
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/policy"
+	"github.com/netport/netport/server/internal/store"
+)
+
+// The keys of the store.
+const (
+	portalPrefix     = "portal/"
+	relayPrefix      = "relay/"
+	permissionPrefix = "permission/"
+	policyKey        = "policy"
+)
+
+// Portal is an enrolled portal. A name has one key.
+type Portal struct {
+	Name     string           `json:"name"`
+	Key      identity.KeyHash `json:"key"`
+	Issued   time.Time        `json:"issued"`
+	NotAfter time.Time        `json:"not_after"` // of the certificate
+}
+
+// Relay is an enrolled relay, and where portals find it: IP addresses or DNS
+// names that the operator gave. The relay itself is never asked.
+type Relay struct {
+	Name      string           `json:"name"`
+	Key       identity.KeyHash `json:"key"`
+	Addresses []string         `json:"addresses"`
+	Issued    time.Time        `json:"issued"`
+	NotAfter  time.Time        `json:"not_after"`
+}
+
+// Applied is the policy in force.
+type Applied struct {
+	Version uint64    `json:"version"` // rises with every change of what is granted
+	File    string    `json:"file"`    // as it was named
+	Source  string    `json:"source"`
+	Time    time.Time `json:"time"` // when the file was applied
+	Cause   string    `json:"cause"`
+	Key     string    `json:"policy_key"`
+}
+
+// Diff is what a change did to the grants.
+type Diff struct {
+	Version uint64
+	Removed []grant.Permission
+	Added   []grant.Permission
+	Kept    int
+}
+
+// Registry is the whole of it.
+type Registry struct {
+	// Constant.
+	domain string
+	store  store.Store
+	signer ed25519.PrivateKey // the policy key
+	now    func() time.Time
+
+	change sync.Mutex // held through a change
+
+	mu        sync.RWMutex // guards the following
+	portals   map[string]Portal
+	relays    map[string]Relay
+	revisions map[string]uint64 // of every key in the store but permissions
+	applied   Applied
+	policy    *policy.Policy // what applied.Source says; nil before the first
+	grants    *index
+}
+
+// Open reads the registry of a domain from a store. signer is the policy key.
+func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() time.Time) (*Registry, error) {
+	r := &Registry{
+		domain: domain, store: s, signer: signer, now: now,
+		portals: make(map[string]Portal), relays: make(map[string]Relay),
+		revisions: make(map[string]uint64), grants: newIndex(),
+	}
+	if err := load(r, portalPrefix, func(p Portal) { r.portals[p.Name] = p }); err != nil {
+		return nil, err
+	}
+	if err := load(r, relayPrefix, func(p Relay) { r.relays[p.Name] = p }); err != nil {
+		return nil, err
+	}
+	if err := load(r, policyKey, func(a Applied) { r.applied = a }); err != nil {
+		return nil, err
+	}
+	if r.applied.Version == 0 {
+		return r, nil
+	}
+	if own := r.PolicyKey(); r.applied.Key != own {
+		return nil, fmt.Errorf("read state: the permissions in force are signed by the policy key %s, and the configuration names %s: put the old policy key back", r.applied.Key, own)
+	}
+	p, err := policy.Parse(r.applied.File, []byte(r.applied.Source), now())
+	if err != nil {
+		return nil, fmt.Errorf("read state: the policy in force, version %d: %w", r.applied.Version, err)
+	}
+	r.policy = p
+	entries, err := s.List(permissionPrefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		g, err := grant.Parse(e.Value)
+		if err != nil || g.ID().IsZero() || permissionKey(g.Permission) != e.Key {
+			return nil, fmt.Errorf("read state: the permission %q is broken", e.Key)
+		}
+		r.grants.add(g)
+	}
+	return r, nil
+}
+
+func load[T any](r *Registry, prefix string, keep func(T)) error {
+	entries, err := r.store.List(prefix)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var v T
+		if err := json.Unmarshal(e.Value, &v); err != nil {
+			return fmt.Errorf("read state: the entry %q: %w", e.Key, err)
+		}
+		r.revisions[e.Key] = e.Revision
+		keep(v)
+	}
+	return nil
+}
+
+// Domain returns the domain of all names.
+func (r *Registry) Domain() string { return r.domain }
+
+// PolicyKey returns the public policy key as portals pin it.
+func (r *Registry) PolicyKey() string {
+	return grant.FormatKey(r.signer.Public().(ed25519.PublicKey))
+}
+
+// Portal returns an enrolled portal.
+func (r *Registry) Portal(name string) (Portal, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	p, ok := r.portals[name]
+	return p, ok
+}
+
+// Relay returns an enrolled relay.
+func (r *Registry) Relay(name string) (Relay, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	p, ok := r.relays[name]
+	return p, ok
+}
+
+// Portals returns all enrolled portals by name.
+func (r *Registry) Portals() []Portal {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return sorted(r.portals)
+}
+
+// Relays returns all enrolled relays by name.
+func (r *Registry) Relays() []Relay {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return sorted(r.relays)
+}
+
+// Keys returns the key of every enrolled portal.
+func (r *Registry) Keys() map[string]identity.KeyHash {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keysLocked()
+}
+
+func (r *Registry) keysLocked() map[string]identity.KeyHash {
+	keys := make(map[string]identity.KeyHash, len(r.portals))
+	for name, p := range r.portals {
+		keys[name] = p.Key
+	}
+	return keys
+}
+
+// Applied returns the policy in force; Version 0 before the first.
+func (r *Registry) Applied() Applied {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.applied
+}
+
+// Forwards returns the forwards of the policy in force.
+func (r *Registry) Forwards() []policy.Forward {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.policy == nil {
+		return nil
+	}
+	return slices.Clone(r.policy.Forwards)
+}
+
+// CheckAddress reports why s cannot be where a relay is found.
+func CheckAddress(s string) error {
+	if a, err := netip.ParseAddr(s); err == nil {
+		switch {
+		case a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast():
+			return fmt.Errorf("address %q: nothing outside one network can dial it", s)
+		}
+		return nil
+	}
+	if strings.ContainsAny(s, ":/[]") {
+		return fmt.Errorf("address %q: write an IP address or a DNS name, without a port", s)
+	}
+	if last := s[strings.LastIndexByte(s, '.')+1:]; last == "" || last[0] >= '0' && last[0] <= '9' {
+		return fmt.Errorf("address %q: it is neither an IP address nor a DNS name", s)
+	}
+	return identity.CheckName(s)
+}
+
+func sorted[T any](m map[string]T) []T {
+	names := make([]string, 0, len(m))
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	list := make([]T, len(names))
+	for i, n := range names {
+		list[i] = m[n]
+	}
+	return list
+}
+
+func permissionKey(p grant.Permission) string {
+	id, _ := p.ID().MarshalText()
+	return permissionPrefix + string(id)
+}
+
+// Grants of the registry that are asked for one by one.
+
+// Grant returns the grant with this id, not stamped.
+func (r *Registry) Grant(id wire.GrantID) (grant.Grant, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	g, ok := r.grants.byID[id]
+	return g, ok
+}
+
+// Of returns all grants that a portal has part in and that have not ended at
+// the time now, not stamped.
+func (r *Registry) Of(portal string, now time.Time) []grant.Grant {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	list := make([]grant.Grant, 0, len(r.grants.byPortal[portal]))
+	for _, id := range r.grants.byPortal[portal] {
+		if g := r.grants.byID[id]; !Ended(g.Permission, now) {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// Joined reports whether some grant joins two portals, in either direction, at
+// the time now.
+func (r *Registry) Joined(a, b string, now time.Time) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, id := range r.grants.byPair[pairOf(a, b)] {
+		if !Ended(r.grants.byID[id].Permission, now) {
+			return true
+		}
+	}
+	return false
+}
+
+// Grants returns how many grants there are.
+func (r *Registry) Grants() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.grants.byID)
+}
+
+// EndedBetween returns the grants whose own end lies after from and not after
+// to.
+func (r *Registry) EndedBetween(from, to time.Time) []grant.Permission {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var list []grant.Permission
+	for _, id := range r.grants.ending {
+		if p := r.grants.byID[id].Permission; !Ended(p, from) && Ended(p, to) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// Ended reports whether the permission's own end has come.
+func Ended(p grant.Permission, now time.Time) bool { return !p.End.IsZero() && !now.Before(p.End) }
