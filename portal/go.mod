@@ -8,6 +8,9 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require github.com/pelletier/go-toml/v2 v2.4.3 // indirect
+require (
+	github.com/pelletier/go-toml/v2 v2.4.3 // indirect
+	golang.org/x/net v0.62.0 // indirect
+)
 
 replace github.com/netport/netport/proto => ../proto
