@@ -21,8 +21,7 @@ import (
 // server, each number once in a tunnel's life.
 const (
 	FrameHeaderLen = 8
-	// MaxData is the most application bytes in one DATA, DATAGRAM or OPEN
-	// frame. A UDP datagram has at most 65,507.
+	// MaxData is the most application bytes in one DATA frame.
 	MaxData = 65536 - FrameHeaderLen - dataHeaderLen
 	// MaxFrame is the longest body. OPEN is the longest: its fixed fields, a
 	// grant and data.
@@ -182,19 +181,26 @@ const (
 	OpenProbe  OpenKind = 3
 )
 
-// Open opens the stream or flow of its frame header under a grant, and
-// carries the first data with it. The exit portal checks the grant and dials
-// the grant's target: the frame has no address to dial. A grant travels whole
-// until the exit is known to hold it, then as its id alone.
+// Open opens the stream or flow of its frame header under a grant. The exit
+// portal checks the grant and dials the grant's target: the frame has no
+// address to dial. A grant travels whole until the exit is known to hold it,
+// then as its id alone.
+//
+// The opener of a stream does not wait: DATA frames follow at once, in the
+// same write where the application has spoken first, up to offset FirstLimit.
+// The exit holds them while it dials. It answers with an ACK when the target
+// is connected (its limit is at least FirstLimit), or with a RESET that has
+// the reason. A probe is always answered by a RESET: ReasonNone if the target
+// could be connected. A flow is not answered unless it is refused.
 //
 //	kind   uint8     1 stream, 2 flow, 3 probe
 //	grant  [16]byte  id of the grant
 //	signed blob      the grant itself, at most 2,048 bytes; empty: the exit has it
-//	limit  uint64    offset up to which the exit may send (streams; 0 for flows)
+//	limit  uint64    offset up to which the exit may send (streams; else 0)
 //	source address   the client's address and port, for PROXY protocol; its
 //	                 length is 0 where the client has none (a Unix socket)
 //	port   uint16
-//	data   rest      at most MaxData bytes from offset 0, or the first datagram
+//	data   rest      the first datagram of a flow, 0 to 65,507 bytes; else empty
 type Open struct {
 	Kind   OpenKind
 	Grant  GrantID
@@ -203,6 +209,10 @@ type Open struct {
 	Source netip.AddrPort
 	Data   []byte
 }
+
+// FirstLimit is up to which offset the opener of a stream may send before the
+// first ACK.
+const FirstLimit = 64 << 10
 
 // MaxGrant is the longest encoding of a signed grant in bytes.
 const MaxGrant = 2048
@@ -230,7 +240,13 @@ func ParseOpen(b []byte) (Open, error) {
 	m.Limit = r.Uint64()
 	m.Source = netip.AddrPortFrom(r.Addr(), r.Uint16())
 	m.Data = r.Rest()
-	if m.Kind < OpenStream || m.Kind > OpenProbe || len(m.Data) > MaxData || m.Limit > MaxOffset || (!m.Source.Addr().IsValid() && m.Source.Port() != 0) {
+	switch {
+	case m.Kind < OpenStream || m.Kind > OpenProbe,
+		m.Kind == OpenFlow && len(m.Data) > MaxDatagram,
+		m.Kind != OpenFlow && len(m.Data) > 0,
+		m.Kind != OpenStream && m.Limit > 0,
+		m.Limit > MaxOffset,
+		!m.Source.Addr().IsValid() && m.Source.Port() != 0:
 		r.Reject()
 	}
 	return finish(m, &r)
@@ -280,10 +296,12 @@ func ParseData(b []byte) (Data, error) {
 
 // Ack says what its sender has written out to its application, and up to which
 // offset it will take more: acknowledgement and window credit in one. Neither
-// number ever falls within an epoch.
+// number ever falls within an epoch. FIN counts as one number after the last
+// byte: when the application was told of the end, acked is one above the FIN's
+// offset. No frame about a half follows the ACK of its FIN.
 //
 //	epoch uint32
-//	acked uint64   bytes written out to the application
+//	acked uint64   bytes written out to the application, and the FIN
 //	limit uint64   offset up to which the other side may send
 type Ack struct {
 	Epoch uint32
@@ -340,7 +358,10 @@ func ParseFin(b []byte) (Fin, error) {
 	return finish(m, &r)
 }
 
-// Reset ends a stream or a flow at once, in both directions.
+// Reset ends a stream or a flow at once, in both directions. It is answered by
+// a Reset with ReasonNone, unless its receiver has sent one already: when a
+// Reset went both ways, or both FINs were acknowledged, the number is free of
+// frames for ever, and any further one is stray.
 //
 //	reason uint16   see Reason
 //	text   blob     detail for people, UTF-8, at most 256 bytes
@@ -407,7 +428,9 @@ func ParseAddCarrier(b []byte) (AddCarrier, error) {
 }
 
 // TunnelClose is the last frame of a tunnel: its sender resets what is open
-// and goes.
+// and goes. With ReasonIdle it is a question, asked by a portal that has
+// nothing open and opens nothing any more: the peer answers it with the same
+// if it has nothing open either, and both go; else it goes on.
 //
 //	reason uint16
 //	text   blob     UTF-8, at most 256 bytes

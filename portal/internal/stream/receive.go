@@ -205,3 +205,6 @@ func (h *receiveHalf) drop() {
 	h.dropped = true
 	h.queue = nil
 }
+
+// Written is how many bytes the application here has taken.
+func (s *Stream) Written() uint64 { return s.receive.written }

@@ -1,6 +1,10 @@
 package tunnel
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/netport/netport/portal/internal/stream"
+)
 
 // Budget bounds the bytes that tunnels hold or have promised to hold: what
 // was sent and is not yet acknowledged, and every window that was granted to a
@@ -19,26 +23,16 @@ func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 func (b *Budget) part(limit int64) *Budget { return &Budget{parent: b, limit: limit} }
 
 // Used returns the bytes in use.
-func (b *Budget) Used() int64 { return b.used.Load() }
-
-// take counts n bytes if they fit below the limit, here and above.
-func (b *Budget) take(n int64) bool {
+func (b *Budget) Used() int64 {
 	if b == nil {
-		return true
+		return 0
 	}
-	if b.used.Add(n) > b.limit {
-		b.used.Add(-n)
-		return false
-	}
-	if !b.parent.take(n) {
-		b.used.Add(-n)
-		return false
-	}
-	return true
+	return b.used.Load()
 }
 
-// force counts n bytes, which may be negative, whether they fit or not.
-func (b *Budget) force(n int64) {
+// add counts n bytes, which may be negative. It does not refuse: what a stream
+// was promised cannot be taken back. The limit is kept by not promising more.
+func (b *Budget) add(n int64) {
 	for ; b != nil; b = b.parent {
 		b.used.Add(n)
 	}
@@ -53,4 +47,22 @@ func (b *Budget) tight() bool {
 		}
 	}
 	return false
+}
+
+// full reports whether all is in use: nothing new is opened.
+func (b *Budget) full() bool {
+	for ; b != nil; b = b.parent {
+		if b.used.Load() >= b.limit {
+			return true
+		}
+	}
+	return false
+}
+
+// window is how much a new stream takes ahead of its application.
+func (b *Budget) window() int {
+	if b.tight() {
+		return stream.SmallWindow
+	}
+	return stream.InitialWindow
 }

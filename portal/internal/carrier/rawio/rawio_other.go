@@ -24,6 +24,3 @@ func NewWriter(net.Conn) *Writer { return nil }
 
 // TryWrite writes nothing.
 func (w *Writer) TryWrite(b []byte) (int, error) { return 0, nil }
-
-// TrySend sends nothing.
-func (w *Writer) TrySend([]byte) (bool, error) { return false, nil }

@@ -81,21 +81,20 @@ func (r *Reader) attempt(fd uintptr) bool {
 type Writer struct {
 	raw   syscall.RawConn
 	write func(fd uintptr) bool
-	send  func(fd uintptr) bool
 	b     []byte
 	n     int
 	err   error
 }
 
 // NewWriter returns a Writer, or nil if conn cannot be written without
-// waiting. A *net.UDPConn must be connected.
+// waiting.
 func NewWriter(conn net.Conn) *Writer {
 	raw := descriptor(conn)
 	if raw == nil {
 		return nil
 	}
 	w := &Writer{raw: raw}
-	w.write, w.send = w.attempt, w.attemptSend
+	w.write = w.attempt
 	return w
 }
 
@@ -108,26 +107,6 @@ func (w *Writer) TryWrite(b []byte) (int, error) {
 	err := w.raw.Write(w.write)
 	w.b = nil
 	return w.n, errors.Join(err, w.err)
-}
-
-// TrySend sends b as one datagram, which may be empty. It reports false if the
-// socket is full.
-func (w *Writer) TrySend(b []byte) (sent bool, err error) {
-	w.b, w.err = b, nil
-	err = w.raw.Write(w.send)
-	w.b = nil
-	if w.err == syscall.EAGAIN {
-		return false, nil
-	}
-	return err == nil && w.err == nil, errors.Join(err, w.err)
-}
-
-func (w *Writer) attemptSend(fd uintptr) bool {
-	for {
-		if _, w.err = syscall.Write(int(fd), w.b); w.err != syscall.EINTR {
-			return true
-		}
-	}
 }
 
 func (w *Writer) attempt(fd uintptr) bool {
@@ -147,7 +126,7 @@ func (w *Writer) attempt(fd uintptr) bool {
 	return true
 }
 
-// descriptor returns the raw connection of a socket. Other types may have one
+// descriptor returns the raw connection of a stream socket. Other types may have one
 // that leads past what they do to the bytes, so only those that are known are
 // used.
 func descriptor(conn net.Conn) syscall.RawConn {
@@ -155,8 +134,6 @@ func descriptor(conn net.Conn) syscall.RawConn {
 	var err error
 	switch c := conn.(type) {
 	case *net.TCPConn:
-		raw, err = c.SyscallConn()
-	case *net.UDPConn:
 		raw, err = c.SyscallConn()
 	case *net.UnixConn:
 		raw, err = c.SyscallConn()

@@ -1,0 +1,127 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/netport/netport/portal/internal/carrier/rawio"
+	"github.com/netport/netport/portal/internal/stream"
+	"github.com/netport/netport/proto/wire"
+)
+
+// accept takes the peer's OPEN: it refuses at once what exceeds the limits, and
+// leaves the rest to the Handler.
+func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
+	ctx, cancel := context.WithCancel(t.ctx)
+	var e end
+	switch m.Kind {
+	case wire.OpenStream:
+		p := newPipe(t, l, id, m.Grant, stream.New(id, m.Limit, wire.FirstLimit))
+		p.cancel = cancel
+		e = p
+	case wire.OpenFlow:
+		f := newFlow(t, l, id, m.Grant)
+		f.cancel = cancel
+		f.hold(m.Data)
+		e = f
+	case wire.OpenProbe:
+		f := newFlow(t, l, id, m.Grant)
+		f.cancel = cancel
+		e = f
+	}
+	// What the frame holds is borrowed, and the Handler takes its time.
+	m.Data = nil
+	m.Signed = append([]byte(nil), m.Signed...)
+
+	t.mu.Lock()
+	if !t.seen.mine(id) || !t.seen.use(id) {
+		t.mu.Unlock()
+		cancel()
+		return fmt.Errorf("%w: the number is not free or not the peer's", wire.ErrMalformed)
+	}
+	if t.over {
+		t.mu.Unlock()
+		cancel()
+		return nil
+	}
+	t.asked = false
+	// A refused number stays taken until the peer has answered the RESET.
+	if len(t.ends) >= 2*maxStreams {
+		t.mu.Unlock()
+		cancel()
+		return fmt.Errorf("%w: %d streams at once", wire.ErrMalformed, 2*maxStreams)
+	}
+	busy := len(t.ends) >= maxStreams || t.pending >= maxPending || t.budget.full()
+	if len(m.Signed) == 0 {
+		m.Signed = t.heard[m.Grant]
+	}
+	t.addLocked(id, l, e)
+	if !busy {
+		t.pending++
+	}
+	t.mu.Unlock()
+	if busy {
+		cancel()
+		t.refuse(e, m, &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory"})
+		return nil
+	}
+	if p, ok := e.(*pipe); ok {
+		p.mu.Lock()
+		p.accountLocked()
+		p.mu.Unlock()
+	}
+	t.tasks.Go(func() {
+		defer cancel()
+		t.serve(ctx, e, m)
+	})
+	return nil
+}
+
+// serve has the Handler dial, and carries what it dialled until it ends.
+func (t *Tunnel) serve(ctx context.Context, e end, m wire.Open) {
+	conn, err := t.cfg.Handler.Open(ctx, e.carrier().conn.Peer(), m)
+	t.mu.Lock()
+	t.pending--
+	if err == nil && len(m.Signed) > 0 && len(t.heard) < maxGrants && !t.over {
+		t.heard[m.Grant] = m.Signed
+	}
+	t.mu.Unlock()
+	if err != nil {
+		t.refuse(e, m, t.refusal(m, err))
+		return
+	}
+	switch e := e.(type) {
+	case *pipe:
+		if !e.connect(conn) {
+			conn.Close()
+			return
+		}
+		src := newSource()
+		_, _ = e.carry(rawio.NewReader(conn, src.get, src.put), src)
+	case *Flow:
+		if m.Kind == wire.OpenProbe {
+			text := conn.RemoteAddr().String()
+			conn.Close()
+			e.cut(&EndError{Text: text}, true)
+			return
+		}
+		e.serve(conn)
+	}
+}
+
+// refusal turns a Handler's error into what the peer is told.
+func (t *Tunnel) refusal(m wire.Open, err error) *EndError {
+	var why *EndError
+	if errors.As(err, &why) {
+		return why
+	}
+	t.cfg.Log.Error("open under a grant", "session", t.cfg.Session, "grant", m.Grant, "err", err)
+	return &EndError{Reason: wire.ReasonInternal}
+}
+
+func (t *Tunnel) refuse(e end, m wire.Open, why *EndError) {
+	t.refused.Add(1)
+	t.cfg.Log.Info("refused", "session", t.cfg.Session, "grant", m.Grant, "reason", why.Reason, "text", why.Text)
+	e.cut(why, true)
+}

@@ -1,0 +1,264 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// maxHeld and maxHeldBytes bound the datagrams that wait while the exit
+	// opens its socket.
+	maxHeld      = 16
+	maxHeldBytes = 128 << 10
+)
+
+// Sink takes what a flow brings.
+type Sink interface {
+	// Datagram takes one datagram. b is borrowed until it returns; it must
+	// not block, for it holds up the carrier.
+	Datagram(b []byte)
+	// Ended tells that the flow is over and why, once. It must not block and
+	// must not call back into the tunnel or the flow.
+	Ended(err error)
+}
+
+// Flow is one end of a forwarded UDP association, or of a probe. Datagrams are
+// sent once, whole, or dropped and counted.
+type Flow struct {
+	t     *Tunnel
+	link  *link
+	id    uint32
+	grant wire.GrantID
+	sink  Sink // on the opener's side
+	probe bool
+
+	cancel context.CancelFunc // of the Handler's call, on the other side
+
+	mu       sync.Mutex
+	conn     net.Conn // on the other side, once it is dialled
+	held     [][]byte // datagrams that wait for conn
+	heldLen  int
+	accepted bool // the peer has sent something other than a refusal
+	over     bool
+	sent     bool // our RESET
+	received bool // the peer's RESET
+}
+
+func newFlow(t *Tunnel, l *link, id uint32, grant wire.GrantID) *Flow {
+	return &Flow{t: t, link: l, id: id, grant: grant}
+}
+
+func (f *Flow) grantID() wire.GrantID { return f.grant }
+func (f *Flow) carrier() *link        { return f.link }
+func (f *Flow) isFlow() bool          { return true }
+
+// OpenFlow opens a flow with its first datagram. sink.Datagram is called for
+// each datagram of the peer, sink.Ended once, when the flow is over. ctx ends
+// the wait for a carrier.
+func (t *Tunnel) OpenFlow(ctx context.Context, grant wire.GrantID, signed []byte, source netip.AddrPort, first []byte, sink Sink) (*Flow, error) {
+	if len(first) > wire.MaxDatagram {
+		return nil, &EndError{Reason: wire.ReasonProtocol, Text: "a datagram has at most 65507 bytes"}
+	}
+	var f *Flow
+	var open []byte
+	err := t.open(ctx, grant, signed, func(l *link, id uint32, signed []byte) end {
+		f = newFlow(t, l, id, grant)
+		f.sink = sink
+		open = wire.AppendFrame(nil, id, wire.Open{Kind: wire.OpenFlow, Grant: grant, Signed: signed, Source: source, Data: first})
+		return f
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !f.link.conn.Datagram(open, nil) {
+		// The peer never hears of the number.
+		f.mu.Lock()
+		f.over = true
+		f.mu.Unlock()
+		t.forget(f.id, f.link)
+		return nil, &EndError{Reason: wire.ReasonBusy, Text: "the carrier's queue of datagrams is full"}
+	}
+	return f, nil
+}
+
+// Send sends one datagram of at most wire.MaxDatagram bytes. It reports false
+// if the datagram was dropped: too long, the queue full, or the flow over.
+func (f *Flow) Send(b []byte) bool {
+	f.mu.Lock()
+	over := f.over
+	f.mu.Unlock()
+	if over || len(b) > wire.MaxDatagram {
+		f.t.drops.Add(1)
+		return false
+	}
+	var head [wire.FrameHeaderLen]byte
+	wire.FrameHeader{Type: wire.FrameDatagram, Length: len(b), Stream: f.id}.PutTo(head[:])
+	return f.link.conn.Datagram(head[:], b)
+}
+
+// Close ends the flow; Sink.Ended is called. The owner calls it when the flow
+// was idle for too long.
+func (f *Flow) Close(reason wire.Reason) { f.cut(&EndError{Reason: reason}, true) }
+
+// hold keeps a datagram until the socket is there.
+func (f *Flow) hold(b []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holdLocked(b)
+}
+
+func (f *Flow) holdLocked(b []byte) {
+	if len(f.held) >= maxHeld || f.heldLen+len(b) > maxHeldBytes {
+		f.t.drops.Add(1)
+		return
+	}
+	f.held = append(f.held, append([]byte(nil), b...))
+	f.heldLen += len(b)
+}
+
+// serve carries datagrams from the target until reading it fails: because it
+// was idle, as the Handler's connection decides, or because the flow is over.
+func (f *Flow) serve(conn net.Conn) {
+	defer conn.Close()
+	f.mu.Lock()
+	if f.over {
+		f.mu.Unlock()
+		return
+	}
+	f.conn = conn
+	for _, b := range f.held {
+		f.write(b)
+	}
+	f.held = nil
+	f.mu.Unlock()
+	// The socket cannot be asked how long the next datagram is.
+	f.t.budget.add(wire.MaxDatagram)
+	defer f.t.budget.add(-wire.MaxDatagram)
+	buf := make([]byte, wire.MaxDatagram)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			f.cut(flowEnd(err), true)
+			return
+		}
+		f.Send(buf[:n])
+	}
+}
+
+// flowEnd says what the end of a flow's socket means.
+func flowEnd(err error) *EndError {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &EndError{Reason: wire.ReasonIdle}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &EndError{Reason: wire.ReasonTargetRefused}
+	}
+	return &EndError{Reason: wire.ReasonTargetUnreached}
+}
+
+// write sends a datagram to the target, or drops it. A UDP socket does not
+// wait for its peer, so the carrier's reader may call this. An error that lasts
+// shows in the next Read.
+func (f *Flow) write(b []byte) {
+	if _, err := f.conn.Write(b); err != nil {
+		f.t.drops.Add(1)
+	}
+}
+
+// frame implements end.
+func (f *Flow) frame(_ *link, h wire.FrameHeader, body []byte) error {
+	switch h.Type {
+	case wire.FrameDatagram:
+		m, err := wire.ParseDatagram(body)
+		if err != nil || f.probe {
+			return wire.ErrMalformed
+		}
+		f.datagram(m.Data)
+		return nil
+	case wire.FrameReset:
+		m, err := wire.ParseReset(body)
+		if err != nil {
+			return err
+		}
+		f.peerResets(m)
+		return nil
+	}
+	return wire.ErrMalformed
+}
+
+func (f *Flow) datagram(b []byte) {
+	f.mu.Lock()
+	first := !f.accepted
+	f.accepted = true
+	sink := f.sink
+	switch {
+	case f.over:
+		sink = nil
+	case sink != nil:
+	case f.conn == nil:
+		f.holdLocked(b)
+	default:
+		f.write(b)
+	}
+	f.mu.Unlock()
+	if sink != nil {
+		if first {
+			f.t.peerHolds(f.grant, true)
+		}
+		sink.Datagram(b)
+	}
+}
+
+func (f *Flow) peerResets(m wire.Reset) {
+	if f.sink != nil && m.Reason == wire.ReasonNotGranted {
+		f.t.peerHolds(f.grant, false)
+	}
+	f.mu.Lock()
+	f.received = true
+	f.mu.Unlock()
+	f.end(&EndError{Peer: true, Reason: m.Reason, Text: m.Text}, wire.Reset{}, true)
+}
+
+// cut implements end.
+func (f *Flow) cut(why *EndError, tell bool) {
+	f.end(why, wire.Reset{Reason: why.Reason, Text: why.Text}, tell)
+}
+
+// end ends the flow's work, sends m if no RESET was sent before, and forgets
+// the number when RESETs went both ways or the peer is gone.
+func (f *Flow) end(why *EndError, m wire.Reset, tell bool) {
+	f.mu.Lock()
+	first := !f.over
+	f.over = true
+	f.held = nil
+	send := tell && !f.sent
+	f.sent = f.sent || tell
+	forget := !tell || f.sent && f.received
+	conn := f.conn
+	f.mu.Unlock()
+	if send {
+		f.link.conn.Send(wire.AppendFrame(nil, f.id, m))
+	}
+	if forget {
+		f.t.forget(f.id, f.link)
+	}
+	if !first {
+		return
+	}
+	if f.cancel != nil {
+		f.cancel()
+	}
+	if conn != nil {
+		conn.Close()
+	}
+	if f.sink != nil {
+		f.sink.Ended(why)
+	}
+}

@@ -1,0 +1,174 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/proto/wire"
+)
+
+// link is a carrier as its tunnel sees it.
+type link struct {
+	t    *Tunnel
+	conn *carrier.Conn
+	dead chan struct{}
+
+	// streams is how many ends are attached; the tunnel's lock guards it.
+	streams int
+}
+
+const (
+	// maxCarriers bounds the carriers of a tunnel. Each is one goroutine's
+	// worth of AES-GCM at either portal.
+	maxCarriers = 4
+	// joinPause is how long the tunnel does without a further carrier after
+	// one could not be joined.
+	joinPause = time.Minute
+)
+
+// join dials a carrier, proves the peer and starts to serve it.
+func (t *Tunnel) join(ctx context.Context, connection uint16) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	raw, err := t.cfg.Dial(ctx, connection)
+	if err != nil {
+		cancel()
+		return fmt.Errorf("dial carrier %d: %w", connection, err)
+	}
+	conn, err := carrier.Handshake(ctx, raw, carrier.Config{
+		Client: t.cfg.Client, Session: t.cfg.Session, Connection: connection, TLS: t.cfg.TLS,
+	})
+	if err != nil {
+		cancel()
+		return err
+	}
+	l := &link{t: t, conn: conn, dead: make(chan struct{})}
+	// A peer that proves itself but never sends HELLO is given up as well.
+	hello := context.AfterFunc(ctx, func() { conn.Close(nil) })
+	joined := func() {
+		hello()
+		cancel()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		cancel()
+		raw.Close()
+		return ErrClosed
+	}
+	t.tasks.Go(func() {
+		defer cancel()
+		err := conn.Run(t.ctx, l, joined)
+		hello()
+		t.left(l, err)
+	})
+	t.links = append(t.links, l)
+	if len(t.links) == 1 && !t.started {
+		t.started = true
+		t.restLocked()
+		close(t.up)
+	}
+	return nil
+}
+
+// left takes away a carrier that has died, and with it what was attached.
+func (t *Tunnel) left(l *link, err error) {
+	close(l.dead)
+	var lost []end
+	t.mu.Lock()
+	for i, other := range t.links {
+		if other == l {
+			t.links = append(t.links[:i:i], t.links[i+1:]...)
+			break
+		}
+	}
+	s := l.conn.Stats()
+	t.past.Sent += s.Sent
+	t.past.Received += s.Received
+	t.past.Drops += s.Dropped
+	for _, e := range t.ends {
+		if e.carrier() == l {
+			lost = append(lost, e)
+		}
+	}
+	last := len(t.links) == 0
+	over := t.over
+	t.mu.Unlock()
+
+	why := &EndError{Reason: wire.ReasonCarrierLost}
+	if err == nil {
+		err = errNoCarrier
+	}
+	why.Text = err.Error()
+	for _, e := range lost {
+		e.cut(why, false)
+	}
+	if over {
+		return
+	}
+	if last {
+		t.finish(why, why)
+		return
+	}
+	t.cfg.Log.Info("carrier lost", "session", t.cfg.Session, "carrier", l.conn.Connection(), "streams", len(lost), "err", err)
+}
+
+// pickLocked chooses the carrier for what is opened next: the one with the
+// fewest streams.
+func (t *Tunnel) pickLocked() *link {
+	var best *link
+	for _, l := range t.links {
+		if best == nil || l.streams < best.streams {
+			best = l
+		}
+	}
+	return best
+}
+
+// spreadLocked decides whether streams should have one more carrier to spread
+// over, and joins it. Only the TLS client does.
+func (t *Tunnel) spreadLocked() {
+	have := len(t.links) + t.joins
+	if !t.cfg.Client || t.over || have == 0 || have >= maxCarriers || len(t.ends) <= have || time.Now().Before(t.joinAfter) {
+		return
+	}
+	n := t.nextConn
+	t.nextConn++
+	t.joins++
+	t.links[0].conn.Send(wire.AppendFrame(nil, 0, wire.AddCarrier{Connection: n}))
+	t.tasks.Go(func() { t.joinMore(n) })
+}
+
+// joinMore joins a further carrier. The tunnel does well without.
+func (t *Tunnel) joinMore(n uint16) {
+	err := t.join(t.ctx, n)
+	t.mu.Lock()
+	t.joins--
+	if err != nil {
+		t.joinAfter = time.Now().Add(joinPause)
+	}
+	t.mu.Unlock()
+	if err != nil && !errors.Is(err, ErrClosed) {
+		t.cfg.Log.Info("no further carrier", "session", t.cfg.Session, "carrier", n, "err", err)
+	}
+}
+
+// addCarrier takes the peer's word that it dials one more carrier.
+func (t *Tunnel) addCarrier(m wire.AddCarrier) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.cfg.Client || m.Connection != t.nextConn:
+		return fmt.Errorf("%w: CARRIER %d is not this side's to dial", wire.ErrMalformed, m.Connection)
+	case len(t.links)+t.joins >= 2*maxCarriers:
+		return fmt.Errorf("%w: CARRIER %d: there are enough", wire.ErrMalformed, m.Connection)
+	case t.over:
+		return nil
+	}
+	t.nextConn++
+	t.joins++
+	t.tasks.Go(func() { t.joinMore(m.Connection) })
+	return nil
+}

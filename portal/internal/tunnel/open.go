@@ -1,0 +1,146 @@
+package tunnel
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/netport/netport/portal/internal/carrier/rawio"
+	"github.com/netport/netport/portal/internal/stream"
+	"github.com/netport/netport/proto/wire"
+)
+
+// Totals is what one stream carried, in bytes of the application.
+type Totals struct {
+	Sent     uint64 // the far application's socket has them
+	Received uint64 // written to the application here
+}
+
+// OpenStream opens a stream under a grant and carries app until both halves
+// have ended. It blocks all the while and closes app in the end, with a reset
+// where the stream was cut short; the error is then an *EndError. If the error
+// is ErrClosed, or that of a ctx that ended before a carrier was up, app was
+// not touched and is still open; ctx plays no part afterwards. signed is the
+// whole grant; the tunnel sends it only as often as the peer needs it. source
+// is told to the exit, which may tell it to the target (PROXY protocol); the
+// zero value says that there is none.
+func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []byte, source netip.AddrPort, app net.Conn) (Totals, error) {
+	window := t.budget.window()
+	var p *pipe
+	err := t.open(ctx, grant, signed, func(l *link, id uint32, signed []byte) end {
+		p = newPipe(t, l, id, grant, stream.New(id, wire.FirstLimit, uint64(window)))
+		p.mine = true
+		p.app = app
+		p.direct = rawio.NewWriter(app)
+		p.open = wire.AppendFrame(nil, id, wire.Open{Kind: wire.OpenStream, Grant: grant, Signed: signed, Limit: uint64(window), Source: source})
+		return p
+	})
+	if err != nil {
+		return Totals{}, err
+	}
+	src := newSource()
+	reader := rawio.NewReader(app, src.get, src.put)
+	p.mu.Lock()
+	p.accountLocked()
+	p.mu.Unlock()
+	// What the application has said already goes with the OPEN. It is not
+	// waited for: in many protocols the server speaks first.
+	if _, n, err := reader.TryRead(); n > 0 || err != nil {
+		if !p.took(src, n, err) {
+			return p.finish()
+		}
+	} else {
+		p.lane.Write()
+	}
+	return p.carry(reader, src)
+}
+
+// open registers what build returns under the next number of this side. signed
+// is nil for build if the peer holds the grant.
+func (t *Tunnel) open(ctx context.Context, grant wire.GrantID, signed []byte, build func(l *link, id uint32, signed []byte) end) error {
+	if err := t.wait(ctx); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.pickLocked()
+	switch {
+	case t.over || t.asked || l == nil || t.nextID >= 1<<32-2:
+		return ErrClosed
+	case len(t.ends) >= maxStreams || t.budget.full():
+		t.refused.Add(1)
+		return &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory in this tunnel"}
+	}
+	if t.told[grant] {
+		signed = nil
+	}
+	id := t.nextID
+	t.nextID += 2
+	t.addLocked(id, l, build(l, id, signed))
+	return nil
+}
+
+// addLocked registers an end.
+func (t *Tunnel) addLocked(id uint32, l *link, e end) {
+	t.ends[id] = e
+	l.streams++
+	t.opened.Add(1)
+	t.idleSince = time.Time{}
+	if t.idleTimer != nil {
+		t.idleTimer.Stop()
+	}
+	t.spreadLocked()
+}
+
+// forget frees the number of an end: no frame of it comes or goes any more.
+func (t *Tunnel) forget(id uint32, l *link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.ends[id]; !ok {
+		return
+	}
+	delete(t.ends, id)
+	l.streams--
+	if len(t.ends) == 0 {
+		t.restLocked()
+	}
+}
+
+// restLocked notes that nothing is open, and sets the idle timer.
+func (t *Tunnel) restLocked() {
+	t.idleSince = time.Now()
+	if t.cfg.Idle <= 0 || t.over {
+		return
+	}
+	if t.idleTimer == nil {
+		t.idleTimer = time.AfterFunc(t.cfg.Idle, t.askIdle)
+	} else {
+		t.idleTimer.Reset(t.cfg.Idle)
+	}
+}
+
+// askIdle asks the peer to end the idle tunnel. Until the peer opens something
+// this side does not, for the peer may be gone when it arrives.
+func (t *Tunnel) askIdle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over || t.asked || len(t.ends) > 0 || len(t.links) == 0 {
+		return
+	}
+	t.asked = true
+	t.links[0].conn.Send(wire.AppendFrame(nil, 0, wire.TunnelClose{Reason: wire.ReasonIdle}))
+}
+
+// peerHolds notes whether the peer holds a grant whole, so that its id is
+// enough in the next OPEN.
+func (t *Tunnel) peerHolds(id wire.GrantID, holds bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case !holds:
+		delete(t.told, id)
+	case len(t.told) < maxGrants:
+		t.told[id] = true
+	}
+}

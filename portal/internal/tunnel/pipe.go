@@ -1,0 +1,490 @@
+package tunnel
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/portal/internal/carrier/rawio"
+	"github.com/netport/netport/portal/internal/stream"
+	"github.com/netport/netport/proto/wire"
+)
+
+// pipe joins an application's connection to a stream.
+//
+// Its lock guards the stream and everything below it. The carrier's reader
+// (frame), the carrier's writer (Urgent, Next, Wrote), the goroutine that
+// reads the application (pump) and the one that writes to it when the
+// socket is full (drain) all go through it. It may be held when the writer's
+// lock is taken, never the other way round.
+type pipe struct {
+	t      *Tunnel
+	link   *link
+	lane   *carrier.Lane
+	id     uint32
+	grant  wire.GrantID
+	mine   bool               // opened by this side
+	cancel context.CancelFunc // of the Handler's call; nil when mine
+
+	mu       sync.Mutex
+	room     sync.Cond // the stream takes more, or has ended
+	st       *stream.Stream
+	app      net.Conn      // nil until the target is connected
+	direct   *rawio.Writer // of app; nil if it cannot be written directly
+	open     []byte        // the OPEN frame, until it is taken
+	sending  bool          // the carrier's writer has a frame of st
+	reset    []byte        // a RESET frame that waits to be sent
+	draining bool          // somebody writes to app, or is about to
+	accepted bool          // the peer has sent an ACK
+	ackWaits bool          // in the tunnel's ackTimer
+	held     int64         // what the budget was told
+	gone     bool          // the tunnel has forgotten the number
+	why      *EndError     // of the reset
+	ended    chan struct{} // closed when both halves have ended, or reset
+}
+
+func newPipe(t *Tunnel, l *link, id uint32, grant wire.GrantID, st *stream.Stream) *pipe {
+	p := &pipe{t: t, link: l, id: id, grant: grant, st: st, ended: make(chan struct{})}
+	p.room.L = &p.mu
+	p.lane = l.conn.Lane(p)
+	return p
+}
+
+func (p *pipe) grantID() wire.GrantID { return p.grant }
+func (p *pipe) carrier() *link        { return p.link }
+func (p *pipe) isFlow() bool          { return false }
+
+// carry copies between the application and the stream until both halves have
+// ended, and closes the application's connection.
+func (p *pipe) carry(reader *rawio.Reader, src *source) (Totals, error) {
+	p.pump(reader, src)
+	return p.finish()
+}
+
+// finish waits until the stream has ended and closes the application's
+// connection.
+func (p *pipe) finish() (Totals, error) {
+	<-p.ended
+	p.mu.Lock()
+	why := p.why
+	totals := Totals{Sent: p.st.Acked(), Received: p.st.Written()}
+	p.mu.Unlock()
+	if why != nil {
+		abort(p.app)
+		return totals, why
+	}
+	p.app.Close()
+	return totals, nil
+}
+
+// abort closes a connection so that its application learns that something is
+// missing: with RST where there is such a thing.
+func abort(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+	c.Close()
+}
+
+// source hands blocks to the reader of an application's connection.
+type source struct {
+	block *stream.Block
+	room  int // how many bytes the stream takes
+}
+
+func newSource() *source { return &source{room: wire.FirstLimit} }
+
+func (s *source) get() []byte {
+	if s.block == nil {
+		s.block = stream.GetBlock()
+	}
+	return s.block[wire.DataOverhead : wire.DataOverhead+min(s.room, wire.MaxData)]
+}
+
+func (s *source) put([]byte) {
+	if s.block != nil {
+		stream.PutBlock(s.block)
+		s.block = nil
+	}
+}
+
+// pump reads the application and appends to the stream, as far as the peer
+// takes it, until the application ends its half or the stream is over.
+func (p *pipe) pump(reader *rawio.Reader, src *source) {
+	defer src.put(nil)
+	for {
+		if src.room = p.waitRoom(); src.room == 0 {
+			return
+		}
+		_, n, err := reader.Read()
+		if !p.took(src, n, err) {
+			return
+		}
+	}
+}
+
+// took passes on what a read of the application brought. It reports whether
+// reading goes on.
+func (p *pipe) took(src *source, n int, err error) bool {
+	p.mu.Lock()
+	if n > 0 && p.st.Append(src.block, n) {
+		src.block = nil
+	}
+	src.put(nil)
+	if err == io.EOF {
+		p.st.Finish()
+	}
+	p.accountLocked()
+	p.mu.Unlock()
+	if err != nil && err != io.EOF {
+		p.cut(&EndError{Reason: wire.ReasonTargetReset, Text: "an application's connection broke"}, true)
+		return false
+	}
+	p.lane.Write()
+	return err == nil
+}
+
+// waitRoom waits until the peer takes more and there is memory to keep it in;
+// 0 when the stream is over. While memory is short a stream keeps little, but
+// never nothing, so that each goes on.
+func (p *pipe) waitRoom() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !p.st.WasReset() {
+		room := p.st.Room()
+		if p.t.budget.tight() {
+			room = min(room, stream.SmallWindow-p.st.Kept())
+		}
+		if room > 0 {
+			return room
+		}
+		p.room.Wait()
+	}
+	return 0
+}
+
+// connect gives the stream its connection on the accepting side.
+func (p *pipe) connect(app net.Conn) bool {
+	p.mu.Lock()
+	if p.st.WasReset() {
+		p.mu.Unlock()
+		return false
+	}
+	p.app = app
+	p.direct = rawio.NewWriter(app)
+	p.st.Accept(uint64(p.t.budget.window()))
+	p.drainLocked()
+	p.mu.Unlock()
+	p.lane.Urgent()
+	return true
+}
+
+// frame implements end.
+func (p *pipe) frame(l *link, h wire.FrameHeader, body []byte) error {
+	switch h.Type {
+	case wire.FrameData:
+		m, err := wire.ParseData(body)
+		if err != nil {
+			return err
+		}
+		return p.data(m)
+	case wire.FrameAck:
+		m, err := wire.ParseAck(body)
+		if err != nil {
+			return err
+		}
+		return p.ack(m)
+	case wire.FrameFin:
+		m, err := wire.ParseFin(body)
+		if err != nil {
+			return err
+		}
+		return p.fin(m)
+	case wire.FrameReset:
+		m, err := wire.ParseReset(body)
+		if err != nil {
+			return err
+		}
+		p.peerResets(m)
+		return nil
+	}
+	return wire.ErrMalformed
+}
+
+// data delivers bytes: to the socket at once as far as they fit, the rest to
+// the queue.
+func (p *pipe) data(m wire.Data) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	deliver, err := p.st.Receive(m)
+	if err != nil || !deliver {
+		return err
+	}
+	rest := m.Data
+	if p.direct != nil && !p.draining && !p.st.Queued() {
+		p.draining = true
+		p.mu.Unlock()
+		n, err := p.direct.TryWrite(rest)
+		p.mu.Lock()
+		p.draining = false
+		p.wroteLocked(n, err, false)
+		rest = rest[n:]
+	}
+	if len(rest) > 0 {
+		p.st.Queue(rest)
+		p.drainLocked()
+	}
+	return nil
+}
+
+func (p *pipe) ack(m wire.Ack) error {
+	p.mu.Lock()
+	err := p.st.ReceiveAck(m)
+	p.accountLocked()
+	p.room.Signal()
+	p.settleLocked()
+	first := p.mine && !p.accepted
+	p.accepted = true
+	p.mu.Unlock()
+	if first {
+		p.t.peerHolds(p.grant, true)
+	}
+	return err
+}
+
+func (p *pipe) fin(m wire.Fin) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	deliver, err := p.st.ReceiveFin(m)
+	if err == nil && deliver {
+		p.drainLocked()
+	}
+	return err
+}
+
+// drainLocked has the queue, and the end behind it, written to the application
+// by a goroutine, unless one is at it.
+func (p *pipe) drainLocked() {
+	if p.draining || p.app == nil || !p.st.Queued() && !p.st.Ended() {
+		return
+	}
+	p.draining = true
+	if !p.st.Queued() {
+		p.tellEndLocked()
+		p.draining = false
+		return
+	}
+	p.t.tasks.Go(p.drain)
+}
+
+// drain writes the queue to the application until it is empty.
+func (p *pipe) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		b := p.st.Front()
+		if len(b) == 0 {
+			break
+		}
+		p.mu.Unlock()
+		n, err := p.app.Write(b)
+		p.mu.Lock()
+		p.wroteLocked(n, err, true)
+	}
+	if p.st.Ended() {
+		p.tellEndLocked()
+	}
+	p.draining = false
+}
+
+// tellEndLocked tells the application that the peer's half has ended. It
+// unlocks meanwhile; draining must be set.
+func (p *pipe) tellEndLocked() {
+	p.mu.Unlock()
+	if c, ok := p.app.(interface{ CloseWrite() error }); ok {
+		// An application that has closed already does not want to know.
+		_ = c.CloseWrite()
+	}
+	p.mu.Lock()
+	p.st.ToldEnd()
+	p.lane.Urgent()
+}
+
+// wroteLocked counts bytes that were written to the application, and has an
+// ACK sent when it is time for one.
+func (p *pipe) wroteLocked(n int, err error, queued bool) {
+	if n > 0 {
+		if queued {
+			p.st.WroteQueued(n, time.Now(), p.link.conn.RTT())
+		} else {
+			p.st.WroteOut(n, time.Now(), p.link.conn.RTT())
+		}
+		p.fitWindowLocked()
+		switch {
+		case p.st.AckDue():
+			p.lane.Urgent()
+		case !p.ackWaits && p.st.AckOwed():
+			p.ackWaits = true
+			p.t.acks.add(p)
+		}
+	}
+	if err != nil {
+		p.cutLocked(&EndError{Reason: wire.ReasonTargetReset, Text: "an application's connection broke"}, true)
+	}
+}
+
+// fitWindowLocked lets the window grow with the way's round trip, and shrink
+// while memory is short.
+func (p *pipe) fitWindowLocked() {
+	window := p.st.Window()
+	switch tight := p.t.budget.tight(); {
+	case tight && window > stream.SmallWindow:
+		p.st.SetWindow(window / 2)
+	case !tight && p.st.WindowSmall():
+		p.st.SetWindow(window * 2)
+	}
+	p.accountLocked()
+}
+
+// accountLocked tells the budget what the stream holds now.
+func (p *pipe) accountLocked() {
+	if held := p.st.Held(); held != p.held && !p.gone {
+		p.t.budget.add(held - p.held)
+		p.held = held
+	}
+}
+
+// peerResets takes the peer's RESET.
+func (p *pipe) peerResets(m wire.Reset) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mine && m.Reason == wire.ReasonNotGranted {
+		p.t.peerHolds(p.grant, false)
+	}
+	answer := p.st.ReceiveReset()
+	p.overLocked(&EndError{Peer: true, Reason: m.Reason, Text: m.Text})
+	if answer {
+		p.resetLocked(wire.Reset{})
+	}
+	p.settleLocked()
+}
+
+// cut implements end.
+func (p *pipe) cut(why *EndError, tell bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cutLocked(why, tell)
+}
+
+func (p *pipe) cutLocked(why *EndError, tell bool) {
+	first := p.st.Reset()
+	p.overLocked(why)
+	switch {
+	case !tell || p.open != nil:
+		// The peer is gone, or never heard of the stream.
+		p.open = nil
+		p.forgetLocked()
+	case first:
+		p.resetLocked(wire.Reset{Reason: why.Reason, Text: why.Text})
+		p.settleLocked()
+	}
+}
+
+func (p *pipe) resetLocked(m wire.Reset) {
+	p.reset = wire.AppendFrame(nil, p.id, m)
+	p.lane.Urgent()
+}
+
+// overLocked ends the pipe's own work after a reset: whoever waits for the
+// application or the stream wakes up.
+func (p *pipe) overLocked(why *EndError) {
+	if p.endedLocked() {
+		return
+	}
+	p.why = why
+	close(p.ended)
+	if p.cancel != nil {
+		p.cancel()
+	}
+	p.room.Signal()
+	if p.app != nil {
+		abort(p.app)
+	}
+	p.accountLocked()
+}
+
+func (p *pipe) endedLocked() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// settleLocked forgets the stream once no frame of it can come or go.
+func (p *pipe) settleLocked() {
+	if p.st.Over() && p.reset == nil {
+		p.forgetLocked()
+		if !p.endedLocked() {
+			close(p.ended)
+		}
+	}
+}
+
+func (p *pipe) forgetLocked() {
+	if p.gone {
+		return
+	}
+	p.t.budget.add(-p.held)
+	p.held = 0
+	p.gone = true
+	p.t.forget(p.id, p.link)
+}
+
+// Urgent implements carrier.Source.
+func (p *pipe) Urgent(b []byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open != nil || p.gone {
+		return b
+	}
+	if p.st.AckOwed() {
+		b = wire.AppendFrame(b, p.id, p.st.Ack())
+		p.accountLocked()
+	}
+	if p.reset != nil {
+		b = append(b, p.reset...)
+		p.reset = nil
+	}
+	p.settleLocked()
+	return b
+}
+
+// Next implements carrier.Source.
+func (p *pipe) Next() (frame []byte, more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open != nil {
+		frame, p.open = p.open, nil
+		return frame, p.st.Pending()
+	}
+	if frame = p.st.Next(); frame != nil {
+		p.sending = true
+	}
+	return frame, p.st.Pending()
+}
+
+// Wrote implements carrier.Source.
+func (p *pipe) Wrote() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sending {
+		p.sending = false
+		p.st.Wrote()
+		p.accountLocked()
+	}
+}

@@ -1,0 +1,52 @@
+package tunnel
+
+import "time"
+
+// Stats is a snapshot for "status".
+type Stats struct {
+	Up        bool          // a carrier is joined and proven
+	RTT       time.Duration // smoothed, of the fastest carrier; 0: not measured yet
+	Carriers  int
+	Streams   int // with those that wait for the peer's answer to a RESET
+	Flows     int
+	Sent      uint64 // bytes of frames, without TLS
+	Received  uint64
+	Opened    uint64    // streams, flows and probes of either side so far
+	Refused   uint64    // of these, how many were refused here
+	Drops     uint64    // datagrams dropped here, because a queue was full
+	Stray     uint64    // frames for streams that are not open
+	Held      int64     // bytes held or promised, see Budget
+	IdleSince time.Time // zero while anything is open
+}
+
+// Stats returns a snapshot.
+func (t *Tunnel) Stats() Stats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.past
+	s.Up = len(t.links) > 0 && !t.over
+	s.Carriers = len(t.links)
+	for _, l := range t.links {
+		c := l.conn.Stats()
+		s.Sent += c.Sent
+		s.Received += c.Received
+		s.Drops += c.Dropped
+		if s.RTT == 0 || c.RTT > 0 && c.RTT < s.RTT {
+			s.RTT = c.RTT
+		}
+	}
+	for _, e := range t.ends {
+		if e.isFlow() {
+			s.Flows++
+		} else {
+			s.Streams++
+		}
+	}
+	s.Opened = t.opened.Load()
+	s.Refused = t.refused.Load()
+	s.Drops += t.drops.Load()
+	s.Stray = t.stray.Load()
+	s.Held = t.budget.Used()
+	s.IdleSince = t.idleSince
+	return s
+}
