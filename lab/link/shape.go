@@ -11,7 +11,8 @@ import (
 type Shape struct {
 	// Delay is how long each frame travels.
 	Delay time.Duration
-	// Jitter is the most that is added to Delay, evenly spread. Frames keep their order.
+	// Jitter is the most that is added to Delay, evenly spread. Frames keep their order: what follows a late one closely
+	// is late, too.
 	Jitter time.Duration
 	// Rate is in bits per second of Ethernet frames; 0 is no limit.
 	Rate int64

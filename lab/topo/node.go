@@ -128,7 +128,7 @@ func (n *Node) quietNetwork() {
 func (n *Node) close() {
 	failed := n.t.Failed()
 	if failed {
-		n.keepCounters()
+		n.lab.keepCounters()
 	}
 	var err error
 	if n.emulated != nil {
@@ -163,12 +163,25 @@ func (n *Node) artifact(name string) *os.File {
 	return f
 }
 
+// keepCounters keeps those of all nodes, before the first of them ends and takes its links with it.
+func (l *Lab) keepCounters() {
+	if l.countersKept {
+		return
+	}
+	l.countersKept = true
+	for _, n := range l.nodes {
+		n.keepCounters()
+	}
+}
+
 // keepCounters writes the node's network counters, sockets and rules beside its logs.
 func (n *Node) keepCounters() {
 	f := n.artifact("counters.txt")
 	defer f.Close()
 	for _, args := range [][]string{
 		{"cat", "/proc/net/dev", "/proc/net/snmp", "/proc/net/snmp6", "/proc/net/netstat"},
+		{"cat", "/proc/net/softnet_stat"},
+		{"ip", "-s", "-s", "link"}, {"ip", "neigh"},
 		{"cat", "/proc/net/nf_conntrack"},
 		{"cat", "/proc/net/tcp", "/proc/net/udp", "/proc/net/tcp6", "/proc/net/udp6"},
 		{"nft", "list", "ruleset"},

@@ -47,6 +47,8 @@ type Lab struct {
 	inet      *Router
 	nodes     []*Node
 	networks  int // networks numbered so far: uplinks of the internet and LANs
+
+	countersKept bool // of the failed test
 }
 
 // Option changes a whole lab.

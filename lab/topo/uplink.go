@@ -84,6 +84,17 @@ func (n *Node) LinkCounters() (up, down link.Counters) {
 	return n.emulated.Counters()
 }
 
+// settle makes the kernel finish with a device that has just come up. Until it does, which may be a second later, the
+// device drops what it is given, and the first ARP request takes a second to be repeated. A question for one
+// device by its name is answered only after that (rtnl_getlink in net/core/rtnetlink.c).
+func (n *Node) settle(device string) {
+	n.t.Helper()
+	n.netlink(func(h *netlink.Handle) error {
+		_, err := h.LinkByName(device)
+		return err
+	})
+}
+
 // SetUp brings the uplink up or down at the node, as when a cable is plugged or pulled. It starts up.
 func (n *Node) SetUp(up bool) {
 	n.t.Helper()
@@ -104,6 +115,13 @@ func (n *Node) SetUp(up bool) {
 		}
 		return n.address(h, device, n.at.addr6, n.at.gateway6, 64)
 	})
+	if up {
+		n.parent.settle(n.name)
+		n.settle(n.device)
+		if n.parent != n.lab.inet {
+			n.parent.settle("lan")
+		}
+	}
 }
 
 // address sets an address and the default route of its IP version, unless the node does not have that version.
