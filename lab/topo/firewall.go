@@ -8,7 +8,7 @@ import (
 
 // Rule is one thing that a firewall does not let pass. It is an option of a router, where it judges what crosses
 // between the LAN and the uplink, and of a host, where it judges what crosses the uplink. Dropped packets are counted
-// (see counters.txt of a failed test) and not answered.
+// (see counters.txt of a failed test) and not answered; a host's own program gets EPERM for what it may not send.
 type Rule struct {
 	in, out string // nftables matches of what is dropped, arriving by the uplink and leaving by it
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/lab/capture"
 	"github.com/netport/netport/lab/link"
@@ -139,7 +140,11 @@ func (n *Node) address(h *netlink.Handle, device netlink.Link, addr, gateway net
 }
 
 func linkAddr(addr netip.Addr, bits int) *netlink.Addr {
-	return &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}}
+	if addr.Is6() {
+		a.Flags = unix.IFA_F_NODAD // or the kernel uses it a little later than it takes it
+	}
+	return a
 }
 
 func (n *Node) startCapture() {
