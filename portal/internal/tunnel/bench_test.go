@@ -1,3 +1,5 @@
+//go:build unix
+
 package tunnel
 
 import (
@@ -7,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/proto/wire"
 )
@@ -150,12 +154,26 @@ func each(b *testing.B, streams int, pump func(n int, done func(int))) {
 	}
 	b.SetBytes(pumpLen)
 	b.ResetTimer()
+	before := cpuTime(b)
 	var running sync.WaitGroup
 	for range streams {
 		running.Go(func() { pump(n, done) })
 	}
 	running.Wait()
 	<-all
+	b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-us/op")
+}
+
+// cpuTime is what this process has used, all goroutines and applications
+// together. On a machine that others use it says more than the time that
+// passed.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func count(n int) string {

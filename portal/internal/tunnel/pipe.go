@@ -143,7 +143,12 @@ func (p *pipe) took(src *source, n int, err error) bool {
 		p.cut(&EndError{Reason: wire.ReasonTargetReset, Text: "an application's connection broke"}, true)
 		return false
 	}
-	p.lane.Write()
+	if n == wire.MaxData {
+		// A bulk stream: let the writer work beside the reading.
+		p.lane.Ready()
+	} else {
+		p.lane.Write()
+	}
 	return err == nil
 }
 
