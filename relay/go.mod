@@ -2,7 +2,10 @@ module github.com/netport/netport/relay
 
 go 1.26.0
 
-require github.com/netport/netport/proto v0.0.0
+require (
+	github.com/netport/netport/bpf v0.0.0-00010101000000-000000000000
+	github.com/netport/netport/proto v0.0.0
+)
 
 require (
 	github.com/pion/dtls/v3 v3.1.5 // indirect

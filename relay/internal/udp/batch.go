@@ -1,0 +1,259 @@
+package udp
+
+import (
+	"net/netip"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batchLen is how many messages one system call receives or sends. With
+	// receive offload each of them may hold many packets.
+	batchLen = 64
+	// bufferLen holds the longest message: a datagram, or packets of one
+	// sender that the kernel has joined.
+	bufferLen = 64 << 10
+	// maxSegments and maxJoined bound what is handed to the kernel in one
+	// message to be cut into packets (UDP_SEGMENT); the kernel's own limits.
+	maxSegments = 64
+	maxJoined   = 65000
+
+	// maxFree bounds the batches kept, at up to 4 MiB each.
+	maxFree = 4
+
+	controlLen = 64 // room for a segment size and two kinds of TOS
+)
+
+// message is the kernel's struct mmsghdr.
+type message struct {
+	header unix.Msghdr
+	length uint32
+}
+
+// batch is what one system call receives, and what comes of it to be sent. It
+// belongs to one reader at a time. Its buffers are large but untouched unless
+// packets fill them.
+type batch struct {
+	in       [batchLen]message
+	received int
+	buffers  *[batchLen][bufferLen]byte // apart, so that no collection looks through them
+	pieces   [batchLen]unix.Iovec
+	names    [batchLen]unix.RawSockaddrInet6 // or Inet4, by the family within
+	controls [batchLen][controlLen]byte
+
+	out      [batchLen]message
+	going    [batchLen]going
+	outCount int
+	outIovs  [batchLen][batchLen]unix.Iovec
+	outCtrl  [batchLen][controlLen]byte
+
+	// What sendRun sends, and how it went: fields, so that handing it to the
+	// descriptor allocates nothing.
+	sendRun    func(fd uintptr)
+	runFrom    int
+	runTo      int
+	runSent    int
+	runErr     unix.Errno
+	receiveErr unix.Errno
+}
+
+// going describes one outgoing message.
+type going struct {
+	route   *route
+	segment int // bytes of each packet but the last
+	packets int
+	bytes   int
+	pieces  int
+	ecn     byte
+	closed  bool // its last packet is shorter: nothing can follow it
+}
+
+// batches keeps a few batches for the next reader that has something to read:
+// no more than can be busy at once, for each is large.
+type batches struct {
+	mu   sync.Mutex // guards the following
+	free []*batch
+}
+
+func (s *batches) get() *batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.free)
+	if n == 0 {
+		return newBatch()
+	}
+	b := s.free[n-1]
+	s.free = s.free[:n-1]
+	return b
+}
+
+func (s *batches) put(b *batch) {
+	clear(b.going[:]) // it keeps no routes alive
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.free) < maxFree {
+		s.free = append(s.free, b)
+	}
+}
+
+func newBatch() *batch {
+	b := &batch{buffers: new([batchLen][bufferLen]byte)}
+	for i := range b.in {
+		b.pieces[i].Base = &b.buffers[i][0]
+		b.pieces[i].SetLen(bufferLen)
+		h := &b.in[i].header
+		h.Iov = &b.pieces[i]
+		h.SetIovlen(1)
+		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Control = &b.controls[i][0]
+		o := &b.out[i].header
+		o.Iov = &b.outIovs[i][0]
+	}
+	b.sendRun = b.send
+	return b
+}
+
+// receive takes what the socket has, without waiting.
+func (b *batch) receive(fd uintptr) {
+	for i := range b.in {
+		h := &b.in[i].header
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(controlLen)
+		h.Flags = 0
+	}
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchLen, unix.MSG_DONTWAIT, 0, 0)
+		if errno == unix.EINTR {
+			continue
+		}
+		b.received, b.receiveErr = int(n), errno
+		if errno != 0 {
+			b.received = 0
+		}
+		return
+	}
+}
+
+// source returns where message i came from.
+func (b *batch) source(i int) netip.AddrPort {
+	if b.names[i].Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&b.names[i]))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), fromNetwork(v4.Port))
+	}
+	v6 := &b.names[i]
+	return netip.AddrPortFrom(netip.AddrFrom16(v6.Addr).Unmap(), fromNetwork(v6.Port))
+}
+
+// payload returns the bytes of message i.
+func (b *batch) payload(i int) []byte { return b.buffers[i][:b.in[i].length] }
+
+// meta returns the size of the packets that message i was joined from (its
+// own length if it is one packet) and its ECN bits.
+func (b *batch) meta(i int) (segment int, ecn byte) {
+	segment = int(b.in[i].length)
+	control := b.controls[i][:b.in[i].header.Controllen]
+	for len(control) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		n := int(h.Len)
+		if n < unix.CmsgLen(0) || n > len(control) {
+			break
+		}
+		value := control[unix.CmsgLen(0):n]
+		switch {
+		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(value) >= 4:
+			if size := int(*(*int32)(unsafe.Pointer(&value[0]))); size > 0 {
+				segment = min(segment, size)
+			}
+		case h.Level == unix.SOL_IP && h.Type == unix.IP_TOS && len(value) >= 1:
+			ecn = value[0] & ecnMask
+		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_TCLASS && len(value) >= 4:
+			ecn = byte(*(*int32)(unsafe.Pointer(&value[0]))) & ecnMask
+		}
+		control = control[min(len(control), cmsgAlign(n)):]
+	}
+	return segment, ecn
+}
+
+// add queues packets of one size, the last of which may be shorter, to go by
+// route. Where the kernel can cut them, they join what goes the same way. It
+// reports false when the batch is full: flush and add again.
+func (b *batch) add(r *route, payload []byte, segment int, ecn byte) bool {
+	packets := 1
+	if segment > 0 {
+		packets = (len(payload) + segment - 1) / segment
+	}
+	short := segment == 0 || len(payload)%segment != 0
+	for i := b.outCount - 1; i >= 0 && i >= b.outCount-4; i-- {
+		g := &b.going[i]
+		if g.route != r {
+			continue
+		}
+		// Only the latest message of a route: order within a flow is kept.
+		last := len(payload) < g.segment && packets == 1 && len(payload) > 0
+		if !g.closed && g.ecn == ecn && (segment == g.segment || last) &&
+			g.packets+packets <= maxSegments && g.bytes+len(payload) <= maxJoined && g.segment <= int(r.maxSegment.Load()) {
+			b.piece(i, payload)
+			g.packets += packets
+			g.closed = short || last
+			return true
+		}
+		break
+	}
+	i := b.outCount
+	if i == batchLen {
+		return false
+	}
+	b.outCount++
+	b.going[i] = going{route: r, segment: segment, packets: packets, ecn: ecn, closed: short}
+	b.piece(i, payload)
+	return true
+}
+
+func (b *batch) piece(i int, payload []byte) {
+	g := &b.going[i]
+	v := &b.outIovs[i][g.pieces]
+	v.Base = unsafe.SliceData(payload)
+	v.SetLen(len(payload))
+	g.pieces++
+	g.bytes += len(payload)
+}
+
+// prepare writes the headers of the outgoing messages.
+func (b *batch) prepare() {
+	for i := range b.outCount {
+		g := &b.going[i]
+		h := &b.out[i].header
+		h.SetIovlen(g.pieces)
+		h.Name, h.Namelen = g.route.name()
+		control := b.outCtrl[i][:0]
+		if g.packets > 1 {
+			control = appendSegmentSize(control, g.segment)
+		}
+		if g.ecn != 0 {
+			control = g.route.appendECN(control, g.ecn)
+		}
+		h.Control = nil
+		if len(control) > 0 {
+			h.Control = &control[0]
+		}
+		h.SetControllen(len(control))
+		h.Flags = 0
+	}
+}
+
+// send sends the messages from runFrom to runTo, until one fails.
+func (b *batch) send(fd uintptr) {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.runFrom])), uintptr(b.runTo-b.runFrom), unix.MSG_DONTWAIT, 0, 0)
+		if errno == unix.EINTR {
+			continue
+		}
+		b.runSent, b.runErr = int(n), errno
+		if errno != 0 {
+			b.runSent = 0
+		}
+		return
+	}
+}

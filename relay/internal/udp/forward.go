@@ -1,0 +1,164 @@
+package udp
+
+import (
+	"errors"
+	"net"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/proto/leg"
+
+	"github.com/netport/netport/relay/internal/drop"
+)
+
+// read serves one socket until it is closed.
+func (r *Relay) read(s *socket) {
+	for {
+		b, err := s.receive(&r.batches)
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			// The runtime's poller fails only with the socket itself.
+			r.cfg.Log.Error("read UDP socket", "port", s.port, "error", err)
+			return
+		}
+		// Of a connected socket, an ICMP error of its peer comes as an error of
+		// a read: it says nothing that a packet's loss does not.
+		r.forward(s, b)
+		r.batches.put(b)
+	}
+}
+
+// forward sends on what a batch has received.
+func (r *Relay) forward(s *socket, b *batch) {
+	b.outCount = 0
+	routes := s.routes.Load()
+	for i := range b.received {
+		from := b.source(i)
+		payload := b.payload(i)
+		segment, ecn := b.meta(i)
+		way := find(routes, from)
+		if way == nil || hasSTUN(payload, segment) {
+			r.apart(s, b, i, way)
+			continue
+		}
+		if segment < len(payload) && segment > int(way.maxSegment.Load()) {
+			each(payload, segment, func(p []byte) { r.queue(b, way, p, len(p), ecn) })
+			continue
+		}
+		r.queue(b, way, payload, segment, ecn)
+	}
+	r.flush(b)
+}
+
+func (r *Relay) queue(b *batch, way *route, payload []byte, segment int, ecn byte) {
+	if !b.add(way, payload, segment, ecn) {
+		r.flush(b)
+		b.add(way, payload, segment, ecn)
+	}
+}
+
+// apart handles a message that does not simply go its way: packet by packet.
+func (r *Relay) apart(s *socket, b *batch, i int, way *route) {
+	from := b.source(i)
+	segment, ecn := b.meta(i)
+	each(b.payload(i), segment, func(p []byte) {
+		switch {
+		case leg.IsSTUN(p):
+			r.bind(s, from, p)
+		case way != nil:
+			r.queue(b, way, p, len(p), ecn)
+		default:
+			r.hold(s, from, p, ecn)
+		}
+	})
+}
+
+// each calls do with every packet of a message, which may have been joined from
+// several of the size segment.
+func each(payload []byte, segment int, do func([]byte)) {
+	if len(payload) == 0 {
+		do(payload)
+		return
+	}
+	for len(payload) > 0 {
+		n := min(segment, len(payload))
+		do(payload[:n])
+		payload = payload[n:]
+	}
+}
+
+// hasSTUN reports whether any packet of a message is STUN.
+func hasSTUN(payload []byte, segment int) bool {
+	for len(payload) > segment {
+		if leg.IsSTUN(payload[:segment]) {
+			return true
+		}
+		payload = payload[segment:]
+	}
+	return leg.IsSTUN(payload)
+}
+
+// flush sends what is queued, in runs for one socket each.
+func (r *Relay) flush(b *batch) {
+	b.prepare()
+	for from := 0; from < b.outCount; {
+		out := b.going[from].route.out
+		to := from + 1
+		for to < b.outCount && b.going[to].route.out == out {
+			to++
+		}
+		r.sendRun(b, out, from, to)
+		from = to
+	}
+	b.outCount = 0
+}
+
+// sendRun sends the messages from and to of a batch through out.
+func (r *Relay) sendRun(b *batch, out *socket, from, to int) {
+	refused := false
+	for from < to {
+		b.runFrom, b.runTo, b.runSent, b.runErr = from, to, 0, unix.EBADF
+		out.raw.Control(b.sendRun)
+		for i := from; i < from+b.runSent; i++ {
+			g := &b.going[i]
+			g.route.count.add(g.packets, g.bytes)
+			refused = false
+		}
+		if from += b.runSent; from == to || b.runErr == 0 {
+			continue
+		}
+		g := &b.going[from]
+		switch {
+		case b.runErr == unix.ECONNREFUSED && !refused:
+			refused = true // an ICMP error of an earlier packet: it is gone now
+			continue
+		case (b.runErr == unix.EINVAL || b.runErr == unix.EMSGSIZE || b.runErr == unix.EIO) && g.packets > 1:
+			// The way does not let the kernel cut packets of this size.
+			g.route.maxSegment.Store(int32(g.segment - 1))
+			r.sendEach(b, from)
+		default:
+			r.cfg.Drops.AddN(drop.SendFailed, g.packets)
+		}
+		from++
+	}
+}
+
+// sendEach sends the packets of one message one by one.
+func (r *Relay) sendEach(b *batch, i int) {
+	g := &b.going[i]
+	for _, v := range b.outIovs[i][:g.pieces] {
+		each(unsafe.Slice(v.Base, int(v.Len)), g.segment, func(p []byte) { r.send(g.route, p, g.ecn) })
+	}
+}
+
+// send sends one packet on its way by itself.
+func (r *Relay) send(way *route, packet []byte, ecn byte) {
+	if way.out.write(packet, way.to.Remote, ecn) != nil {
+		r.cfg.Drops.Add(drop.SendFailed)
+		return
+	}
+	way.count.add(1, len(packet))
+}

@@ -1,0 +1,239 @@
+// Package udp is the relay's UDP legs in user space. Legs bind with STUN (see
+// proto/leg), judged by package lease; between two bound legs packets go as
+// they came, in their own sizes and with their ECN bits. Everything else is
+// met with silence and counted.
+//
+// A session's own port is one socket for both its legs. At the shared port
+// every bound leg gets a socket of its own, connected to it, so that the kernel
+// tells the sessions apart. One goroutine reads each socket: it takes what is
+// there with one system call and sends it on with another; packets of one
+// size that go the same way are handed to the kernel as one (UDP_GRO and
+// UDP_SEGMENT, where it has them).
+//
+// A packet that the socket does not take is dropped and counted: nothing is
+// queued but up to 8 packets of a leg that wait for the other one's bind.
+package udp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/bpf"
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
+
+	"github.com/netport/netport/relay/internal/drop"
+	"github.com/netport/netport/relay/internal/lease"
+	"github.com/netport/netport/relay/internal/source"
+)
+
+// MaxHeld is how many packets of a bound leg are held until the other leg is
+// bound.
+const MaxHeld = 8
+
+// Config is what a Relay works with. All fields are needed.
+type Config struct {
+	Listen  string // address of all sockets; empty: every address of the machine
+	Leases  *lease.Table
+	Sources *source.Rules
+	Drops   *drop.Counters
+	Log     *slog.Logger
+	Now     func() time.Time
+}
+
+// Relay holds the UDP legs of all sessions.
+type Relay struct {
+	cfg     Config
+	plane   *Plane
+	batches batches
+	running sync.WaitGroup // all readers
+
+	shared *socket // set by Share, before any session is opened; nil: none
+
+	mu       sync.RWMutex // guards the following
+	closed   bool
+	sessions map[wire.SessionID]*session
+}
+
+// session is one session's sockets and bound legs.
+type session struct {
+	lease.Session
+	socket *socket // nil: the shared port only
+
+	mu          sync.Mutex // guards the following
+	closed      bool
+	readers     sync.WaitGroup // of its sockets
+	connections map[uint16]*connection
+	legs        map[bpf.Leg]leg.ID // all that are bound
+	carried     lease.Traffic      // by pairs that are gone
+}
+
+// connection is two legs that are bound or wait to be.
+type connection struct {
+	legs   [2]bpf.Leg // zero: not bound
+	shared [2]*socket // of a leg bound at the shared port
+	held   [2][]held  // packets of a bound leg that wait for the other
+}
+
+type held struct {
+	packet []byte
+	ecn    byte
+}
+
+// pair returns the pair of both legs, if both are bound.
+func (c *connection) pair() (bpf.Pair, bool) {
+	p := bpf.Pair{Protocol: bpf.UDP, A: c.legs[0], B: c.legs[1]}
+	return p, p.A.Port != 0 && p.B.Port != 0
+}
+
+// New returns a Relay without sessions.
+func New(cfg Config) *Relay {
+	return &Relay{cfg: cfg, plane: NewPlane(), sessions: make(map[wire.SessionID]*session)}
+}
+
+// Plane returns the data plane that carries the packets.
+func (r *Relay) Plane() bpf.Plane { return r.plane }
+
+// Share opens the shared port and returns its number: port, unless that is 0.
+// It comes before Run and Open.
+func (r *Relay) Share(ctx context.Context, port uint16) (uint16, error) {
+	s, err := open(ctx, r.cfg.Listen, port, netip.AddrPort{}, nil)
+	if err != nil {
+		return 0, err
+	}
+	r.shared = s
+	r.start(s)
+	return s.port, nil
+}
+
+// Run waits until ctx is cancelled, then ends all sessions and returns when
+// every reader has stopped.
+func (r *Relay) Run(ctx context.Context) error {
+	<-ctx.Done()
+	r.mu.Lock()
+	r.closed = true
+	ids := make([]wire.SessionID, 0, len(r.sessions))
+	for id := range r.sessions {
+		ids = append(ids, id)
+	}
+	if r.shared != nil {
+		r.shared.conn.Close()
+	}
+	r.mu.Unlock()
+	for _, id := range ids {
+		r.Close(id)
+	}
+	r.running.Wait()
+	return r.plane.Close()
+}
+
+// start attaches a socket to the plane and reads it.
+func (r *Relay) start(s *socket) {
+	r.plane.attach(s)
+	if s.owner != nil {
+		s.owner.readers.Add(1)
+	}
+	r.running.Go(func() {
+		if s.owner != nil {
+			defer s.owner.readers.Done()
+		}
+		r.read(s)
+	})
+}
+
+// stop closes a socket. Its reader ends by itself.
+func (r *Relay) stop(s *socket) {
+	r.plane.detach(s)
+	s.conn.Close()
+}
+
+// Open lets a session's legs bind, at its own port if it has one. An error
+// means that the port could not be opened: nothing is left behind.
+func (r *Relay) Open(ctx context.Context, s lease.Session) error {
+	n := &session{Session: s, connections: make(map[uint16]*connection), legs: make(map[bpf.Leg]leg.ID)}
+	if s.Port != 0 {
+		var err error
+		if n.socket, err = open(ctx, r.cfg.Listen, s.Port, netip.AddrPort{}, n); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		if n.socket != nil {
+			n.socket.conn.Close()
+		}
+		return fmt.Errorf("open session %v: %w", s.ID, context.Canceled)
+	}
+	r.sessions[s.ID] = n
+	if n.socket != nil {
+		r.start(n.socket)
+	}
+	return nil
+}
+
+// Close ends a session. It returns what the session's UDP legs carried, when
+// all of its readers have stopped.
+func (r *Relay) Close(id wire.SessionID) lease.Traffic {
+	r.mu.Lock()
+	s, ok := r.sessions[id]
+	delete(r.sessions, id)
+	r.mu.Unlock()
+	if !ok {
+		return lease.Traffic{}
+	}
+	s.mu.Lock()
+	s.closed = true
+	for _, c := range s.connections {
+		for _, shared := range c.shared {
+			if shared != nil {
+				r.stop(shared)
+			}
+		}
+	}
+	if s.socket != nil {
+		r.stop(s.socket)
+	}
+	s.mu.Unlock()
+	s.readers.Wait() // they may be counting
+	for _, c := range s.connections {
+		if p, ok := c.pair(); ok {
+			s.settleLocked(r.plane.Remove(p))
+		}
+	}
+	return s.carried
+}
+
+// settleLocked keeps the counters of a pair that is gone.
+func (s *session) settleLocked(c bpf.Counters, _ error) {
+	s.carried = s.carried.Plus(lease.Traffic{c.FromA.Bytes, c.FromB.Bytes})
+}
+
+// Traffic returns what a session's UDP legs have carried so far.
+func (r *Relay) Traffic(id wire.SessionID) lease.Traffic {
+	s := r.session(id)
+	if s == nil {
+		return lease.Traffic{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	total := s.carried
+	for _, c := range s.connections {
+		if p, ok := c.pair(); ok {
+			if n, err := r.plane.Counters(p); err == nil {
+				total = total.Plus(lease.Traffic{n.FromA.Bytes, n.FromB.Bytes})
+			}
+		}
+	}
+	return total
+}
+
+func (r *Relay) session(id wire.SessionID) *session {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.sessions[id]
+}

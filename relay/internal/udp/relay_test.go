@@ -1,0 +1,436 @@
+package udp
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
+
+	"github.com/netport/netport/relay/internal/drop"
+	"github.com/netport/netport/relay/internal/lease"
+)
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{7}).Read(b)
+	return b
+}
+
+func TestDatagramsOfEverySizeGoBothWays(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	for connection, at := range []struct{ a, b bool }{{false, false}, {true, true}, {false, true}} {
+		pa, pb := m.at, m.at
+		if at.a {
+			pa = g.shared
+		}
+		if at.b {
+			pb = g.shared
+		}
+		a, b := m.portal(0, uint16(connection), pa), m.portal(1, uint16(connection), pb)
+		before := g.Traffic(m.ID)
+		total := 0
+		for _, n := range []int{0, 1, 20, 1200, 1472, 1473, 9000, 65507} {
+			p := noise(n)
+			a.send(p)
+			b.want(p)
+			b.send(p)
+			a.want(p)
+			total += n
+		}
+		want := before.Plus(lease.Traffic{uint64(total), uint64(total)})
+		g.awaitTraffic(m, want)
+	}
+	before := g.Traffic(m.ID)
+	if got := m.end(); got != before {
+		t.Errorf("counted %v at the end, %v before", got, before)
+	}
+}
+
+// TestBurstsKeepSizesAndOrder sends what the relay hands to the kernel in
+// pieces of many packets: sizes that repeat, that fall, and that rise.
+func TestBurstsKeepSizesAndOrder(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	for connection, at := range []bool{false, true} {
+		relay := m.at
+		if at {
+			relay = g.shared
+		}
+		a, b := m.both(uint16(connection), relay)
+		sizes := rand.New(rand.NewPCG(1, uint64(connection)))
+		for round := range 50 {
+			var burst [][]byte
+			size := 100
+			for i := range 60 {
+				if sizes.IntN(4) == 0 {
+					size = 4 + sizes.IntN(1400)
+				}
+				burst = append(burst, fmt.Appendf(make([]byte, 0, size), "%02d%02d%s", round, i, make([]byte, size-4)))
+			}
+			for _, p := range burst {
+				a.send(p)
+			}
+			for _, p := range burst {
+				b.want(p)
+			}
+		}
+	}
+	if got := g.cfg.Drops.All(); len(got) != 0 {
+		t.Errorf("drops: %v", got)
+	}
+}
+
+// TestSegmentedSendIsCutAsItWas sends one large message that the sender's
+// kernel cuts: over loopback it reaches the relay in one piece.
+func TestSegmentedSendIsCutAsItWas(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	a, b := m.both(0, m.at)
+	message := noise(40*1000 + 123)
+	if _, _, err := a.WriteMsgUDPAddrPort(message, appendSegmentSize(nil, 1000), a.relay); err != nil {
+		t.Skipf("this kernel has no UDP_SEGMENT: %v", err)
+	}
+	for len(message) > 0 {
+		n := min(1000, len(message))
+		b.want(message[:n])
+		message = message[n:]
+	}
+	// A bind request among data of its own size is for the relay all the same.
+	request, _ := leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 99).Packet(time.Now())
+	data := noise(leg.RequestLen)
+	message = append(append(append([]byte(nil), data...), request...), data...)
+	if _, _, err := a.WriteMsgUDPAddrPort(message, appendSegmentSize(nil, leg.RequestLen), a.relay); err != nil {
+		t.Fatal(err)
+	}
+	b.want(data)
+	b.want(data)
+	g.wantNothing(b.UDPConn)
+}
+
+func TestECNIsKept(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	a, b := m.both(0, m.at)
+	raw, err := b.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVTOS, 1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ecn := range []byte{0, 1, 2, 3} {
+		if _, _, err := a.WriteMsgUDPAddrPort([]byte("x"), appendECN(nil, loopback, ecn), a.relay); err != nil {
+			t.Fatal(err)
+		}
+		oob := make([]byte, 64)
+		b.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, n, _, _, err := b.ReadMsgUDPAddrPort(make([]byte, 10), oob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:n])
+		if err != nil || len(messages) != 1 || messages[0].Data[0]&ecnMask != ecn {
+			t.Errorf("ECN %d arrives as %v, %v", ecn, messages, err)
+		}
+	}
+}
+
+func TestStrangersGetSilence(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	a, b := m.both(0, m.at)
+	stranger := g.socket()
+	sent := uint64(0)
+	for _, to := range []*portal{a, {relay: g.shared}} {
+		for n := 0; n <= 1500; n += 7 {
+			if _, err := stranger.WriteToUDPAddrPort(noise(n), to.relay); err != nil {
+				t.Fatal(err)
+			}
+			sent++
+			if n%700 == 0 { // do not outrun the socket's buffer
+				g.await("they are counted", func() bool {
+					return g.cfg.Drops.Count(drop.UnknownSource)+g.cfg.Drops.Count(drop.Malformed) >= sent
+				})
+			}
+		}
+	}
+	good := func(id leg.ID, secret wire.Secret) []byte {
+		p, _ := leg.NewBinder(id, secret, 5).Packet(time.Now())
+		return append([]byte(nil), p...)
+	}
+	id := leg.ID{Session: m.ID, Leg: 1, Connection: 3}
+	cut := good(id, m.secrets[1])
+	for _, c := range []struct {
+		what   string
+		packet []byte
+		why    drop.Reason
+	}{
+		{"unknown session", good(leg.ID{Session: wire.NewSessionID()}, m.secrets[0]), drop.UnknownSession},
+		{"the other leg's secret", good(id, m.secrets[0]), drop.WrongMAC},
+		{"a good request, cut", cut[:len(cut)-4], drop.Malformed},
+		{"a good request, longer", append(good(id, m.secrets[1]), 0, 0, 0, 0), drop.Malformed},
+		{"the cookie and nothing else", []byte("\x00\x01\x00\x00\x21\x12\xa4\x42............"), drop.Malformed},
+	} {
+		before := g.cfg.Drops.Count(c.why)
+		stranger.WriteToUDPAddrPort(c.packet, m.at)
+		g.await(c.what, func() bool { return g.cfg.Drops.Count(c.why) == before+1 })
+	}
+	g.wantNothing(stranger)
+	g.wantNothing(a.UDPConn)
+	g.wantNothing(b.UDPConn)
+	if got := g.cfg.Drops.Count(drop.UnknownSource); got < 400 {
+		t.Errorf("%d packets of unknown source counted", got)
+	}
+}
+
+func TestSessionPortTakesItsSessionOnly(t *testing.T) {
+	g := newRig(t)
+	m, other := g.session(), g.session()
+	c := g.socket()
+	packet, _ := leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 0).Packet(time.Now())
+	c.WriteToUDPAddrPort(packet, other.at)
+	g.awaitDrops(drop.UnknownSession, 1)
+	g.wantNothing(c)
+}
+
+func TestReplayFromElsewhereMovesNothing(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		g := newRig(t)
+		m := g.session()
+		relay := m.at
+		if shared {
+			relay = g.shared
+		}
+		b := m.portal(1, 0, relay)
+
+		// The attacker hears leg 0's whole bind.
+		victim, attacker := g.socket(), g.socket()
+		binder := leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 0)
+		var heard [][]byte
+		buf := make([]byte, 2048)
+		for {
+			packet, _ := binder.Packet(time.Now())
+			heard = append(heard, append([]byte(nil), packet...))
+			victim.WriteToUDPAddrPort(packet, relay)
+			victim.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, _, err := victim.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n > len(packet) {
+				t.Errorf("an answer of %d bytes to a request of %d", n, len(packet))
+			}
+			binder.Handle(buf[:n])
+			if _, bound := binder.Mapped(); bound {
+				break
+			}
+		}
+		for range 100 {
+			for _, p := range heard {
+				attacker.WriteToUDPAddrPort(p, relay)
+			}
+		}
+		g.awaitDrops(drop.Replayed, 200)
+		g.wantNothing(attacker)
+		b.send([]byte("for leg 0"))
+		(&portal{victim, g, binder, relay}).want([]byte("for leg 0"))
+		g.wantNothing(attacker)
+	}
+}
+
+func TestBindMovesALegAndNothingIsLost(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	var before lease.Traffic
+	for connection, relay := range []struct{ from, to bool }{{false, false}, {true, true}, {false, true}, {true, false}} {
+		at := func(shared bool) *portal {
+			if shared {
+				return &portal{relay: g.shared}
+			}
+			return &portal{relay: m.at}
+		}
+		a, b := m.both(uint16(connection), at(relay.from).relay)
+		a.send([]byte("before"))
+		b.want([]byte("before"))
+		before = before.Plus(lease.Traffic{6, 0})
+		g.awaitTraffic(m, before)
+
+		moved := &portal{g.socket(), g, a.binder, at(relay.to).relay}
+		moved.binder.Start()
+		moved.bind()
+		b.send([]byte("to the new place"))
+		moved.want([]byte("to the new place"))
+		moved.send([]byte("from the new place"))
+		b.want([]byte("from the new place"))
+		unknown := g.cfg.Drops.Count(drop.UnknownSource)
+		a.send([]byte("from the old place"))
+		g.awaitDrops(drop.UnknownSource, unknown+1)
+		g.wantNothing(b.UDPConn)
+		g.wantNothing(a.UDPConn)
+		before = before.Plus(lease.Traffic{18, 16})
+		g.awaitTraffic(m, before)
+	}
+}
+
+func TestPacketsAreHeldForTheOtherLeg(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	for connection, relay := range []*portal{{relay: m.at}, {relay: g.shared}} {
+		dropped := g.cfg.Drops.Count(drop.NotJoined)
+		a := m.portal(0, uint16(connection), relay.relay)
+		for i := range MaxHeld + 3 {
+			a.send([]byte{byte(i)})
+		}
+		g.awaitDrops(drop.NotJoined, dropped+3)
+		// Only the bind's answer and what was held come to leg 1.
+		p := &portal{g.socket(), g, nil, relay.relay}
+		b := leg.NewBinder(leg.ID{Session: m.ID, Leg: 1, Connection: uint16(connection)}, m.secrets[1], 0)
+		answered := 0
+		var got []byte
+		buf := make([]byte, 2048)
+		for len(got) < MaxHeld || answered < 2 {
+			if packet, _ := b.Packet(time.Now()); packet != nil {
+				p.send(packet)
+			}
+			p.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, _, err := p.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.Handle(buf[:n]) {
+				answered++
+			} else {
+				got = append(got, buf[:n]...)
+			}
+		}
+		for i := range got {
+			if int(got[i]) != i || len(got) != MaxHeld {
+				t.Fatalf("held packets arrive as %v", got)
+			}
+		}
+	}
+}
+
+func TestForgedPacketsAreNotDelivered(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	a, b := m.both(0, m.at)
+	count := 100_000
+	if testing.Short() {
+		count = 10_000
+	}
+	attackers := make([]*net.UDPConn, 50)
+	for i := range attackers {
+		attackers[i] = g.socket()
+	}
+	dropped := func() uint64 {
+		return g.cfg.Drops.Count(drop.UnknownSource) + g.cfg.Drops.Count(drop.Malformed) + g.cfg.Drops.Count(drop.WrongMAC)
+	}
+	bind, _ := leg.NewBinder(leg.ID{Session: m.ID}, wire.NewSecret(), 1<<40).Packet(time.Now())
+	kinds := [][]byte{[]byte("data that looks right"), bind, noise(leg.RequestLen), []byte("\x01\x01\x00\x00\x21\x12\xa4\x42............")}
+	for i := range count {
+		if _, err := attackers[i%len(attackers)].WriteToUDPAddrPort(kinds[i%len(kinds)], m.at); err != nil {
+			t.Fatal(err)
+		}
+		if i%1000 == 999 {
+			g.await("they are counted", func() bool { return dropped() == uint64(i+1) })
+			a.send([]byte("real")) // a checked stream goes on meanwhile
+			b.want([]byte("real"))
+		}
+	}
+	for _, c := range append(attackers, a.UDPConn, b.UDPConn) {
+		g.wantNothing(c)
+	}
+	g.awaitTraffic(m, lease.Traffic{uint64(4 * count / 1000), 0})
+}
+
+func TestLegsAreNotJoinedWithThemselves(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	a := m.portal(0, 0, m.at)
+	binder := leg.NewBinder(leg.ID{Session: m.ID, Leg: 1}, m.secrets[1], 0)
+	first, _ := binder.Packet(time.Now())
+	a.send(first)
+	buf := make([]byte, 2048)
+	n, _, err := a.ReadFromUDPAddrPort(buf)
+	if err != nil || !binder.Handle(buf[:n]) {
+		t.Fatalf("no challenge: %v", err)
+	}
+	second, _ := binder.Packet(time.Now())
+	a.send(second)
+	g.awaitDrops(drop.SourceTaken, 1)
+	a.send([]byte("nobody gets this"))
+	g.wantNothing(a.UDPConn)
+}
+
+func TestLoopbackIsRefusedWhereItIsNotAllowed(t *testing.T) {
+	g := newRig(t)
+	g.cfg.Sources.AllowLoopback = false
+	m := g.session()
+	c := g.socket()
+	packet, _ := leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 0).Packet(time.Now())
+	c.WriteToUDPAddrPort(packet, m.at)
+	g.awaitDrops(drop.ForbiddenSource, 1)
+	g.wantNothing(c)
+}
+
+func TestPacketsAfterTheEndAreNotCarried(t *testing.T) {
+	g := newRig(t)
+	m := g.session()
+	a, b := m.both(0, g.shared)
+	m.end()
+	a.send([]byte("late"))
+	g.awaitDrops(drop.UnknownSource, 1)
+	g.wantNothing(b.UDPConn)
+}
+
+func TestSessionsLeaveNothingBehind(t *testing.T) {
+	g := newRig(t)
+	a, b := g.socket(), g.socket()
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	g.await("the rig runs", func() bool { return runtime.NumGoroutine() > 2 })
+	fds, routines := descriptors(), runtime.NumGoroutine()
+	count := 2000
+	if testing.Short() {
+		count = 200
+	}
+	for i := range count {
+		m := g.session()
+		relay := m.at
+		if i%2 == 0 {
+			relay = g.shared
+		}
+		pa := &portal{a, g, leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 0), relay}
+		pb := &portal{b, g, leg.NewBinder(leg.ID{Session: m.ID, Leg: 1}, m.secrets[1], 0), relay}
+		pa.bind()
+		pb.bind()
+		pa.send([]byte("ping"))
+		pb.want([]byte("ping"))
+		pb.send([]byte("pong!"))
+		pa.want([]byte("pong!"))
+		if got, want := m.end(), (lease.Traffic{4, 5}); got != want {
+			t.Fatalf("counted %v, want %v", got, want)
+		}
+	}
+	g.await("goroutines are back", func() bool { return runtime.NumGoroutine() <= routines })
+	g.await("descriptors are back", func() bool { return descriptors() == fds })
+	if n := len(g.plane.listening) + len(g.plane.connected) + len(g.plane.routes); n != 1 {
+		t.Errorf("the plane holds %d entries, want the shared socket alone", n)
+	}
+}
