@@ -8,15 +8,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 )
-
-// maxFile is the largest key, certificate or CA file that is read.
-const maxFile = 1 << 20
 
 // Credentials are what one role proves itself with, and whom it trusts.
 // They are constant once made.
@@ -104,12 +97,10 @@ func (c *Credentials) Now() time.Time { return c.now() }
 // Leaf returns the certificate itself.
 func (c *Credentials) Leaf() *x509.Certificate { return c.Certificate.Leaf }
 
-// LoadKey reads a private key in PKCS #8 PEM form.
+// LoadKey reads a private key in PKCS #8 PEM form. The file must be a regular
+// one that only its owner can read, and belong to the user of this process.
 func LoadKey(file string) (crypto.Signer, error) {
-	if err := CheckSecret(file); err != nil {
-		return nil, err
-	}
-	b, err := ReadFile(file)
+	b, err := readFile(file, maxFile, checkSecret)
 	if err != nil {
 		return nil, err
 	}
@@ -173,14 +164,19 @@ func parseCertificates(b []byte) ([]*x509.Certificate, error) {
 		if len(b) == 0 {
 			break
 		}
-		// pem.Decode searches for the next block, again and again, in a file of
-		// broken ones; here a file is blocks and nothing between them.
 		if !bytes.HasPrefix(b, []byte("-----BEGIN CERTIFICATE-----")) {
-			return nil, errors.New("something that is no PEM CERTIFICATE block")
+			return nil, errors.New("something in it is no PEM CERTIFICATE block")
 		}
-		block, rest := pem.Decode(b)
-		if block == nil || len(rest) >= len(b) || block.Type != "CERTIFICATE" {
-			return nil, errors.New("a broken PEM block")
+		// pem.Decode skips a broken block and goes on searching; here a file
+		// is whole blocks and nothing between them. So it gets one at a time.
+		const end = "-----END CERTIFICATE-----"
+		n := bytes.Index(b, []byte(end))
+		if n < 0 {
+			return nil, errors.New("a PEM block in it has no end")
+		}
+		block, rest := pem.Decode(b[:n+len(end)])
+		if block == nil || len(rest) > 0 || bytes.Count(b[:n], []byte("-----BEGIN")) > 1 {
+			return nil, errors.New("a PEM block in it is broken")
 		}
 		if len(certs) == maxCertificates {
 			return nil, fmt.Errorf("more than %d certificates", maxCertificates)
@@ -190,102 +186,10 @@ func parseCertificates(b []byte) ([]*x509.Certificate, error) {
 			return nil, err
 		}
 		certs = append(certs, cert)
-		b = rest
+		b = b[n+len(end):]
 	}
 	if len(certs) == 0 {
 		return nil, errors.New("no certificate in it")
 	}
 	return certs, nil
-}
-
-// ReadFile reads a small regular file: no directory, pipe or device, at most
-// 1 MiB.
-func ReadFile(file string) ([]byte, error) { return ReadFileLimit(file, maxFile) }
-
-// ReadFileLimit is ReadFile with a limit of its own, in bytes.
-func ReadFileLimit(file string, limit int64) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, reason(err))
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: it is not a regular file", file)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, reason(err))
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, reason(err))
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("read %s: it is larger than %d bytes", file, limit)
-	}
-	return b, nil
-}
-
-// CreateFile writes a new file with exactly the given mode and flushes it to
-// disk; it never overwrites one.
-func CreateFile(file string, b []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("write %s: it exists already; move it away or name another folder", file)
-		}
-		return fmt.Errorf("write %s: %w", file, reason(err))
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(mode) // whatever the umask took or left
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		os.Remove(file)
-		return fmt.Errorf("write %s: %w", file, reason(err))
-	}
-	return nil
-}
-
-// ReplaceFile writes a file so that after a crash it is the old one or the new
-// one, whole: a temporary file, flushed, then renamed.
-func ReplaceFile(file string, b []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, reason(err))
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, reason(err))
-	}
-	return nil
-}
-
-// reason strips the path that package os puts before its errors: the caller
-// names the file already.
-func reason(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }

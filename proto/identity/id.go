@@ -14,7 +14,9 @@ package identity
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -39,7 +41,7 @@ const MaxName = 63
 // for byte.
 func CheckName(s string) error {
 	if s == "" {
-		return fmt.Errorf("empty name")
+		return errors.New("empty name")
 	}
 	if len(s) > MaxName {
 		return fmt.Errorf("name of %d bytes: at most %d are allowed", len(s), MaxName)
@@ -105,16 +107,35 @@ func Parse(s string) (ID, error) {
 }
 
 // FromCertificate returns the identity in cert: its one URI SAN. A certificate
-// with none, with two, or with DNS, IP or e-mail names beside it is refused.
+// with none, with two, or with a name of any other kind beside it is refused.
 func FromCertificate(cert *x509.Certificate) (ID, error) {
-	if len(cert.URIs) != 1 {
-		return ID{}, fmt.Errorf("certificate has %d URI names, exactly one is needed", len(cert.URIs))
+	// crypto/x509 keeps a parsed URL, which has lost the difference between
+	// several writings of it ("SPIFFE://", a '#' at the end): only the bytes
+	// that were signed have it.
+	for _, ext := range cert.Extensions {
+		if !ext.Id.Equal(subjectAltName) {
+			continue
+		}
+		var names []asn1.RawValue
+		if rest, err := asn1.Unmarshal(ext.Value, &names); err != nil || len(rest) > 0 {
+			return ID{}, errors.New("certificate has a broken list of names")
+		}
+		if len(names) != 1 {
+			return ID{}, fmt.Errorf("certificate has %d names, exactly one is needed: its identity", len(names))
+		}
+		if names[0].Class != asn1.ClassContextSpecific || names[0].Tag != tagURI || names[0].IsCompound {
+			return ID{}, errors.New("certificate has a name that is no URI: its identity is needed instead")
+		}
+		return Parse(string(names[0].Bytes))
 	}
-	if len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.EmailAddresses) > 0 {
-		return ID{}, fmt.Errorf("certificate has DNS, IP or e-mail names beside its identity")
-	}
-	return Parse(cert.URIs[0].String())
+	return ID{}, errors.New("certificate has no identity: a URI in its subject alternative name")
 }
+
+// subjectAltName is the extension of RFC 5280 section 4.2.1.6, tagURI the kind
+// of name in it that is a URI.
+var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+const tagURI = 6
 
 // KeyHash is the SHA-256 of a public key in its SubjectPublicKeyInfo form:
 // what a permission names a portal's key by.

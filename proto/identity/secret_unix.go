@@ -4,26 +4,26 @@ package identity
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 )
 
-// CheckSecret refuses a file that others than its owner can read, that belongs
-// to somebody else than the user of this process (root may own it), or that is
-// not a regular file. A symbolic link is judged by what it points to.
-func CheckSecret(file string) error {
-	info, err := os.Stat(file)
-	if err != nil {
-		return fmt.Errorf("read key %s: %w", file, reason(err))
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("read key %s: it is not a regular file", file)
-	}
+// openFile opens a file for reading without waiting for anybody: a pipe that
+// has no writer opens at once.
+func openFile(file string) (*os.File, error) {
+	return os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
+// checkSecret refuses a file that others than its owner can read or write, or
+// that belongs to somebody else than the user of this process (root may own
+// it). A symbolic link is judged by what it points to.
+func checkSecret(file string, info fs.FileInfo) error {
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return fmt.Errorf("read key %s: its mode %04o lets others read it; run: chmod 600 %s", file, perm, file)
+		return fmt.Errorf("its mode %04o lets others use it; run: chmod 600 %s", perm, file)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
-		return fmt.Errorf("read key %s: it belongs to user %d, and this process runs as user %d; run: chown %d %s", file, st.Uid, os.Geteuid(), os.Geteuid(), file)
+		return fmt.Errorf("it belongs to user %d, and this process runs as user %d; run: chown %d %s", st.Uid, os.Geteuid(), os.Geteuid(), file)
 	}
 	return nil
 }

@@ -141,7 +141,12 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, now time.Time,
 	if _, err := leaf.Verify(opts); err != nil {
 		var invalid x509.CertificateInvalidError
 		if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-			return Peer{}, fmt.Errorf("peer's certificate is valid from %s to %s, and the clock here says %s: renew it or set the clock",
+			what := "peer's certificate"
+			if invalid.Cert != nil && !invalid.Cert.Equal(leaf) {
+				what = fmt.Sprintf("CA certificate %q above the peer's", shorten(invalid.Cert.Subject.String()))
+				leaf = invalid.Cert
+			}
+			return Peer{}, fmt.Errorf("%s is valid from %s to %s, and the clock here says %s: renew it or set the clock", what,
 				leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 		}
 		return Peer{}, fmt.Errorf("verify the peer's certificate: %w", err)

@@ -1,0 +1,136 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// maxFile is the largest key, certificate or CA file that is read, in bytes.
+const maxFile = 1 << 20
+
+// ReadFile reads a small regular file: no directory, pipe or device, at most
+// 1 MiB.
+func ReadFile(file string) ([]byte, error) { return ReadFileLimit(file, maxFile) }
+
+// ReadFileLimit is ReadFile with a limit of its own, in bytes.
+func ReadFileLimit(file string, limit int64) ([]byte, error) {
+	return readFile(file, limit, func(string, fs.FileInfo) error { return nil })
+}
+
+// readFile reads a regular file that passes check.
+func readFile(file string, limit int64, check func(file string, info fs.FileInfo) error) ([]byte, error) {
+	b, err := readChecked(file, limit, check)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, reason(err))
+	}
+	return b, nil
+}
+
+func readChecked(file string, limit int64, check func(file string, info fs.FileInfo) error) ([]byte, error) {
+	// Looked at before it is opened, for opening a device may do something,
+	// and again once it is open: it may have become another file meanwhile.
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRegular(info); err != nil {
+		return nil, err
+	}
+	f, err := openFile(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	if err := checkRegular(info); err != nil {
+		return nil, err
+	}
+	if err := check(file, info); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("it is larger than %d bytes", limit)
+	}
+	return b, nil
+}
+
+func checkRegular(info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return errors.New("it is not a regular file")
+	}
+	return nil
+}
+
+// CreateFile writes a new file with exactly the given mode and flushes it to
+// disk; it never overwrites one.
+func CreateFile(file string, b []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("write %s: it exists already; move it away or name another folder", file)
+		}
+		return fmt.Errorf("write %s: %w", file, reason(err))
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(mode) // whatever the umask took or left
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		os.Remove(file)
+		return fmt.Errorf("write %s: %w", file, reason(err))
+	}
+	return nil
+}
+
+// ReplaceFile writes a file so that after a crash it is the old one or the new
+// one, whole: a temporary file, flushed, then renamed.
+func ReplaceFile(file string, b []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, reason(err))
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, reason(err))
+	}
+	return nil
+}
+
+// reason strips the path that package os puts before its errors: the caller
+// names the file already.
+func reason(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
