@@ -37,13 +37,13 @@ test: ## run every test; the lab's only as root
 	@scripts/check
 	@$(MAKE) --no-print-directory demo
 	@scripts/gotest -timeout 5m $(addprefix ./,$(addsuffix /...,$(filter-out lab,$(MODULES))))
-	@scripts/gotest -timeout 15m -p 1 ./lab/...
+	@NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 1 ./lab/...
 
 lab-test: build ## run the network namespace topologies alone, as root or with sudo
 	@scripts/lab-test
 
 bench: build ## measure Netport and its rivals side by side, as root
-	@go run ./lab/bench
+	@NETPORT_BIN=$(CURDIR)/bin go run ./lab/bench
 
 check: ## look the source over: format, vet, staticcheck, modules, imports, scripts
 	@scripts/check
