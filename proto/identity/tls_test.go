@@ -18,7 +18,6 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -397,20 +396,6 @@ func TestCheckOfTheCallerEndsTheHandshake(t *testing.T) {
 	if cerr == nil || !strings.HasSuffix(cerr.Error(), "tls: bad certificate") {
 		t.Errorf("client says %v, want a bad certificate alert and nothing more", cerr)
 	}
-}
-
-// cpu returns the least processor time of three runs of f.
-func cpu(f func()) time.Duration {
-	best := time.Duration(1 << 62)
-	for range 3 {
-		var before, after syscall.Rusage
-		syscall.Getrusage(syscall.RUSAGE_SELF, &before)
-		f()
-		syscall.Getrusage(syscall.RUSAGE_SELF, &after)
-		spent := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
-		best = min(best, spent)
-	}
-	return best
 }
 
 // TestCostlyCertificatesCostLittle bounds what a stranger can make us compute.
