@@ -3,7 +3,7 @@ module github.com/netport/netport/relay
 go 1.26.0
 
 require (
-	github.com/netport/netport/bpf v0.0.0-00010101000000-000000000000
+	github.com/netport/netport/bpf v0.0.0
 	github.com/netport/netport/proto v0.0.0
 )
 

@@ -42,7 +42,7 @@ const (
 
 // Config is what a Relay works with. All fields but TLS are needed.
 type Config struct {
-	Listen  string // address of all listeners; empty: every address of the machine
+	Listen  []string // addresses of all listeners; none: every address of the machine
 	Leases  *lease.Table
 	Sources *source.Rules
 	Drops   *drop.Counters
@@ -72,11 +72,11 @@ type Relay struct {
 // for the traffic.
 type session struct {
 	lease.Session
-	listener *net.TCPListener // nil: the shared port only
-	waiting  map[leg.ID]*half
-	pairs    map[*pair]struct{}
-	traffic  [2]atomic.Uint64
-	running  sync.WaitGroup // its listener and its pairs
+	listeners []*net.TCPListener // none: the shared port only
+	waiting   map[leg.ID]*half
+	pairs     map[*pair]struct{}
+	traffic   [2]atomic.Uint64
+	running   sync.WaitGroup // its listeners and its pairs
 }
 
 // half is a proven leg that waits for the other.
@@ -94,31 +94,45 @@ func New(cfg Config) *Relay {
 	}
 }
 
-// Listen opens a TCP port of the relay.
-func (r *Relay) Listen(port uint16) (*net.TCPListener, error) {
+// Listen opens a TCP port of the relay at each of its addresses.
+func (r *Relay) Listen(port uint16) ([]*net.TCPListener, error) {
 	lc := net.ListenConfig{
 		// Far apart: an idle portal pays for them.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Minute, Interval: 15 * time.Second, Count: 4},
 	}
 	lc.SetMultipathTCP(false) // splice(2) wants plain sockets
-	l, err := lc.Listen(r.ctx, "tcp", net.JoinHostPort(r.cfg.Listen, fmt.Sprint(port)))
-	if err != nil {
-		return nil, err
+	addresses := r.cfg.Listen
+	if len(addresses) == 0 {
+		addresses = []string{""}
 	}
-	return l.(*net.TCPListener), nil
+	var list []*net.TCPListener
+	for _, a := range addresses {
+		l, err := lc.Listen(r.ctx, "tcp", net.JoinHostPort(a, fmt.Sprint(port)))
+		if err != nil {
+			closeAll(list)
+			return nil, err
+		}
+		list = append(list, l.(*net.TCPListener))
+	}
+	return list, nil
 }
 
-// Run serves the shared port on shared, which may be nil, until ctx is
-// cancelled. Then it ends all sessions and returns when everything has stopped.
-func (r *Relay) Run(ctx context.Context, shared *net.TCPListener) error {
-	if shared != nil {
-		r.running.Go(func() { r.accept(shared, 0) })
+func closeAll(list []*net.TCPListener) {
+	for _, l := range list {
+		l.Close()
+	}
+}
+
+// Run serves the shared port on shared, which Listen has opened, or none,
+// until ctx is cancelled. Then it ends all sessions and returns when everything
+// has stopped.
+func (r *Relay) Run(ctx context.Context, shared []*net.TCPListener) error {
+	for _, l := range shared {
+		r.running.Go(func() { r.accept(l, 0) })
 	}
 	<-ctx.Done()
 	r.cancel()
-	if shared != nil {
-		shared.Close()
-	}
+	closeAll(shared)
 	r.mu.Lock()
 	r.closed = true
 	ids := make([]wire.SessionID, 0, len(r.sessions))
@@ -138,23 +152,20 @@ func (r *Relay) Run(ctx context.Context, shared *net.TCPListener) error {
 func (r *Relay) Open(s lease.Session) error {
 	n := &session{Session: s, waiting: make(map[leg.ID]*half), pairs: make(map[*pair]struct{})}
 	if s.Port != 0 {
-		l, err := r.Listen(s.Port)
-		if err != nil {
+		var err error
+		if n.listeners, err = r.Listen(s.Port); err != nil {
 			return err
 		}
-		n.listener = l
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		if n.listener != nil {
-			n.listener.Close()
-		}
+		closeAll(n.listeners)
 		return fmt.Errorf("open session %v: %w", s.ID, context.Canceled)
 	}
 	r.sessions[s.ID] = n
-	if n.listener != nil {
-		n.running.Go(func() { r.accept(n.listener, s.Port) })
+	for _, l := range n.listeners {
+		n.running.Go(func() { r.accept(l, s.Port) })
 	}
 	return nil
 }
@@ -169,9 +180,7 @@ func (r *Relay) Close(id wire.SessionID) lease.Traffic {
 		return lease.Traffic{}
 	}
 	delete(r.sessions, id)
-	if s.listener != nil {
-		s.listener.Close()
-	}
+	closeAll(s.listeners)
 	for _, h := range s.waiting {
 		h.conn.reset()
 	}

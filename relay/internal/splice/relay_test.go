@@ -37,7 +37,7 @@ type rig struct {
 func newRig(t testing.TB, cfg *tls.Config) *rig {
 	g := &rig{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
 	g.Relay = New(Config{
-		Listen:  "127.0.0.1",
+		Listen:  []string{"127.0.0.1"},
 		Leases:  lease.NewTable(lease.Limits{First: 20000, Last: 32767, Sessions: 4000, PerPortal: 4000, SharedTCP: true}),
 		Sources: &source.Rules{AllowLoopback: true, Own: func(netip.Addr) bool { return false }},
 		Drops:   new(drop.Counters),
@@ -49,7 +49,7 @@ func newRig(t testing.TB, cfg *tls.Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.shared = l.Addr().String()
+	g.shared = l[0].Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- g.Run(ctx, l) }()

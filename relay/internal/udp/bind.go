@@ -1,7 +1,6 @@
 package udp
 
 import (
-	"context"
 	"net/netip"
 
 	"github.com/netport/netport/bpf"
@@ -27,11 +26,14 @@ func (r *Relay) bind(s *socket, from netip.AddrPort, packet []byte) {
 		r.cfg.Drops.Add(drop.UnknownSession)
 		return
 	}
-	port, out := s.port, s
-	if s.shared() {
-		// A connected socket may hear strangers for a moment, between its bind
-		// and its connect; it cannot answer them.
-		port, out = 0, r.shared
+	at, port := s, s.port
+	if s.parent != nil {
+		// Its peer binds anew; or a stranger, whom a connected socket may hear
+		// between its bind and its connect, but cannot answer.
+		at = s.parent
+	}
+	if at.owner == nil {
+		port = 0
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -42,45 +44,41 @@ func (r *Relay) bind(s *socket, from netip.AddrPort, packet []byte) {
 	o := r.cfg.Leases.Bind(r.cfg.Now(), q, from, port)
 	r.cfg.Drops.Add(o.Drop)
 	if o.Moved {
-		if err := r.moveLocked(n, q.ID, bpf.Leg{Remote: from, Port: s.port}, port == 0); err != nil {
+		if err := r.moveLocked(n, q.ID, bpf.Leg{Remote: from, Port: s.port}, at); err != nil {
 			r.cfg.Log.Error("leg not bound", "session", n.ID, "leg", q.ID.Leg, "remote", from, "error", err)
 			r.cfg.Drops.Add(drop.SendFailed)
 			return
 		}
 		r.cfg.Log.Debug("leg bound", "session", n.ID, "leg", q.ID.Leg, "connection", q.ID.Connection, "remote", from, "port", s.port)
 	}
-	if o.Answer != nil && out.write(o.Answer, from, 0) != nil {
+	if o.Answer != nil && at.write(o.Answer, from, 0) != nil {
 		r.cfg.Drops.Add(drop.SendFailed)
 	}
 }
 
-// shared reports whether a socket serves the shared port.
-func (s *socket) shared() bool { return s.owner == nil || s.remote.IsValid() }
-
-// moveLocked binds a leg to where it is now: for the first time, or in the
-// place of where it was.
-func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, shared bool) error {
+// moveLocked binds a leg that is heard at a listening socket to where it is now:
+// for the first time, or in the place of where it was.
+func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error {
 	c, ok := s.connections[id.Connection]
 	if !ok {
 		c = &connection{}
 		s.connections[id.Connection] = c
 	}
-	was := c.legs[id.Leg]
+	old := *c
+	was, wasAt := c.legs[id.Leg], c.ports[id.Leg]
 	if was == to {
 		return nil
 	}
-	old, oldSocket := *c, c.shared[id.Leg]
-	c.shared[id.Leg] = nil
-	if shared {
-		n, err := open(context.Background(), r.cfg.Listen, to.Port, to.Remote, s)
+	if at.owner == nil {
+		n, err := at.connect(to.Remote, s)
 		if err != nil {
-			c.shared[id.Leg] = oldSocket
 			return err
 		}
-		c.shared[id.Leg] = n
 		r.start(n)
+		at = n
 	}
-	c.legs[id.Leg] = to
+	r.plane.attach(to, at)
+	c.legs[id.Leg], c.ports[id.Leg] = to, at
 	delete(s.legs, was)
 	s.legs[to] = id
 	if pair, ok := c.pair(); ok {
@@ -91,8 +89,11 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, shared bool) error
 	if pair, ok := old.pair(); ok {
 		s.settleLocked(r.plane.Remove(pair))
 	}
-	if oldSocket != nil {
-		r.stop(oldSocket)
+	if wasAt != nil {
+		r.plane.detach(was)
+		if wasAt.parent != nil {
+			wasAt.conn.Close()
+		}
 	}
 	r.releaseLocked(c)
 	return nil

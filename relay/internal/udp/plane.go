@@ -9,20 +9,18 @@ import (
 )
 
 // Plane forwards in user space: it is the data plane that is always there. It
-// works with the sockets that a Relay attaches to it.
+// works with the sockets that a Relay attaches to it, leg by leg.
 type Plane struct {
-	mu        sync.Mutex // guards the following
-	listening map[uint16]*socket
-	connected map[bpf.Leg]*socket
-	routes    map[bpf.Leg]*route // by where they come from
+	mu      sync.Mutex // guards the following
+	sockets map[bpf.Leg]*socket
+	routes  map[bpf.Leg]*route // by where they come from
 }
 
 // NewPlane returns a Plane without sockets.
 func NewPlane() *Plane {
 	return &Plane{
-		listening: make(map[uint16]*socket),
-		connected: make(map[bpf.Leg]*socket),
-		routes:    make(map[bpf.Leg]*route),
+		sockets: make(map[bpf.Leg]*socket),
+		routes:  make(map[bpf.Leg]*route),
 	}
 }
 
@@ -31,34 +29,17 @@ var _ bpf.Plane = (*Plane)(nil)
 // Name implements bpf.Plane.
 func (*Plane) Name() string { return "userspace" }
 
-func (p *Plane) attach(s *socket) {
+// attach says by which socket a leg is heard and sent to.
+func (p *Plane) attach(l bpf.Leg, s *socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.remote.IsValid() {
-		p.connected[bpf.Leg{Remote: s.remote, Port: s.port}] = s
-	} else {
-		p.listening[s.port] = s
-	}
+	p.sockets[l] = s
 }
 
-func (p *Plane) detach(s *socket) {
+func (p *Plane) detach(l bpf.Leg) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.remote.IsValid() {
-		delete(p.connected, bpf.Leg{Remote: s.remote, Port: s.port})
-	} else {
-		delete(p.listening, s.port)
-	}
-}
-
-func (p *Plane) socketLocked(l bpf.Leg) (*socket, error) {
-	if s, ok := p.connected[l]; ok {
-		return s, nil
-	}
-	if s, ok := p.listening[l.Port]; ok {
-		return s, nil
-	}
-	return nil, fmt.Errorf("no socket at UDP port %d", l.Port)
+	delete(p.sockets, l)
 }
 
 // Add implements bpf.Plane.
@@ -68,13 +49,9 @@ func (p *Plane) Add(pair bpf.Pair) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a, err := p.socketLocked(pair.A)
-	if err != nil {
-		return fmt.Errorf("add pair: %w", err)
-	}
-	b, err := p.socketLocked(pair.B)
-	if err != nil {
-		return fmt.Errorf("add pair: %w", err)
+	a, b := p.sockets[pair.A], p.sockets[pair.B]
+	if a == nil || b == nil {
+		return fmt.Errorf("add a pair of %v and %v: no socket is attached for it", pair.A.Remote, pair.B.Remote)
 	}
 	p.setLocked(a, b, pair.A, pair.B)
 	p.setLocked(b, a, pair.B, pair.A)
@@ -83,7 +60,7 @@ func (p *Plane) Add(pair bpf.Pair) error {
 
 // setLocked makes what comes from a leg at in go to another leg by out.
 func (p *Plane) setLocked(in, out *socket, from, to bpf.Leg) {
-	r := &route{from: from, to: to, out: out, count: new(traffic)}
+	r := &route{from: from, to: to, in: in, out: out, count: new(traffic)}
 	r.maxSegment.Store(math.MaxInt32)
 	if !out.remote.IsValid() {
 		r.address = appendSockaddr(nil, to.Remote, out.family)
@@ -91,6 +68,9 @@ func (p *Plane) setLocked(in, out *socket, from, to bpf.Leg) {
 	old := p.routes[from]
 	if old != nil {
 		r.count = old.count
+		if old.in != in {
+			old.in.replace(old, nil)
+		}
 	}
 	p.routes[from] = r
 	in.replace(old, r)
@@ -126,9 +106,7 @@ func (p *Plane) dropLocked(from, to bpf.Leg) bpf.Traffic {
 		return bpf.Traffic{}
 	}
 	delete(p.routes, from)
-	if in, err := p.socketLocked(from); err == nil {
-		in.replace(r, nil)
-	}
+	r.in.replace(r, nil)
 	return r.count.load()
 }
 
@@ -150,10 +128,8 @@ func (p *Plane) Counters(pair bpf.Pair) (bpf.Counters, error) {
 func (p *Plane) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for from, r := range p.routes {
-		if in, err := p.socketLocked(from); err == nil {
-			in.replace(r, nil)
-		}
+	for _, r := range p.routes {
+		r.in.replace(r, nil)
 	}
 	clear(p.routes)
 	return nil

@@ -18,7 +18,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -37,7 +36,7 @@ const MaxHeld = 8
 
 // Config is what a Relay works with. All fields are needed.
 type Config struct {
-	Listen  string // address of all sockets; empty: every address of the machine
+	Listen  []string // addresses of all sockets; none: every address of the machine
 	Leases  *lease.Table
 	Sources *source.Rules
 	Drops   *drop.Counters
@@ -52,7 +51,7 @@ type Relay struct {
 	batches batches
 	running sync.WaitGroup // all readers
 
-	shared *socket // set by Share, before any session is opened; nil: none
+	shared []*socket // set by Share, before Run; none: no shared port
 
 	mu       sync.RWMutex // guards the following
 	closed   bool
@@ -62,7 +61,7 @@ type Relay struct {
 // session is one session's sockets and bound legs.
 type session struct {
 	lease.Session
-	socket *socket // nil: the shared port only
+	sockets []*socket // none: the shared port only
 
 	mu          sync.Mutex // guards the following
 	closed      bool
@@ -74,9 +73,9 @@ type session struct {
 
 // connection is two legs that are bound or wait to be.
 type connection struct {
-	legs   [2]bpf.Leg // zero: not bound
-	shared [2]*socket // of a leg bound at the shared port
-	held   [2][]held  // packets of a bound leg that wait for the other
+	legs  [2]bpf.Leg // zero: not bound
+	ports [2]*socket // where a bound leg is heard and sent to
+	held  [2][]held  // packets of a bound leg that wait for the other
 }
 
 type held struct {
@@ -98,16 +97,43 @@ func New(cfg Config) *Relay {
 // Plane returns the data plane that carries the packets.
 func (r *Relay) Plane() bpf.Plane { return r.plane }
 
+// listen opens a port at each of the relay's addresses.
+func (r *Relay) listen(ctx context.Context, port uint16, owner *session) ([]*socket, error) {
+	addresses := r.cfg.Listen
+	if len(addresses) == 0 {
+		addresses = []string{""}
+	}
+	var list []*socket
+	for _, a := range addresses {
+		s, err := listen(ctx, a, port, owner)
+		if err != nil {
+			closeAll(list)
+			return nil, err
+		}
+		list = append(list, s)
+		port = s.port // if the system was to choose, it chooses once
+	}
+	return list, nil
+}
+
+func closeAll(list []*socket) {
+	for _, s := range list {
+		s.conn.Close()
+	}
+}
+
 // Share opens the shared port and returns its number: port, unless that is 0.
 // It comes before Run and Open.
 func (r *Relay) Share(ctx context.Context, port uint16) (uint16, error) {
-	s, err := open(ctx, r.cfg.Listen, port, netip.AddrPort{}, nil)
+	list, err := r.listen(ctx, port, nil)
 	if err != nil {
 		return 0, err
 	}
-	r.shared = s
-	r.start(s)
-	return s.port, nil
+	r.shared = list
+	for _, s := range list {
+		r.start(s)
+	}
+	return list[0].port, nil
 }
 
 // Run waits until ctx is cancelled, then ends all sessions and returns when
@@ -120,10 +146,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	for id := range r.sessions {
 		ids = append(ids, id)
 	}
-	if r.shared != nil {
-		r.shared.conn.Close()
-	}
 	r.mu.Unlock()
+	closeAll(r.shared)
 	for _, id := range ids {
 		r.Close(id)
 	}
@@ -131,9 +155,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	return r.plane.Close()
 }
 
-// start attaches a socket to the plane and reads it.
+// start reads a socket until it is closed.
 func (r *Relay) start(s *socket) {
-	r.plane.attach(s)
 	if s.owner != nil {
 		s.owner.readers.Add(1)
 	}
@@ -145,33 +168,25 @@ func (r *Relay) start(s *socket) {
 	})
 }
 
-// stop closes a socket. Its reader ends by itself.
-func (r *Relay) stop(s *socket) {
-	r.plane.detach(s)
-	s.conn.Close()
-}
-
 // Open lets a session's legs bind, at its own port if it has one. An error
 // means that the port could not be opened: nothing is left behind.
 func (r *Relay) Open(ctx context.Context, s lease.Session) error {
 	n := &session{Session: s, connections: make(map[uint16]*connection), legs: make(map[bpf.Leg]leg.ID)}
 	if s.Port != 0 {
 		var err error
-		if n.socket, err = open(ctx, r.cfg.Listen, s.Port, netip.AddrPort{}, n); err != nil {
+		if n.sockets, err = r.listen(ctx, s.Port, n); err != nil {
 			return err
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		if n.socket != nil {
-			n.socket.conn.Close()
-		}
+		closeAll(n.sockets)
 		return fmt.Errorf("open session %v: %w", s.ID, context.Canceled)
 	}
 	r.sessions[s.ID] = n
-	if n.socket != nil {
-		r.start(n.socket)
+	for _, p := range n.sockets {
+		r.start(p)
 	}
 	return nil
 }
@@ -188,21 +203,22 @@ func (r *Relay) Close(id wire.SessionID) lease.Traffic {
 	}
 	s.mu.Lock()
 	s.closed = true
+	closeAll(s.sockets)
 	for _, c := range s.connections {
-		for _, shared := range c.shared {
-			if shared != nil {
-				r.stop(shared)
+		for _, p := range c.ports {
+			if p != nil {
+				p.conn.Close()
 			}
 		}
-	}
-	if s.socket != nil {
-		r.stop(s.socket)
 	}
 	s.mu.Unlock()
 	s.readers.Wait() // they may be counting
 	for _, c := range s.connections {
 		if p, ok := c.pair(); ok {
 			s.settleLocked(r.plane.Remove(p))
+		}
+		for _, l := range c.legs {
+			r.plane.detach(l)
 		}
 	}
 	return s.carried

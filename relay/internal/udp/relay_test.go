@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"testing"
@@ -52,6 +53,27 @@ func TestDatagramsOfEverySizeGoBothWays(t *testing.T) {
 	before := g.Traffic(m.ID)
 	if got := m.end(); got != before {
 		t.Errorf("counted %v at the end, %v before", got, before)
+	}
+}
+
+func TestLegsOfDifferentIPVersionsAreJoined(t *testing.T) {
+	v6 := netip.IPv6Loopback()
+	if c, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(v6, 0))); err != nil {
+		t.Skipf("no IPv6 loopback here: %v", err)
+	} else {
+		c.Close()
+	}
+	for _, addresses := range [][]string{nil, {"127.0.0.1", "::1"}} {
+		g := newRigAt(t, addresses...)
+		m := g.session()
+		for connection, port := range []uint16{m.at.Port(), g.shared.Port()} {
+			a := m.portal(0, uint16(connection), netip.AddrPortFrom(loopback, port))
+			b := m.portal(1, uint16(connection), netip.AddrPortFrom(v6, port))
+			a.send([]byte("from IPv4"))
+			b.want([]byte("from IPv4"))
+			b.send([]byte("from IPv6"))
+			a.want([]byte("from IPv6"))
+		}
 	}
 }
 
@@ -430,7 +452,7 @@ func TestSessionsLeaveNothingBehind(t *testing.T) {
 	}
 	g.await("goroutines are back", func() bool { return runtime.NumGoroutine() <= routines })
 	g.await("descriptors are back", func() bool { return descriptors() == fds })
-	if n := len(g.plane.listening) + len(g.plane.connected) + len(g.plane.routes); n != 1 {
-		t.Errorf("the plane holds %d entries, want the shared socket alone", n)
+	if n := len(g.plane.sockets) + len(g.plane.routes); n != 0 {
+		t.Errorf("the plane holds %d entries", n)
 	}
 }

@@ -32,11 +32,14 @@ type rig struct {
 	stop   func()
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigAt(t, loopback.String()) }
+
+// newRigAt returns a rig that listens at some addresses: none are all.
+func newRigAt(t testing.TB, addresses ...string) *rig {
 	start := time.Now()
 	g := &rig{t: t}
 	g.Relay = New(Config{
-		Listen:  loopback.String(),
+		Listen:  addresses,
 		Leases:  lease.NewTable(lease.Limits{First: 20000, Last: 32767, Sessions: 4000, PerPortal: 4000, SharedUDP: true}),
 		Sources: &source.Rules{AllowLoopback: true, Own: func(netip.Addr) bool { return false }},
 		Drops:   new(drop.Counters),
@@ -104,9 +107,11 @@ type portal struct {
 }
 
 // socket opens a socket of somebody on this machine.
-func (g *rig) socket() *net.UDPConn {
+func (g *rig) socket() *net.UDPConn { return g.socketAt(loopback) }
+
+func (g *rig) socketAt(a netip.Addr) *net.UDPConn {
 	g.t.Helper()
-	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(loopback, 0)))
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -118,7 +123,7 @@ func (g *rig) socket() *net.UDPConn {
 func (m *meeting) portal(n uint8, connection uint16, relay netip.AddrPort) *portal {
 	m.g.t.Helper()
 	id := leg.ID{Session: m.ID, Leg: n, Connection: connection}
-	p := &portal{m.g.socket(), m.g, leg.NewBinder(id, m.secrets[n], 0), relay}
+	p := &portal{m.g.socketAt(relay.Addr()), m.g, leg.NewBinder(id, m.secrets[n], 0), relay}
 	p.bind()
 	return p
 }

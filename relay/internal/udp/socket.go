@@ -25,52 +25,56 @@ type socket struct {
 	raw    syscall.RawConn
 	family int
 	port   uint16
-	remote netip.AddrPort // of a connected socket
-	owner  *session       // nil at the shared port
+	owner  *session // nil at the shared port
+	// Of a connected socket only: whom it is connected to, and the socket that
+	// listens at its port.
+	remote netip.AddrPort
+	parent *socket
 
 	// routes holds where packets of bound and joined legs go. Plane replaces
 	// it as a whole; the reader loads it once for each batch.
 	routes atomic.Pointer[[]*route]
 }
 
-// open makes a socket at a port of the address listen; if remote is valid, one
-// that is connected to it.
-func open(ctx context.Context, listen string, port uint16, remote netip.AddrPort, owner *session) (*socket, error) {
-	// A connected socket shares the port with the one that listens there, and
-	// the kernel prefers it for its peer's packets.
-	control := func(_, _ string, raw syscall.RawConn) error {
-		var err error
-		if e := raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-		}); e != nil {
-			return e
-		}
-		return err
+// listen opens a socket at a port of an address; empty: of all addresses.
+func listen(ctx context.Context, address string, port uint16, owner *session) (*socket, error) {
+	var lc net.ListenConfig
+	if owner == nil {
+		lc.Control = shareAddress
 	}
-	var conn net.Conn
-	local := net.JoinHostPort(listen, fmt.Sprint(port))
-	if remote.IsValid() {
-		addr, err := net.ResolveUDPAddr("udp", local)
-		if err != nil {
-			return nil, err
-		}
-		d := net.Dialer{LocalAddr: addr, Control: control}
-		if conn, err = d.DialContext(ctx, "udp", remote.String()); err != nil {
-			return nil, err
-		}
-	} else {
-		lc := net.ListenConfig{}
-		if owner == nil {
-			lc.Control = control
-		}
-		pc, err := lc.ListenPacket(ctx, "udp", local)
-		if err != nil {
-			return nil, err
-		}
-		conn = pc.(*net.UDPConn)
+	conn, err := lc.ListenPacket(ctx, "udp", net.JoinHostPort(address, fmt.Sprint(port)))
+	if err != nil {
+		return nil, err
 	}
-	s := &socket{conn: conn.(*net.UDPConn), remote: remote, owner: owner}
-	s.port = uint16(s.conn.LocalAddr().(*net.UDPAddr).Port)
+	return newSocket(conn.(*net.UDPConn), &socket{owner: owner})
+}
+
+// connect opens a socket at the port of parent that hears remote alone.
+func (parent *socket) connect(remote netip.AddrPort, owner *session) (*socket, error) {
+	d := net.Dialer{LocalAddr: parent.conn.LocalAddr(), Control: shareAddress}
+	conn, err := d.Dial("udp", remote.String())
+	if err != nil {
+		return nil, err
+	}
+	return newSocket(conn.(*net.UDPConn), &socket{owner: owner, remote: remote, parent: parent})
+}
+
+// shareAddress lets sockets have one port together: the kernel gives a packet
+// to the one that is connected to its sender, else to the one that listens.
+func shareAddress(_, _ string, raw syscall.RawConn) error {
+	var err error
+	if e := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// newSocket completes s with its connection, which it closes on error.
+func newSocket(conn *net.UDPConn, s *socket) (*socket, error) {
+	s.conn = conn
+	s.port = uint16(conn.LocalAddr().(*net.UDPAddr).Port)
 	if err := s.prepare(); err != nil {
 		conn.Close()
 		return nil, err
@@ -147,7 +151,7 @@ func find(routes *[]*route, source netip.AddrPort) *route {
 // route is one direction of a pair: where packets from a leg go.
 type route struct {
 	from, to bpf.Leg
-	out      *socket
+	in, out  *socket
 	address  []byte // raw form of to.Remote; nil: out is connected to it
 	count    *traffic
 	// maxSegment is the longest packet that the way has let the kernel cut out
