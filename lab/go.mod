@@ -12,3 +12,15 @@ require (
 require github.com/google/go-cmp v0.7.0
 
 require github.com/pelletier/go-toml/v2 v2.4.3
+
+require (
+	github.com/netport/netport/proto v0.0.0
+	github.com/pion/dtls/v3 v3.1.5 // indirect
+	github.com/pion/logging v0.2.4 // indirect
+	github.com/pion/stun/v3 v3.1.7
+	github.com/pion/transport/v4 v4.1.0 // indirect
+	github.com/wlynxg/anet v0.0.5 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+)
+
+replace github.com/netport/netport/proto => ../proto

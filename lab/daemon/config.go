@@ -23,7 +23,7 @@ func (d *Daemon) configure(options []Option) {
 	if len(options) == 0 {
 		return
 	}
-	if err := editConfig(d.config(), options); err != nil {
+	if err := EditConfig(d.config(), options...); err != nil {
 		d.t.Fatalf("%s: change the configuration: %v", d.name, err)
 	}
 }
@@ -34,7 +34,8 @@ func (d *Daemon) Configure(key string, value any) {
 	d.configure([]Option{Set(key, value)})
 }
 
-func editConfig(file string, options []Option) error {
+// EditConfig changes a config.toml, whose owner and mode stay. Its comments are lost.
+func EditConfig(file string, options ...Option) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func editConfig(file string, options []Option) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, changed, 0o600) // the file is there, and stays its owner's
+	return os.WriteFile(file, changed, 0o600)
 }
 
 // set puts value at a dotted key and makes the tables on the way.

@@ -11,7 +11,7 @@ func TestConfigurationIsChangedKeyByKey(t *testing.T) {
 	if err := os.WriteFile(file, []byte("log_level = \"info\"\n[listen]\nallow = [\"tcp://127.0.0.1:*\"]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := editConfig(file, []Option{Set("log_level", "debug"), Set("dial.allow", []string{"tcp://10.0.0.5:80"})})
+	err := EditConfig(file, Set("log_level", "debug"), Set("dial.allow", []string{"tcp://10.0.0.5:80"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ allow = ['tcp://127.0.0.1:*']
 	if string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if err := editConfig(file, []Option{Set("log_level.x", 1)}); err == nil {
+	if err := EditConfig(file, Set("log_level.x", 1)); err == nil {
 		t.Error("a key inside of a value was set")
 	}
 }

@@ -1,0 +1,85 @@
+package main
+
+import "fmt"
+
+// experiments are all that there are, by the ids of the goals.
+var experiments = []experiment{
+	{id: "P4", set: packetExperiment(1)},
+	{id: "P4", set: packetExperiment(maxFlows)},
+	{id: "P5", set: goodputExperiment(1)},
+	{id: "P5", set: goodputExperiment(8)},
+	{id: "P7", set: pingPongExperiment},
+	{id: "P8", set: connectExperiment},
+}
+
+func packetExperiment(count int) func(*world) (comparison, error) {
+	return func(w *world) (comparison, error) {
+		var all []contender
+		for _, start := range []func() (flows, error){w.legs, w.turn} {
+			f, err := start()
+			if err != nil {
+				return comparison{}, err
+			}
+			all = append(all, contender{name: f.name, measure: func() ([]float64, error) { return w.packets(f, count) }})
+		}
+		return comparison{contenders: all, quantities: []quantity{{
+			what: "UDP by relay, " + plural(count, "flow"), unit: rate,
+			targets: map[string]target{turnName: {atLeast: 2}},
+		}}}, nil
+	}
+}
+
+func goodputExperiment(streams int) func(*world) (comparison, error) {
+	return func(w *world) (comparison, error) {
+		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), streams) },
+			w.netport, w.ssh, w.direct)
+		if err != nil {
+			return comparison{}, err
+		}
+		pumped := contender{name: pumpName, measure: func() ([]float64, error) { return w.pumpGoodput(streams, false) }}
+		bare := contender{name: pumpName + ", no apps", measure: func() ([]float64, error) { return w.pumpGoodput(streams, true) }}
+		return comparison{contenders: append(all, pumped, bare), quantities: []quantity{{
+			what: "TCP goodput, " + plural(streams, "stream"), unit: bitrate,
+			targets: map[string]target{pumpName: {atLeast: 0.85}, sshName: {atLeast: 4}},
+		}}}, nil
+	}
+}
+
+func pingPongExperiment(w *world) (comparison, error) {
+	all, err := overWays(func(via way) ([]float64, error) { return w.ask(doPingPong, via.addr(echoPort)) },
+		w.netport, w.ssh, w.direct)
+	targets := map[string]target{sshName: {atMost: 0.3}}
+	return comparison{contenders: all, quantities: []quantity{
+		{what: "1-byte ping-pong, p50", unit: seconds, targets: targets},
+		{what: "1-byte ping-pong, p99", unit: seconds, targets: targets},
+	}}, err
+}
+
+func connectExperiment(w *world) (comparison, error) {
+	all, err := overWays(func(via way) ([]float64, error) { return w.ask(doConnect, via.addr(replyPort)) },
+		w.netport, w.ssh, w.direct)
+	return comparison{contenders: all, quantities: []quantity{{
+		what: "new connections", unit: rate,
+		targets: map[string]target{sshName: {atLeast: 4}, directName: {atLeast: 0.3}},
+	}}}, err
+}
+
+// overWays starts ways and makes contenders of them that are all measured alike.
+func overWays(measure func(way) ([]float64, error), ways ...func() (way, error)) ([]contender, error) {
+	var all []contender
+	for _, start := range ways {
+		via, err := start()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, contender{name: via.name, measure: func() ([]float64, error) { return measure(via) }})
+	}
+	return all, nil
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

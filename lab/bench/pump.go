@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/netport/netport/lab/topo"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	pumpName  = "TLS pump"
+	pumpShift = 30000 // from the sink's port to where the entry's pump listens
+	pumpReady = "pump is ready"
+)
+
+// pump is one end of the least that a forwarder over TLS 1.3 can be: blocks of 256 KiB, one way, between an
+// application's socket and a crypto/tls connection of its own, over a session of the same relay program. It has the keys,
+// the suites and the number of processes that Netport has, and so bounds what a forwarder in Go can do. This program plays
+// it with the subcommand pump, which reads a pump as JSON.
+type pump struct {
+	Credentials string         `json:"credentials"` // folder
+	Relay       netip.AddrPort `json:"relay"`       // the session's port
+	Session     string         `json:"session"`     // both in hexadecimal
+	Secret      string         `json:"secret"`      // of the leg
+	Entry       bool           `json:"entry"`       // leg 0, the TLS client, else leg 1
+	Connections int            `json:"connections"` // one for each of the application's
+	// Application is where the entry listens, and what the exit dials. An entry without one makes what it sends.
+	Application string `json:"application,omitempty"`
+}
+
+// runPump plays a pump until its connections have ended. It says when it is ready.
+func runPump(config io.Reader) error {
+	var p pump
+	if err := json.NewDecoder(config).Decode(&p); err != nil {
+		return err
+	}
+	conns, err := p.connect(context.Background(), new(net.Dialer).DialContext)
+	if err != nil {
+		return err
+	}
+	application, err := p.applications()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, pumpReady)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, conn := range conns {
+		app, err := application()
+		if err != nil {
+			return err
+		}
+		running.Go(func() {
+			if p.Entry {
+				move(conn, app)
+			} else {
+				move(app, conn)
+			}
+		})
+	}
+	return nil
+}
+
+// applications returns what makes the application's connections.
+func (p pump) applications() (func() (io.ReadWriteCloser, error), error) {
+	if p.Application == "" {
+		return func() (io.ReadWriteCloser, error) { return zeros{}, nil }, nil
+	}
+	if !p.Entry {
+		return func() (io.ReadWriteCloser, error) { return net.Dial("tcp", p.Application) }, nil
+	}
+	ln, err := net.Listen("tcp", p.Application)
+	if err != nil {
+		return nil, err
+	}
+	return func() (io.ReadWriteCloser, error) { return ln.Accept() }, nil
+}
+
+// move copies blocks until one side ends, and ends both.
+func move(to io.WriteCloser, from io.ReadCloser) {
+	defer to.Close()
+	defer from.Close()
+	b := make([]byte, block)
+	for {
+		n, err := from.Read(b)
+		if n > 0 {
+			if _, err := to.Write(b[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// zeros is an application that always has a block to send.
+type zeros struct{ io.Writer }
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+func (zeros) Close() error               { return nil }
+
+// connect makes the connections to the peer: each proves its leg to the relay, which joins it with the peer's of the same
+// number, and is then TLS from end to end.
+func (p pump) connect(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error)) ([]net.Conn, error) {
+	credentials, err := loadCredentials(p.Credentials, identity.Portal)
+	if err != nil {
+		return nil, err
+	}
+	id := leg.ID{Leg: 1}
+	if p.Entry {
+		id.Leg = 0
+	}
+	if err := id.Session.UnmarshalText([]byte(p.Session)); err != nil {
+		return nil, err
+	}
+	var secret wire.Secret
+	if n, err := hex.Decode(secret[:], []byte(p.Secret)); err != nil || n != len(secret) {
+		return nil, fmt.Errorf("the leg's secret has %d bytes: %w", n, err)
+	}
+	var conns []net.Conn
+	for number := range p.Connections {
+		id.Connection = uint16(number)
+		raw, err := dial(ctx, "tcp", p.Relay.String())
+		if err != nil {
+			return nil, err
+		}
+		if _, err := raw.Write(leg.NewPreface(id).AppendTo(nil, secret)); err != nil {
+			return nil, err
+		}
+		expect := identity.Expect(identity.Portal, "")
+		conn := tls.Server(raw, credentials.ServerTLS(identity.ProtocolTunnel, expect))
+		if p.Entry {
+			conn = tls.Client(raw, credentials.ClientTLS(identity.ProtocolTunnel, expect))
+		}
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, fmt.Errorf("connection %d: %w", number, err)
+		}
+		conns = append(conns, conn)
+	}
+	return conns, nil
+}
+
+func loadCredentials(dir string, role identity.Role) (*identity.Credentials, error) {
+	file := func(name string) string { return filepath.Join(dir, name) }
+	return identity.Load(file("cert.pem"), file("key.pem"), file("ca.pem"), role, nil)
+}
+
+// pumpGoodput returns what arrives at the sink through a pair of pumps, in bit/s: with an application at both ends, or,
+// if bare, from one pump's memory to the other's.
+func (w *world) pumpGoodput(streams int, bare bool) ([]float64, error) {
+	b, err := w.broker()
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.open()
+	if err != nil {
+		return nil, err
+	}
+	defer b.close(s)
+	entry, exit := b.pumps(s, streams)
+	if bare {
+		return w.bareGoodput(entry, exit)
+	}
+	entry.Application = fmt.Sprintf("127.0.0.1:%d", sinkPort+pumpShift)
+	exit.Application = fmt.Sprintf("127.0.0.1:%d", sinkPort)
+	far, err := w.startPump(w.service, exit)
+	if err != nil {
+		return nil, err
+	}
+	near, err := w.startPump(w.client, entry)
+	if err != nil {
+		return nil, err
+	}
+	defer near.Wait()
+	defer far.Wait()
+	near.WaitLog(pumpReady)
+	return w.goodput(entry.Application, streams)
+}
+
+// bareGoodput has the exit's pump in this program, which counts as the sink does.
+func (w *world) bareGoodput(entry, exit pump) ([]float64, error) {
+	near, err := w.startPump(w.client, entry)
+	if err != nil {
+		return nil, err
+	}
+	before := w.services.received.Load()
+	conns, err := exit.connect(context.Background(), func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return w.service.DialContext(ctx, network, netip.MustParseAddrPort(addr))
+	})
+	if err != nil {
+		return nil, err
+	}
+	var reading sync.WaitGroup
+	for _, conn := range conns {
+		reading.Go(func() { drain(conn, &w.services.received) })
+	}
+	rate, err := w.arriving(before)
+	near.Kill()
+	reading.Wait()
+	return []float64{rate}, err
+}
+
+// startPump starts a pump on a host.
+func (w *world) startPump(host *topo.Host, p pump) (*topo.Process, error) {
+	config, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	cmd := host.Command(w.self, "pump")
+	cmd.Stdin = bytes.NewReader(config)
+	return host.Start(cmd), nil
+}
+
+// pumps are both ends of a pump over a session.
+func (b *broker) pumps(s session, connections int) (entry, exit pump) {
+	id, _ := s.id.MarshalText() // never fails
+	end := func(name string, leg int) pump {
+		return pump{
+			Credentials: b.folder(name), Relay: s.tcp, Session: string(id), Secret: hex.EncodeToString(s.secrets[leg][:]),
+			Entry: leg == 0, Connections: connections,
+		}
+	}
+	return end(entryPump, 0), end(exitPump, 1)
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/topo"
+)
+
+// world is the network that everything is measured in.
+type world struct {
+	t       testing.TB
+	options options
+
+	client, service *topo.Host // behind NAT a and NAT b
+	server, relay   *topo.Host // public
+	natA, natB      *topo.Router
+
+	services *services
+	network  *daemon.Network // a server so far
+	self     string          // this program
+
+	// The contenders' programs are started when they are first asked for, and stay until the end.
+	ssh     func() (way, error)
+	turn    func() (flows, error)
+	legs    func() (flows, error)
+	netport func() (way, error)
+	broker  func() (*broker, error)
+}
+
+// newWorld builds the reference topology. Every machine can have as many connections as its addresses allow.
+func newWorld(t testing.TB, o options) *world {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := topo.New(t, topo.NoCapture())
+	w := &world{t: t, options: o, self: self, server: l.Public("server"), relay: l.Public("relay")}
+	nat := topo.PortRestricted
+	nat.UDPTimeout = 10 * time.Minute // flows rest while others are measured
+	w.natA, w.natB = l.Router("nat-a", nat), l.Router("nat-b", nat)
+	w.client, w.service = w.natA.Host("client"), w.natB.Host("service")
+	for _, host := range []*topo.Host{w.server, w.relay, w.client, w.service} {
+		host.Sysctl("ipv4/tcp_congestion_control", o.congestion)
+		host.Sysctl("ipv4/ip_local_port_range", "33000 65535") // above the relay's session ports
+		host.Sysctl("ipv4/tcp_tw_reuse", "1")                  // or connections run out of ports
+	}
+	w.services = startServices(w.service)
+	w.network = daemon.New(t, w.server)
+	w.ssh = sync.OnceValues(w.startSSH)
+	w.turn = sync.OnceValues(w.startTURN)
+	w.legs = sync.OnceValues(w.startLegs)
+	w.netport = sync.OnceValues(w.startNetport)
+	w.broker = sync.OnceValues(w.startBroker)
+	for _, port := range servicePorts {
+		w.natB.Run("nft", "add", "rule", "ip", "nat", "prerouting", "iifname", "wan", "tcp", "dport", fmt.Sprint(port),
+			"dnat", "to", netip.AddrPortFrom(w.service.Addr(), port).String())
+	}
+	return w
+}
+
+// runAll runs the chosen experiments, prints the table and writes the JSON file.
+func runAll(t testing.TB, o options) error {
+	w := newWorld(t, o)
+	r := newReport(o)
+	for _, e := range experiments {
+		if len(o.run) > 0 && !slices.Contains(o.run, e.id) {
+			continue
+		}
+		c, err := e.set(w)
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.id, err)
+		}
+		all, err := c.run(o.rounds, func(line string) { fmt.Fprintf(os.Stderr, "%s %s\n", e.id, line) })
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.id, err)
+		}
+		r.add(e.id, c, all)
+	}
+	if err := r.table(os.Stdout); err != nil {
+		return err
+	}
+	return r.save(o.out)
+}
