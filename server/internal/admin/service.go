@@ -1,0 +1,113 @@
+// Package admin is what the operator's commands do to the state of a server:
+// enrol portals and relays, check and apply policies, show what is in force.
+//
+// A command asks the running daemon over its Unix socket. Where none runs, the
+// command opens the state itself and asks a Service of its own: the same
+// requests, the same answers. The lock of the state keeps the two apart.
+package admin
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/ca"
+	"github.com/netport/netport/server/internal/config"
+	"github.com/netport/netport/server/internal/registry"
+	"github.com/netport/netport/server/internal/store"
+)
+
+// Service works on one state. It owns the store; Close gives it back.
+type Service struct {
+	// Constant.
+	Config   *config.Config
+	Registry *registry.Registry
+	Audit    *audit.Log
+
+	store     store.Store
+	authority *ca.Authority
+	now       func() time.Time
+
+	change  sync.Mutex // held while the state changes and the change is made known
+	changed func(registry.Diff)
+}
+
+// Open opens the state of a configuration.
+func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
+	signer, err := LoadSigner(cfg.PolicyKey)
+	if err != nil {
+		return nil, err
+	}
+	authority, err := ca.Load(cfg.Domain, cfg.CA, cfg.CAKey, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.Open(cfg.StateFile())
+	if err != nil {
+		return nil, err
+	}
+	r, err := registry.Open(cfg.Domain, s, signer, time.Now)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return &Service{
+		Config: cfg, Registry: r, Audit: audit.New(cfg.State, log),
+		store: s, authority: authority, now: time.Now, changed: func(registry.Diff) {},
+	}, nil
+}
+
+// LoadSigner reads a policy or stamp key.
+func LoadSigner(file string) (ed25519.PrivateKey, error) {
+	key, err := identity.LoadKey(file)
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("read key %s: it is a key of type %T, an Ed25519 key is needed", file, key)
+	}
+	return signer, nil
+}
+
+// Close closes the state.
+func (s *Service) Close() error { return s.store.Close() }
+
+// OnChange sets what is told of each change, in the order of the changes. It is
+// called before the commands are served.
+func (s *Service) OnChange(f func(registry.Diff)) { s.changed = f }
+
+// Commands returns the requests that work on a state, whether a daemon runs or
+// not.
+func (s *Service) Commands() map[string]local.Handler {
+	return map[string]local.Handler{
+		CommandIssue:  handler(s.Issue),
+		CommandPolicy: handler(s.Policy),
+		CommandShow:   handler(s.Show),
+	}
+}
+
+// The names of the requests.
+const (
+	CommandIssue  = "issue"
+	CommandPolicy = "policy"
+	CommandShow   = "policy-show"
+)
+
+func handler[A, R any](f func(A) (R, error)) local.Handler {
+	return func(_ context.Context, raw json.RawMessage) (any, error) {
+		var args A
+		if err := json.Unmarshal(raw, &args); err != nil {
+			return nil, errors.New("the request is not understood: are the command and the daemon of the same version?")
+		}
+		return f(args)
+	}
+}

@@ -1,0 +1,239 @@
+// Package audit writes one line of JSON for each decision of the server: who
+// asked for what, what the answer was, and which forward decided it.
+//
+// Write never blocks and never fails: lines go through a bounded queue to one
+// goroutine, which owns the file. Lines that cannot be written, because the
+// disk is full or slower than the decisions, are counted; the log says so once,
+// and the next line that can be written tells how many are missing before it.
+// A file that has reached its size is put aside as audit.log.1, .2 and so on.
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	fileName = "audit.log"
+	// maxFile is the size at which a file is put aside, in bytes; maxFiles is
+	// how many there are, the current one included.
+	maxFile  = 16 << 20
+	maxFiles = 8
+	// maxQueue is how many records may wait for the disk.
+	maxQueue = 4096
+)
+
+// The answers of a Record.
+const (
+	Granted = "granted"
+	Refused = "refused"
+	Ended   = "ended"
+	Done    = "done"
+	Lost    = "lost" // records before this one could not be written
+)
+
+// Record is one line. Empty fields are left out.
+type Record struct {
+	Time    time.Time       `json:"time"`
+	Event   string          `json:"event"` // session, connect, policy, enrol, audit
+	Answer  string          `json:"answer"`
+	Reason  string          `json:"reason,omitempty"`
+	Portal  string          `json:"portal,omitempty"` // who asked
+	Peer    string          `json:"peer,omitempty"`   // the other portal
+	Forward string          `json:"forward,omitempty"`
+	Grant   *wire.GrantID   `json:"grant,omitempty"`
+	Session *wire.SessionID `json:"session,omitempty"`
+	Relay   string          `json:"relay,omitempty"`
+	From    string          `json:"from,omitempty"`  // address of who asked
+	Forth   uint64          `json:"forth,omitempty"` // bytes from the opener to the other
+	Back    uint64          `json:"back,omitempty"`
+	Version uint64          `json:"version,omitempty"` // of the policy
+	Count   uint64          `json:"count,omitempty"`   // of lost records
+	Detail  string          `json:"detail,omitempty"`
+}
+
+// Log writes records to the audit files of one folder.
+type Log struct {
+	folder string
+	log    *slog.Logger
+	limit  int64 // size at which a file is put aside
+	queue  chan Record
+	lost   atomic.Uint64 // since the last line that was written
+
+	// Owned by Run.
+	file *os.File
+	size int64
+	told bool // the log has been told that records are lost
+}
+
+// New returns the audit log of a folder; nothing is written before Run.
+func New(folder string, log *slog.Logger) *Log {
+	return &Log{folder: folder, log: log, limit: maxFile, queue: make(chan Record, maxQueue)}
+}
+
+// Write queues a record.
+func (l *Log) Write(r Record) {
+	if r.Time.IsZero() {
+		r.Time = time.Now().UTC().Truncate(time.Millisecond)
+	}
+	select {
+	case l.queue <- r:
+	default:
+		l.lost.Add(1)
+	}
+}
+
+// Run writes what is queued until ctx is cancelled, and then what is left.
+func (l *Log) Run(ctx context.Context) error {
+	defer l.close()
+	for {
+		select {
+		case r := <-l.queue:
+			l.write(r)
+		case <-ctx.Done():
+			l.Flush()
+			return nil
+		}
+	}
+}
+
+// Flush writes what is queued now. It is for a process without Run: a command
+// that works on the state of a stopped server.
+func (l *Log) Flush() {
+	for {
+		select {
+		case r := <-l.queue:
+			l.write(r)
+		default:
+			return
+		}
+	}
+}
+
+// write writes one line, and before it how many are missing.
+func (l *Log) write(r Record) {
+	if missing := l.lost.Load(); missing > 0 {
+		gap := Record{Time: r.Time, Event: "audit", Answer: Lost, Count: missing}
+		if l.append(gap) != nil {
+			l.lost.Add(1)
+			return
+		}
+		l.lost.Add(^(missing - 1)) // subtracts it
+		l.log.Warn("audit works again", "lost", missing)
+		l.told = false
+	}
+	if err := l.append(r); err != nil {
+		l.lost.Add(1)
+		if !l.told {
+			l.told = true
+			l.log.Error("audit record lost", "error", err)
+		}
+	}
+}
+
+func (l *Log) append(r Record) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	line = append(line, '\n')
+	if l.file != nil && l.size+int64(len(line)) > l.limit {
+		l.rotate()
+	}
+	if l.file == nil {
+		if err := l.open(); err != nil {
+			return err
+		}
+	}
+	n, err := l.file.Write(line)
+	if err != nil && n > 0 {
+		// Half a line would spoil the next one.
+		if terr := l.file.Truncate(l.size); terr != nil {
+			l.size += int64(n)
+		}
+		return err
+	}
+	l.size += int64(n)
+	return err
+}
+
+func (l *Log) open() error {
+	f, err := os.OpenFile(filepath.Join(l.folder, fileName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return err
+	}
+	l.file, l.size = f, info.Size()
+	return nil
+}
+
+// rotate puts the files aside, the oldest out. If that does not work the
+// current file grows on: a line is worth more than a size.
+func (l *Log) rotate() {
+	l.close()
+	for i := maxFiles - 1; i > 0; i-- {
+		os.Rename(l.name(i-1), l.name(i))
+	}
+}
+
+func (l *Log) name(i int) string {
+	name := filepath.Join(l.folder, fileName)
+	if i > 0 {
+		name = fmt.Sprintf("%s.%d", name, i)
+	}
+	return name
+}
+
+func (l *Log) close() {
+	if l.file != nil {
+		l.file.Close()
+		l.file = nil
+	}
+}
+
+// Tail returns the last n records of a folder that are not older than since,
+// oldest first. Lines that are no records are skipped.
+func Tail(folder string, n int, since time.Time) ([]Record, error) {
+	var list []Record
+	l := &Log{folder: folder}
+	for i := range maxFiles {
+		b, err := os.ReadFile(l.name(i))
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read audit: %w", err)
+		}
+		lines := bytes.Split(b, []byte("\n"))
+		for j := len(lines) - 1; j >= 0 && len(list) < n; j-- {
+			var r Record
+			if json.Unmarshal(lines[j], &r) != nil {
+				continue
+			}
+			if r.Time.Before(since) {
+				break
+			}
+			list = append(list, r)
+		}
+		if len(list) == n {
+			break
+		}
+	}
+	for i, j := 0, len(list)-1; i < j; i, j = i+1, j-1 {
+		list[i], list[j] = list[j], list[i]
+	}
+	return list, nil
+}

@@ -1,0 +1,148 @@
+package broker
+
+import (
+	"slices"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/audit"
+)
+
+// end ends an open session: the relay and both portals are told, but for the
+// one that told us (done).
+func (b *Broker) end(now time.Time, s *session, reason wire.Reason, done string) {
+	b.remove(s)
+	for _, n := range s.names {
+		if n != done {
+			b.toPortal(n, wire.SessionEnded{Session: s.id, Reason: reason})
+		}
+	}
+	record := recordOf(s, audit.Ended)
+	record.Reason = reason.String()
+	if r := b.relays[s.relay]; r == nil || !r.online {
+		b.out.Record(record)
+		return
+	}
+	b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: reason})
+	b.ending[s.id] = ending{record: record, relay: s.relay, deadline: now.Add(endTime)}
+}
+
+// Done handles a portal's word that its tunnel of a session is closed. A
+// session that is not its own is as unknown to it as one that never was.
+func (b *Broker) Done(now time.Time, name string, m wire.SessionDone) {
+	s := b.sessions[m.Session]
+	if s == nil || !s.open || s.side(name) < 0 {
+		return
+	}
+	b.end(now, s, m.Reason, name)
+}
+
+// Unjoined ends what two portals have between them unless a grant still joins
+// them. reason says what became of the grants.
+func (b *Broker) Unjoined(now time.Time, x, y string, reason wire.Reason) {
+	s := b.byPair[pairOf(x, y)]
+	if s == nil || b.grants.Joined(x, y, now) {
+		return
+	}
+	if s.open {
+		b.end(now, s, reason, "")
+		return
+	}
+	b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: reason})
+	b.fail(s, reason)
+}
+
+// Revoke ends all sessions of a portal whose key counts no more.
+func (b *Broker) Revoke(now time.Time, name string) {
+	for _, s := range b.sessions {
+		switch {
+		case s.side(name) < 0:
+		case s.open:
+			b.end(now, s, wire.ReasonRevoked, "")
+		default:
+			b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: wire.ReasonRevoked})
+			b.fail(s, wire.ReasonPeerOffline)
+		}
+	}
+}
+
+// Tick does what is due at the time now. It is called about once a second.
+func (b *Broker) Tick(now time.Time) {
+	for _, s := range b.sessions {
+		if !s.open && !now.Before(s.deadline) {
+			b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: wire.ReasonTimeout})
+			if r := b.relays[s.relay]; r != nil {
+				r.avoid = now.Add(avoidTime)
+			}
+			b.again(now, s)
+		}
+	}
+	for _, r := range b.relays {
+		switch away := now.Sub(r.since); {
+		case r.online && !r.checked && away >= confirmTime:
+			r.checked = true
+			b.endUnconfirmed(now, r)
+		case !r.online && away >= forgetTime:
+			b.forget(r)
+		}
+	}
+	for id, e := range b.ending {
+		if !now.Before(e.deadline) {
+			delete(b.ending, id)
+			b.out.Record(e.record)
+		}
+	}
+}
+
+// endUnconfirmed ends the sessions that a relay no longer holds.
+func (b *Broker) endUnconfirmed(now time.Time, r *relay) {
+	for _, s := range b.sessions {
+		if s.relay == r.name && s.open && !s.confirmed {
+			b.end(now, s, wire.ReasonCarrierLost, "")
+		}
+	}
+}
+
+// forget lets go of the sessions of a relay that stays away. The portals are
+// not told: their tunnels may well go on.
+func (b *Broker) forget(r *relay) {
+	for _, s := range b.sessions {
+		if s.relay == r.name {
+			b.remove(s)
+			record := recordOf(s, audit.Ended)
+			record.Reason, record.Detail = wire.ReasonCarrierLost.String(), "the relay is away"
+			b.out.Record(record)
+		}
+	}
+	b.tidyRelay(r)
+}
+
+// SessionView is a session as the operator is shown it.
+type SessionView struct {
+	ID      wire.SessionID `json:"session"`
+	Opener  string         `json:"opener"`
+	Peer    string         `json:"peer"`
+	Forward string         `json:"forward"` // for which it was opened
+	Relay   string         `json:"relay"`
+	State   string         `json:"state"` // asking, open
+	Since   time.Time      `json:"since,omitzero"`
+}
+
+// Sessions returns all sessions, by the names of their portals.
+func (b *Broker) Sessions() []SessionView {
+	list := make([]SessionView, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		v := SessionView{ID: s.id, Opener: s.names[0], Peer: s.names[1], Forward: s.forward, Relay: s.relay, State: "asking"}
+		if s.open {
+			v.State, v.Since = "open", s.opened
+		}
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(x, y SessionView) int {
+		if c := compare(x.Opener, y.Opener); c != 0 {
+			return c
+		}
+		return compare(x.Peer, y.Peer)
+	})
+	return list
+}

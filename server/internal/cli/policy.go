@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/policy"
+)
+
+func newPolicy() *cobra.Command {
+	c := command.Group(&cobra.Command{
+		Use:     "policy",
+		Short:   "Check, test and apply the policy; show the one in force",
+		Example: "  netport-server policy apply policy.toml",
+	})
+	c.AddCommand(
+		newPolicyStep(admin.PolicyCheck, "Check a policy file", "  netport-server policy check policy.toml"),
+		newPolicyStep(admin.PolicyTest, "Check a policy file and run its tests", "  netport-server policy test policy.toml"),
+		newPolicyStep(admin.PolicyApply, "Check a policy file, run its tests and put it in force", "  netport-server policy apply policy.toml"),
+		newPolicyShow(),
+	)
+	return c
+}
+
+func newPolicyStep(step, short, example string) *cobra.Command {
+	var file string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     step + " FILE",
+		Short:   short,
+		Example: example,
+		Args:    command.Args("FILE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			b, err := policy.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			r := admin.PolicyRequest{Step: step, File: args[0], Source: string(b)}
+			result, err := askPolicy(c, file, r)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				if err := command.JSON(c.OutOrStdout(), result); err != nil {
+					return err
+				}
+			} else {
+				printPolicy(c, r, result)
+			}
+			if len(result.Failed) > 0 {
+				return command.ErrShown
+			}
+			return nil
+		},
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// askPolicy has the policy judged where the names are known. To check a file, a
+// machine without a server will do.
+func askPolicy(c *cobra.Command, file string, r admin.PolicyRequest) (admin.PolicyResult, error) {
+	_, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) && !c.Flags().Changed("config") && r.Step != admin.PolicyApply {
+		_, result, err := admin.CheckPolicy(r, nil, time.Now())
+		if err == nil {
+			result.Warnings = append(result.Warnings, fmt.Sprintf("there is no %s here: names were not compared with the portals that are enrolled", file))
+		}
+		return result, err
+	}
+	var result admin.PolicyResult
+	err = askState(c.Context(), file, admin.CommandPolicy, r, &result)
+	return result, err
+}
+
+func printPolicy(c *cobra.Command, r admin.PolicyRequest, result admin.PolicyResult) {
+	for _, w := range result.Warnings {
+		fmt.Fprintln(c.ErrOrStderr(), "warning:", command.Clean(w))
+	}
+	for _, f := range result.Failed {
+		fmt.Fprintln(c.ErrOrStderr(), f)
+	}
+	out := c.OutOrStdout()
+	fmt.Fprintf(out, "%s: %d forwards, %d grants\n", r.File, result.Forwards, result.Grants)
+	if r.Step != admin.PolicyCheck {
+		fmt.Fprintf(out, "%d of %d tests passed\n", result.Tests-len(result.Failed), result.Tests)
+	}
+	switch {
+	case result.Applied:
+		fmt.Fprintf(out, "in force as version %d: %d grants added, %d removed, %d unchanged\n", result.Version, result.Added, result.Removed, result.Unchanged)
+	case r.Step == admin.PolicyApply:
+		fmt.Fprintln(c.ErrOrStderr(), "not applied: the policy before stays in force")
+	}
+}
+
+func newPolicyShow() *cobra.Command {
+	var file string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "show",
+		Short:   "Show the policy in force",
+		Example: "  netport-server policy show",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			var shown admin.Shown
+			if err := askState(c.Context(), file, admin.CommandShow, struct{}{}, &shown); err != nil {
+				return err
+			}
+			if asJSON {
+				return command.JSON(c.OutOrStdout(), shown)
+			}
+			if shown.Version == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "No policy was applied yet: everything is denied.")
+				return nil
+			}
+			fmt.Fprintf(c.OutOrStdout(), "Version %d (%s), %d grants, from %s of %s\n\n", shown.Version, command.Clean(shown.Cause), shown.Grants, command.Clean(shown.File), shown.Time.Format(time.RFC3339))
+			var rows [][]string
+			for _, f := range shown.Forwards {
+				until := "-"
+				if !f.Until.IsZero() {
+					until = f.Until.Format(time.RFC3339)
+				}
+				from := f.From
+				if len(f.Entries) != 1 || f.Entries[0] != f.From {
+					from += " (" + strconv.Itoa(len(f.Entries)) + ")"
+				}
+				rows = append(rows, []string{f.Name, from, f.Listen.String(), f.Exit, f.Target.String(), until})
+			}
+			return command.Table(c.OutOrStdout(), []string{"FORWARD", "FROM", "LISTENS AT", "TO", "DIALS", "UNTIL"}, rows)
+		},
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	return c
+}

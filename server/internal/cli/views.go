@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/server/internal/broker"
+	"github.com/netport/netport/server/internal/daemon"
+	"github.com/netport/netport/server/internal/hub"
+)
+
+// newView makes a command that asks the running server for a T and prints it.
+func newView[T any](name, short, request string, print func(io.Writer, T) error) *cobra.Command {
+	var file string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     name,
+		Short:   short,
+		Example: "  netport-server " + name + "\n  netport-server " + name + " --json",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			var v T
+			if err := askDaemon(c.Context(), file, request, struct{}{}, &v); err != nil {
+				return err
+			}
+			if asJSON {
+				return command.JSON(c.OutOrStdout(), v)
+			}
+			return print(c.OutOrStdout(), v)
+		},
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func newStatus() *cobra.Command {
+	return newView("status", "Show the running server in short", daemon.CommandStatus, func(w io.Writer, s daemon.Status) error {
+		policy := "none was applied yet: everything is denied"
+		if s.Policy > 0 {
+			policy = fmt.Sprintf("version %d, %d grants, %s of %s", s.Policy, s.Grants, command.Clean(s.File), s.Applied.Format(time.RFC3339))
+		}
+		_, err := fmt.Fprintf(w, `server       %s, domain %s, up for %s
+address      %s, listening on %s
+policy       %s
+portals      %d of %d connected
+relays       %d of %d ready
+sessions     %d
+certificate  until %s
+`, s.Version, s.Domain, time.Since(s.Since).Truncate(time.Second), s.Address, strings.Join(s.Listen, " "), policy,
+			s.Online, s.Portals, s.Usable, s.Relays, s.Sessions, s.Expires.Format(time.DateOnly))
+		return err
+	})
+}
+
+func newPortals() *cobra.Command {
+	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, func(w io.Writer, list []hub.PortalView) error {
+		var rows [][]string
+		for _, p := range list {
+			rows = append(rows, []string{p.Name, state(p.Online), from(p.From), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), p.NotAfter.Format(time.DateOnly), dash(p.Software)})
+		}
+		return command.Table(w, []string{"PORTAL", "STATE", "FROM", "SINCE", "GRANTS", "KEY", "EXPIRES", "SOFTWARE"}, rows)
+	})
+}
+
+func newRelays() *cobra.Command {
+	return newView("relays", "Show the enrolled relays", daemon.CommandRelays, func(w io.Writer, list []hub.RelayView) error {
+		var rows [][]string
+		for _, r := range list {
+			ports, sessions, rate, up := "-", "-", "-", time.Time{}
+			if s := r.State; s != nil {
+				up = s.Since
+				if s.Ready {
+					ports = fmt.Sprintf("%d-%d", s.First, s.Last)
+					sessions = fmt.Sprintf("%d of %d", s.Sessions, s.Capacity)
+					rate = fmt.Sprintf("%.1f Mbit/s", float64(s.Rate)*8/1e6)
+				}
+			}
+			rows = append(rows, []string{r.Name, state(r.Online), strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, r.NotAfter.Format(time.DateOnly)})
+		}
+		return command.Table(w, []string{"RELAY", "STATE", "ADDRESSES", "PORTS", "SINCE", "SESSIONS", "RATE", "EXPIRES"}, rows)
+	})
+}
+
+func newSessions() *cobra.Command {
+	return newView("sessions", "Show the sessions: which portals meet where", daemon.CommandSessions, func(w io.Writer, list []broker.SessionView) error {
+		var rows [][]string
+		for _, s := range list {
+			rows = append(rows, []string{s.ID.String(), s.Opener, s.Peer, s.Forward, s.Relay, s.State, since(s.Since)})
+		}
+		return command.Table(w, []string{"SESSION", "OPENER", "PEER", "FORWARD", "RELAY", "STATE", "SINCE"}, rows)
+	})
+}
+
+func state(online bool) string {
+	if online {
+		return "connected"
+	}
+	return "away"
+}
+
+func from(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return "-"
+	}
+	return a.String()
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}

@@ -1,0 +1,183 @@
+// Package config reads the server's configuration file, and writes the files
+// that init and issue make.
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/netport/netport/proto/conffile"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/server/internal/ca"
+)
+
+// Default is where the server's configuration is looked for.
+const Default = "/etc/netport/server/config.toml"
+
+// The names of the files that init makes in one folder.
+const (
+	ConfigFile = "config.toml"
+	PolicyFile = "policy.toml"
+	StateFile  = "state.db"
+)
+
+// Config is a checked configuration. Paths are absolute or relative to the
+// folder of this process.
+type Config struct {
+	File   string
+	Domain string
+	// Address is what portals and relays are told to dial: HOST:PORT.
+	Address string
+	Listen  []string
+
+	Certificate, Key, CA, CAKey, PolicyKey, StampKey string
+
+	Policy   string // the policy to begin with
+	State    string // folder of state.db and the audit files
+	Socket   string
+	LogLevel string
+
+	CertificateDays   int
+	SessionsPerPortal int
+}
+
+// raw is the file as it is written.
+type raw struct {
+	Domain            string   `toml:"domain"`
+	Address           string   `toml:"address"`
+	Listen            []string `toml:"listen"`
+	Certificate       string   `toml:"certificate"`
+	Key               string   `toml:"key"`
+	CA                string   `toml:"ca"`
+	CAKey             string   `toml:"ca_key"`
+	PolicyKey         string   `toml:"policy_key"`
+	StampKey          string   `toml:"stamp_key"`
+	Policy            string   `toml:"policy"`
+	State             string   `toml:"state"`
+	Socket            string   `toml:"socket"`
+	LogLevel          string   `toml:"log_level"`
+	CertificateDays   int      `toml:"certificate_days"`
+	SessionsPerPortal int      `toml:"sessions_per_portal"`
+}
+
+// The limits of sessions_per_portal.
+const (
+	defaultSessions = 1000
+	maxSessions     = 100_000
+)
+
+// Load reads and checks a configuration file.
+func Load(file string) (*Config, error) {
+	r := raw{
+		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", CAKey: "ca.key",
+		PolicyKey: "policy.key", StampKey: "stamp.key", Policy: PolicyFile,
+		State: ".", Socket: "server.sock", LogLevel: "info",
+		CertificateDays: 365, SessionsPerPortal: defaultSessions,
+	}
+	f, err := conffile.Load(file, &r)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(f, &r); err != nil {
+		return nil, err
+	}
+	return &Config{
+		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen,
+		Certificate: f.Path(r.Certificate), Key: f.Path(r.Key), CA: f.Path(r.CA), CAKey: f.Path(r.CAKey),
+		PolicyKey: f.Path(r.PolicyKey), StampKey: f.Path(r.StampKey),
+		Policy: f.Path(r.Policy), State: f.Path(r.State), Socket: f.Path(r.Socket), LogLevel: r.LogLevel,
+		CertificateDays: r.CertificateDays, SessionsPerPortal: r.SessionsPerPortal,
+	}, nil
+}
+
+func check(f *conffile.File, r *raw) error {
+	if err := identity.CheckName(r.Domain); err != nil {
+		return f.Errorf("domain", "domain: %v", err)
+	}
+	if host, _, err := SplitAddress(r.Address); err != nil {
+		return f.Errorf("address", "address: %v", err)
+	} else if host == "" {
+		return f.Errorf("address", "address: portals need a host to dial: write \"HOST:PORT\"")
+	}
+	if len(r.Listen) == 0 {
+		return f.Errorf("listen", "listen: at least one address is needed, as in [\":443\"]")
+	}
+	for i, l := range r.Listen {
+		if _, _, err := SplitAddress(l); err != nil {
+			return f.Errorf(fmt.Sprintf("listen[%d]", i), "listen: %v", err)
+		}
+	}
+	switch r.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		return f.Errorf("log_level", "log_level is debug, info, warn or error")
+	}
+	if err := ca.CheckDays(r.CertificateDays); err != nil {
+		return f.Errorf("certificate_days", "certificate_days: %v", err)
+	}
+	if r.SessionsPerPortal < 1 || r.SessionsPerPortal > maxSessions {
+		return f.Errorf("sessions_per_portal", "sessions_per_portal is 1 to %d", maxSessions)
+	}
+	return nil
+}
+
+// StateFile returns the path of the store.
+func (c *Config) StateFile() string { return filepath.Join(c.State, StateFile) }
+
+// SplitAddress reads HOST:PORT with a port from 1 to 65535; HOST may be empty.
+func SplitAddress(s string) (host string, port int, err error) {
+	host, digits, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not HOST:PORT (IPv6 in brackets)", s)
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || n == 0 || strconv.FormatUint(n, 10) != digits {
+		return "", 0, fmt.Errorf("port %q is not a number from 1 to 65535", digits)
+	}
+	return host, int(n), checkHost(host)
+}
+
+func checkHost(host string) error {
+	if host == "" {
+		return nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.Zone() != "" {
+			return fmt.Errorf("%q: an address with a zone means nothing on another machine", host)
+		}
+		return nil
+	}
+	if err := identity.CheckName(host); err != nil || isNumber(host[strings.LastIndexByte(host, '.')+1:]) {
+		return fmt.Errorf("%q is neither an IP address nor a DNS name in lower case", host)
+	}
+	return nil
+}
+
+func isNumber(label string) bool { return label == "" || label[0] >= '0' && label[0] <= '9' }
+
+// ParseAddress reads the --address of init: HOST or HOST:PORT, port 443 where
+// none is given. listen is the address to listen on for it: every address of
+// the machine, and loopback alone if HOST is a loopback address.
+func ParseAddress(s string) (address, listen string, err error) {
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		s = net.JoinHostPort(a.String(), "443")
+	} else if !strings.Contains(s, ":") {
+		s += ":443"
+	}
+	host, port, err := SplitAddress(s)
+	if err != nil {
+		return "", "", err
+	}
+	if host == "" {
+		return "", "", fmt.Errorf("%q has no host", s)
+	}
+	address = net.JoinHostPort(host, strconv.Itoa(port))
+	if a, err := netip.ParseAddr(host); err == nil && a.IsLoopback() {
+		return address, address, nil
+	}
+	return address, ":" + strconv.Itoa(port), nil
+}

@@ -1,0 +1,160 @@
+package config
+
+import "fmt"
+
+// Server returns the configuration file that init makes.
+func Server(domain, address, listen string) []byte {
+	return fmt.Appendf(nil, `# The configuration of netport-server. Paths are relative to this file.
+
+# The domain of all names here: spiffe://DOMAIN/portal/NAME. It stands in every
+# certificate and cannot be changed.
+domain = %q
+
+# Where portals and relays find this server (written into what "issue" makes),
+# and where it listens.
+address = %q
+listen = [%q]
+
+# What it proves itself with.
+certificate = "cert.pem"
+key = "key.pem"
+
+# The built-in CA that makes the identities of portals and relays.
+ca = "ca.pem"
+ca_key = "ca.key"
+
+# The key that signs permissions, and the one that stamps them fresh for a day.
+# As long as the policy key is here, whoever takes over this server can grant
+# what he likes.
+policy_key = "policy.key"
+stamp_key = "stamp.key"
+
+# The policy to begin with, until the first "policy apply".
+policy = "policy.toml"
+
+# The folder of the state (state.db) and of the audit files (audit.log).
+state = "."
+
+# The socket over which the other commands talk to "run".
+socket = "server.sock"
+
+# debug, info, warn or error
+log_level = "info"
+
+# How long the certificates last that "issue" makes.
+certificate_days = 365
+
+# The most sessions that one portal may have part in at once.
+sessions_per_portal = 1000
+`, domain, address, listen)
+}
+
+// Policy returns the policy file that init makes: an example that denies all.
+func Policy(domain string) []byte {
+	return fmt.Appendf(nil, `# Who may reach what. Nothing is allowed that is not written here.
+# Check it with "netport-server policy check", put it in force with
+# "netport-server policy apply".
+domain = %q
+
+# [groups]
+# engineers = ["laptop-ann", "laptop-bo"]
+
+# [[forward]]
+# name = "plc-web"
+# from = "engineers tcp://127.0.0.1:8080"   # portal or group, and where it listens
+# to   = "factory-1 tcp://10.0.0.5:80"      # portal, and what it dials
+
+# [[forward]]
+# name = "plc-snmp"
+# from = "laptop-ann udp://127.0.0.1:1161"
+# to   = "factory-1 udp://10.0.0.5:161"
+# until = 2027-01-31T18:00:00Z
+
+# [[forward]]
+# name = "web"
+# from = "laptop-bo unix:///run/user/1000/web.sock"
+# to   = "factory-1 tcp://127.0.0.1:8000"
+# proxy_protocol = 2                        # tells the target who the client is
+
+# A policy whose own tests fail is not applied.
+# [[test]]
+# allow = "laptop-ann tcp://127.0.0.1:8080 -> factory-1 tcp://10.0.0.5:80"
+# [[test]]
+# deny = "laptop-cy tcp://127.0.0.1:8080 -> factory-1 tcp://10.0.0.5:80"
+`, domain)
+}
+
+// Portal returns the configuration file that issue makes for a portal.
+func Portal(server, policyKey string) []byte {
+	return fmt.Appendf(nil, `# The configuration of a portal. Paths are relative to this file.
+
+# Where the server is, tried in turn.
+servers = [%q]
+
+# Who this portal is, and whose certificates it believes. The key is for its
+# owner alone.
+certificate = "cert.pem"
+key = "key.pem"
+ca = "ca.pem"
+
+# The key that signs permissions. No grant counts that another key signed,
+# whatever the server says.
+policy_key = %q
+
+# A folder for the daemon alone, and the socket over which commands talk to it.
+state = "state"
+socket = "state/portal.sock"
+
+# debug, info, warn or error
+log_level = "info"
+
+# The owner of this machine has the last word: with a list, the portal dials
+# only what is on it, whatever it is granted.
+# [dial]
+# allow = ["tcp://10.0.0.5:80", "tcp://127.0.0.1:8000"]
+
+# The same for where it listens.
+# [listen]
+# allow = ["tcp://127.0.0.1:8080"]
+`, server, policyKey)
+}
+
+// Relay returns the configuration file that issue makes for a relay.
+func Relay(server string) []byte {
+	return fmt.Appendf(nil, `# The configuration of a relay. Paths are relative to this file.
+
+# Where the server is, tried in turn.
+servers = [%q]
+
+# Who this relay is, and whose certificates it believes. The key is for its
+# owner alone.
+certificate = "cert.pem"
+key = "key.pem"
+ca = "ca.pem"
+
+# The socket over which commands talk to the daemon.
+socket = "relay.sock"
+
+# The addresses of this machine to listen on; all of them if none is named.
+# addresses = ["192.0.2.7"]
+
+# The ports of sessions. Open them in the firewall, for TCP and UDP.
+first_port = 20000
+last_port = 32767
+
+# One port that all sessions can share as well, for networks that let nothing
+# else out: 0 for none.
+shared_tcp_port = 0
+shared_udp_port = 0
+
+# Never to be set outside of demos and tests on one machine.
+allow_loopback = false
+
+# The most sessions at once: in all, and for one portal.
+capacity = 4000
+sessions_per_portal = 200
+
+# debug, info, warn or error
+log_level = "info"
+`, server)
+}

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/gate"
+	"github.com/netport/netport/proto/identity"
+)
+
+// acceptPause is how long accepting rests when descriptors have run out.
+const acceptPause = 100 * time.Millisecond
+
+// accept serves the connections of one listener until ctx is cancelled, and
+// waits for them.
+func (d *daemon) accept(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	var connections sync.WaitGroup
+	defer connections.Wait()
+	var waiting gate.Gate
+	for {
+		c, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if c != nil {
+				c.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case err != nil:
+			d.quiet.warn("connection not accepted", "error", err)
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		leave := waiting.Enter(c)
+		connections.Go(func() {
+			defer c.Close()
+			defer leave()
+			d.serve(ctx, c, leave)
+		})
+	}
+}
+
+// serve lets one peer prove itself and hands it to the hub.
+func (d *daemon) serve(ctx context.Context, c net.Conn, proven func()) {
+	from := c.RemoteAddr().String()
+	a, err := control.Accept(ctx, c, d.tls)
+	if err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+			d.log.Debug("connection closed before it was proven", "from", from, "error", err)
+			return
+		}
+		d.quiet.warn("connection refused", "from", from, "error", err)
+		return
+	}
+	proven()
+	serve := d.hub.ServePortal
+	if a.Peer.ID.Role == identity.Relay {
+		serve = d.hub.ServeRelay
+	}
+	if err := serve(ctx, a, from); err != nil {
+		d.quiet.warn("connection refused", "from", from, "peer", a.Peer.ID, "error", err)
+	}
+}
+
+// quiet logs what strangers can cause as often as they like: quietRate records
+// a second, and how many were left out.
+type quiet struct {
+	log *slog.Logger
+
+	mu    sync.Mutex // guards the following
+	since time.Time
+	count int
+}
+
+const quietRate = 10
+
+func newQuiet(log *slog.Logger) *quiet { return &quiet{log: log} }
+
+func (q *quiet) warn(message string, args ...any) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	if now.Sub(q.since) >= time.Second {
+		if q.count > quietRate {
+			q.log.Warn("records left out", "count", q.count-quietRate)
+		}
+		q.since, q.count = now, 0
+	}
+	if q.count++; q.count <= quietRate {
+		q.log.Warn(message, args...)
+	}
+}
+
+func isInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
+
+func isDenied(err error) bool {
+	return errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
+}

@@ -1,0 +1,160 @@
+// Package daemon is the running server: it wires the state, the hub, the
+// listeners and the local socket together, and takes them down in order.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/config"
+	"github.com/netport/netport/server/internal/hub"
+)
+
+// Run runs a server until ctx is cancelled.
+func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	service, err := admin.Open(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	credentials, err := identity.Load(cfg.Certificate, cfg.Key, cfg.CA, identity.Server, nil)
+	if err != nil {
+		return err
+	}
+	if credentials.ID.Domain != cfg.Domain {
+		return fmt.Errorf("use certificate %s: it is of the domain %s, the configuration says %s", cfg.Certificate, credentials.ID.Domain, cfg.Domain)
+	}
+	stamp, err := admin.LoadSigner(cfg.StampKey)
+	if err != nil {
+		return err
+	}
+	if err := firstPolicy(service, log); err != nil {
+		return err
+	}
+	h := hub.New(hub.Options{Registry: service.Registry, Stamp: stamp, Audit: service.Audit, Log: log, MaxSessions: cfg.SessionsPerPortal})
+	service.OnChange(h.Changed)
+	d := &daemon{
+		hub: h, log: log, quiet: newQuiet(log),
+		tls:     credentials.ServerTLS(identity.ProtocolControl, admit),
+		expires: credentials.Leaf().NotAfter,
+	}
+	return d.run(ctx, cfg, service)
+}
+
+// admit lets portals and relays in; of their keys the hub knows more.
+func admit(p identity.Peer) error {
+	if p.ID.Role != identity.Portal && p.ID.Role != identity.Relay {
+		return fmt.Errorf("peer is %s, expected a portal or a relay", p.ID)
+	}
+	return nil
+}
+
+func firstPolicy(service *admin.Service, log *slog.Logger) error {
+	result, err := service.ApplyFirst()
+	if err != nil {
+		return err
+	}
+	if len(result.Failed) > 0 {
+		return fmt.Errorf("apply the first policy: %d of its tests fail; the first: %s", len(result.Failed), result.Failed[0])
+	}
+	for _, w := range result.Warnings {
+		log.Warn("policy", "warning", w)
+	}
+	applied := service.Registry.Applied()
+	log.Info("policy in force", "version", applied.Version, "grants", service.Registry.Grants(), "file", applied.File)
+	return nil
+}
+
+// daemon is what the connections share.
+type daemon struct {
+	hub     *hub.Hub
+	log     *slog.Logger
+	quiet   *quiet
+	tls     *tls.Config
+	expires time.Time // the server's certificate
+}
+
+func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Service) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var listeners []net.Listener
+	closeAll := func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}
+	for _, address := range cfg.Listen {
+		// Keepalives of the kernel would wake idle portals every 15 s; the
+		// control protocol has its own.
+		lc := net.ListenConfig{KeepAlive: -1}
+		l, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			closeAll()
+			return listenError(address, err)
+		}
+		listeners = append(listeners, l)
+	}
+	socket, err := local.Listen(cfg.Socket, d.log)
+	if err != nil {
+		closeAll()
+		return err
+	}
+	for name, handler := range service.Commands() {
+		socket.Handle(name, handler)
+	}
+	for name, handler := range d.views(cfg, service) {
+		socket.Handle(name, handler)
+	}
+	var parts sync.WaitGroup
+	start := func(run func(context.Context) error) {
+		parts.Go(func() {
+			if err := run(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	// The audit log is the last to stop: the others still write to it.
+	auditCtx, stopAudit := context.WithCancel(context.Background())
+	var audit sync.WaitGroup
+	audit.Go(func() { service.Audit.Run(auditCtx) })
+	start(d.hub.Run)
+	start(socket.Run)
+	for _, l := range listeners {
+		d.log.Info("listening", "address", l.Addr().String(), "domain", cfg.Domain)
+		start(func(ctx context.Context) error { return d.accept(ctx, l) })
+	}
+	<-ctx.Done()
+	d.log.Info("stopping")
+	parts.Wait()
+	stopAudit()
+	audit.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// listenError says what to do about an address that cannot be had.
+func listenError(address string, err error) error {
+	hint := "name an address of this machine in \"listen\""
+	switch {
+	case isInUse(err):
+		hint = "another program has it; stop that, or choose another port in \"listen\""
+	case isDenied(err):
+		hint = "ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)"
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		err = op.Err
+	}
+	return fmt.Errorf("listen on %s: %w: %s", address, err, hint)
+}

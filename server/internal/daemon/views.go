@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/config"
+)
+
+// The names of the requests that only a running server answers.
+const (
+	CommandStatus   = "status"
+	CommandPortals  = "portals"
+	CommandRelays   = "relays"
+	CommandSessions = "sessions"
+)
+
+// Status is the server in short.
+type Status struct {
+	Version  string    `json:"version"`
+	Domain   string    `json:"domain"`
+	Address  string    `json:"address"`
+	Listen   []string  `json:"listen"`
+	Since    time.Time `json:"since"`
+	Policy   uint64    `json:"policy_version"`
+	File     string    `json:"policy_file"`
+	Applied  time.Time `json:"policy_applied,omitzero"`
+	Grants   int       `json:"grants"`
+	Portals  int       `json:"portals"`
+	Online   int       `json:"portals_online"`
+	Relays   int       `json:"relays"`
+	Usable   int       `json:"relays_online"`
+	Sessions int       `json:"sessions"`
+	Expires  time.Time `json:"certificate_expires"`
+}
+
+func (d *daemon) views(cfg *config.Config, service *admin.Service) map[string]local.Handler {
+	since := time.Now().UTC().Truncate(time.Second)
+	view := func(f func() any) local.Handler {
+		return func(context.Context, json.RawMessage) (any, error) { return f(), nil }
+	}
+	return map[string]local.Handler{
+		CommandStatus:   view(func() any { return d.status(cfg, service, since) }),
+		CommandPortals:  view(func() any { return d.hub.Portals() }),
+		CommandRelays:   view(func() any { return d.hub.Relays() }),
+		CommandSessions: view(func() any { return d.hub.Sessions() }),
+	}
+}
+
+func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.Time) Status {
+	applied := service.Registry.Applied()
+	s := Status{
+		Version: command.Version, Domain: cfg.Domain, Address: cfg.Address, Listen: cfg.Listen, Since: since,
+		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
+		Sessions: len(d.hub.Sessions()), Expires: d.expires,
+	}
+	for _, p := range d.hub.Portals() {
+		s.Portals++
+		if p.Online {
+			s.Online++
+		}
+	}
+	for _, r := range d.hub.Relays() {
+		s.Relays++
+		if r.State != nil && r.State.Ready {
+			s.Usable++
+		}
+	}
+	return s
+}

@@ -1,0 +1,116 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/registry"
+)
+
+// Changed makes a change of the registry known to those it concerns. Exit
+// portals hear of what was taken back before entry portals do: it is the exit
+// that enforces. Then sessions end whose portals no grant joins any more.
+func (h *Hub) Changed(d registry.Diff) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	h.dropOldKeys(now)
+	h.takeBack(now, d.Removed, wire.ReasonGrantRemoved)
+	concerned := make(map[string]bool)
+	for _, p := range d.Removed {
+		concerned[p.Entry.Name], concerned[p.Exit.Name] = true, true
+	}
+	for _, end := range []func(grant.Permission) string{exitOf, entryOf} {
+		for _, p := range d.Added {
+			name := end(p)
+			concerned[name] = true
+			c := h.portals[name]
+			g, ok := h.registry.Grant(p.ID())
+			if c == nil || !ok {
+				continue
+			}
+			h.put(c, g, now)
+			peer := otherOf(p, name)
+			c.link.Send(wire.PeerState{Name: peer, Online: h.portals[peer] != nil})
+		}
+	}
+	for name := range concerned {
+		if c := h.portals[name]; c != nil {
+			c.link.Send(wire.GrantsComplete{Version: d.Version})
+		}
+	}
+}
+
+func exitOf(p grant.Permission) string  { return p.Exit.Name }
+func entryOf(p grant.Permission) string { return p.Entry.Name }
+
+// takeBack removes grants from the portals that hold them.
+func (h *Hub) takeBack(now time.Time, list []grant.Permission, reason wire.Reason) {
+	for _, end := range []func(grant.Permission) string{exitOf, entryOf} {
+		for _, p := range list {
+			id := p.ID()
+			delete(h.stamped, id)
+			if c := h.portals[end(p)]; c != nil {
+				delete(c.until, id)
+				c.link.Send(wire.RemoveGrant{Grant: id, Reason: reason})
+			}
+		}
+	}
+	for _, p := range list {
+		h.broker.Unjoined(now, p.Entry.Name, p.Exit.Name, reason)
+	}
+}
+
+// dropOldKeys ends all that belongs to keys which were replaced.
+func (h *Hub) dropOldKeys(now time.Time) {
+	for name, c := range h.portals {
+		if p, ok := h.registry.Portal(name); !ok || p.Key != c.peer.Key {
+			h.log.Warn("portal's key was replaced", "portal", name, "from", c.address)
+			h.broker.Revoke(now, name)
+			c.link.Close(wire.ReasonRevoked, unknownKey)
+		}
+	}
+	for name, c := range h.relays {
+		if r, ok := h.registry.Relay(name); !ok || r.Key != c.peer.Key {
+			h.log.Warn("relay's key was replaced", "relay", name, "from", c.address)
+			c.link.Close(wire.ReasonRevoked, unknownKey)
+		}
+	}
+}
+
+// care looks over what ages: stamps, grants and certificates.
+func (h *Hub) care(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.takeBack(now, h.registry.EndedBetween(h.ended, now), wire.ReasonGrantExpired)
+	h.ended = now
+	for id, at := range h.switched {
+		if now.Sub(at) >= switchTime {
+			delete(h.switched, id)
+		}
+	}
+	for name, c := range h.portals {
+		if now.After(c.peer.NotAfter) {
+			h.log.Warn("portal's certificate has ended", "portal", name, "ended", c.peer.NotAfter)
+			c.link.Close(wire.ReasonRevoked, endedText)
+			continue
+		}
+		for id, until := range c.until {
+			if !stale(until, now) {
+				continue
+			}
+			if g, ok := h.registry.Grant(id); ok {
+				h.put(c, g, now)
+			}
+		}
+	}
+	for name, c := range h.relays {
+		if now.After(c.peer.NotAfter) {
+			h.log.Warn("relay's certificate has ended", "relay", name, "ended", c.peer.NotAfter)
+			c.link.Close(wire.ReasonRevoked, endedText)
+		}
+	}
+}
+
+const endedText = "this certificate has ended; have it issued anew"

@@ -1,0 +1,177 @@
+// Package hub knows who is connected, and keeps the connected up to date: a
+// portal has the grants that concern it, stamped fresh, and knows which of the
+// portals it shares a grant with are there. The hub hands what portals and
+// relays ask for to the rules of package broker, one message at a time, and
+// sends what they decide.
+//
+// One mutex guards all of it. Nothing under it blocks: sending only queues
+// (package control), and a peer that does not read is cut off by its own queue.
+package hub
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/broker"
+	"github.com/netport/netport/server/internal/registry"
+)
+
+const (
+	// switchTime is how long a connection of an identity holds against another
+	// one of the same identity: two machines with one certificate change places
+	// this often and no faster.
+	switchTime = 10 * time.Second
+	tickTime   = time.Second
+	// careTime is how often stamps, ends of grants and certificates are looked
+	// over.
+	careTime = 30 * time.Second
+)
+
+// Options is what a Hub works with.
+type Options struct {
+	Registry    *registry.Registry
+	Stamp       ed25519.PrivateKey
+	Audit       *audit.Log
+	Log         *slog.Logger
+	MaxSessions int // of one portal
+}
+
+// Hub is the state of all connections.
+type Hub struct {
+	// Constant.
+	registry *registry.Registry
+	stamp    ed25519.PrivateKey
+	audit    *audit.Log
+	log      *slog.Logger
+
+	mu       sync.Mutex // guards the following
+	broker   *broker.Broker
+	portals  map[string]*connection[wire.ToPortal]
+	relays   map[string]*connection[wire.ToRelay]
+	stamped  map[wire.GrantID]grant.Grant // the freshest stamp of each grant that was sent
+	switched map[identity.ID]time.Time    // when a connection last took another's place
+	ended    time.Time                    // grants that ended until then were taken back
+}
+
+// link is the half of a control connection that the hub uses.
+type link[Out wire.Message] interface {
+	Send(Out)
+	Close(wire.Reason, string)
+	Probe()
+}
+
+// connection is a portal or relay that is connected.
+type connection[Out wire.Message] struct {
+	link     link[Out]
+	peer     identity.Peer
+	address  netip.AddrPort
+	software string
+	since    time.Time
+	until    map[wire.GrantID]time.Time // of a portal: the end of each stamp it was sent
+}
+
+// New returns a hub that nobody is connected to.
+func New(o Options) *Hub {
+	h := &Hub{
+		registry: o.Registry, stamp: o.Stamp, audit: o.Audit, log: o.Log,
+		portals:  make(map[string]*connection[wire.ToPortal]),
+		relays:   make(map[string]*connection[wire.ToRelay]),
+		stamped:  make(map[wire.GrantID]grant.Grant),
+		switched: make(map[identity.ID]time.Time),
+		ended:    time.Now(),
+	}
+	h.broker = broker.New(rules{h.registry}, outlet{h}, o.MaxSessions)
+	return h
+}
+
+// Run does what time brings, until ctx is cancelled.
+func (h *Hub) Run(ctx context.Context) error {
+	tick, care := time.NewTicker(tickTime), time.NewTicker(careTime)
+	defer tick.Stop()
+	defer care.Stop()
+	for {
+		select {
+		case <-tick.C:
+			h.tick(time.Now())
+		case <-care.C:
+			h.care(time.Now())
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (h *Hub) tick(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.broker.Tick(now)
+}
+
+// rules answers the broker's questions from the registry.
+type rules struct{ registry *registry.Registry }
+
+func (r rules) Look(id wire.GrantID, a, b string, now time.Time) (string, wire.Reason) {
+	g, ok := r.registry.Grant(id)
+	if !ok || !(g.Entry.Name == a && g.Exit.Name == b || g.Entry.Name == b && g.Exit.Name == a) {
+		return "", wire.ReasonNotGranted
+	}
+	if registry.Ended(g.Permission, now) {
+		return g.Forward, wire.ReasonGrantExpired
+	}
+	return g.Forward, wire.ReasonNone
+}
+
+func (r rules) Joined(a, b string, now time.Time) bool { return r.registry.Joined(a, b, now) }
+
+// outlet sends what the broker decides. The hub's mutex is held.
+type outlet struct{ h *Hub }
+
+func (o outlet) ToPortal(name string, m wire.ToPortal) {
+	if c := o.h.portals[name]; c != nil {
+		c.link.Send(m)
+	}
+}
+
+func (o outlet) ToRelay(name string, m wire.ToRelay) {
+	if c := o.h.relays[name]; c != nil {
+		c.link.Send(m)
+	}
+}
+
+func (o outlet) DropRelay(name, text string) {
+	if c := o.h.relays[name]; c != nil {
+		o.h.log.Warn("relay broke the rules", "relay", name, "reason", text)
+		c.link.Close(wire.ReasonProtocol, text)
+	}
+}
+
+func (o outlet) Record(r audit.Record) {
+	o.h.audit.Write(r)
+	args := []any{"answer", r.Answer, "portal", r.Portal, "peer", r.Peer}
+	for _, f := range [][2]string{{"forward", r.Forward}, {"relay", r.Relay}, {"reason", r.Reason}} {
+		if f[1] != "" {
+			args = append(args, f[0], f[1])
+		}
+	}
+	if r.Session != nil {
+		args = append(args, "session", *r.Session)
+	}
+	o.h.log.Info("session", args...)
+}
+
+func addrPortOf(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

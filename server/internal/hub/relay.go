@@ -1,0 +1,113 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/registry"
+)
+
+// resolveTime bounds the look-up of a relay's names.
+const resolveTime = 5 * time.Second
+
+// ServeRelay serves a relay that has proven itself, until it is gone.
+func (h *Hub) ServeRelay(ctx context.Context, a *control.Accepted, from string) error {
+	name := a.Peer.ID.Name
+	enrolled, ok := h.registry.Relay(name)
+	if !ok || enrolled.Key != a.Peer.Key {
+		h.refuse(a, from, wire.ReasonRevoked, unknownKey)
+		return nil
+	}
+	addresses, err := resolve(ctx, enrolled)
+	if err != nil {
+		h.log.Error("relay cannot be used", "relay", name, "error", err)
+		h.refuse(a, from, wire.ReasonInternal, err.Error())
+		return nil
+	}
+	conn, err := control.WelcomeRelay(a, h.welcome(), h.log)
+	if err != nil {
+		return err
+	}
+	c := &connection[wire.ToRelay]{link: conn, peer: a.Peer, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software, since: time.Now()}
+	if reason, text := h.enterRelay(c, addresses); reason != wire.ReasonNone {
+		h.recordRefusal(a.Peer, from, reason)
+		conn.Close(reason, text)
+		return conn.Run(ctx, func(wire.FromRelay) error { return nil })
+	}
+	h.log.Info("relay connected", "relay", name, "from", from, "software", c.software)
+	err = conn.Run(ctx, func(m wire.FromRelay) error { return h.fromRelay(c, m) })
+	h.leaveRelay(c)
+	h.log.Info("relay gone", "relay", name, "from", from, "reason", reasonText(err))
+	return nil
+}
+
+// resolve returns the addresses that portals are sent to: those that the
+// operator gave, and what the names among them mean now.
+func resolve(ctx context.Context, r registry.Relay) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTime)
+	defer cancel()
+	var list []netip.Addr
+	for _, s := range r.Addresses {
+		if a, err := netip.ParseAddr(s); err == nil {
+			list = append(list, a)
+			continue
+		}
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", s)
+		if err != nil {
+			return nil, fmt.Errorf("look up the relay's address %q: %w", s, err)
+		}
+		for _, a := range found {
+			list = append(list, a.Unmap())
+		}
+	}
+	if len(list) > wire.MaxCandidates {
+		list = list[:wire.MaxCandidates]
+	}
+	return list, nil
+}
+
+func (h *Hub) enterRelay(c *connection[wire.ToRelay], addresses []netip.Addr) (wire.Reason, string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	name := c.peer.ID.Name
+	if r, ok := h.registry.Relay(name); !ok || r.Key != c.peer.Key {
+		return wire.ReasonRevoked, unknownKey
+	}
+	if old := h.relays[name]; old != nil {
+		if !takeOver(h, old, c) {
+			return wire.ReasonBusy, takenText
+		}
+		h.broker.RelayDown(c.since, name)
+	}
+	h.relays[name] = c
+	h.broker.RelayUp(c.since, name, addresses)
+	return wire.ReasonNone, ""
+}
+
+func (h *Hub) leaveRelay(c *connection[wire.ToRelay]) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if name := c.peer.ID.Name; h.relays[name] == c {
+		delete(h.relays, name)
+		h.broker.RelayDown(time.Now(), name)
+	}
+}
+
+func (h *Hub) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	name := c.peer.ID.Name
+	if h.relays[name] != c {
+		return nil
+	}
+	if _, ok := m.(wire.Hello); ok {
+		return fmt.Errorf("a second hello")
+	}
+	h.broker.FromRelay(time.Now(), name, m)
+	return nil
+}

@@ -1,0 +1,12 @@
+// Command netport-server is the control plane of Netport: it knows who is
+// enrolled, what the policy grants, and brings portals together at a relay.
+package main
+
+import (
+	"os"
+
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/server/internal/cli"
+)
+
+func main() { os.Exit(command.Main(cli.New())) }
