@@ -39,6 +39,10 @@ func runClient(args []string) error {
 	if err != nil {
 		return err
 	}
+	time.AfterFunc(window+patience, func() {
+		fmt.Fprintln(os.Stderr, "bench client: no answer for too long")
+		os.Exit(1)
+	})
 	var figures []float64
 	switch args[0] {
 	case doPingPong:
@@ -95,7 +99,11 @@ func pingPong(addr string, window time.Duration) ([]float64, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(window + patience))
+	plain, err := blocking(conn)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
 	b := make([]byte, 1)
 	var took []float64
 	var end time.Time
@@ -106,10 +114,10 @@ func pingPong(addr string, window time.Duration) ([]float64, error) {
 		} else if i > untimed && start.After(end) {
 			break
 		}
-		if _, err := conn.Write(b); err != nil {
+		if _, err := plain.Write(b); err != nil {
 			return nil, err
 		}
-		if _, err := io.ReadFull(conn, b); err != nil {
+		if _, err := plain.Read(b); err != nil {
 			return nil, err
 		}
 		if i >= untimed {
@@ -157,7 +165,6 @@ func exchange(addr string) error {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
 	b := []byte("ping")
 	if _, err := conn.Write(b); err != nil {
 		return fmt.Errorf("send four bytes: %w", err)

@@ -32,7 +32,7 @@ func packetExperiment(count int) func(*world) (comparison, error) {
 func goodputExperiment(streams int) func(*world) (comparison, error) {
 	return func(w *world) (comparison, error) {
 		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), streams) },
-			w.netport, w.ssh, w.direct)
+			w.netport, w.ssh, w.sshOpen, w.direct)
 		if err != nil {
 			return comparison{}, err
 		}
@@ -47,7 +47,7 @@ func goodputExperiment(streams int) func(*world) (comparison, error) {
 
 func pingPongExperiment(w *world) (comparison, error) {
 	all, err := overWays(func(via way) ([]float64, error) { return w.ask(doPingPong, via.addr(echoPort)) },
-		w.netport, w.ssh, w.direct)
+		w.netport, w.ssh, w.sshOpen, w.direct)
 	targets := map[string]target{sshName: {atMost: 0.3}}
 	return comparison{contenders: all, quantities: []quantity{
 		{what: "1-byte ping-pong, p50", unit: seconds, targets: targets},
@@ -57,7 +57,7 @@ func pingPongExperiment(w *world) (comparison, error) {
 
 func connectExperiment(w *world) (comparison, error) {
 	all, err := overWays(func(via way) ([]float64, error) { return w.ask(doConnect, via.addr(replyPort)) },
-		w.netport, w.ssh, w.direct)
+		w.netport, w.ssh, w.sshOpen, w.direct)
 	return comparison{contenders: all, quantities: []quantity{{
 		what: "new connections", unit: rate,
 		targets: map[string]target{sshName: {atLeast: 4}, directName: {atLeast: 0.3}},

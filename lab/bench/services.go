@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/lab/topo"
 )
@@ -98,16 +101,31 @@ func (s *services) waitIdle() error {
 }
 
 func echo(conn net.Conn) {
+	plain, err := blocking(conn)
+	if err != nil {
+		return
+	}
+	defer plain.Close()
 	b := make([]byte, 64)
 	for {
-		n, err := conn.Read(b)
+		n, err := plain.Read(b)
 		if err != nil {
 			return
 		}
-		if _, err := conn.Write(b[:n]); err != nil {
+		if _, err := plain.Write(b[:n]); err != nil {
 			return
 		}
 	}
+}
+
+// blocking returns a connection whose reads and writes are plain system calls that block, as those of most programs,
+// without the way through Go's poller.
+func blocking(conn net.Conn) (*os.File, error) {
+	f, err := conn.(*net.TCPConn).File()
+	if err != nil {
+		return nil, err
+	}
+	return f, unix.SetNonblock(int(f.Fd()), false)
 }
 
 func reply(conn net.Conn) {

@@ -11,54 +11,46 @@ import (
 	"github.com/netport/netport/lab/topo"
 )
 
-const sshName = "ssh -J -L"
-
 const (
+	sshName     = "ssh -J -L"
+	sshOpenName = "ssh, NAT b open"
+
 	sshPort  = 22
-	lentPort = 2222  // of the service's sshd, on the relay's machine
-	sshShift = 10000 // from the services' ports to the client's ends of the ssh forwards
+	lentPort = 2222 // of the service's sshd, on the relay's machine
+	// From the services' ports to the client's ends of the ssh forwards.
+	sshShift, sshOpenShift = 10000, 15000
 )
 
-// startSSH makes the way that OpenSSH has between two machines that can only dial out, with its own defaults: the
-// service's machine lends its sshd to the relay's (ssh -R), and the client logs in to that one by the relay's as jump
-// host (ssh -J -L). Keys and configurations are in the lab's folder, and nothing of the machine's own is touched.
-func (w *world) startSSH() (way, error) {
+// ssh is OpenSSH with its own defaults: an sshd on the relay's machine as jump host (ssh -J -L), and one on the
+// service's. Keys and configurations are in the lab's folders; nothing of the machine's own is touched.
+type ssh struct {
+	w      *world
+	config string // file of the clients
+}
+
+// startSSHDs starts both sshds.
+func (w *world) startSSHDs() (ssh, error) {
 	need.Program(w.t, "sshd", "ssh", "ssh-keygen")
 	key := filepath.Join(w.client.Dir(), "key")
 	w.client.Run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
 	public, err := os.ReadFile(key + ".pub")
 	if err != nil {
-		return way{}, err
+		return ssh{}, err
 	}
-	startSSHD(w.relay, string(public))
-	startSSHD(w.service, string(public))
-
+	for _, host := range []*topo.Host{w.relay, w.service} {
+		startSSHD(host, string(public))
+	}
 	// Options on the command line would not reach the jump host's ssh; a file does.
 	config := w.client.WriteFile("ssh_config", strings.Join([]string{
 		"Host *", "User root", "IdentityFile " + key, "IdentitiesOnly yes", "StrictHostKeyChecking no",
 		"UserKnownHostsFile /dev/null", "LogLevel ERROR", "ExitOnForwardFailure yes", "",
 	}, "\n"))
-	relay := w.relay.Addr().String()
-	lend := w.service.Start(w.service.Command("ssh", "-F", config, "-N",
-		"-R", fmt.Sprintf("127.0.0.1:%d:127.0.0.1:%d", lentPort, sshPort), relay))
-	if err := until("the lent sshd listens", lend.Done(), func() error {
-		return listens(w.relay, fmt.Sprintf("127.0.0.1:%d", lentPort))
-	}); err != nil {
-		return way{}, err
-	}
-	via := at(sshName, sshShift)
-	args := []string{"-F", config, "-N", "-J", relay, "-p", fmt.Sprint(lentPort)}
-	for _, port := range servicePorts {
-		args = append(args, "-L", fmt.Sprintf("%s:127.0.0.1:%d", via.addr(port), port))
-	}
-	client := w.client.Start(w.client.Command("ssh", append(args, "127.0.0.1")...))
-	return via, until("ssh listens", client.Done(), func() error { return listens(w.client, via.addr(echoPort)) })
+	return ssh{w: w, config: config}, nil
 }
 
 // startSSHD starts an sshd that lets in who has the key.
 func startSSHD(host *topo.Host, public string) {
-	dir := host.Dir()
-	hostKey := filepath.Join(dir, "host-key")
+	hostKey := filepath.Join(host.Dir(), "host-key")
 	host.Run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", hostKey)
 	host.Run("mkdir", "-p", "/run/sshd") // in a /run of its own
 	config := host.WriteFile("sshd_config", strings.Join([]string{
@@ -67,6 +59,43 @@ func startSSHD(host *topo.Host, public string) {
 	}, "\n"))
 	sshd := host.Start(host.Command("/usr/sbin/sshd", "-D", "-e", "-f", config))
 	sshd.WaitLog("Server listening")
+}
+
+// startSSH makes the way that ssh has between two machines that can only dial out, as Netport has to: the service's
+// machine lends its sshd to the relay's (ssh -R), and the client jumps there.
+func (w *world) startSSH() (way, error) {
+	s, err := w.sshds()
+	if err != nil {
+		return way{}, err
+	}
+	lent := fmt.Sprintf("127.0.0.1:%d", lentPort)
+	lend := w.service.Start(w.service.Command("ssh", "-F", s.config, "-N",
+		"-R", fmt.Sprintf("%s:127.0.0.1:%d", lent, sshPort), w.relay.Addr().String()))
+	if err := until("the lent sshd listens", lend.Done(), func() error { return listens(w.relay, lent) }); err != nil {
+		return way{}, err
+	}
+	return s.forward(at(sshName, sshShift), "127.0.0.1", lentPort)
+}
+
+// startSSHOpen makes the way that ssh would have if NAT b forwarded a port to the service's sshd: with one encryption
+// less between relay and service. It is there for information.
+func (w *world) startSSHOpen() (way, error) {
+	s, err := w.sshds()
+	if err != nil {
+		return way{}, err
+	}
+	w.openNAT(sshPort)
+	return s.forward(at(sshOpenName, sshOpenShift), w.natB.Addr().String(), sshPort)
+}
+
+// forward starts the client, with the relay's machine as jump host.
+func (s ssh) forward(via way, host string, port int) (way, error) {
+	args := []string{"-F", s.config, "-N", "-J", s.w.relay.Addr().String(), "-p", fmt.Sprint(port)}
+	for _, port := range servicePorts {
+		args = append(args, "-L", fmt.Sprintf("%s:127.0.0.1:%d", via.addr(port), port))
+	}
+	client := s.w.client.Start(s.w.client.Command("ssh", append(args, host)...))
+	return via, until("ssh listens", client.Done(), func() error { return listens(s.w.client, via.addr(echoPort)) })
 }
 
 // listens reports why an address does not accept connections from the host itself.

@@ -27,7 +27,9 @@ type world struct {
 	self     string          // this program
 
 	// The contenders' programs are started when they are first asked for, and stay until the end.
+	sshds   func() (ssh, error)
 	ssh     func() (way, error)
+	sshOpen func() (way, error)
 	turn    func() (flows, error)
 	legs    func() (flows, error)
 	netport func() (way, error)
@@ -53,16 +55,23 @@ func newWorld(t testing.TB, o options) *world {
 	}
 	w.services = startServices(w.service)
 	w.network = daemon.New(t, w.server)
+	w.sshds = sync.OnceValues(w.startSSHDs)
+	w.sshOpen = sync.OnceValues(w.startSSHOpen)
 	w.ssh = sync.OnceValues(w.startSSH)
 	w.turn = sync.OnceValues(w.startTURN)
 	w.legs = sync.OnceValues(w.startLegs)
 	w.netport = sync.OnceValues(w.startNetport)
 	w.broker = sync.OnceValues(w.startBroker)
 	for _, port := range servicePorts {
-		w.natB.Run("nft", "add", "rule", "ip", "nat", "prerouting", "iifname", "wan", "tcp", "dport", fmt.Sprint(port),
-			"dnat", "to", netip.AddrPortFrom(w.service.Addr(), port).String())
+		w.openNAT(port)
 	}
 	return w
+}
+
+// openNAT forwards a port of NAT b to the service's machine.
+func (w *world) openNAT(port uint16) {
+	w.natB.Run("nft", "add", "rule", "ip", "nat", "prerouting", "iifname", "wan", "tcp", "dport", fmt.Sprint(port),
+		"dnat", "to", netip.AddrPortFrom(w.service.Addr(), port).String())
 }
 
 // runAll runs the chosen experiments, prints the table and writes the JSON file.
