@@ -50,23 +50,43 @@ func configs(t testing.TB) (client, server *tls.Config) {
 	return client, server
 }
 
-// tcpPair returns the two ends of a TCP connection over loopback.
-func tcpPair(t testing.TB) (a, b *net.TCPConn) {
-	t.Helper()
+// loopback returns the two ends of a TCP connection over loopback.
+func loopback() (a, b *net.TCPConn, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	defer l.Close()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	s, err := l.Accept()
 	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c.(*net.TCPConn), s.(*net.TCPConn), nil
+}
+
+func tcpPair(t testing.TB) (a, b *net.TCPConn) {
+	t.Helper()
+	a, b, err := loopback()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return c.(*net.TCPConn), s.(*net.TCPConn)
+	return a, b
+}
+
+// waitFor waits until what is true. The test's own deadline ends it.
+func waitFor(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for tick := time.NewTicker(time.Millisecond); !is(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for: %s", what)
+		}
+	}
 }
 
 // relay joins the legs of carriers by number, as a relay does.
