@@ -1,8 +1,9 @@
 // Package ns owns network namespaces: it makes one, runs code and programs inside, and ends it with everything in it.
 //
 // A namespace has no name and no file: it is held by an open descriptor and by the threads and processes inside. So
-// two runs cannot collide, and when the process that made it ends, however it ends, the kernel removes the namespace
-// with its links, rules and routes, and kills the programs that were started in it.
+// two runs cannot collide, and when the process that made it ends, however it ends, the kernel kills the programs that
+// were started in it and removes it with its links, rules and routes. A daemon that detached itself lives on, until the
+// next run calls KillStale.
 package ns
 
 import (
@@ -69,7 +70,7 @@ func (n *Namespace) enterNew() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("keep mounts private: %w", err)
 	}
-	if err := unix.Mount("run", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+	if err := unix.Mount(runMount+strconv.Itoa(os.Getpid()), "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return fmt.Errorf("mount an empty /run: %w", err)
 	}
 	handle, err := netns.New()
@@ -178,26 +179,4 @@ func (n *Namespace) Close() error {
 	close(n.calls)
 	<-n.ended
 	return errors.Join(err, n.handle.Close())
-}
-
-// killAll finds the processes by their namespace, since a daemon may have left its process group and parent.
-func (n *Namespace) killAll() error {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return fmt.Errorf("kill what runs in a namespace: %w", err)
-	}
-	want := "net:[" + strconv.FormatUint(n.inode, 10) + "]"
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		if got, err := os.Readlink("/proc/" + entry.Name() + "/ns/net"); err != nil || got != want {
-			continue // ended meanwhile, or somewhere else
-		}
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill process %d in a namespace: %w", pid, err)
-		}
-	}
-	return nil
 }

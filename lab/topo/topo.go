@@ -149,7 +149,7 @@ func hostAddr(p netip.Prefix, i int) netip.Addr {
 // to every user, and the one for what is kept of a failed test.
 func (l *Lab) makeDirs() {
 	l.t.Helper()
-	removeStaleDirs(l.t)
+	removeStale(l.t)
 	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
 	if err != nil {
 		l.t.Fatalf("make the lab's directory: %v", err)
@@ -170,9 +170,12 @@ func (l *Lab) makeDirs() {
 
 const dirPrefix = "netport-lab-"
 
-// removeStaleDirs removes the directories of test processes that were killed.
-func removeStaleDirs(t testing.TB) {
+// removeStale removes what test processes that were killed left behind: detached programs, directories.
+func removeStale(t testing.TB) {
 	t.Helper()
+	if err := ns.KillStale(); err != nil {
+		t.Fatal(err)
+	}
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	if err != nil {
 		t.Fatalf("look for stale lab directories: %v", err)

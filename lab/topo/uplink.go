@@ -8,7 +8,6 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/lab/capture"
 	"github.com/netport/netport/lab/link"
@@ -85,17 +84,6 @@ func (n *Node) LinkCounters() (up, down link.Counters) {
 	return n.emulated.Counters()
 }
 
-// settle makes the kernel finish with a device that has just come up. Until it does, which may be a second later, the
-// device drops what it is given, and the first ARP request takes a second to be repeated. A question for one
-// device by its name is answered only after that (rtnl_getlink in net/core/rtnetlink.c).
-func (n *Node) settle(device string) {
-	n.t.Helper()
-	n.netlink(func(h *netlink.Handle) error {
-		_, err := h.LinkByName(device)
-		return err
-	})
-}
-
 // SetUp brings the uplink up or down at the node, as when a cable is plugged or pulled. It starts up.
 func (n *Node) SetUp(up bool) {
 	n.t.Helper()
@@ -103,6 +91,9 @@ func (n *Node) SetUp(up bool) {
 		device, err := h.LinkByName(n.device)
 		if err != nil {
 			return err
+		}
+		if isUp := device.Attrs().Flags&net.FlagUp != 0; isUp == up {
+			return nil
 		}
 		if !up {
 			return h.LinkSetDown(device)
@@ -117,11 +108,7 @@ func (n *Node) SetUp(up bool) {
 		return n.address(h, device, n.at.addr6, n.at.gateway6, 64)
 	})
 	if up {
-		n.parent.settle(n.name)
-		n.settle(n.device)
-		if n.parent != n.lab.inet {
-			n.parent.settle("lan")
-		}
+		n.settle()
 	}
 }
 
@@ -140,11 +127,7 @@ func (n *Node) address(h *netlink.Handle, device netlink.Link, addr, gateway net
 }
 
 func linkAddr(addr netip.Addr, bits int) *netlink.Addr {
-	a := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}}
-	if addr.Is6() {
-		a.Flags = unix.IFA_F_NODAD // or the kernel uses it a little later than it takes it
-	}
-	return a
+	return &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}}
 }
 
 func (n *Node) startCapture() {
