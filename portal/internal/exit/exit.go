@@ -116,6 +116,19 @@ func (x *Exit) Open(ctx context.Context, peer *x509.Certificate, open wire.Open)
 	return conn, nil
 }
 
+// Try dials the target of a grant of this portal and hangs up, for "explain".
+func (x *Exit) Try(ctx context.Context, g grant.Grant) (wire.Reason, error) {
+	err := x.list.Target(g.Target)
+	if err == nil {
+		var conn net.Conn
+		if conn, err = x.dial(ctx, g); err == nil {
+			return wire.ReasonNone, conn.Close()
+		}
+	}
+	reason, _ := reasonOf(err)
+	return reason, err
+}
+
 func peerOf(cert *x509.Certificate) (identity.Peer, error) {
 	id, err := identity.FromCertificate(cert)
 	if err != nil {

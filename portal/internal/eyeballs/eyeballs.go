@@ -15,14 +15,20 @@ import (
 // stagger is how long one attempt is alone (RFC 8305 section 5).
 const stagger = 250 * time.Millisecond
 
-// Dial calls dial for the addresses, which must be at least one, until one
+// Dial calls dial for the addresses in the order of Order; see Race.
+func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
+	return Race(ctx, Order(addrs), dial)
+}
+
+// Race calls dial for the candidates, which must be at least one, until one
 // succeeds, and returns its connection. If none does, it returns the error of
 // the first that failed. All attempts have ended when it returns, and their
 // connections but the one returned are closed.
-func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
+func Race[C any, T net.Conn](ctx context.Context, candidates []C, dial func(context.Context, C) (T, error)) (T, error) {
+	var none T
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
-		conn net.Conn
+		conn T
 		err  error
 	}
 	results := make(chan result)
@@ -38,15 +44,15 @@ func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context
 	var first error
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for waiting := Order(addrs); ; {
+	for waiting := candidates; ; {
 		select {
 		case <-timer.C:
 			if len(waiting) > 0 {
-				addr := waiting[0]
+				candidate := waiting[0]
 				waiting = waiting[1:]
 				running++
 				go func() {
-					conn, err := dial(ctx, addr)
+					conn, err := dial(ctx, candidate)
 					results <- result{conn, err}
 				}()
 				timer.Reset(stagger)
@@ -60,11 +66,11 @@ func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context
 				first = r.err
 			}
 			if running == 0 && len(waiting) == 0 {
-				return nil, first
+				return none, first
 			}
 			timer.Reset(0)
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return none, context.Cause(ctx)
 		}
 	}
 }

@@ -1,0 +1,87 @@
+// Package cli is the command line of netport-portal. "run" is the daemon; the
+// other commands ask a running one over its socket.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/portal/internal/config"
+	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/local"
+)
+
+// Root returns the command line.
+func Root() *cobra.Command {
+	root := command.Root("netport-portal", "Forward connections between two private networks")
+	root.Long = `Forward connections between two private networks.
+
+A portal runs on each side and dials out only. The server's policy says where
+the one listens and what the other dials for it.`
+	root.AddCommand(run(), status(), ping(), explain(), connect())
+	for _, c := range root.Commands() {
+		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
+		c.Version = command.Version
+		c.SetVersionTemplate("netport-portal {{.Version}}\n")
+	}
+	return root
+}
+
+// load reads the file that --config names.
+func load(c *cobra.Command) (config.Config, error) {
+	name, err := c.Flags().GetString("config")
+	if err != nil {
+		return config.Config{}, err
+	}
+	return config.Load(name)
+}
+
+// call asks the running daemon.
+func call[T any](ctx context.Context, c *cobra.Command, name string, args any) (T, error) {
+	var result T
+	conf, err := load(c)
+	if err != nil {
+		return result, err
+	}
+	err = local.Call(ctx, conf.Socket, name, args, &result)
+	return result, plain(err)
+}
+
+// plain leaves of a daemon's answer only what it said.
+func plain(err error) error {
+	var said *local.Error
+	if errors.As(err, &said) {
+		return errors.New(said.Text)
+	}
+	return err
+}
+
+func run() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the portal",
+		Long: `Run the portal until SIGTERM or SIGINT. It then accepts nothing more, closes
+its tunnels and removes its sockets; a second signal ends it at once.`,
+		Example: "  netport-portal run --config /etc/netport/portal/config.toml",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			conf, err := load(c)
+			if err != nil {
+				return err
+			}
+			log, err := command.Logger(c.ErrOrStderr(), conf.LogLevel)
+			if err != nil {
+				return err
+			}
+			p, err := daemon.New(conf, log)
+			if err != nil {
+				return fmt.Errorf("start portal: %w", err)
+			}
+			return p.Run(c.Context())
+		},
+	}
+}

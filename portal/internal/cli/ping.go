@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/proto/command"
+)
+
+// pingTime bounds one round trip; the first may have to open the tunnel.
+const pingTime = 30 * time.Second
+
+func ping() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "ping PORTAL",
+		Short: "Measure the round trip to another portal through the tunnel",
+		Long: `Measure the round trip to another portal through the tunnel, opening it if there
+is none. The other portal must share a forward with this one.`,
+		Example: "  netport-portal ping factory-1\n  netport-portal ping factory-1 --count 100 --interval 100ms",
+		Args:    command.Args("PORTAL"),
+	}
+	count := c.Flags().IntP("count", "c", 4, "how many round trips; 0: until interrupted")
+	interval := c.Flags().Duration("interval", time.Second, "pause between two")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *count < 0 || *interval < 0 {
+			return command.Usagef("--count and --interval cannot be negative")
+		}
+		return pings(c, args[0], *count, *interval)
+	}
+	return c
+}
+
+func pings(c *cobra.Command, portal string, count int, interval time.Duration) error {
+	out := c.OutOrStdout()
+	sent, times := 0, []float64{}
+	var last error
+	for n := 1; count == 0 || n <= count; n++ {
+		ctx, cancel := context.WithTimeout(c.Context(), pingTime)
+		r, err := call[daemon.PingResult](ctx, c, daemon.CallPing, daemon.PingArgs{Portal: portal})
+		cancel()
+		if c.Context().Err() != nil {
+			break
+		}
+		sent++
+		if err != nil {
+			last = err
+			fmt.Fprintf(out, "%d: %s\n", n, command.Clean(err.Error()))
+		} else {
+			times = append(times, r.RTT)
+			fmt.Fprintf(out, "%d: %s from %s by %s\n", n, milliseconds(r.RTT), portal, command.Clean(r.Path))
+		}
+		if n == count || !pause(c.Context(), interval) {
+			break
+		}
+	}
+	if len(times) == 0 {
+		if last == nil { // interrupted before the first
+			return command.ErrShown
+		}
+		return last
+	}
+	low, sum, high := math.Inf(1), 0.0, 0.0
+	for _, t := range times {
+		low, sum, high = min(low, t), sum+t, max(high, t)
+	}
+	fmt.Fprintf(out, "%d sent, %d answered; min/avg/max %s/%s/%s\n", sent, len(times), milliseconds(low), milliseconds(sum/float64(len(times))), milliseconds(high))
+	if len(times) < sent {
+		return command.ErrShown
+	}
+	return nil
+}
+
+// pause waits, and reports false if ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/proto/command"
+)
+
+func status() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show the connection to the server, the forwards and the tunnels",
+		Long: `Show the connection to the server, the forwards and the tunnels.
+
+A forward is up only if this portal's part of it works and the other portal can
+be reached now; the last column says how that is known, or what is missing.`,
+		Example: "  netport-portal status\n  netport-portal status --json --config ./config.toml",
+		Args:    command.Args(),
+	}
+	asJSON := c.Flags().Bool("json", false, "print JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := call[daemon.Status](c.Context(), c, daemon.CallStatus, nil)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return command.JSON(c.OutOrStdout(), s)
+		}
+		return printStatus(c.OutOrStdout(), s, time.Now())
+	}
+	return c
+}
+
+func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
+	fmt.Fprintf(w, "portal   %s of %s, running for %s, certificate until %s\n", s.Portal, s.Domain, since(now, s.Started), s.Certificate.Format(time.DateOnly))
+	if s.Server.Connected {
+		fmt.Fprintf(w, "server   %s at %s, connected for %s, policy version %d\n", s.Server.Name, s.Server.Address, since(now, s.Server.Since), s.Server.Policy)
+	} else {
+		fmt.Fprintf(w, "server   not connected for %s; trying %s\n", since(now, s.Server.Since), s.Server.Servers)
+	}
+	if s.Unreachable+s.Oversized > 0 {
+		fmt.Fprintf(w, "UDP      %d datagrams found no one listening at their target, %d were too large for the way there\n", s.Unreachable, s.Oversized)
+	}
+	fmt.Fprintln(w)
+	if len(s.Forwards) == 0 {
+		fmt.Fprintln(w, "No forward is granted to this portal.")
+	} else {
+		rows := make([][]string, 0, len(s.Forwards))
+		for _, f := range s.Forwards {
+			rows = append(rows, []string{f.Name, f.State, f.Role, f.Listen, f.Peer, f.Target, f.Why})
+		}
+		if err := command.Table(w, []string{"FORWARD", "STATE", "ROLE", "LISTEN", "PEER", "TARGET", "WHY"}, rows); err != nil {
+			return err
+		}
+	}
+	if len(s.Tunnels) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	rows := make([][]string, 0, len(s.Tunnels))
+	for _, t := range s.Tunnels {
+		state, rtt := "opening", "-"
+		if t.Up {
+			state = "up " + since(now, t.Since)
+		}
+		if t.RTT > 0 {
+			rtt = milliseconds(t.RTT)
+		}
+		rows = append(rows, []string{
+			t.Peer, state, orDash(t.Path), t.Relay + " " + t.Address, rtt,
+			size(t.Sent), size(t.Received), fmt.Sprint(t.Streams), fmt.Sprint(t.Flows), fmt.Sprint(t.Carriers), t.Session,
+		})
+	}
+	return command.Table(w, []string{"TUNNEL", "STATE", "PATH", "RELAY", "RTT", "SENT", "RECEIVED", "STREAMS", "FLOWS", "CARRIERS", "SESSION"}, rows)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// since is how long ago t was, as a person would say it.
+func since(now, t time.Time) string {
+	d := now.Sub(t)
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Minute:
+		return d.Truncate(time.Second).String()
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+func milliseconds(ms float64) string {
+	if ms < 10 {
+		return fmt.Sprintf("%.2f ms", ms)
+	}
+	return fmt.Sprintf("%.0f ms", ms)
+}
+
+// size is a number of bytes in units of 1,000.
+func size(n uint64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}
+	v, i := float64(n), 0
+	for v >= 1000 && i < len(units)-1 {
+		v /= 1000
+		i++
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", v, units[i])
+}

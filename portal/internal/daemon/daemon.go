@@ -1,0 +1,159 @@
+// Package daemon runs a portal: it makes the parts, joins them and stops them
+// in order. It also answers the command line over the daemon's socket.
+//
+//	server --- control ---> grants ---> entry ---> peers (tunnels) <--- exit
+//	              \____ sessions ______________________/
+package daemon
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/portal/internal/config"
+	"github.com/netport/netport/portal/internal/control"
+	"github.com/netport/netport/portal/internal/entry"
+	"github.com/netport/netport/portal/internal/exit"
+	"github.com/netport/netport/portal/internal/grants"
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// bufferBudget bounds what all tunnels hold or promise to hold, in bytes.
+	bufferBudget = 256 << 20
+	// expiryWarning is how long before its end a certificate is spoken of.
+	expiryWarning = 14 * 24 * time.Hour
+)
+
+// Portal is a portal that runs, or will.
+type Portal struct {
+	config      config.Config
+	credentials *identity.Credentials
+	log         *slog.Logger
+	socket      *local.Server
+	started     time.Time
+
+	keeper *grants.Keeper
+	client *control.Client
+	pool   *peers.Pool
+	entry  *entry.Entry
+	exit   *exit.Exit
+	calls  *calls
+}
+
+// New makes a portal from its configuration and takes its socket: it fails
+// where another daemon has it, or where a file is missing or not as it should
+// be. Run must follow.
+func New(c config.Config, log *slog.Logger) (*Portal, error) {
+	credentials, err := identity.Load(c.Certificate, c.Key, c.CA, identity.Portal, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
+		return nil, fmt.Errorf("make state folder: %w", err)
+	}
+	socket, err := local.Listen(c.Socket, log)
+	if err != nil {
+		return nil, err
+	}
+	p := &Portal{config: c, credentials: credentials, log: log, socket: socket, started: time.Now(), calls: newCalls()}
+	self := identity.Peer{ID: credentials.ID, Key: credentials.Key}
+	p.keeper = grants.NewKeeper(grants.NewSet(self, c.PolicyKey), time.Now, p.apply)
+	p.client = control.NewClient(credentials, "netport-portal/"+command.Version, c.Servers, p.keeper, log)
+	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, log)
+	p.pool = peers.New(peers.Config{
+		Credentials: credentials, Server: p.client, Finder: path.NewFinder(credentials, log),
+		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Log: log,
+	})
+	p.entry = entry.New(p.pool, c.Listen, log)
+	p.serve()
+	return p, nil
+}
+
+// Run runs the portal until ctx is cancelled. Then it accepts nothing more,
+// closes its tunnels, tells the server, and removes its sockets.
+func (p *Portal) Run(ctx context.Context) error {
+	p.log.Info("portal running", "portal", p.credentials.ID.Name, "domain", p.credentials.ID.Domain, "socket", p.config.Socket, "version", command.Version)
+	p.warnExpiry(p.credentials.Leaf())
+	// Each part stops before what it needs: first what takes work from outside,
+	// then the tunnels, and the connection to the server last, over which
+	// the sessions are given back.
+	var edge, tunnels, rest sync.WaitGroup
+	edgeCtx, stopEdge := context.WithCancel(context.Background())
+	tunnelCtx, stopTunnels := context.WithCancel(context.Background())
+	restCtx, stopRest := context.WithCancel(context.Background())
+	defer stopRest()
+	defer stopTunnels()
+	defer stopEdge()
+	failed := make(chan error, 1)
+	edge.Go(func() {
+		if err := p.socket.Run(edgeCtx); err != nil {
+			failed <- err
+		}
+	})
+	edge.Go(func() { p.entry.Run(edgeCtx) })
+	tunnels.Go(func() { p.pool.Run(tunnelCtx) })
+	rest.Go(func() { p.client.Run(restCtx, p.pool) })
+	rest.Go(func() { p.keeper.Run(restCtx) })
+	var err error
+	select {
+	case <-ctx.Done():
+		p.log.Info("portal stopping")
+	case err = <-failed:
+	}
+	stopEdge()
+	stopTunnels() // what was accepted ends with its tunnel
+	edge.Wait()
+	tunnels.Wait()
+	stopRest()
+	rest.Wait()
+	return err
+}
+
+// apply does what a change of the grants asks for.
+func (p *Portal) apply(c grants.Change) {
+	self := p.credentials.ID.Name
+	log := p.log.With("forward", c.Grant.Forward, "entry", c.Grant.Entry.Name, "listen", c.Grant.Listen.String(), "exit", c.Grant.Exit.Name, "target", c.Grant.Target.String())
+	switch c.Kind {
+	case grants.Begin:
+		log.Info("forward granted")
+	case grants.Renew:
+		log.Debug("forward renewed")
+	}
+	if c.Grant.Entry.Name == self {
+		p.entry.Apply(c)
+	}
+	if c.Kind == grants.End {
+		cut := p.pool.Cut(c.IDs, c.Reason)
+		log.Info("forward ended", "reason", c.Reason.String(), "cut", cut)
+	}
+}
+
+func (p *Portal) warnExpiry(leaf *x509.Certificate) {
+	left := time.Until(leaf.NotAfter)
+	switch {
+	case left <= 0:
+		p.log.Error("this portal's certificate has expired: have it issued anew", "since", leaf.NotAfter.UTC().Format(time.RFC3339))
+	case left < expiryWarning:
+		p.log.Warn("this portal's certificate expires soon: have it issued anew", "at", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+}
+
+// reasonText is a reason as people read it, with what was said beside it.
+func reasonText(r wire.Reason, detail string) string {
+	if detail == "" {
+		return r.String()
+	}
+	return r.String() + ": " + detail
+}

@@ -1,0 +1,258 @@
+package entry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/endpoint"
+	"github.com/netport/netport/proto/grant"
+)
+
+const (
+	// firstRetry and maxRetry bound the pause before a listener that could not
+	// be opened is tried again.
+	firstRetry = time.Second
+	maxRetry   = 30 * time.Second
+	// maxAcceptPause bounds the pause of an accept loop that finds no
+	// descriptors.
+	maxAcceptPause = 500 * time.Millisecond
+)
+
+// forward is one pair of ends that is granted now.
+//
+//	waiting --- listener opened ---> listening
+//	   ^  \____ cannot be opened: retry ____/      close, from either: ended
+//
+// Its run goroutine owns the listener's accept loop.
+type forward struct {
+	entry *Entry
+	log   *slog.Logger
+	ctx   context.Context // ends with the forward
+	stop  context.CancelFunc
+	again chan struct{} // capacity 1: try to listen now
+
+	accepted, refused, dropped atomic.Uint64
+
+	mu       sync.Mutex // guards the following
+	current  grant.Grant
+	listener interface{ Close() error } // nil: none is open
+	err      error                      // why not
+	since    time.Time
+	closed   bool
+}
+
+func newForward(e *Entry, g grant.Grant) *forward {
+	ctx, stop := context.WithCancel(e.ctx)
+	return &forward{
+		entry: e, log: e.log.With("forward", g.Forward, "listen", g.Listen.String(), "peer", g.Exit.Name),
+		ctx: ctx, stop: stop, again: make(chan struct{}, 1), current: g, since: time.Now(),
+	}
+}
+
+func (f *forward) grant() grant.Grant {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.current
+}
+
+func (f *forward) renew(g grant.Grant) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current = g
+}
+
+// close ends the forward: its listener is closed when it returns.
+func (f *forward) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	if f.listener != nil {
+		f.listener.Close()
+		f.listener = nil
+	}
+	f.stop()
+}
+
+func (f *forward) retry() {
+	select {
+	case f.again <- struct{}{}:
+	default:
+	}
+}
+
+func (f *forward) state() State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := State{
+		Grant: f.current, Listening: f.listener != nil || f.current.Listen.Scheme() == endpoint.Stdio,
+		Since: f.since, Accepted: f.accepted.Load(), Refused: f.refused.Load(), Dropped: f.dropped.Load(),
+	}
+	if f.err != nil && !s.Listening {
+		s.Error = f.err.Error()
+	}
+	return s
+}
+
+// run listens until the forward is closed.
+func (f *forward) run() {
+	defer f.stop()
+	listen := f.grant().Listen
+	pause, said := firstRetry, ""
+	for f.ctx.Err() == nil {
+		serve, err := f.open(listen)
+		if err == nil {
+			f.log.Info("listening")
+			err = serve()
+			if f.ctx.Err() != nil {
+				return
+			}
+			pause = firstRetry
+		}
+		f.mu.Lock()
+		f.listener, f.err, f.since = nil, err, time.Now()
+		f.mu.Unlock()
+		if text := err.Error(); text != said { // once, not at each attempt
+			said = text
+			f.log.Warn("not listening", "error", err)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-f.again:
+		case <-f.ctx.Done():
+		}
+		timer.Stop()
+		pause = min(2*pause, maxRetry)
+	}
+}
+
+// open opens the listener and returns what serves it.
+func (f *forward) open(e endpoint.Endpoint) (serve func() error, err error) {
+	if err := f.entry.list.Listen(e); err != nil {
+		return nil, err
+	}
+	switch e.Scheme() {
+	case endpoint.Stdio: // "netport-portal connect" is its listener
+		return func() error { <-f.ctx.Done(); return nil }, f.opened(nil)
+	case endpoint.UDP:
+		conn, err := listenUDP(f.ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		return func() error { return f.serveUDP(conn) }, f.opened(conn)
+	case endpoint.Unix:
+		l, err := listenUnix(e.Path())
+		if err != nil {
+			return nil, err
+		}
+		return func() error { return f.serve(l) }, f.opened(l)
+	}
+	l, err := listenTCP(f.ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return f.serve(l) }, f.opened(l)
+}
+
+// opened makes l the forward's listener, unless that was closed meanwhile.
+func (f *forward) opened(l interface{ Close() error }) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		if l != nil {
+			l.Close()
+		}
+		return net.ErrClosed
+	}
+	f.listener, f.err, f.since = l, nil, time.Now()
+	return nil
+}
+
+// serve accepts until the listener is closed.
+func (f *forward) serve(l net.Listener) error {
+	defer l.Close()
+	var pause time.Duration
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			f.entry.tasks.Go(func() { f.carry(conn) })
+			continue
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case errors.Is(err, syscall.ECONNABORTED):
+			continue // the client was gone before we came to it
+		}
+		// Out of descriptors, most likely: those in use come back.
+		if pause == 0 {
+			f.log.Warn("connection not accepted", "error", err)
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), maxAcceptPause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-f.ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// carry carries one accepted connection.
+func (f *forward) carry(conn net.Conn) {
+	f.accepted.Add(1)
+	g := f.grant()
+	source := addrPort(conn.RemoteAddr())
+	start := time.Now()
+	totals, err := f.entry.Carry(f.ctx, g, source, conn)
+	if err != nil {
+		f.ended(source, err)
+		return
+	}
+	f.log.Debug("connection ended", "source", source.String(), "sent", totals.Sent, "received", totals.Received, "after", time.Since(start).Round(time.Millisecond))
+}
+
+// ended logs what came to nothing, or to a bad end.
+func (f *forward) ended(source netip.AddrPort, err error) {
+	f.refused.Add(1)
+	if f.ctx.Err() != nil { // the forward's own end has been logged
+		return
+	}
+	from := "a local client"
+	if source.IsValid() {
+		from = source.String()
+	}
+	var end *tunnel.EndError
+	if errors.As(err, &end) {
+		f.log.Warn("connection cut", "source", from, "reason", end.Reason.String(), "said-by", saidBy(end, f.grant()), "text", end.Text)
+		return
+	}
+	f.log.Warn("connection refused", "source", from, "error", err)
+}
+
+func saidBy(end *tunnel.EndError, g grant.Grant) string {
+	if end.Peer {
+		return g.Exit.Name
+	}
+	return g.Entry.Name
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+	case *net.UDPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+	}
+	return netip.AddrPort{}
+}

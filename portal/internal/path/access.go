@@ -1,0 +1,90 @@
+package path
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/netport/netport/portal/internal/eyeballs"
+	"github.com/netport/netport/proto/address"
+	"github.com/netport/netport/proto/wire"
+)
+
+// minSessionPort is the lowest port of a session: below are services that
+// somebody else may run.
+const minSessionPort = 1024
+
+// Mode is a way to a relay.
+type Mode uint8
+
+// The modes, in the order in which they are tried: the next one a moment
+// after the one before, or when that has failed.
+const (
+	SessionPort Mode = iota // TCP to the session's own port
+	SharedPort              // TCP to the relay's shared port
+	SharedTLS               // the same inside TLS, which passes where only that does
+	modes
+)
+
+func (m Mode) String() string {
+	return [...]string{"relay", "relay-shared", "relay-tls"}[m]
+}
+
+// candidate is one address to try in one mode.
+type candidate struct {
+	mode Mode
+	addr netip.AddrPort
+}
+
+// candidates lists what to try for a session, beginning with the mode first.
+func candidates(access wire.RelayAccess, transports wire.Transports, first Mode) []candidate {
+	var list []candidate
+	for i := range modes {
+		mode := (first + i) % modes
+		port := access.TCP
+		if mode != SessionPort {
+			port = access.SharedTCP
+		}
+		usable := transports&wire.TransportSplice != 0
+		if mode == SharedTLS {
+			usable = transports&wire.TransportTLS != 0
+		}
+		if port == 0 || !usable {
+			continue
+		}
+		var addrs []netip.AddrPort
+		for _, a := range access.Addresses {
+			addrs = append(addrs, netip.AddrPortFrom(a.Unmap(), port))
+		}
+		for _, a := range eyeballs.Order(addrs) {
+			list = append(list, candidate{mode, a})
+		}
+	}
+	return list
+}
+
+// checkAccess refuses a relay that no honest server names: an address that is
+// no relay's would make every portal a tool against whoever has it.
+//
+// server is the address that the server was reached at. Only a server on this
+// machine may name a relay on this machine, and only one in a private network
+// a relay in one.
+func checkAccess(access wire.RelayAccess, server netip.Addr) error {
+	server = server.Unmap()
+	for _, a := range access.Addresses {
+		a := a.Unmap()
+		switch kind := address.KindOf(a); {
+		case kind == address.Loopback && a.IsLoopback() && server.IsLoopback():
+		case kind != address.Ordinary:
+			return fmt.Errorf("relay %q is said to be at %s, a %s address, which is not dialled", access.Name, a, kind)
+		case a.IsPrivate() && !server.IsPrivate() && !server.IsLoopback():
+			return fmt.Errorf("relay %q is said to be at %s, a private address, by a server at %s, which is none", access.Name, a, server)
+		}
+	}
+	if access.TCP == 0 && access.SharedTCP == 0 {
+		return fmt.Errorf("relay %q has no TCP port", access.Name)
+	}
+	if access.TCP != 0 && access.TCP < minSessionPort {
+		return fmt.Errorf("relay %q is said to have a session at port %d; sessions are at %d and above", access.Name, access.TCP, minSessionPort)
+	}
+	return nil
+}

@@ -1,0 +1,16 @@
+// Command netport-portal forwards connections between two private networks:
+// it runs on each side, dials out only, and listens and dials as the policy
+// grants.
+package main
+
+import (
+	"os"
+
+	"github.com/netport/netport/portal/internal/cli"
+	"github.com/netport/netport/proto/command"
+)
+
+func main() {
+	privateFiles()
+	os.Exit(command.Main(cli.Root()))
+}
