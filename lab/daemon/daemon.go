@@ -8,9 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/lab/topo"
 )
+
+// patience is for how long a condition is waited for, on a slow machine.
+const patience = 30 * time.Second
 
 // Daemon is what server, relay and portal share: a program with its files on a host. It may be stopped and started
 // again any number of times.
@@ -114,4 +118,25 @@ func (d *Daemon) ask(v any, args ...string) error {
 		return fmt.Errorf("netport-%s %s: %w in %s", d.role, strings.Join(args, " "), err, out)
 	}
 	return nil
+}
+
+// until asks the daemon again and again until ready returns nil. It ends the test if that takes too long or the daemon
+// dies: what says what was waited for, and the last error what was missing.
+func (d *Daemon) until(what string, ready func() error) {
+	d.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(patience); ; {
+		err := ready()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-d.process.Done():
+			d.t.Fatalf("%s %s: ended with status %d while it was waited for: %s", d.role, d.name, d.process.Wait(), what)
+		case <-late:
+			d.t.Fatalf("%s %s: not %s after %v: %v", d.role, d.name, what, patience, err)
+		}
+	}
 }

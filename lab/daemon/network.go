@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/netport/netport/lab/topo"
 )
@@ -32,9 +31,6 @@ const Domain = "example.org"
 
 // User is whom the daemons and their commands run as.
 const User = "nobody"
-
-// patience is for how long a condition is waited for, on a slow machine.
-const patience = 30 * time.Second
 
 // Network is one server with its relays and portals. Its methods belong to the test's goroutine.
 type Network struct {
@@ -108,24 +104,4 @@ func (n *Network) TryApply(policy string) (string, error) {
 	file := n.Server.host.WriteFile("policy.toml", fmt.Sprintf("domain = %q\n", Domain)+policy)
 	out, err := n.Server.Command("policy", "apply", file).CombinedOutput()
 	return string(out), err
-}
-
-// until asks again and again until ready returns nil, and ends the test if that takes too long: what says what was
-// waited for, and the last error what was missing.
-func until(t testing.TB, what string, ready func() error) {
-	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(patience)
-	for {
-		err := ready()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("%s: not after %v: %v", what, patience, err)
-		}
-	}
 }

@@ -29,12 +29,26 @@ type Status struct {
 		Connected bool `json:"connected"`
 	} `json:"server"`
 	Forwards []Forward `json:"forwards"`
+	Tunnels  []Tunnel  `json:"tunnels"`
 }
 
 // Forward is one forward in a portal's status.
 type Forward struct {
 	Name  string `json:"name"`
-	State string `json:"state"`
+	Role  string `json:"role"`  // entry or exit
+	State string `json:"state"` // up or down
+	Why   string `json:"why"`
+}
+
+// Tunnel is one tunnel in a portal's status.
+type Tunnel struct {
+	Peer     string `json:"peer"`
+	Up       bool   `json:"up"`
+	Path     string `json:"path"`
+	Relay    string `json:"relay"`
+	Carriers int    `json:"carriers"`
+	Streams  int    `json:"streams"`
+	Flows    int    `json:"flows"`
 }
 
 // Status asks the portal how it is.
@@ -55,13 +69,13 @@ func (p *Portal) WaitConnected() {
 // WaitUp waits until the forward is up: its listener is open and its peer can be reached.
 func (p *Portal) WaitUp(forward string) {
 	p.t.Helper()
-	p.waitStatus("forward "+forward+" up", func(s Status) bool { return s.state(forward) == "up" })
+	p.waitStatus("with forward "+forward+" up", func(s Status) bool { return s.state(forward) == "up" })
 }
 
 // WaitGone waits until the portal knows no such forward any more.
 func (p *Portal) WaitGone(forward string) {
 	p.t.Helper()
-	p.waitStatus("forward "+forward+" gone", func(s Status) bool { return s.state(forward) == "" })
+	p.waitStatus("without forward "+forward, func(s Status) bool { return s.state(forward) == "" })
 }
 
 // state is that of a forward, empty if there is none.
@@ -76,7 +90,7 @@ func (s Status) state(forward string) string {
 
 func (p *Portal) waitStatus(what string, ready func(Status) bool) {
 	p.t.Helper()
-	until(p.t, "portal "+p.name+": "+what, func() error {
+	p.until(what, func() error {
 		var s Status
 		if err := p.ask(&s, "status"); err != nil {
 			return err

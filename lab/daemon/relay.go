@@ -10,7 +10,7 @@ type Relay struct {
 func (r *Relay) Start() {
 	r.t.Helper()
 	r.launch()
-	until(r.t, "relay "+r.name+" is connected", func() error { return r.server.connected("relays", r.name) })
+	r.until("connected to the server", func() error { return r.server.relayReady(r.name) })
 }
 
 // Restart stops the relay and starts it again.

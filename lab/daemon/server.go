@@ -1,10 +1,6 @@
 package daemon
 
-import (
-	"encoding/json"
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // Server is a netport-server.
 type Server struct{ *Daemon }
@@ -13,7 +9,7 @@ type Server struct{ *Daemon }
 func (s *Server) Start() {
 	s.t.Helper()
 	s.launch()
-	until(s.t, "server "+s.name+" answers", func() error {
+	s.until("ready", func() error {
 		_, err := s.output(s.Command("status"))
 		return err
 	})
@@ -26,39 +22,43 @@ func (s *Server) Restart() {
 	s.Start()
 }
 
-// Decision is one line of the server's audit log: who asked for what, and the answer.
-type Decision map[string]any
+// Decision is one line of the server's audit log.
+type Decision struct {
+	Event   string `json:"event"`
+	Answer  string `json:"answer"`
+	Reason  string `json:"reason"`
+	Portal  string `json:"portal"` // that asked
+	Peer    string `json:"peer"`
+	Forward string `json:"forward"`
+	Relay   string `json:"relay"`
+	Detail  string `json:"detail"`
+}
 
-// Audit returns the server's decisions so far, the oldest first.
+// Audit returns the server's decisions so far, the oldest first. What it has just decided may not be there yet.
 func (s *Server) Audit() []Decision {
 	s.t.Helper()
 	var decisions []Decision
-	for line := range strings.Lines(s.Run("audit", "--json")) {
-		var d Decision
-		if err := json.Unmarshal([]byte(line), &d); err != nil {
-			s.t.Fatalf("%s: audit line: %v in %s", s.name, err, line)
-		}
-		decisions = append(decisions, d)
+	if err := s.ask(&decisions, "audit", "--last", "10000"); err != nil {
+		s.t.Fatal(err)
 	}
 	return decisions
 }
 
-// member is a portal or relay as the server lists it.
-type member struct {
-	Name      string `json:"name"`
-	Connected bool   `json:"connected"`
-}
-
-// connected reports why the server does not have the member that is asked for by "portals" or "relays".
-func (s *Server) connected(list, name string) error {
-	var members []member
-	if err := s.ask(&members, list); err != nil {
+// relayReady reports why the server does not have the relay.
+func (s *Server) relayReady(name string) error {
+	var relays []struct {
+		Name  string `json:"name"`
+		State struct {
+			Ready bool `json:"ready"`
+		} `json:"state"`
+	}
+	if err := s.ask(&relays, "relays"); err != nil {
 		return err
 	}
-	for _, m := range members {
-		if m.Name == name && m.Connected {
+	for _, r := range relays {
+		if r.Name == name && r.State.Ready {
 			return nil
 		}
 	}
-	return fmt.Errorf("the server has of %s: %+v", list, members)
+	return fmt.Errorf("the server has the relays %+v", relays)
 }
