@@ -3,8 +3,16 @@ module github.com/netport/netport/relay
 go 1.26.0
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/netport/netport/bpf v0.0.0
 	github.com/netport/netport/proto v0.0.0
+	github.com/spf13/cobra v1.10.2
+)
+
+require (
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/pelletier/go-toml/v2 v2.4.3 // indirect
+	github.com/spf13/pflag v1.0.9 // indirect
 )
 
 require (

@@ -52,6 +52,12 @@ type Session struct {
 	Port       uint16 // of TCP and UDP alike; 0: the shared ports only
 }
 
+// TCP reports whether the session's portals can use TCP legs.
+func (s Session) TCP() bool { return s.Transports&(wire.TransportSplice|wire.TransportTLS) != 0 }
+
+// UDP reports whether the session's portals can use UDP legs.
+func (s Session) UDP() bool { return s.Transports&wire.TransportUDP != 0 }
+
 // Traffic is the payload that a session has carried, in bytes, by the leg that
 // sent it.
 type Traffic [2]uint64

@@ -1,0 +1,13 @@
+// Command netport-relay carries the bytes of two portals that cannot reach
+// each other. It knows which flows belong together, and nothing else of them.
+package main
+
+import (
+	"os"
+
+	"github.com/netport/netport/proto/command"
+
+	"github.com/netport/netport/relay/internal/cli"
+)
+
+func main() { os.Exit(command.Main(cli.New())) }
