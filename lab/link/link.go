@@ -4,7 +4,8 @@
 // A link is a TAP device in each namespace and one loop in this process that carries Ethernet frames between them,
 // each as large as the MTU at most (the kernel segments before a TAP, so that a lost frame is one packet). Frames wait
 // in a heap ordered by time. What happens to them is decided by dice with a known seed. Frames leave some 0.1 ms later
-// than asked on an idle machine, more on a busy one.
+// than asked on an idle machine, more on a busy one. On two cores that run both ends, too, it carries 1.2 Gbit/s of TCP
+// in full frames (BenchmarkStream).
 package link
 
 import (

@@ -33,7 +33,7 @@ func TestScenario(t *testing.T) {
 	host := l.Router("home", topo.PortRestricted, topo.Uplink(link.Shape{})).Host("host")
 	p := host.Start(host.Command("sh", "-c", "echo written by the program; setsid sleep 1000 & echo detached $!; wait"))
 	detached := strings.TrimPrefix(p.WaitLog("detached"), "detached ")
-	if !reaches(t, host, server, server.Addr()) {
+	if !reaches(t, host, server, server.Addr(), true) {
 		t.Fatal("the topology does not work")
 	}
 	switch scenario {
