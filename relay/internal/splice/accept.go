@@ -87,7 +87,8 @@ func (r *Relay) prove(c *conn, shared bool) (leg.Preface, drop.Reason) {
 		return leg.Preface{}, cause(err, drop.Malformed)
 	}
 	if b[0] == tlsHandshake && shared && r.cfg.TLS != nil {
-		c.tls = tls.Server(&peeked{c.tcp, b[:1:1]}, r.cfg.TLS)
+		c.raw = &peeked{TCPConn: c.tcp, head: []byte{b[0]}}
+		c.tls = tls.Server(c.raw, r.cfg.TLS)
 		if err := c.tls.HandshakeContext(r.ctx); err != nil {
 			return leg.Preface{}, cause(err, drop.TLS)
 		}
@@ -116,10 +117,12 @@ func cause(err error, otherwise drop.Reason) drop.Reason {
 	return otherwise
 }
 
-// peeked is a connection whose first bytes have been read already.
+// peeked is a connection whose first bytes have been read already. It notes
+// its own end.
 type peeked struct {
 	*net.TCPConn
-	head []byte
+	head  []byte
+	ended bool // owned by the reader
 }
 
 func (c *peeked) Read(b []byte) (int, error) {
@@ -128,7 +131,11 @@ func (c *peeked) Read(b []byte) (int, error) {
 		c.head = c.head[n:]
 		return n, nil
 	}
-	return c.TCPConn.Read(b)
+	n, err := c.TCPConn.Read(b)
+	if err == io.EOF {
+		c.ended = true
+	}
+	return n, err
 }
 
 // join pairs a proven leg with the other one, or lets it wait for it.

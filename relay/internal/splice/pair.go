@@ -2,6 +2,7 @@ package splice
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,10 +14,24 @@ import (
 type conn struct {
 	tcp    *net.TCPConn
 	tls    *tls.Conn // nil: bare
+	raw    *peeked   // under tls
 	remote netip.AddrPort
 }
 
-// stream is where the leg's payload is read and written.
+// Read reads payload. TLS that ends without its close_notify was cut short:
+// crypto/tls lets that pass for an end, and this does not.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.tls == nil {
+		return c.tcp.Read(b)
+	}
+	n, err := c.tls.Read(b)
+	if err == io.EOF && c.raw.ended {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// stream is where the leg's payload is written.
 func (c *conn) stream() net.Conn {
 	if c.tls != nil {
 		return c.tls
@@ -79,7 +94,7 @@ func (p *pair) carry(n int) {
 	if from.tls == nil && to.tls == nil {
 		err = spliceAll(to.tcp, from.tcp, p.pipes, moved)
 	} else {
-		err = copyAll(to.stream(), from.stream(), moved)
+		err = copyAll(to.stream(), from, moved)
 	}
 	if err == nil {
 		err = to.closeWrite()

@@ -119,7 +119,7 @@ func awaitReset(c *net.TCPConn) bool {
 }
 
 // copyAll is spliceAll where one side is inside TLS: through user space.
-func copyAll(dst, src net.Conn, moved func(n int)) error {
+func copyAll(dst io.Writer, src io.Reader, moved func(n int)) error {
 	buf := make([]byte, copySize)
 	for {
 		n, err := src.Read(buf)
@@ -129,7 +129,7 @@ func copyAll(dst, src net.Conn, moved func(n int)) error {
 			}
 			moved(n)
 		}
-		if err == io.EOF { // from TLS too: its close_notify. Cut short is another error.
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

@@ -34,7 +34,7 @@ type rig struct {
 	now time.Time
 }
 
-func newRig(t testing.TB, cfg *tls.Config) *rig {
+func newRig(t testing.TB, cfg *tls.Config, tune ...func(*Relay)) *rig {
 	g := &rig{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
 	g.Relay = New(Config{
 		Listen:  []string{"127.0.0.1"},
@@ -45,6 +45,9 @@ func newRig(t testing.TB, cfg *tls.Config) *rig {
 		Log:     slog.New(slog.DiscardHandler),
 		Now:     g.clock,
 	})
+	for _, f := range tune {
+		f(g.Relay)
+	}
 	l, err := g.Listen(0)
 	if err != nil {
 		t.Fatal(err)

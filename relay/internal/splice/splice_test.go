@@ -183,8 +183,7 @@ func TestNewDialReplacesAWaitingLeg(t *testing.T) {
 }
 
 func TestSlowHandshakeIsCutByItsTotalTime(t *testing.T) {
-	g := newRig(t, nil)
-	g.handshake = 200 * time.Millisecond
+	g := newRig(t, nil, func(r *Relay) { r.handshake = 200 * time.Millisecond })
 	m := g.session()
 	c := g.dial(m.address, nil)
 	p, began := m.preface(0, 0), time.Now()
@@ -278,8 +277,7 @@ func TestSilentConnectionsDoNotKeepARealOneOut(t *testing.T) {
 }
 
 func TestLoopbackIsRefusedWhereItIsNotAllowed(t *testing.T) {
-	g := newRig(t, nil)
-	g.cfg.Sources.AllowLoopback = false
+	g := newRig(t, nil, func(r *Relay) { r.cfg.Sources.AllowLoopback = false })
 	m := g.session()
 	g.wantClosed("a leg from loopback", g.dial(m.address, m.preface(0, 0)), drop.ForbiddenSource, 0)
 }

@@ -64,7 +64,7 @@ func TestLegsOfDifferentIPVersionsAreJoined(t *testing.T) {
 		c.Close()
 	}
 	for _, addresses := range [][]string{nil, {"127.0.0.1", "::1"}} {
-		g := newRigAt(t, addresses...)
+		g := tunedRig(t, func(c *Config) { c.Listen = addresses })
 		m := g.session()
 		for connection, port := range []uint16{m.at.Port(), g.shared.Port()} {
 			a := m.portal(0, uint16(connection), netip.AddrPortFrom(loopback, port))
@@ -396,8 +396,10 @@ func TestLegsAreNotJoinedWithThemselves(t *testing.T) {
 }
 
 func TestLoopbackIsRefusedWhereItIsNotAllowed(t *testing.T) {
-	g := newRig(t)
-	g.cfg.Sources.AllowLoopback = false
+	g := tunedRig(t, func(c *Config) {
+		c.Listen = []string{loopback.String()}
+		c.Sources.AllowLoopback = false
+	})
 	m := g.session()
 	c := g.socket()
 	packet, _ := leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 0).Packet(time.Now())

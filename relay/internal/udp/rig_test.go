@@ -32,20 +32,23 @@ type rig struct {
 	stop   func()
 }
 
-func newRig(t testing.TB) *rig { return newRigAt(t, loopback.String()) }
+func newRig(t testing.TB) *rig {
+	return tunedRig(t, func(c *Config) { c.Listen = []string{loopback.String()} })
+}
 
-// newRigAt returns a rig that listens at some addresses: none are all.
-func newRigAt(t testing.TB, addresses ...string) *rig {
+// tunedRig returns a rig whose configuration the test changes.
+func tunedRig(t testing.TB, tune func(*Config)) *rig {
 	start := time.Now()
 	g := &rig{t: t}
-	g.Relay = New(Config{
-		Listen:  addresses,
+	cfg := Config{
 		Leases:  lease.NewTable(lease.Limits{First: 20000, Last: 32767, Sessions: 4000, PerPortal: 4000, SharedUDP: true}),
 		Sources: &source.Rules{AllowLoopback: true, Own: func(netip.Addr) bool { return false }},
 		Drops:   new(drop.Counters),
 		Log:     slog.New(slog.DiscardHandler),
 		Now:     func() time.Time { return start },
-	})
+	}
+	tune(&cfg)
+	g.Relay = New(cfg)
 	port, err := g.Share(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
