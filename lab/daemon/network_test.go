@@ -58,11 +58,16 @@ func TestNetworkForwardsWhatThePolicySaysThroughRestarts(t *testing.T) {
 	n.Apply(`
 		[[forward]]
 		name = "echo"
-		from = "laptop tcp://127.0.0.1:1007"
+		from = "laptop tcp://127.0.0.1:7007"
+		to   = "factory tcp://127.0.0.1:7"
+
+		[[forward]]
+		name = "by-hand"
+		from = "laptop stdio:"
 		to   = "factory tcp://127.0.0.1:7"
 	`)
 	laptop.WaitUp("echo")
-	from := netip.MustParseAddrPort("127.0.0.1:1007")
+	from := netip.MustParseAddrPort("127.0.0.1:7007")
 	wantEcho(t, laptop.Host().Dial("tcp", from))
 
 	if got := laptop.Explain("echo"); !strings.Contains(got, "factory") {
@@ -89,7 +94,7 @@ func TestNetworkForwardsWhatThePolicySaysThroughRestarts(t *testing.T) {
 	laptop.WaitUp("echo")
 	wantEcho(t, laptop.Host().Dial("tcp", from))
 
-	if out, err := n.TryApply("[[forward]]\nname = 7\n"); err == nil || !strings.Contains(out, "policy.toml:2") {
+	if out, err := n.TryApply("[[forward]]\nname = 7\n"); err == nil || !strings.Contains(out, "policy.toml:3:8") {
 		t.Errorf("a broken policy: %v, with %q", err, out)
 	}
 	n.Apply("")
