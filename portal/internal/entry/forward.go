@@ -74,11 +74,11 @@ func (f *forward) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
+	f.stop() // first: what the listener says then is no news
 	if f.listener != nil {
 		f.listener.Close()
 		f.listener = nil
 	}
-	f.stop()
 }
 
 func (f *forward) retry() {

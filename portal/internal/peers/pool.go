@@ -402,7 +402,8 @@ func (p *Pool) run(ctx context.Context, m *member, log *slog.Logger) {
 			m.leg.Failed()
 		}
 	}
-	if m.err != nil && !ended {
+	var end *tunnel.EndError
+	if m.err != nil && !ended && !(errors.As(m.err, &end) && end.Peer) {
 		log.Warn("tunnel lost", "relay", m.leg.Relay(), "error", m.err)
 	} else {
 		log.Info("tunnel closed", "relay", m.leg.Relay(), "reason", reason.String())
