@@ -78,7 +78,8 @@ type Stats struct {
 }
 
 // Handshake proves both portals to each other over conn, of which it takes
-// ownership. The deadline of ctx bounds it.
+// ownership. The deadline of ctx bounds it. HELLO and a first PING wait to be
+// written with what is sent first.
 func Handshake(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 	conf := cfg.TLS.Clone()
 	conf.MinVersion = tls.VersionTLS13
@@ -101,8 +102,9 @@ func Handshake(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 		return nil, fmt.Errorf("prove the peer of carrier %d: it sent no certificate", cfg.Connection)
 	}
 	c.peer = certs[0]
-	c.writer.init(c)
 	c.live.init()
+	hello := wire.AppendFrame(nil, 0, wire.TunnelHello{Version: wire.TunnelVersion, Session: cfg.Session, Connection: cfg.Connection})
+	c.writer.init(c, wire.AppendFrame(hello, 0, c.live.ping(time.Now())))
 	return c, nil
 }
 
@@ -136,8 +138,8 @@ var (
 	errUnread       = errors.New("the peer does not read what answers it")
 )
 
-// Run sends HELLO and a first PING, and serves the carrier until it dies, ctx
-// ends or Close was called; nil in the last two cases. joined is called once, when
+// Run sends what waits and serves the carrier until it dies, ctx ends or Close
+// was called; nil in the last two cases. joined is called once, when
 // the peer's HELLO was right. When Run returns, the connection is closed and
 // nothing calls the Handler any more.
 func (c *Conn) Run(ctx context.Context, h Handler, joined func()) error {
@@ -145,10 +147,7 @@ func (c *Conn) Run(ctx context.Context, h Handler, joined func()) error {
 	stop := context.AfterFunc(ctx, func() { c.Close(nil) })
 	defer stop()
 
-	hello := wire.AppendFrame(nil, 0, wire.TunnelHello{Version: wire.TunnelVersion, Session: c.cfg.Session, Connection: c.cfg.Connection})
-	hello = wire.AppendFrame(hello, 0, c.live.ping(time.Now()))
-	c.Send(hello)
-
+	c.Send(nil)
 	done := make(chan struct{})
 	tasks.Go(func() { c.writer.run(done) })
 	tasks.Go(func() { c.watch(done) })

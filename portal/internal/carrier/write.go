@@ -76,8 +76,9 @@ type writer struct {
 	round   []*Lane
 }
 
-func (w *writer) init(c *Conn) {
+func (w *writer) init(c *Conn, first []byte) {
 	w.c = c
+	w.control = first
 	w.wake = make(chan struct{}, 1)
 }
 

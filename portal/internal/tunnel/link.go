@@ -60,7 +60,8 @@ func (t *Tunnel) join(ctx context.Context, connection uint16) error {
 	}
 	t.tasks.Go(func() {
 		defer cancel()
-		err := conn.Run(t.ctx, l, joined)
+		// finish closes it, and has a last frame to send.
+		err := conn.Run(context.WithoutCancel(t.ctx), l, joined)
 		hello()
 		t.left(l, err)
 	})

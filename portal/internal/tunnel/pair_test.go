@@ -128,6 +128,7 @@ type pair struct {
 	client, server *Tunnel
 	clientErr      chan error
 	serverErr      chan error
+	stop           func() // ends both and waits
 }
 
 // newPair starts two tunnels over loopback TCP; change may alter their
@@ -143,14 +144,7 @@ func newPair(t testing.TB, exit Handler, change func(client, server *Config)) *p
 		change(&client, &server)
 	}
 	p := &pair{client: New(client), server: New(server), clientErr: make(chan error, 1), serverErr: make(chan error, 1)}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { p.clientErr <- p.client.Run(ctx) })
-	running.Go(func() { p.serverErr <- p.server.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
+	p.start(t)
 	for _, tun := range []*Tunnel{p.client, p.server} {
 		select {
 		case <-tun.Up():
@@ -159,4 +153,39 @@ func newPair(t testing.TB, exit Handler, change func(client, server *Config)) *p
 		}
 	}
 	return p
+}
+
+// newPairOver starts two tunnels over one connection each, which need not come
+// up.
+func newPairOver(t testing.TB, exit Handler, client, server net.Conn) *pair {
+	t.Helper()
+	cc, sc := configs(t)
+	session := wire.NewSessionID()
+	to := func(c net.Conn) func(context.Context, uint16) (net.Conn, error) {
+		return func(_ context.Context, n uint16) (net.Conn, error) {
+			if n > 0 {
+				return nil, errors.New("there is one carrier")
+			}
+			return c, nil
+		}
+	}
+	p := &pair{
+		client:    New(Config{Client: true, Session: session, Dial: to(client), TLS: cc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler)}),
+		server:    New(Config{Session: session, Dial: to(server), TLS: sc, Handler: exit, Log: slog.New(slog.DiscardHandler)}),
+		clientErr: make(chan error, 1), serverErr: make(chan error, 1),
+	}
+	p.start(t)
+	return p
+}
+
+func (p *pair) start(t testing.TB) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.clientErr <- p.client.Run(ctx) })
+	running.Go(func() { p.serverErr <- p.server.Run(ctx) })
+	p.stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(p.stop)
 }

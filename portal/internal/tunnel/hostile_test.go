@@ -1,0 +1,449 @@
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/proto/wire"
+)
+
+// hostile is a proven portal that sends what it likes: a carrier with no
+// tunnel above it.
+type hostile struct {
+	*carrier.Conn
+	t      *testing.T
+	tunnel *Tunnel // what it is joined to, the TLS server
+	ended  chan error
+	frames chan received
+}
+
+// received is a frame that the hostile portal got.
+type received struct {
+	stream uint32
+	typ    wire.FrameType
+	body   []byte
+}
+
+// Frame implements carrier.Handler.
+func (h *hostile) Frame(f wire.FrameHeader, body []byte) error {
+	h.frames <- received{f.Stream, f.Type, bytes.Clone(body)}
+	return nil
+}
+
+// newHostile joins a hostile TLS client to a tunnel with that Handler.
+func newHostile(t *testing.T, exit Handler, change func(c *Config)) *hostile {
+	t.Helper()
+	a, b := tcpPair(t)
+	cc, sc := configs(t)
+	session := wire.NewSessionID()
+	cfg := Config{
+		Session: session, TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler),
+		Dial: func(context.Context, uint16) (net.Conn, error) { return b, nil },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	h := &hostile{t: t, tunnel: New(cfg), ended: make(chan error, 1), frames: make(chan received, 10000)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { h.ended <- h.tunnel.Run(ctx) })
+	var err error
+	h.Conn, err = carrier.Handshake(ctx, a, carrier.Config{Client: true, Session: session, TLS: cc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running.Go(func() { h.Conn.Run(ctx, h, func() {}) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	<-h.tunnel.Up()
+	return h
+}
+
+func (h *hostile) send(stream uint32, frames ...wire.Frame) {
+	for _, f := range frames {
+		h.Send(wire.AppendFrame(nil, stream, f))
+	}
+}
+
+// want waits for a frame of that type for that stream and skips others.
+func (h *hostile) want(stream uint32, typ wire.FrameType) []byte {
+	h.t.Helper()
+	for f := range h.frames {
+		if f.stream == stream && f.typ == typ {
+			return f.body
+		}
+		if f.typ == wire.FrameClose {
+			m, _ := wire.ParseTunnelClose(f.body)
+			h.t.Fatalf("waiting for %v of stream %d: the tunnel was closed: %v %s", typ, stream, m.Reason, m.Text)
+		}
+	}
+	return nil
+}
+
+// wantClosed waits until the tunnel is closed for a broken protocol.
+func (h *hostile) wantClosed(what string) {
+	h.t.Helper()
+	for f := range h.frames {
+		if f.typ != wire.FrameClose {
+			continue
+		}
+		m, err := wire.ParseTunnelClose(f.body)
+		if err != nil || m.Reason != wire.ReasonProtocol {
+			h.t.Errorf("%s: CLOSE %v %q, %v; want a protocol error", what, m.Reason, m.Text, err)
+		}
+		wantEnd(h.t, <-h.ended, EndError{Reason: wire.ReasonProtocol})
+		return
+	}
+}
+
+var streamOpen = wire.Open{Kind: wire.OpenStream, Grant: benchGrant, Limit: 1 << 20}
+
+// raw is a frame with a body of its own.
+type raw struct {
+	typ  wire.FrameType
+	body []byte
+}
+
+func (r raw) FrameType() wire.FrameType { return r.typ }
+func (r raw) AppendTo(b []byte) []byte  { return append(b, r.body...) }
+
+// dialsForEver is a Handler whose targets do not answer.
+var dialsForEver handler = func(ctx context.Context, _ wire.Open) (net.Conn, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// Each of these closes the tunnel, and nothing else: the daemon goes on.
+func TestBrokenProtocolClosesTheTunnel(t *testing.T) {
+	open := func(id uint32) func(h *hostile) { return func(h *hostile) { h.send(id, streamOpen) } }
+	send := func(id uint32, f ...wire.Frame) func(h *hostile) { return func(h *hostile) { h.send(id, f...) } }
+	for _, test := range []struct {
+		name  string
+		steps []func(h *hostile)
+	}{
+		{"a number of the other side's", []func(*hostile){open(2)}},
+		{"number 0", []func(*hostile){open(0)}},
+		{"a number twice", []func(*hostile){open(1), open(1)}},
+		{"a number far below the last", []func(*hostile){open(1 << 20), open(3)}},
+		{"OPEN that is malformed", []func(*hostile){send(1, raw{wire.FrameOpen, []byte{1, 2}})}},
+		{"OPEN of an unknown kind", []func(*hostile){send(1, wire.Open{Kind: 9})}},
+		{"DATA beyond the limit", []func(*hostile){open(1), send(1, wire.Data{Epoch: 1, Data: make([]byte, wire.MaxData)}, wire.Data{Epoch: 1, Offset: wire.MaxData, Data: make([]byte, 21)})}},
+		{"DATA with a gap", []func(*hostile){open(1), send(1, wire.Data{Epoch: 1, Offset: 1, Data: []byte("x")})}},
+		{"DATA twice", []func(*hostile){open(1), send(1, wire.Data{Epoch: 1, Data: []byte("x")}, wire.Data{Epoch: 1, Data: []byte("x")})}},
+		{"DATA after FIN", []func(*hostile){open(1), send(1, wire.Fin{Epoch: 1}, wire.Data{Epoch: 1, Data: []byte("x")})}},
+		{"DATA of no bytes", []func(*hostile){open(1), send(1, wire.Data{Epoch: 1})}},
+		{"ACK of what was never sent", []func(*hostile){open(1), send(1, wire.Ack{Epoch: 1, Acked: 1 << 19, Limit: 1 << 20})}},
+		{"ACK whose limit overflows", []func(*hostile){open(1), send(1, wire.Ack{Epoch: 1, Limit: 1<<64 - 1})}},
+		{"ACK whose limit falls", []func(*hostile){open(1), send(1, wire.Ack{Epoch: 1, Limit: 0})}},
+		{"DATAGRAM for a stream", []func(*hostile){open(1), send(1, wire.Datagram{Data: []byte("x")})}},
+		{"DATA for a flow", []func(*hostile){send(1, wire.Open{Kind: wire.OpenFlow}), send(1, wire.Data{Epoch: 1, Data: []byte("x")})}},
+		{"DATAGRAM that is too long", []func(*hostile){send(1, wire.Open{Kind: wire.OpenFlow}), send(1, wire.Datagram{Data: make([]byte, wire.MaxDatagram+1)})}},
+		{"RESET that is malformed", []func(*hostile){open(1), send(1, raw{wire.FrameReset, []byte{1}})}},
+		{"CARRIER that skips a number", []func(*hostile){send(0, wire.AddCarrier{Connection: 2})}},
+		{"CARRIER for a stream", []func(*hostile){send(1, wire.AddCarrier{Connection: 1})}},
+		{"CLOSE for a stream", []func(*hostile){send(1, wire.TunnelClose{})}},
+	} {
+		h := newHostile(t, dialsForEver, nil)
+		for _, step := range test.steps {
+			step(h)
+		}
+		h.wantClosed(test.name)
+	}
+}
+
+// Frames that the carrier itself takes are its own to refuse: it dies.
+func TestBrokenCarrierFramesEndTheCarrier(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		frame []byte
+	}{
+		{"HELLO twice", wire.AppendFrame(nil, 0, wire.TunnelHello{Version: 1})},
+		{"PING that is cut", wire.AppendFrame(nil, 0, raw{wire.FramePing, []byte{1}})},
+		{"PING for a stream", wire.AppendFrame(nil, 1, wire.TunnelPing{})},
+		{"PONG that is too long", wire.AppendFrame(nil, 0, raw{wire.FramePong, make([]byte, 9)})},
+		{"a body above the limit", []byte{byte(wire.FrameData), 0xff, 0xff, 0xff, 0, 0, 0, 1}},
+	} {
+		h := newHostile(t, refuseAll, nil)
+		h.Send(test.frame)
+		err := <-h.ended
+		wantEnd(t, err, EndError{Reason: wire.ReasonCarrierLost})
+		if err != nil && !strings.Contains(err.Error(), "malformed") && !strings.Contains(err.Error(), "HELLO") {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+func TestUnknownFrameTypesAreSkipped(t *testing.T) {
+	h := newHostile(t, make(targets, 1), nil)
+	h.send(0, raw{200, []byte("what is this")}, raw{wire.FrameResume, nil}, raw{0, make([]byte, wire.MaxFrame)})
+	h.send(1, streamOpen)
+	h.want(1, wire.FrameAck)
+}
+
+func TestStrayFramesAreCountedAndCloseTheTunnelWhenMany(t *testing.T) {
+	h := newHostile(t, refuseAll, nil)
+	for i := range maxStray - 1 {
+		h.send(uint32(i), wire.Data{Epoch: 1, Data: []byte("x")})
+	}
+	h.send(1, streamOpen)
+	h.want(1, wire.FrameReset)
+	if got := h.tunnel.Stats().Stray; got != maxStray-1 {
+		t.Errorf("stray: %d, want %d", got, maxStray-1)
+	}
+	h.send(9, wire.Ack{Epoch: 1, Limit: 1})
+	h.wantClosed("the last straw")
+}
+
+// A stream that was reset here still gets what the peer had sent before it
+// knew. That is no offence.
+func TestWhatWasUnderWayAtAResetIsNoOffence(t *testing.T) {
+	h := newHostile(t, refuseAll, nil)
+	h.send(1, streamOpen)
+	h.want(1, wire.FrameReset)
+	for i := range uint64(10 * maxStray) {
+		h.send(1, wire.Data{Epoch: 1, Offset: i, Data: []byte("x")})
+	}
+	h.send(1, wire.Fin{Epoch: 1, Offset: 10 * maxStray}, wire.Reset{})
+	h.send(3, streamOpen)
+	h.want(3, wire.FrameReset)
+	if s := h.tunnel.Stats(); s.Stray != 0 || s.Streams != 1 {
+		t.Errorf("stray %d, streams %d; want 0, 1", s.Stray, s.Streams)
+	}
+}
+
+// A peer that never answers a RESET cannot make the portal remember for ever.
+func TestRefusedStreamsAreBounded(t *testing.T) {
+	h := newHostile(t, refuseAll, nil)
+	for i := range uint32(2*maxStreams + 1) {
+		h.send(2*i+1, streamOpen)
+		if i%1000 == 999 {
+			h.want(2*i+1, wire.FrameReset)
+		}
+	}
+	h.wantClosed("too many refused streams")
+}
+
+func TestDialsUnderWayAreBounded(t *testing.T) {
+	entered := make(chan struct{}, 2*maxPending)
+	var slow handler = func(ctx context.Context, _ wire.Open) (net.Conn, error) {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	h := newHostile(t, slow, nil)
+	for i := range uint32(maxPending + 1) {
+		h.send(2*i+1, streamOpen)
+	}
+	m, err := wire.ParseReset(h.want(2*maxPending+1, wire.FrameReset))
+	if err != nil || m.Reason != wire.ReasonBusy {
+		t.Errorf("one dial too many: %v %q, %v; want busy", m.Reason, m.Text, err)
+	}
+	for range maxPending {
+		<-entered
+	}
+}
+
+// While little memory is left, nothing new is taken, and what is there stays.
+func TestFullBudgetRefusesStreams(t *testing.T) {
+	const streams = 16
+	h := newHostile(t, make(targets, 100), func(c *Config) { c.Budget = NewBudget(2 * streams * wire.FirstLimit) })
+	busy := 0
+	for i := range uint32(4 * streams) {
+		h.send(2*i+1, streamOpen)
+	}
+	answered := make(map[uint32]bool)
+	for len(answered) < 4*streams {
+		f := <-h.frames
+		switch f.typ {
+		case wire.FrameReset:
+			if m, err := wire.ParseReset(f.body); err != nil || m.Reason != wire.ReasonBusy {
+				t.Errorf("stream %d was reset: %v %q, %v", f.stream, m.Reason, m.Text, err)
+			}
+			busy++
+		case wire.FrameAck:
+		default:
+			continue
+		}
+		answered[f.stream] = true
+	}
+	if busy == 0 || busy == 4*streams {
+		t.Errorf("%d of %d streams were refused", busy, 4*streams)
+	}
+	if used, limit := h.tunnel.budget.Used(), int64(streams*wire.FirstLimit); used > limit+limit/2 {
+		t.Errorf("%d bytes are promised, the tunnel's limit is %d", used, limit)
+	}
+}
+
+// Neither a PING flood nor any other question may pile up answers in memory
+// when the peer does not read them.
+func TestPeerThatAsksButDoesNotReadIsDropped(t *testing.T) {
+	a, b := tcpPair(t)
+	cc, sc := configs(t)
+	a.SetReadBuffer(4096)
+	b.SetWriteBuffer(4096)
+	session := wire.NewSessionID()
+	tun := New(Config{
+		Session: session, TLS: sc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler),
+		Dial: func(context.Context, uint16) (net.Conn, error) { return b, nil },
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- tun.Run(context.Background()) }()
+	c, err := carrier.Handshake(context.Background(), a, carrier.Config{Client: true, Session: session, TLS: cc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	block := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() { c.Run(ctx, blocked(block), func() {}) })
+	defer running.Wait()
+	defer cancel()
+	defer close(block)
+	// The answer to this makes the hostile side stop reading.
+	c.Send(wire.AppendFrame(nil, 1, streamOpen))
+	ping := wire.AppendFrame(nil, 0, wire.TunnelPing{})
+	for {
+		select {
+		case err := <-ended:
+			wantEnd(t, err, EndError{Reason: wire.ReasonCarrierLost})
+			if !strings.Contains(fmt.Sprint(err), "does not read") {
+				t.Errorf("the tunnel ended: %v", err)
+			}
+			return
+		default:
+			// As fast as the carrier takes it, yet never too much at once.
+			src := &repeat{frame: bytes.Repeat(ping, 200)}
+			c.Lane(src).Write()
+		}
+	}
+}
+
+// blocked is a Handler that does not read on.
+type blocked chan struct{}
+
+func (b blocked) Frame(wire.FrameHeader, []byte) error {
+	<-b
+	return nil
+}
+
+// repeat is a Source of one frame.
+type repeat struct{ frame []byte }
+
+func (r *repeat) Urgent(b []byte) []byte { return b }
+func (r *repeat) Wrote()                 {}
+func (r *repeat) Next() ([]byte, bool) {
+	f := r.frame
+	r.frame = nil
+	return f, false
+}
+
+// Whatever bit a relay flips, the application never gets a wrong byte: it gets
+// a right prefix and a reset.
+func TestFlippedBitsNeverReachTheApplication(t *testing.T) {
+	data := random(20000)
+	const step = 671 // odd, so that every kind of byte of a record is met
+	for offset := 0; offset < 22000; offset += step {
+		a, b := tcpPair(t)
+		x, y := tcpPair(t)
+		var relaying sync.WaitGroup
+		relaying.Go(func() { io.Copy(struct{ io.Writer }{a}, x); a.CloseWrite() })
+		relaying.Go(func() { copyFlipped(x, a, offset); x.CloseWrite() })
+		exit := make(targets, 1)
+		p := newPairOver(t, exit, b, y)
+		app, other := tcpPair(t)
+		done := openWith(p.client, benchGrant, other)
+		go func() {
+			app.Write(data)
+			app.CloseWrite()
+		}()
+		var got []byte
+		var err error
+		select {
+		case target := <-exit:
+			got, err = io.ReadAll(target)
+			target.Close()
+		case <-p.server.Done():
+		}
+		if !bytes.HasPrefix(data, got) {
+			t.Errorf("bit flipped at %d: wrong bytes arrived", offset)
+		}
+		if err == nil && len(got) == len(data) {
+			t.Errorf("bit flipped at %d: nothing happened", offset)
+		}
+		if err == nil && len(got) > 0 {
+			t.Errorf("bit flipped at %d: %d bytes of %d ended cleanly", offset, len(got), len(data))
+		}
+		if o := <-done; o.err == nil {
+			t.Errorf("bit flipped at %d: the stream ended well", offset)
+		}
+		app.Close()
+		a.Close()
+		x.Close()
+		relaying.Wait()
+		p.stop()
+	}
+}
+
+// A relay that ends both legs in mid-stream must not pass for an application
+// that has finished.
+func TestTruncatedStreamIsNoCleanEnd(t *testing.T) {
+	data := random(2 << 20)
+	a, b := tcpPair(t)
+	x, y := tcpPair(t)
+	var relaying sync.WaitGroup
+	relaying.Go(func() { io.Copy(struct{ io.Writer }{a}, x) })
+	relaying.Go(func() {
+		io.CopyN(x, a, 1<<20)
+		// Cleanly, as far as TCP goes.
+		x.CloseWrite()
+		a.CloseWrite()
+	})
+	exit := make(targets, 1)
+	p := newPairOver(t, exit, b, y)
+	app, other := tcpPair(t)
+	done := openWith(p.client, benchGrant, other)
+	go func() {
+		app.Write(data)
+		app.CloseWrite()
+	}()
+	target := <-exit
+	got, err := io.ReadAll(target)
+	if err == nil {
+		t.Errorf("the target saw a clean end after %d bytes of %d", len(got), len(data))
+	}
+	if len(got) == 0 || !bytes.HasPrefix(data, got) {
+		t.Errorf("the target got %d bytes, the right ones: %v", len(got), bytes.HasPrefix(data, got))
+	}
+	wantEnd(t, (<-done).err, EndError{Reason: wire.ReasonCarrierLost})
+	wantEnd(t, <-p.serverErr, EndError{Reason: wire.ReasonCarrierLost})
+	target.Close()
+	app.Close()
+	a.Close()
+	x.Close()
+	relaying.Wait()
+}
+
+// copyFlipped copies and flips one bit of the byte at offset.
+func copyFlipped(dst io.Writer, src io.Reader, offset int) {
+	buf := make([]byte, 32<<10)
+	for at := 0; ; {
+		n, err := src.Read(buf)
+		if i := offset - at; i >= 0 && i < n {
+			buf[i] ^= 1 << (offset % 8)
+		}
+		at += n
+		if _, werr := dst.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
