@@ -1,0 +1,373 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/wire"
+
+	"github.com/netport/netport/relay/internal/config"
+	"github.com/netport/netport/relay/internal/identitytest"
+)
+
+// server is a scripted server with one relay, the one under test.
+type server struct {
+	t        *testing.T
+	cfg      config.Config
+	listener net.Listener
+	id       *identity.Credentials
+	stop     func() error
+
+	conn     *control.Conn[wire.FromRelay, wire.ToRelay]
+	cut      context.CancelFunc
+	received chan wire.FromRelay
+	done     chan struct{}
+}
+
+// newServer starts a relay with session ports of its own and waits for its
+// connection.
+func newServer(t *testing.T, tune func(*config.Config)) *server {
+	ca := identitytest.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	dir := ca.Enrol(identity.Relay, "relay-1")
+	s := &server{t: t, listener: l, id: ca.Credentials(identity.Server, "server")}
+	s.cfg = config.Config{
+		Servers:     []string{l.Addr().String()},
+		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
+		Socket: filepath.Join(dir, "relay.sock"), Addresses: []string{"127.0.0.1"},
+		First: 20000, Last: 32767, AllowLoopback: true, Capacity: 100, SessionsPerPortal: 3,
+	}
+	tune(&s.cfg)
+	d, err := New(s.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+		s.hangUp()
+	})
+	s.accept()
+	return s
+}
+
+// accept takes the relay's next connection.
+func (s *server) accept() {
+	s.t.Helper()
+	raw, err := s.listener.Accept()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	a, err := control.Accept(s.t.Context(), raw, s.id.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Relay, "relay-1")))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.conn, err = control.WelcomeRelay(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix())}, log); err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cut := context.WithCancel(context.Background())
+	received, done := make(chan wire.FromRelay, 1000), make(chan struct{})
+	s.cut, s.received, s.done = cut, received, done
+	conn := s.conn
+	go func() {
+		defer close(done)
+		defer close(received)
+		conn.Run(ctx, func(m wire.FromRelay) error {
+			received <- m
+			return nil
+		})
+	}()
+}
+
+// hangUp ends the connection and waits until it has ended.
+func (s *server) hangUp() {
+	s.cut()
+	<-s.done
+}
+
+func (s *server) send(m wire.ToRelay) { s.conn.Send(m) }
+
+// next returns the next message that is no report of the load.
+func (s *server) next(what string) wire.FromRelay {
+	s.t.Helper()
+	timeout := time.NewTimer(10 * time.Second)
+	defer timeout.Stop()
+	for {
+		select {
+		case m, ok := <-s.received:
+			if !ok {
+				s.t.Fatalf("%s: the connection has ended", what)
+			}
+			if _, load := m.(wire.RelayLoad); !load {
+				return m
+			}
+		case <-timeout.C:
+			s.t.Fatalf("%s: nothing came", what)
+		}
+	}
+}
+
+func (s *server) want(what string, want wire.FromRelay) {
+	s.t.Helper()
+	if diff := cmp.Diff(want, s.next(what)); diff != "" {
+		s.t.Fatalf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func (s *server) wantReady(sessions ...wire.SessionID) {
+	s.t.Helper()
+	transports := wire.TransportSplice | wire.TransportUDP
+	if s.cfg.SharedTCP != 0 {
+		transports |= wire.TransportTLS
+	}
+	s.want("what the relay offers", wire.RelayReady{
+		First: s.cfg.First, Last: s.cfg.Last, SharedTCP: s.cfg.SharedTCP, SharedUDP: s.cfg.SharedUDP,
+		Capacity: 100, Transports: transports, Sessions: sessions,
+	})
+}
+
+func order(opener, peer string) wire.CreateSession {
+	return wire.CreateSession{
+		ID: wire.NewSessionID(), Lifetime: 60, Transports: wire.TransportSplice | wire.TransportUDP | wire.TransportTLS,
+		Legs: [2]wire.Leg{{Portal: opener, Secret: wire.NewSecret()}, {Portal: peer, Secret: wire.NewSecret()}},
+	}
+}
+
+// create asks for a session and returns where it waits.
+func (s *server) create(m wire.CreateSession) wire.SessionReady {
+	s.t.Helper()
+	s.send(m)
+	ready, ok := s.next("session").(wire.SessionReady)
+	if !ok || ready.ID != m.ID {
+		s.t.Fatalf("got %+v, want the session to be ready", ready)
+	}
+	return ready
+}
+
+func (s *server) wantRefused(m wire.CreateSession, reason wire.Reason) {
+	s.t.Helper()
+	s.send(m)
+	if got, ok := s.next("refusal").(wire.SessionRefused); !ok || got.ID != m.ID || got.Reason != reason || got.Text == "" {
+		s.t.Fatalf("got %+v, want a refusal because of %v", got, reason)
+	}
+}
+
+// legs dials both legs of connection 0 at a port.
+func legs(t *testing.T, m wire.CreateSession, port uint16) (a, b net.Conn) {
+	t.Helper()
+	var c [2]net.Conn
+	for n := range c {
+		var err error
+		if c[n], err = net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c[n].Close() })
+		c[n].SetDeadline(time.Now().Add(10 * time.Second))
+		id := leg.ID{Session: m.ID, Leg: uint8(n)}
+		if _, err := c[n].Write(leg.NewPreface(id).AppendTo(nil, m.Legs[n].Secret)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c[0], c[1]
+}
+
+func carry(t *testing.T, from, to net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(from, text); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(to, got); err != nil || string(got) != text {
+		t.Fatalf("read %q, %v; want %q", got, err, text)
+	}
+}
+
+func defaults(*config.Config) {}
+
+func TestSessionIsHeldForTheServerAndItsTrafficTold(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	m := order("a", "b")
+	ready := s.create(m)
+	if ready.TCP == 0 || ready.TCP != ready.UDP {
+		t.Errorf("ports %d and %d", ready.TCP, ready.UDP)
+	}
+	s.send(m)
+	s.want("the same order again", ready)
+
+	a, b := legs(t, m, ready.TCP)
+	carry(t, a, b, "forth")
+	carry(t, b, a, "back")
+	relay := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), ready.UDP)
+	var portals [2]*net.UDPConn
+	for n := range portals {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		portals[n] = c
+		id := leg.ID{Session: m.ID, Leg: uint8(n)}
+		if _, err := leg.NewBinder(id, m.Legs[n].Secret, 0).Exchange(t.Context(), c, relay); err != nil {
+			t.Fatal(err)
+		}
+	}
+	portals[0].WriteToUDPAddrPort([]byte("datagram"), relay)
+	buf := make([]byte, 100)
+	if n, err := portals[1].Read(buf); err != nil || string(buf[:n]) != "datagram" {
+		t.Fatalf("read %q, %v", buf[:n], err)
+	}
+
+	s.send(wire.EndSession{ID: m.ID, Reason: wire.ReasonRevoked})
+	s.want("its end", wire.SessionOver{ID: m.ID, Reason: wire.ReasonRevoked, Forth: 5 + 8, Back: 4})
+	if _, err := a.Read(buf); err == nil {
+		t.Error("the leg goes on")
+	}
+	s.send(wire.EndSession{ID: m.ID, Reason: wire.ReasonRevoked})
+	s.want("its end again", wire.SessionOver{ID: m.ID, Reason: wire.ReasonRevoked})
+}
+
+func TestSessionsOutliveTheServer(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	kept, lost := order("a", "b"), order("a", "c")
+	ready := s.create(kept)
+	s.create(lost)
+	a, b := legs(t, kept, ready.TCP)
+	carry(t, a, b, "before")
+	s.send(wire.EndSession{ID: lost.ID, Reason: wire.ReasonRevoked})
+	s.next("the end of one")
+	s.hangUp()
+	carry(t, b, a, "while the server is away")
+	s.accept()
+	s.wantReady(kept.ID)
+	carry(t, a, b, "after")
+	s.send(wire.EndSession{ID: kept.ID, Reason: wire.ReasonRevoked})
+	s.want("its end", wire.SessionOver{ID: kept.ID, Reason: wire.ReasonRevoked, Forth: 11, Back: 24})
+}
+
+func TestStopEndsSessionsAndTellsTheServer(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	m := order("a", "b")
+	a, b := legs(t, m, s.create(m).TCP)
+	carry(t, a, b, "x")
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	s.want("the end of the session", wire.SessionOver{ID: m.ID, Reason: wire.ReasonShutdown, Forth: 1})
+	if _, err := a.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("the leg ends with %v, want a reset", err)
+	}
+	if _, err := os.Stat(s.cfg.Socket); err == nil {
+		t.Error("the socket is left behind")
+	}
+}
+
+func TestIdleSessionIsOver(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	m := order("a", "b")
+	m.Lifetime = 1
+	s.create(m)
+	s.want("its end", wire.SessionOver{ID: m.ID, Reason: wire.ReasonIdle})
+}
+
+func TestQuotaIsPerOpener(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	for _, peer := range []string{"b", "c", "d"} {
+		s.create(order("a", peer))
+	}
+	s.wantRefused(order("a", "e"), wire.ReasonBusy)
+	s.create(order("e", "a"))
+	none := order("f", "g")
+	none.Transports = wire.TransportPacket
+	s.wantRefused(none, wire.ReasonRelayRefused)
+}
+
+func TestPortOfAnotherProgramIsLeftAlone(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := uint16(taken.Addr().(*net.TCPAddr).Port)
+	s := newServer(t, func(c *config.Config) { c.First, c.Last = port, port })
+	s.wantReady()
+	s.wantRefused(order("a", "b"), wire.ReasonBusy)
+	if list := s.status().Sessions; len(list) != 0 {
+		t.Errorf("%d sessions are left of a refused one", len(list))
+	}
+}
+
+func (s *server) status() Status {
+	s.t.Helper()
+	var v Status
+	if err := local.Call(s.t.Context(), s.cfg.Socket, "status", nil, &v); err != nil {
+		s.t.Fatal(err)
+	}
+	return v
+}
+
+func TestStatusTellsWhatIsCarriedAndDropped(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	m := order("ann", "factory")
+	ready := s.create(m)
+	a, b := legs(t, m, ready.TCP)
+	carry(t, a, b, "hello")
+	stranger, err := net.Dial("tcp", a.RemoteAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	stranger.Write(bytes.Repeat([]byte("x"), leg.PrefaceLen))
+	stranger.SetDeadline(time.Now().Add(10 * time.Second))
+	stranger.Read(make([]byte, 1)) // it is closed, and so counted, or about to be
+
+	var v Status
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if v = s.status(); v.Drops["malformed"] == 1 && v.Bytes == 5 {
+			break
+		}
+	}
+	if !v.Connected || v.Server != "server" || v.Name != "relay-1" || v.Pairs != 1 || v.Bytes != 5 || v.Drops["malformed"] != 1 || len(v.Sessions) != 1 {
+		t.Fatalf("status %+v", v)
+	}
+	got := v.Sessions[0]
+	want := fmt.Sprintf("%v ann factory %d 1 5 0", m.ID, ready.TCP)
+	if g := fmt.Sprintf("%v %s %s %d %d %d %d", got.ID, got.Opener, got.Peer, got.Port, got.Spliced, got.Forth, got.Back); g != want {
+		t.Errorf("session %q, want %q", g, want)
+	}
+}
