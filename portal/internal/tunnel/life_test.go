@@ -1,0 +1,458 @@
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+func TestPingMeasuresTheRoundTrip(t *testing.T) {
+	p := newPair(t, refuseAll, nil)
+	for _, tun := range []*Tunnel{p.client, p.server} {
+		took, err := tun.Ping(context.Background())
+		if err != nil || took <= 0 || took > 5*time.Second {
+			t.Errorf("ping: %v, %v", took, err)
+		}
+		if got := tun.Stats().RTT; got <= 0 {
+			t.Errorf("RTT after a ping: %v", got)
+		}
+	}
+}
+
+func TestPeerIsTheCertificateThatWasProven(t *testing.T) {
+	p := newPair(t, refuseAll, nil)
+	if got := p.client.Peer().DNSNames[0]; got != "server" {
+		t.Errorf("the client's peer is %q", got)
+	}
+	if got := p.server.Peer().DNSNames[0]; got != "client" {
+		t.Errorf("the server's peer is %q", got)
+	}
+}
+
+func TestCloseTellsThePeerAndResetsWhatIsOpen(t *testing.T) {
+	at := make(targets, 1)
+	p := newPair(t, at, nil)
+	app, done := open(t, p.client, benchGrant)
+	target := <-at
+	defer target.Close()
+	p.server.Close(wire.ReasonRevoked, "the certificate was revoked")
+	wantEnd(t, <-p.serverErr, EndError{Reason: wire.ReasonRevoked})
+	wantEnd(t, <-p.clientErr, EndError{Peer: true, Reason: wire.ReasonRevoked})
+	wantEnd(t, (<-done).err, EndError{Peer: true, Reason: wire.ReasonRevoked})
+	for _, c := range []net.Conn{app, target} {
+		if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("an application sees %v, want a reset", err)
+		}
+	}
+}
+
+func TestStopEndsBothSidesAndLeavesNothing(t *testing.T) {
+	before := runtime.NumGoroutine()
+	at := make(targets, 1)
+	p := newPair(t, at, nil)
+	app, done := open(t, p.client, benchGrant)
+	target := <-at
+	f, in := openFlow(t, p.client, []byte("x"))
+	(<-at).Close()
+	p.stop()
+	if err := <-p.clientErr; err != nil {
+		var end *EndError
+		if !errors.As(err, &end) || end.Reason != wire.ReasonShutdown {
+			t.Errorf("the client's Run: %v", err)
+		}
+	}
+	if (<-done).err == nil || <-in.ended == nil {
+		t.Error("a stream or flow ended well when the tunnel stopped")
+	}
+	if f.Send(nil) {
+		t.Error("a flow of a stopped tunnel takes datagrams")
+	}
+	app.Close()
+	target.Close()
+	waitFor(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// An owner may try another tunnel with what it wanted to open here.
+func TestClosedTunnelDoesNotTouchTheApplication(t *testing.T) {
+	p := newPair(t, refuseAll, nil)
+	p.stop()
+	app, other := tcpPair(t)
+	defer app.Close()
+	defer other.Close()
+	if o := <-openWith(p.client, benchGrant, other); !errors.Is(o.err, ErrClosed) {
+		t.Fatalf("open on a closed tunnel: %v", o.err)
+	}
+	if _, err := app.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	if _, err := io.ReadFull(other, b[:]); err != nil {
+		t.Errorf("the application's connection: %v", err)
+	}
+	if _, err := p.client.OpenFlow(context.Background(), benchGrant, nil, netip.AddrPort{}, nil, newInbox()); !errors.Is(err, ErrClosed) {
+		t.Errorf("a flow on a closed tunnel: %v", err)
+	}
+}
+
+func TestOpenWaitsForTheTunnelNoLongerThanItsContext(t *testing.T) {
+	tun := New(Config{Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	app, other := tcpPair(t)
+	defer app.Close()
+	defer other.Close()
+	if _, err := tun.OpenStream(ctx, benchGrant, nil, netip.AddrPort{}, other); !errors.Is(err, context.Canceled) {
+		t.Errorf("open before the tunnel is up: %v", err)
+	}
+}
+
+func TestDialErrorIsRunsError(t *testing.T) {
+	refused := errors.New("no relay")
+	tun := New(Config{Client: true, Log: slog.New(slog.DiscardHandler), Dial: func(context.Context, uint16) (net.Conn, error) { return nil, refused }})
+	if err := tun.Run(context.Background()); !errors.Is(err, refused) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+// A portal that is not the one the session names, or not trusted, gets nowhere.
+func TestUnprovenPeerIsNotServed(t *testing.T) {
+	a, b := tcpPair(t)
+	cc, _ := configs(t)
+	_, sc := configs(t) // of another authority
+	one := func(c net.Conn) func(context.Context, uint16) (net.Conn, error) {
+		return func(context.Context, uint16) (net.Conn, error) { return c, nil }
+	}
+	var asked handler = func(context.Context, wire.Open) (net.Conn, error) {
+		t.Error("the Handler was asked")
+		return nil, errors.New("no")
+	}
+	log := slog.New(slog.DiscardHandler)
+	session := wire.NewSessionID()
+	client := New(Config{Client: true, Session: session, Dial: one(a), TLS: cc, Handler: refuseAll, Log: log})
+	server := New(Config{Session: session, Dial: one(b), TLS: sc, Handler: asked, Log: log})
+	var running sync.WaitGroup
+	running.Go(func() {
+		if client.Run(context.Background()) == nil {
+			t.Error("the client's tunnel ended well")
+		}
+	})
+	running.Go(func() {
+		if server.Run(context.Background()) == nil {
+			t.Error("the server's tunnel ended well")
+		}
+	})
+	running.Wait()
+}
+
+func TestTunnelsOfDifferentSessionsDoNotJoin(t *testing.T) {
+	a, b := tcpPair(t)
+	p := newPairOver(t, refuseAll, a, b)
+	p.stop()
+	a, b = tcpPair(t)
+	cc, sc := configs(t)
+	one := func(c net.Conn) func(context.Context, uint16) (net.Conn, error) {
+		return func(context.Context, uint16) (net.Conn, error) { return c, nil }
+	}
+	log := slog.New(slog.DiscardHandler)
+	client := New(Config{Client: true, Session: wire.NewSessionID(), Dial: one(a), TLS: cc, Handler: refuseAll, Log: log})
+	server := New(Config{Session: wire.NewSessionID(), Dial: one(b), TLS: sc, Handler: refuseAll, Log: log})
+	var running sync.WaitGroup
+	running.Go(func() { wantEnd(t, client.Run(context.Background()), EndError{Reason: wire.ReasonCarrierLost}) })
+	running.Go(func() { wantEnd(t, server.Run(context.Background()), EndError{Reason: wire.ReasonCarrierLost}) })
+	running.Wait()
+}
+
+// When streams are many they spread over further carriers; one that dies takes
+// its own with it and no others.
+func TestStreamsSpreadOverCarriersAndFailApart(t *testing.T) {
+	at := make(targets, 16)
+	var mu sync.Mutex
+	legs := make(map[uint16]net.Conn)
+	p := newPair(t, at, func(client, _ *Config) {
+		dial := client.Dial
+		client.Dial = func(ctx context.Context, n uint16) (net.Conn, error) {
+			c, err := dial(ctx, n)
+			mu.Lock()
+			legs[n] = c
+			mu.Unlock()
+			return c, err
+		}
+	})
+	var apps []net.Conn
+	var remote []net.Conn
+	more := func() {
+		app, _ := open(t, p.client, benchGrant)
+		apps = append(apps, app)
+		target := <-at
+		t.Cleanup(func() { target.Close() })
+		remote = append(remote, target)
+	}
+	more()
+	more()
+	waitFor(t, "a second carrier", func() bool {
+		return p.client.Stats().Carriers == 2 && p.server.Stats().Carriers == 2
+	})
+	more()
+	more()
+	mu.Lock()
+	legs[1].Close()
+	mu.Unlock()
+	waitFor(t, "the second carrier's end", func() bool { return p.server.Stats().Streams < 4 })
+	lost := 0
+	for i, app := range apps {
+		if _, err := app.Write([]byte("x")); err == nil {
+			var b [1]byte
+			if _, err := io.ReadFull(remote[i], b[:]); err == nil {
+				continue
+			}
+		}
+		lost++
+	}
+	if lost == 0 || lost == len(apps) {
+		t.Errorf("%d of %d streams were lost with one of two carriers", lost, len(apps))
+	}
+}
+
+// The rest runs in synctest bubbles: over net.Pipe, with a clock of its own.
+
+func pipePair(t *testing.T, exit Handler, change func(client, server *Config)) *pair {
+	t.Helper()
+	return newPair(t, exit, func(client, server *Config) {
+		r := newRelay(func() (net.Conn, net.Conn) { return net.Pipe() })
+		client.Dial, server.Dial = r.dial, r.dial
+		if change != nil {
+			change(client, server)
+		}
+	})
+}
+
+func TestIdleTunnelEndsOnBothSides(t *testing.T) {
+	for _, asks := range []string{"client", "server"} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pipePair(t, refuseAll, func(client, server *Config) {
+				if asks == "client" {
+					client.Idle = 5 * time.Minute
+				} else {
+					server.Idle = 5 * time.Minute
+				}
+			})
+			began := time.Now()
+			if err := errors.Join(<-p.clientErr, <-p.serverErr); err != nil {
+				t.Errorf("idle, asked by the %s: %v", asks, err)
+			}
+			if took := time.Since(began); took < 5*time.Minute || took > 5*time.Minute+closeSlack {
+				t.Errorf("idle, asked by the %s: ended after %v", asks, took)
+			}
+		})
+	}
+}
+
+// closeSlack is how long two portals may take to part.
+const closeSlack = 3 * time.Second
+
+func TestTunnelWithAStreamIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return b, nil }
+		p := pipePair(t, exit, func(client, server *Config) {
+			client.Idle = 5 * time.Minute
+			server.Idle = time.Minute
+		})
+		app, other := net.Pipe()
+		done := openWith(p.client, benchGrant, other)
+		time.Sleep(time.Hour)
+		go app.Write([]byte("still there"))
+		var got [11]byte
+		if _, err := io.ReadFull(a, got[:]); err != nil {
+			t.Fatalf("after an hour: %v", err)
+		}
+		app.Close()
+		a.Close()
+		<-done
+		began := time.Now()
+		<-p.clientErr
+		if took := time.Since(began); took < time.Minute || took > time.Minute+closeSlack {
+			t.Errorf("ended %v after the last stream", took)
+		}
+	})
+}
+
+// One side asks for the end just when the other opens a stream: the stream
+// goes on.
+func TestStreamThatCrossesTheQuestionForTheEndLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return b, nil }
+		p := pipePair(t, exit, nil)
+		p.server.askIdle()
+		app, other := net.Pipe()
+		openWith(p.client, benchGrant, other)
+		go app.Write([]byte("x"))
+		var got [1]byte
+		_, err := io.ReadFull(a, got[:])
+		select {
+		case <-p.client.Done():
+			// The question came first; then nothing was touched.
+		default:
+			if err != nil {
+				t.Errorf("the stream that was opened: %v", err)
+			}
+			if x, y := net.Pipe(); true {
+				// And the asking side opens again, too.
+				go openWith(p.server, benchGrant, y)
+				x.Close()
+			}
+		}
+		app.Close()
+		a.Close()
+	})
+}
+
+// silence is a connection whose writes vanish once it is cut, as when a cable
+// is pulled: no end, no error.
+type silence struct {
+	net.Conn
+	mu  sync.Mutex
+	cut bool
+}
+
+func (s *silence) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	cut := s.cut
+	s.mu.Unlock()
+	if cut {
+		return len(b), nil
+	}
+	return s.Conn.Write(b)
+}
+
+func TestSilentPathIsFoundOutOnlyWhenSomethingIsOwed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var legs []*silence
+		at, far := net.Pipe()
+		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return far, nil }
+		p := pipePair(t, exit, func(client, server *Config) {
+			for _, c := range []*Config{client, server} {
+				dial := c.Dial
+				c.Dial = func(ctx context.Context, n uint16) (net.Conn, error) {
+					conn, err := dial(ctx, n)
+					s := &silence{Conn: conn}
+					mu.Lock()
+					legs = append(legs, s)
+					mu.Unlock()
+					return s, err
+				}
+			}
+		})
+		app, other := net.Pipe()
+		done := openWith(p.client, benchGrant, other)
+		go at.Read(make([]byte, 1))
+		app.Write([]byte("x"))
+		// A slow application and a silent night are no dead carrier.
+		time.Sleep(time.Hour)
+		if got := p.client.Stats().Carriers; got != 1 {
+			t.Fatalf("carriers after an hour of silence: %d", got)
+		}
+		for _, s := range legs {
+			s.mu.Lock()
+			s.cut = true
+			s.mu.Unlock()
+		}
+		began := time.Now()
+		app.Write([]byte("y"))
+		wantEnd(t, (<-done).err, EndError{Reason: wire.ReasonCarrierLost})
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("found out after %v", took)
+		}
+		at.Close()
+	})
+}
+
+// An idle tunnel must cost next to nothing on a metered line.
+func TestIdleTunnelIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pipePair(t, refuseAll, nil)
+		time.Sleep(time.Minute)
+		before := p.client.Stats()
+		time.Sleep(24 * time.Hour)
+		after := p.client.Stats()
+		if sent, got := after.Sent-before.Sent, after.Received-before.Received; sent > 30000 || got > 30000 || sent == 0 {
+			t.Errorf("in a day: %d bytes sent, %d received", sent, got)
+		}
+	})
+}
+
+func TestPeerThatNeverSaysHelloIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		cc, _ := configs(t)
+		tun := New(Config{Client: true, TLS: cc, Log: slog.New(slog.DiscardHandler), Dial: func(context.Context, uint16) (net.Conn, error) { return a, nil }})
+		go io.Copy(io.Discard, b)
+		began := time.Now()
+		if err := tun.Run(context.Background()); err == nil {
+			t.Error("Run ended well")
+		}
+		if took := time.Since(began); took > joinTime+closeSlack {
+			t.Errorf("given up after %v", took)
+		}
+		b.Close()
+	})
+}
+
+// Fifty applications that never read hold up neither the others nor the
+// portal's memory.
+func TestApplicationsThatDoNotReadStallAlone(t *testing.T) {
+	const slow = 50
+	at := make(targets, slow+1)
+	p := newPair(t, at, nil)
+	var writing sync.WaitGroup
+	var apps []net.Conn
+	for range slow {
+		app, _ := open(t, p.client, benchGrant)
+		target := <-at
+		target.(*net.TCPConn).SetReadBuffer(4096)
+		apps = append(apps, app, target)
+		writing.Go(func() {
+			// Until the test closes it.
+			for chunk := make([]byte, 1<<16); ; {
+				if _, err := app.Write(chunk); err != nil {
+					return
+				}
+			}
+		})
+	}
+	app, _ := open(t, p.client, benchGrant)
+	target := <-at
+	data := random(32 << 20)
+	writing.Go(func() {
+		app.Write(data)
+		app.CloseWrite()
+	})
+	got, err := io.ReadAll(target)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the stream that is read: %d bytes of %d, %v", len(got), len(data), err)
+	}
+	// What a stream that nobody reads holds is its first window at most: it
+	// never proved that it needs more.
+	if held, most := p.server.Stats().Held, int64((slow+1)*(1<<20)); held > most {
+		t.Errorf("the exit holds %d bytes for %d streams that nobody reads", held, slow)
+	}
+	for _, c := range apps {
+		c.Close()
+	}
+	target.Close()
+	writing.Wait()
+}
