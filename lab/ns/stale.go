@@ -17,7 +17,14 @@ const runMount = "netport-lab-"
 // KillStale kills the programs in namespaces whose maker is gone, and so ends those namespaces. Programs die with their
 // maker by themselves; what is left are daemons that had detached.
 func KillStale() error {
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return fmt.Errorf("kill stale programs: %w", err)
+	}
 	return killWhere(func(pid string) bool {
+		if theirs, err := os.Readlink("/proc/" + pid + "/ns/pid"); err != nil || theirs != own {
+			return false // its maker's number means another process here
+		}
 		mounts, err := os.ReadFile("/proc/" + pid + "/mounts")
 		if err != nil {
 			return false // ended meanwhile

@@ -62,14 +62,6 @@ func (r *Router) Host(name string, options ...HostOption) *Host {
 	return h
 }
 
-// Gateway is the router's address on its LAN: IPv4 if the LAN has it, else IPv6.
-func (r *Router) Gateway() netip.Addr {
-	if r.families.v4 {
-		return hostAddr(r.lan4, 1)
-	}
-	return hostAddr(r.lan6, 1)
-}
-
 // forwardPackets makes the namespace a router: any source, no redirects.
 func (r *Router) forwardPackets() {
 	r.t.Helper()

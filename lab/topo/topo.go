@@ -87,10 +87,6 @@ func (l *Lab) Router(name string, options ...RouterOption) *Router {
 	return l.inet.Router(name, options...)
 }
 
-// Seed is what the dice of the emulated links started from; it is logged when the test fails. Run the test with
-// -lab.seed to use it again.
-func (l *Lab) Seed() uint64 { return l.seed }
-
 // nodeName fits a device name (15 bytes) and a file name.
 var nodeName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 
