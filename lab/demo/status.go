@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -13,6 +14,7 @@ type portalStatus struct {
 	Forwards []struct {
 		Name  string `json:"name"`
 		State string `json:"state"`
+		Why   string `json:"why"`
 	} `json:"forwards"`
 	Tunnels []struct {
 		Peer    string `json:"peer"`
@@ -27,18 +29,22 @@ type portalStatus struct {
 // up, else what is not.
 func (st *portalStatus) missing(forwards ...string) error {
 	if !st.Server.Connected {
-		return fmt.Errorf("no connection to the server")
+		return errors.New("no connection to the server")
 	}
-	states := make(map[string]string)
+	reasons := make(map[string]string) // why a forward is not up; empty if it is
 	for _, f := range st.Forwards {
-		states[f.Name] = f.State
+		if f.State != "up" {
+			reasons[f.Name] = fmt.Sprintf("is %s: %s", f.State, f.Why)
+		} else {
+			reasons[f.Name] = ""
+		}
 	}
 	for _, name := range forwards {
-		switch state, ok := states[name]; {
-		case !ok:
+		switch reason, known := reasons[name]; {
+		case !known:
 			return fmt.Errorf("forward %s is unknown", name)
-		case state != "up":
-			return fmt.Errorf("forward %s is %s", name, state)
+		case reason != "":
+			return fmt.Errorf("forward %s %s", name, reason)
 		}
 	}
 	return nil
@@ -51,9 +57,25 @@ func (s *story) status(ctx context.Context) (portalStatus, error) {
 	return st, err
 }
 
-// untilReady waits until both forwards are up at the entry portal.
+// untilReady waits until the server has the relay, and both forwards are up at the
+// entry portal.
 func (s *story) untilReady(ctx context.Context) error {
 	err := until(ctx, readyLimit, func(ctx context.Context) error {
+		var st struct {
+			RelaysOnline int `json:"relays_online"`
+		}
+		if err := ask(ctx, &st, s.program("server"), "status", "--config", s.config("server")); err != nil {
+			return err
+		}
+		if st.RelaysOnline == 0 {
+			return errors.New("no relay is connected to the server")
+		}
+		return nil
+	})
+	if err != nil {
+		return s.relay.blame(fmt.Errorf("wait for the relay: %w", err))
+	}
+	err = until(ctx, readyLimit, func(ctx context.Context) error {
 		st, err := s.status(ctx)
 		if err != nil {
 			return err
@@ -74,7 +96,7 @@ func (s *story) path(ctx context.Context) (string, error) {
 	}
 	for _, t := range st.Tunnels {
 		if t.Peer == exitName && t.Up {
-			return fmt.Sprintf("%s %s, %s", t.Path, t.Relay, t.Address), nil
+			return fmt.Sprintf("%s at %s (%s), TLS 1.3 end to end", t.Relay, t.Address, t.Path), nil
 		}
 	}
 	return "", s.entry.blame(fmt.Errorf("%s knows of no tunnel to %s", entryName, exitName))

@@ -9,7 +9,7 @@ func TestNotReadyUntilEveryForwardIsUp(t *testing.T) {
 	tests := []struct{ status, want string }{
 		{`{"server": {"connected": false}}`, "no connection to the server"},
 		{`{"server": {"connected": true}, "forwards": []}`, "forward web is unknown"},
-		{`{"server": {"connected": true}, "forwards": [{"name": "web", "state": "up"}, {"name": "names", "state": "down"}]}`, "forward names is down"},
+		{`{"server": {"connected": true}, "forwards": [{"name": "web", "state": "up"}, {"name": "names", "state": "down", "why": "factory is offline"}]}`, "forward names is down: factory is offline"},
 		{`{"server": {"connected": true}, "forwards": [{"name": "web", "state": "up"}, {"name": "names", "state": "up"}]}`, ""},
 	}
 	for _, test := range tests {
