@@ -9,7 +9,8 @@
 // A Conn has one reader, the goroutine in Run, and one writer goroutine that
 // Run owns; Send only queues. So a slow peer blocks nobody: when its queue is
 // full the connection ends. A peer that is silent for KeepAlive is asked with
-// a Ping; one that then stays silent for PongTimeout is gone.
+// a Ping; one that then stays silent for PongTimeout is gone. A message that
+// has begun must be whole within MessageTimeout.
 package control
 
 import (
@@ -21,6 +22,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,8 +43,16 @@ const (
 	PongTimeout = 15 * time.Second
 	// ProbeTimeout is PongTimeout for Probe: the caller has something to say.
 	ProbeTimeout = 5 * time.Second
+	// MessageTimeout is how long the rest of a message may take after its
+	// first byte.
+	MessageTimeout = 10 * time.Second
 
-	writeTimeout = 10 * time.Second
+	// writePiece is how many bytes are written at once: a slow peer must take
+	// so many within writeTimeout, and a Goodbye, with all that stands before
+	// it, within goodbyeTimeout.
+	writePiece     = 16 << 10
+	writeTimeout   = 10 * time.Second
+	goodbyeTimeout = 2 * time.Second
 	// maxQueue is how many bytes may wait for a peer that does not read. A
 	// portal with 4,000 grants gets about 2 MB at once.
 	maxQueue = 16 << 20
@@ -65,11 +75,21 @@ func (g *Goodbye) Error() string {
 	return fmt.Sprintf("peer said: %s: %q", g.Reason, g.Text)
 }
 
-// errQueue ends a connection whose peer does not read.
-var errQueue = errors.New("the peer does not read what it is sent")
+// errQueue ends a connection whose peer does not read, errSlow one whose peer
+// began a message and did not go on.
+var (
+	errQueue = errors.New("the peer does not read what it is sent")
+	errSlow  = fmt.Errorf("a message was not whole after %v", MessageTimeout)
+)
+
+// brokenError is an error of the connection itself, not of what came over it.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return e.err.Error() }
+func (e *brokenError) Unwrap() error { return e.err }
 
 // Conn is an established control connection: In is what it receives, Out what
-// it sends.
+// it sends. It holds its socket until Run has returned.
 type Conn[In, Out wire.Message] struct {
 	// Constant after the greeting.
 	tls     *tls.Conn
@@ -78,6 +98,7 @@ type Conn[In, Out wire.Message] struct {
 	parse   func(wire.Type, []byte) (In, error)
 	limited bool // the peer's message rate is bounded
 	log     *slog.Logger
+	made    time.Time
 
 	// Owned by the goroutine in Run.
 	r      *bufio.Reader
@@ -86,17 +107,22 @@ type Conn[In, Out wire.Message] struct {
 	filled time.Time
 
 	unknown  atomic.Uint64 // messages of unknown types
-	received atomic.Int64  // when the last message came, Unix nanoseconds
+	received atomic.Uint64 // messages of all types
+	heard    atomic.Int64  // when the last message came: nanoseconds after made
 	probe    chan struct{} // capacity 1: Probe was called
 	wake     chan struct{} // capacity 1: the queue has grown
 	over     chan struct{} // closed when the connection has ended
 
 	mu sync.Mutex // guards the following
-	// queue holds whole messages that the writer has not taken yet.
-	queue  []byte
-	err    error // why the connection ends; set once
-	closed bool
-	last   bool // queue ends with Goodbye: close when it is written
+	// queue holds whole messages that the writer has not taken yet; unsent
+	// counts its bytes and those that the writer is at.
+	queue   []byte
+	unsent  int
+	last    bool      // queue ends with Goodbye: close when it is written,
+	lastBy  time.Time // or then at the latest
+	decided bool      // err is why the connection ends
+	err     error
+	closed  bool
 }
 
 func newConn[In, Out wire.Message](c *tls.Conn, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
@@ -105,7 +131,7 @@ func newConn[In, Out wire.Message](c *tls.Conn, parse func(wire.Type, []byte) (I
 		return nil, err
 	}
 	return &Conn[In, Out]{
-		tls: c, peer: peer, parse: parse, log: log,
+		tls: c, peer: peer, parse: parse, log: log, made: time.Now(),
 		r:     bufio.NewReaderSize(c, 4096),
 		wake:  make(chan struct{}, 1),
 		probe: make(chan struct{}, 1),
@@ -127,13 +153,11 @@ func (c *Conn[In, Out]) Unknown() uint64 { return c.unknown.Load() }
 
 // Send queues m. It never blocks. After the connection has ended, or when the
 // peer has let too much pile up, m is dropped: Run returns the reason.
-func (c *Conn[In, Out]) Send(m Out) { c.enqueue(m, false) }
+func (c *Conn[In, Out]) Send(m Out) { c.enqueue(m) }
 
-// Close says Goodbye and ends the connection once that is written. Only the
-// first call counts.
-func (c *Conn[In, Out]) Close(reason wire.Reason, text string) {
-	c.enqueue(wire.Goodbye{Reason: reason, Text: text}, true)
-}
+// Close says Goodbye and ends the connection once that is written, or after 2
+// seconds. Only the first call counts.
+func (c *Conn[In, Out]) Close(reason wire.Reason, text string) { c.finish(reason, text, nil) }
 
 // Probe asks the peer for a sign of life within ProbeTimeout; if none comes,
 // the connection ends.
@@ -144,25 +168,45 @@ func (c *Conn[In, Out]) Probe() {
 	}
 }
 
-func (c *Conn[In, Out]) enqueue(m wire.Message, last bool) {
+func (c *Conn[In, Out]) enqueue(m wire.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.last {
 		return
 	}
-	if len(c.queue) > maxQueue {
+	if c.unsent > maxQueue {
 		c.endLocked(errQueue)
 		return
 	}
+	c.appendLocked(m)
+}
+
+// finish queues Goodbye as the last message. Run returns err, unless the
+// connection has ended or is ending for another reason.
+func (c *Conn[In, Out]) finish(reason wire.Reason, text string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.last {
+		return
+	}
+	c.decided, c.err = true, err
+	c.last, c.lastBy = true, time.Now().Add(goodbyeTimeout)
+	c.tls.SetWriteDeadline(c.lastBy) // for what is being written now
+	c.appendLocked(wire.Goodbye{Reason: reason, Text: text})
+}
+
+func (c *Conn[In, Out]) appendLocked(m wire.Message) {
+	before := len(c.queue)
 	c.queue = wire.AppendMessage(c.queue, m)
-	c.last = last
+	c.unsent += len(c.queue) - before
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// end notes why the connection ends and unblocks both goroutines.
+// end notes why the connection ends, if that is not known yet, and unblocks
+// all goroutines.
 func (c *Conn[In, Out]) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,9 +217,12 @@ func (c *Conn[In, Out]) endLocked(err error) {
 	if c.closed {
 		return
 	}
-	c.closed, c.err = true, err
+	if !c.decided {
+		c.decided, c.err = true, err
+	}
+	c.closed = true
 	close(c.over)
-	c.tls.NetConn().Close() // without close_notify: that could block
+	c.tls.NetConn().Close() // without close_notify: that could block, and Goodbye says more
 }
 
 // Run receives messages and hands each to handle, in order, until the
@@ -184,36 +231,36 @@ func (c *Conn[In, Out]) endLocked(err error) {
 // Goodbye with ReasonShutdown. Run returns nil if this side closed the
 // connection, *Goodbye if the peer did, else what went wrong.
 func (c *Conn[In, Out]) Run(ctx context.Context, handle func(In) error) error {
+	c.heard.Store(int64(time.Since(c.made)))
 	var owned sync.WaitGroup
 	owned.Go(c.write)
 	owned.Go(func() { c.watch(ctx) })
-	c.received.Store(time.Now().UnixNano())
 	err := c.read(handle)
 	var bye *Goodbye
-	if err != nil && !errors.As(err, &bye) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.EOF) {
-		c.Close(wire.ReasonProtocol, err.Error())
-	} else {
+	var broken *brokenError
+	switch {
+	case errors.As(err, &bye), errors.As(err, &broken):
 		c.end(err)
+	case errors.Is(err, errSlow):
+		c.finish(wire.ReasonTimeout, err.Error(), err)
+	default:
+		c.finish(wire.ReasonProtocol, err.Error(), err)
 	}
 	owned.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
-		return c.err
-	}
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
+	return c.err
 }
 
+// read returns the error that ended it, never nil.
 func (c *Conn[In, Out]) read(handle func(In) error) error {
 	for {
-		t, body, err := c.next()
+		t, body, err := c.next(MessageTimeout)
 		if err != nil {
 			return err
 		}
-		c.received.Store(time.Now().UnixNano())
+		c.heard.Store(int64(time.Since(c.made)))
+		c.received.Add(1)
 		if c.limited && !c.admit(time.Now()) {
 			return fmt.Errorf("more than %d messages a second", messageRate)
 		}
@@ -228,10 +275,12 @@ func (c *Conn[In, Out]) read(handle func(In) error) error {
 		}
 		switch m := any(m).(type) {
 		case wire.Ping:
-			c.enqueue(wire.Pong{Token: m.Token}, false)
+			c.enqueue(wire.Pong{Token: m.Token})
 		case wire.Pong:
 		case wire.Goodbye:
 			return &Goodbye{Reason: m.Reason, Text: m.Text}
+		case wire.Hello, wire.Welcome:
+			return fmt.Errorf("message of type %d after the greeting", t)
 		default:
 			if err := handle(any(m).(In)); err != nil {
 				return err
@@ -240,14 +289,19 @@ func (c *Conn[In, Out]) read(handle func(In) error) error {
 	}
 }
 
-// next reads one message. The body is valid until the next call.
-func (c *Conn[In, Out]) next() (wire.Type, []byte, error) {
+// next reads one message. The body is valid until the next call. What follows
+// the first byte must come within limit, if that is not 0.
+func (c *Conn[In, Out]) next(limit time.Duration) (wire.Type, []byte, error) {
+	if _, err := c.r.Peek(1); err != nil {
+		return 0, nil, &brokenError{err}
+	}
+	if limit > 0 {
+		c.tls.SetReadDeadline(time.Now().Add(limit))
+		defer c.tls.SetReadDeadline(time.Time{})
+	}
 	header, err := c.r.Peek(wire.ControlHeaderLen)
 	if err != nil {
-		if len(header) > 0 && errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return 0, nil, err
+		return 0, nil, cut(err)
 	}
 	t, n, err := wire.ParseControlHeader(header)
 	if err != nil {
@@ -259,12 +313,20 @@ func (c *Conn[In, Out]) next() (wire.Type, []byte, error) {
 	}
 	c.body = c.body[:n]
 	if _, err := io.ReadFull(c.r, c.body); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return 0, nil, err
+		return 0, nil, cut(err)
 	}
 	return t, c.body, nil
+}
+
+// cut is the error of a message that has begun and does not end.
+func cut(err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errSlow
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return &brokenError{err}
 }
 
 // admit takes a token from the bucket of the peer's messages.
@@ -294,50 +356,72 @@ func (c *Conn[In, Out]) write() {
 		b, last := c.queue, c.last
 		c.queue = nil
 		c.mu.Unlock()
-		c.tls.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if len(b) > 0 {
-			if _, err := c.tls.Write(b); err != nil {
+		for len(b) > 0 {
+			n := min(len(b), writePiece)
+			c.mu.Lock()
+			by := c.lastBy
+			if !c.last {
+				by = time.Now().Add(writeTimeout)
+			}
+			c.tls.SetWriteDeadline(by)
+			c.mu.Unlock()
+			if _, err := c.tls.Write(b[:n]); err != nil {
 				c.end(fmt.Errorf("write to %s: %w", c.peer.ID, err))
 				return
 			}
+			b = b[n:]
+			c.mu.Lock()
+			c.unsent -= n
+			c.mu.Unlock()
 		}
 		if last {
-			c.tls.CloseWrite()
 			c.end(nil)
 			return
 		}
 	}
 }
 
-// watch keeps the connection alive and notices when it is not.
+// watch keeps the connection alive and notices when it is not, or when ctx is
+// cancelled.
 func (c *Conn[In, Out]) watch(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() { c.Close(wire.ReasonShutdown, "") })
-	defer stop()
 	timer := time.NewTimer(KeepAlive)
 	defer timer.Stop()
-	var asked time.Time // of the Ping that waits for its answer
-	patience := PongTimeout
+	var (
+		waiting bool      // for any message after a Ping
+		before  uint64    // messages received when it was sent
+		due     time.Time // when the wait is over
+	)
 	ask := func(wait time.Duration) {
-		asked, patience = time.Now(), wait
-		c.enqueue(wire.Ping{Token: uint64(asked.UnixNano())}, false)
+		waiting, before, due = true, c.received.Load(), time.Now().Add(wait)
 		timer.Reset(wait)
+		c.enqueue(wire.Ping{Token: uint64(due.UnixNano())})
 	}
+	stop := ctx.Done()
 	for {
 		select {
 		case <-c.probe:
-			ask(ProbeTimeout)
-		case <-timer.C:
-			heard := time.Unix(0, c.received.Load())
 			switch {
-			case !asked.IsZero() && !heard.After(asked):
-				c.end(fmt.Errorf("no answer from %s for %s", c.peer.ID, patience))
+			case !waiting || c.received.Load() != before:
+				ask(ProbeTimeout)
+			case time.Until(due) > ProbeTimeout:
+				due = time.Now().Add(ProbeTimeout)
+				timer.Reset(ProbeTimeout)
+			}
+		case <-timer.C:
+			silence := time.Since(c.made) - time.Duration(c.heard.Load())
+			switch {
+			case waiting && c.received.Load() == before:
+				c.end(fmt.Errorf("no answer from %s to a ping", c.peer.ID))
 				return
-			case time.Since(heard) >= KeepAlive:
+			case silence >= KeepAlive:
 				ask(PongTimeout)
 			default:
-				asked = time.Time{}
-				timer.Reset(KeepAlive - time.Since(heard))
+				waiting = false
+				timer.Reset(KeepAlive - silence)
 			}
+		case <-stop:
+			stop = nil
+			c.Close(wire.ReasonShutdown, "")
 		case <-c.over:
 			return
 		}

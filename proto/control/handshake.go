@@ -54,15 +54,19 @@ func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Ou
 		return nil, wire.Welcome{}, err
 	}
 	conn.hello = wire.Hello{Version: wire.ControlVersion, Software: d.Software}
-	if _, err := c.Write(wire.AppendMessage(nil, conn.hello)); err != nil {
-		return nil, wire.Welcome{}, err
-	}
-	t, body, err := conn.next()
-	if errors.Is(err, io.EOF) {
-		// TLS 1.3: the server judges our certificate after we think we are done.
-		return nil, wire.Welcome{}, errors.New("it closed the connection without a word: it may not know this certificate")
-	}
-	if err != nil {
+	// In TLS 1.3 the server judges our certificate after we think we are done.
+	// So this may fail because it has refused us; what is read next says why.
+	_, werr := c.Write(wire.AppendMessage(nil, conn.hello))
+	t, body, err := conn.next(0)
+	var alert *net.OpError
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, wire.Welcome{}, errors.New("it closed the connection without a word")
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return nil, wire.Welcome{}, fmt.Errorf("it refused the certificate of %s (%w): its log says why", d.Credentials.ID, err)
+	case werr != nil:
+		return nil, wire.Welcome{}, werr
+	case err != nil:
 		return nil, wire.Welcome{}, err
 	}
 	m, err := d.Parse(t, body)
@@ -105,17 +109,20 @@ func Accept(ctx context.Context, raw net.Conn, cfg *tls.Config) (*Accepted, erro
 	if err != nil {
 		return nil, err
 	}
-	hello, err := readHello(c)
+	a := &Accepted{Peer: peer, tls: c}
+	a.Hello, err = readHello(c)
+	if errors.Is(err, wire.ErrMalformed) {
+		a.Refuse(wire.ReasonProtocol, err.Error())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("hello of %s: %w", peer.ID, err)
 	}
-	if hello.Version < wire.ControlVersion {
-		text := fmt.Sprintf("the server speaks version %d of the control protocol, %s speaks version %d", wire.ControlVersion, peer.ID.Name, hello.Version)
-		c.Write(wire.AppendMessage(nil, wire.Goodbye{Reason: wire.ReasonVersion, Text: text}))
-		c.CloseWrite()
+	if a.Hello.Version < wire.ControlVersion {
+		text := fmt.Sprintf("the server speaks version %d of the control protocol, %s speaks version %d", wire.ControlVersion, peer.ID.Name, a.Hello.Version)
+		a.Refuse(wire.ReasonVersion, text)
 		return nil, errors.New(text)
 	}
-	return &Accepted{Peer: peer, Hello: hello, tls: c}, nil
+	return a, nil
 }
 
 // readHello reads exactly one message: what follows belongs to the Conn.
@@ -129,7 +136,7 @@ func readHello(c *tls.Conn) (wire.Hello, error) {
 		return wire.Hello{}, err
 	}
 	if t != wire.TypeHello {
-		return wire.Hello{}, fmt.Errorf("a message of type %d came first", t)
+		return wire.Hello{}, fmt.Errorf("%w: a message of type %d came first", wire.ErrMalformed, t)
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(c, body); err != nil {
@@ -140,9 +147,9 @@ func readHello(c *tls.Conn) (wire.Hello, error) {
 
 // Refuse says Goodbye to a peer that is proven but not wanted, and closes.
 func (a *Accepted) Refuse(reason wire.Reason, text string) {
-	a.tls.SetDeadline(time.Now().Add(time.Second))
+	a.tls.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 	a.tls.Write(wire.AppendMessage(nil, wire.Goodbye{Reason: reason, Text: text}))
-	a.tls.Close()
+	a.tls.NetConn().Close()
 }
 
 // WelcomePortal welcomes an accepted portal: the first message it receives.
@@ -162,7 +169,7 @@ func welcome[In, Out wire.Message](a *Accepted, w wire.Welcome, parse func(wire.
 	}
 	c.hello = a.Hello
 	c.limited = true
-	c.enqueue(w, false)
+	c.enqueue(w)
 	return c, nil
 }
 

@@ -54,31 +54,44 @@ func trimBrackets(host string) string {
 // (Conn.Run) and returns when that ends. Keep returns nil when ctx is
 // cancelled.
 func (d *Dialer[In, Out]) Keep(ctx context.Context, addresses []string, use func(context.Context, *Conn[In, Out], wire.Welcome) error) error {
-	pause := firstBackoff
+	var backoff backoff
 	for at := 0; ; {
+		var lived time.Duration
 		conn, welcome, next := d.dialAny(ctx, addresses, at)
 		if conn != nil {
 			at = next
 			d.Log.Info("connected to server", "address", addresses[at], "server", conn.Peer().ID.Name)
 			since := time.Now()
 			err := use(ctx, conn, welcome)
+			conn.end(nil) // in case it was never run
 			if ctx.Err() != nil {
 				return nil
 			}
 			d.Log.Warn("server connection lost", "address", addresses[at], "error", errorText(err))
-			if time.Since(since) > settled {
-				pause = firstBackoff
-			}
+			lived = time.Since(since)
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		timer := time.NewTimer(backoff.pause(lived))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		}
-		pause = min(2*pause, maxBackoff)
 	}
+}
+
+// backoff chooses the pauses between attempts. The zero backoff begins anew.
+type backoff struct{ bound time.Duration }
+
+// pause returns how long to wait after a connection that lived so long; 0:
+// there was none.
+func (b *backoff) pause(lived time.Duration) time.Duration {
+	if b.bound == 0 || lived > settled {
+		b.bound = firstBackoff
+	}
+	p := b.bound/2 + rand.N(b.bound/2)
+	b.bound = min(2*b.bound, maxBackoff)
+	return p
 }
 
 // dialAny tries each address once, from addresses[at] on.

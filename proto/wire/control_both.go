@@ -35,14 +35,10 @@ func (m Hello) AppendTo(b []byte) []byte {
 	return AppendText(binary.BigEndian.AppendUint16(b, m.Version), m.Software, maxSoftware)
 }
 
-// ParseHello reads a Hello. Version 0 is refused.
+// ParseHello reads a Hello.
 func ParseHello(b []byte) (Hello, error) {
 	r := NewReader(b)
-	m := Hello{Version: r.Uint16(), Software: r.Text(maxSoftware)}
-	if m.Version == 0 {
-		r.Reject()
-	}
-	return finish(m, &r)
+	return finish(Hello{Version: r.Uint16(), Software: r.Text(maxSoftware)}, &r)
 }
 
 // Welcome answers Hello. Where the versions do not meet, the server sends

@@ -374,7 +374,7 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		body string
 		ok   bool
 	}{
-		{"hello of version 0", fromPortal, TypeHello, "0000 0000", false},
+		{"hello of version 0", fromPortal, TypeHello, "0000 0000", true},
 		{"hello of version 65535", fromPortal, TypeHello, "ffff 0000", true},
 		{"software of 64 bytes", fromPortal, TypeHello, "0001" + text(64), true},
 		{"software of 65 bytes", fromPortal, TypeHello, "0001" + text(65), false},
