@@ -135,7 +135,8 @@ ca = "ca.pem"
 # The socket over which commands talk to the daemon.
 socket = "relay.sock"
 
-# The addresses of this machine to listen on; all of them if none is named.
+# The addresses of this machine to listen on; all of them if none is named. A
+# machine with several of one IP version must name those that portals are sent to.
 # addresses = ["192.0.2.7"]
 
 # The ports of sessions. Open them in the firewall, for TCP and UDP.
@@ -147,10 +148,13 @@ last_port = 32767
 shared_tcp_port = 0
 shared_udp_port = 0
 
-# Never to be set outside of demos and tests on one machine.
+# Networks that no portal is served from, such as those of other relays.
+# deny = ["198.51.100.16/28"]
+
+# Serve portals on this machine too. Never to be set outside of demos and tests.
 allow_loopback = false
 
-# The most sessions at once: in all, and for one portal.
+# The most sessions at once: in all, and opened by one portal.
 capacity = 4000
 sessions_per_portal = 200
 

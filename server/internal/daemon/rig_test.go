@@ -1,0 +1,419 @@
+package daemon
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/ca"
+	"github.com/netport/netport/server/internal/config"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 10 * time.Second
+
+// rig is a running server with a CA of its own, and the identities that were
+// made with it.
+type rig struct {
+	t           *testing.T
+	cfg         *config.Config
+	log         *logLines
+	stop        context.CancelFunc
+	ended       chan error
+	credentials map[string]*identity.Credentials
+}
+
+// newRig starts a server on loopback. Names that begin with "relay" become
+// relays, all others portals.
+func newRig(t *testing.T, names ...string) *rig {
+	t.Helper()
+	// A socket's path must be short; t.TempDir's need not be.
+	dir, err := os.MkdirTemp("", "np")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir = filepath.Join(dir, "s")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	if err := admin.MakeServer(dir, "example.org", address, address); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(filepath.Join(dir, config.ConfigFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, cfg: cfg, credentials: make(map[string]*identity.Credentials)}
+	r.start()
+	t.Cleanup(r.shutdown)
+	for _, n := range names {
+		r.issue(n, false)
+	}
+	return r
+}
+
+func (r *rig) start() {
+	r.t.Helper()
+	r.log = &logLines{arrived: make(chan struct{}, 1)}
+	log, err := command.Logger(r.log, "debug")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop, r.ended = cancel, make(chan error, 1)
+	go func() { r.ended <- Run(ctx, r.cfg, log) }()
+	r.log.wait(r.t, "msg=listening")
+}
+
+func (r *rig) shutdown() {
+	r.t.Helper()
+	r.stop()
+	select {
+	case err := <-r.ended:
+		if err != nil {
+			r.t.Errorf("server ended with: %v", err)
+		}
+		r.ended <- nil
+	case <-time.After(patience):
+		r.t.Fatal("server does not stop")
+	}
+}
+
+func roleOf(name string) identity.Role {
+	if strings.HasPrefix(name, "relay") {
+		return identity.Relay
+	}
+	return identity.Portal
+}
+
+// issue enrols a portal or relay as the command does, and keeps its
+// credentials.
+func (r *rig) issue(name string, replace bool) {
+	r.t.Helper()
+	key, err := ca.NewKey()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request := admin.IssueRequest{Role: roleOf(name), Name: name, Public: public, Replace: replace}
+	if request.Role == identity.Relay {
+		request.Addresses = []string{"192.0.2.7", "2001:db8::7"}
+	}
+	var issued admin.Issued
+	if err := local.Call(r.t.Context(), r.cfg.Socket, admin.CommandIssue, request, &issued); err != nil {
+		r.t.Fatal(err)
+	}
+	dir := r.t.TempDir()
+	in := func(n string) string { return filepath.Join(dir, n) }
+	for _, err := range []error{
+		identity.SaveKey(in("key.pem"), key),
+		os.WriteFile(in("cert.pem"), []byte(issued.Certificate), 0o600),
+		os.WriteFile(in("ca.pem"), []byte(issued.CA), 0o600),
+	} {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	c, err := identity.Load(in("cert.pem"), in("key.pem"), in("ca.pem"), request.Role, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.credentials[name] = c
+}
+
+// apply puts a policy of forwards in force. Each is "NAME: FROM -> TO".
+func (r *rig) apply(forwards ...string) admin.PolicyResult {
+	r.t.Helper()
+	text := "domain = \"example.org\"\n"
+	for _, f := range forwards {
+		name, ends, _ := strings.Cut(f, ": ")
+		from, to, _ := strings.Cut(ends, " -> ")
+		text += fmt.Sprintf("[[forward]]\nname = %q\nfrom = %q\nto = %q\n", name, from, to)
+	}
+	var result admin.PolicyResult
+	err := local.Call(r.t.Context(), r.cfg.Socket, admin.CommandPolicy, admin.PolicyRequest{Step: admin.PolicyApply, File: "policy.toml", Source: text}, &result)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if !result.Applied {
+		r.t.Fatalf("not applied: %+v", result)
+	}
+	return result
+}
+
+// records returns all audit records for which keep is true, once there is at
+// least one.
+func (r *rig) records(what string, keep func(audit.Record) bool) []audit.Record {
+	r.t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		list, err := audit.Tail(r.cfg.State, 10000, time.Time{})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		var kept []audit.Record
+		for _, rec := range list {
+			if keep(rec) {
+				kept = append(kept, rec)
+			}
+		}
+		if len(kept) > 0 {
+			return kept
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("no audit record: %s; there are %+v", what, list)
+		}
+		r.log.pause()
+	}
+}
+
+// peer is a scripted portal or relay.
+type peer[In, Out wire.Message] struct {
+	t     *testing.T
+	name  string
+	conn  *control.Conn[In, Out]
+	hello wire.Welcome
+	in    chan In
+	ended chan error
+}
+
+func (r *rig) portal(name string) *peer[wire.ToPortal, wire.FromPortal] {
+	return connect[wire.ToPortal, wire.FromPortal](r, name, wire.ParseToPortal)
+}
+
+func (r *rig) relay(name string) *peer[wire.ToRelay, wire.FromRelay] {
+	r.t.Helper()
+	p := connect[wire.ToRelay, wire.FromRelay](r, name, wire.ParseToRelay)
+	p.conn.Send(wire.RelayReady{First: 20000, Last: 20999, SharedTCP: 443, Capacity: 100, Transports: wire.TransportSplice})
+	r.until("relay "+name+" is ready", func() bool {
+		var status Status
+		err := local.Call(r.t.Context(), r.cfg.Socket, CommandStatus, nil, &status)
+		return err == nil && status.Usable > 0
+	})
+	return p
+}
+
+// until waits for a condition of the server that no message tells of.
+func (r *rig) until(what string, done func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); r.log.pause() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("it does not come: %s", what)
+		}
+	}
+}
+
+func dialer[In, Out wire.Message](r *rig, name string, parse func(wire.Type, []byte) (In, error)) *control.Dialer[In, Out] {
+	return &control.Dialer[In, Out]{Credentials: r.credentials[name], Software: "test 1", Parse: parse, Log: slog.New(slog.DiscardHandler)}
+}
+
+func connect[In, Out wire.Message](r *rig, name string, parse func(wire.Type, []byte) (In, error)) *peer[In, Out] {
+	r.t.Helper()
+	conn, welcome, err := dialer[In, Out](r, name, parse).Dial(r.t.Context(), r.cfg.Address)
+	if err != nil {
+		r.t.Fatalf("%s: %v", name, err)
+	}
+	p := &peer[In, Out]{t: r.t, name: name, conn: conn, hello: welcome, in: make(chan In, 1000), ended: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		p.ended <- conn.Run(ctx, func(m In) error { p.in <- m; return nil })
+		close(p.in)
+	}()
+	r.t.Cleanup(cancel)
+	return p
+}
+
+// leave closes the connection and waits until it is closed.
+func (p *peer[In, Out]) leave() {
+	p.t.Helper()
+	p.conn.Close(wire.ReasonShutdown, "")
+	p.wantEnd()
+}
+
+func (p *peer[In, Out]) wantEnd() error {
+	p.t.Helper()
+	select {
+	case err := <-p.ended:
+		p.ended <- err
+		return err
+	case <-time.After(patience):
+		p.t.Fatalf("%s: the connection does not end", p.name)
+		return nil
+	}
+}
+
+// wantGoodbye waits for the end of the connection, which the server must have
+// given this reason.
+func (p *peer[In, Out]) wantGoodbye(reason wire.Reason) {
+	p.t.Helper()
+	var bye *control.Goodbye
+	if err := p.wantEnd(); !errors.As(err, &bye) || bye.Reason != reason {
+		p.t.Fatalf("%s: the connection ended with %v, want %v", p.name, err, reason)
+	}
+}
+
+// next takes the next message, which must be an M.
+func next[M, In, Out wire.Message](p *peer[In, Out]) M {
+	p.t.Helper()
+	var want M
+	select {
+	case m, ok := <-p.in:
+		if !ok {
+			p.t.Fatalf("%s: the connection ended with %v, want %T", p.name, p.wantEnd(), want)
+		}
+		got, ok := any(m).(M)
+		if !ok {
+			p.t.Fatalf("%s got %#v, want %T", p.name, m, want)
+		}
+		return got
+	case <-time.After(patience):
+		p.t.Fatalf("%s got nothing, want %T", p.name, want)
+		return want
+	}
+}
+
+// grants takes what a portal is sent first: its grants, then the peers. It
+// returns the grants by forward, and who is online.
+func (r *rig) grants(p *peer[wire.ToPortal, wire.FromPortal], peers int) (map[string]grant.Grant, map[string]bool) {
+	r.t.Helper()
+	list := make(map[string]grant.Grant)
+	for {
+		m := next[wire.ToPortal](p)
+		if put, ok := m.(wire.PutGrant); ok {
+			g := r.verify(put)
+			list[g.Forward] = g
+			continue
+		}
+		if _, ok := m.(wire.GrantsComplete); !ok {
+			r.t.Fatalf("%s got %#v among its grants", p.name, m)
+		}
+		break
+	}
+	online := make(map[string]bool)
+	for range peers {
+		m := next[wire.PeerState](p)
+		online[m.Name] = m.Online
+	}
+	return list, online
+}
+
+// verify checks a grant as a portal does.
+func (r *rig) verify(m wire.PutGrant) grant.Grant {
+	r.t.Helper()
+	g, err := grant.Parse(m.Grant)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	public := func(file string) []ed25519.PublicKey {
+		signer, err := admin.LoadSigner(file)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return []ed25519.PublicKey{signer.Public().(ed25519.PublicKey)}
+	}
+	keys := grant.Keys{Policy: public(r.cfg.PolicyKey), Stamp: public(r.cfg.StampKey)}
+	if reason := g.Verify(keys); reason != wire.ReasonNone {
+		r.t.Fatalf("grant of %s: %v", g.Forward, reason)
+	}
+	if reason := g.Valid(time.Now()); reason != wire.ReasonNone {
+		r.t.Fatalf("grant of %s: %v", g.Forward, reason)
+	}
+	return g
+}
+
+// logLines collects the server's log.
+type logLines struct {
+	mu      sync.Mutex
+	lines   []string
+	arrived chan struct{} // capacity 1
+}
+
+func (l *logLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	l.lines = append(l.lines, string(b))
+	l.mu.Unlock()
+	select {
+	case l.arrived <- struct{}{}:
+	default:
+	}
+	return len(b), nil
+}
+
+// pause waits for the next line, or a moment.
+func (l *logLines) pause() {
+	select {
+	case <-l.arrived:
+	case <-time.After(5 * time.Millisecond):
+	}
+}
+
+func (l *logLines) all(text string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for _, line := range l.lines {
+		if strings.Contains(line, text) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func (l *logLines) wait(t *testing.T, text string) string {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; l.pause() {
+		if found := l.all(text); len(found) > 0 {
+			return found[0]
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no line with %q in the log:\n%s", text, strings.Join(l.all(""), ""))
+		}
+	}
+}
+
+// raw dials the server without our client: what a stranger can send.
+func (r *rig) raw() net.Conn {
+	r.t.Helper()
+	c, err := net.Dial("tcp", r.cfg.Address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// rawTLS is a proven connection without any message.
+func (r *rig) rawTLS(name string) *tls.Conn {
+	r.t.Helper()
+	c := tls.Client(r.raw(), r.credentials[name].ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")))
+	if err := c.Handshake(); err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
