@@ -69,12 +69,11 @@ func join(ctx context.Context, conn *net.UnixConn, in io.Reader, out io.Writer, 
 		}
 	}()
 	var copying sync.WaitGroup
-	var broken error // of out
+	written := &sink{w: out}
 	copying.Go(func() {
-		_, err := io.Copy(out, conn)
-		var op *net.OpError
-		if err != nil && !errors.As(err, &op) { // conn's own errors are the outcome's
-			broken = err
+		// What ended the reading, the outcome knows better.
+		io.Copy(written, conn)
+		if written.err != nil {
 			conn.Close()
 			return
 		}
@@ -86,10 +85,21 @@ func join(ctx context.Context, conn *net.UnixConn, in io.Reader, out io.Writer, 
 	copying.Wait()
 	conn.Close()
 	switch {
-	case broken != nil:
-		return fmt.Errorf("write output: %w", broken)
+	case written.err != nil:
+		return fmt.Errorf("write output: %w", written.err)
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	}
 	return err
+}
+
+// sink keeps the error of a writer.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(b []byte) (n int, err error) {
+	n, s.err = s.w.Write(b)
+	return n, s.err
 }

@@ -39,6 +39,9 @@ func (s *Set) Admit(now time.Time, peer identity.Peer, id wire.GrantID, signed [
 	if err := s.between(peer, key); err != nil {
 		return grant.Grant{}, err
 	}
+	if !p.leaving.IsZero() {
+		return grant.Grant{}, refuse(wire.ReasonGrantRemoved, "the grant for %s was removed", key.Target)
+	}
 	if p.running && p.current.Valid(now) == wire.ReasonNone {
 		return p.current, nil
 	}
@@ -46,7 +49,7 @@ func (s *Set) Admit(now time.Time, peer identity.Peer, id wire.GrantID, signed [
 	h := p.held[id]
 	if g, err := s.parse(id, signed); h != nil && err == nil && g.Valid(now) == wire.ReasonNone {
 		h.grant = g
-		s.settle(now, key, wire.ReasonNone)
+		s.settle(now, key)
 		return g, nil
 	}
 	return grant.Grant{}, refuse(wire.ReasonGrantExpired, "the grant for %s is over or not yet valid by the clock here", key.Target)
@@ -72,7 +75,7 @@ func (s *Set) admitAhead(now time.Time, peer identity.Peer, id wire.GrantID, sig
 	if !s.hold(g, held{grant: g, ahead: true}) {
 		return grant.Grant{}, refuse(wire.ReasonBusy, "this portal holds %d grants already, no more are taken", maxHeld)
 	}
-	s.settle(now, PairOf(g.Permission), wire.ReasonNone)
+	s.settle(now, PairOf(g.Permission))
 	return g, nil
 }
 

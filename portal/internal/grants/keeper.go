@@ -77,6 +77,7 @@ func (k *Keeper) Put(encoded []byte) (err error) {
 // Remove takes a grant back.
 func (k *Keeper) Remove(id wire.GrantID, reason wire.Reason) {
 	k.change(func(now time.Time) []Change { return k.set.Remove(now, id, reason) })
+	k.wake()
 }
 
 // Complete says that every grant of a policy version was put.

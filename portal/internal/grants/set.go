@@ -20,6 +20,12 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
+// moveTime is how long what runs under a removed grant waits for another of
+// the same pair, if the server does not say earlier that there is none: a
+// renamed forward is a removal and a new grant right behind it. Nothing new is
+// admitted meanwhile.
+const moveTime = time.Second
+
 // maxHeld bounds the grants of one portal, however many a server puts.
 const maxHeld = 16384
 
@@ -87,6 +93,11 @@ type pair struct {
 	running bool
 	current grant.Grant           // the one that counts while it runs
 	ids     map[wire.GrantID]bool // all that counted since it began to run
+
+	// Set while it runs and its last grant was removed: when it ends unless
+	// another comes, and why.
+	leaving time.Time
+	reason  wire.Reason
 }
 
 // NewSet returns an empty Set of the portal self, whose permissions policy
@@ -125,7 +136,7 @@ func (s *Set) Put(now time.Time, encoded []byte) ([]Change, error) {
 		return nil, fmt.Errorf("grant %q: this portal holds %d grants already, no more are taken", g.Forward, maxHeld)
 	}
 	delete(s.removed, g.ID())
-	return s.settle(now, PairOf(g.Permission), wire.ReasonNone), nil
+	return s.settle(now, PairOf(g.Permission)), nil
 }
 
 // hold keeps h, in place of what it knows of the same id.
@@ -147,7 +158,8 @@ func (s *Set) hold(g grant.Grant, h held) bool {
 	return true
 }
 
-// Remove takes a grant back.
+// Remove takes a grant back. What runs under it ends with the next Complete,
+// or after moveTime, if no other grant carries it on.
 func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Change {
 	if len(s.removed) < maxHeld {
 		s.removed[id] = true
@@ -156,12 +168,17 @@ func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Chang
 	if !known || s.pairs[key].held[id] == nil {
 		return nil
 	}
-	delete(s.pairs[key].held, id)
+	p := s.pairs[key]
+	delete(p.held, id)
 	s.count--
 	if reason == wire.ReasonNone {
 		reason = wire.ReasonGrantRemoved
 	}
-	return s.settle(now, key, reason)
+	if _, some := p.best(now); !some && p.running {
+		p.leaving, p.reason = now.Add(moveTime), reason
+		return nil
+	}
+	return s.settle(now, key)
 }
 
 // Complete says that every grant of a policy version is here: those that the
@@ -177,7 +194,10 @@ func (s *Set) Complete(now time.Time, version uint64) []Change {
 				s.count--
 			}
 		}
-		changes = append(changes, s.settle(now, key, wire.ReasonGrantRemoved)...)
+		if !p.leaving.IsZero() {
+			p.leaving = now
+		}
+		changes = append(changes, s.settle(now, key)...)
 	}
 	return changes
 }
@@ -186,12 +206,14 @@ func (s *Set) Complete(now time.Time, version uint64) []Change {
 // again; the zero time is never.
 func (s *Set) Tick(now time.Time) (changes []Change, next time.Time) {
 	for key, p := range s.pairs {
-		changes = append(changes, s.settle(now, key, wire.ReasonGrantExpired)...)
+		changes = append(changes, s.settle(now, key)...)
+		times := []time.Time{p.leaving}
 		for _, h := range p.held {
-			for _, at := range []time.Time{h.grant.From, h.grant.Ends()} {
-				if at.After(now) && (next.IsZero() || at.Before(next)) {
-					next = at
-				}
+			times = append(times, h.grant.From, h.grant.Ends())
+		}
+		for _, at := range times {
+			if at.After(now) && (next.IsZero() || at.Before(next)) {
+				next = at
 			}
 		}
 	}
@@ -199,10 +221,12 @@ func (s *Set) Tick(now time.Time) (changes []Change, next time.Time) {
 }
 
 // settle looks at what is held for one pair and says what that changes.
-// reason is why it would end now.
-func (s *Set) settle(now time.Time, key Pair, reason wire.Reason) []Change {
+func (s *Set) settle(now time.Time, key Pair) []Change {
 	p := s.pairs[key]
 	best, some := p.best(now)
+	if some {
+		p.leaving = time.Time{}
+	}
 	var change []Change
 	switch {
 	case some && !p.running:
@@ -213,23 +237,31 @@ func (s *Set) settle(now time.Time, key Pair, reason wire.Reason) []Change {
 		p.current = best
 		p.ids[best.ID()] = true
 		change = []Change{{Kind: Renew, Grant: best}}
-	case !some && p.running:
-		if len(p.held) > 0 { // what is still held has ended by itself
-			reason = wire.ReasonGrantExpired
-		}
-		change = []Change{{Kind: End, Grant: p.current, IDs: slices.Collect(maps.Keys(p.ids)), Reason: reason}}
+	case !some && p.running && !now.Before(p.leaving):
+		change = []Change{{Kind: End, Grant: p.current, IDs: slices.Collect(maps.Keys(p.ids)), Reason: p.why()}}
 		for id := range p.ids {
 			if p.held[id] == nil {
 				delete(s.ids, id)
 			}
 		}
-		p.running, p.current = false, grant.Grant{}
+		p.running, p.current, p.leaving = false, grant.Grant{}, time.Time{}
 		clear(p.ids)
 	}
 	if !p.running && len(p.held) == 0 {
 		delete(s.pairs, key)
 	}
 	return change
+}
+
+// why says why a pair that has no valid grant ends.
+func (p *pair) why() wire.Reason {
+	switch {
+	case !p.leaving.IsZero():
+		return p.reason
+	case len(p.held) > 0: // what is still held has ended by itself
+		return wire.ReasonGrantExpired
+	}
+	return wire.ReasonGrantRemoved
 }
 
 // best returns the grant of a pair that lasts longest of those valid now.

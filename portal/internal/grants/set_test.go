@@ -118,14 +118,42 @@ func TestGrantBeginsAndRemovalEndsIt(t *testing.T) {
 	w.want("put", w.put(g), Begin)
 	w.want("the same again", w.put(g))
 	w.wantAdmit("its entry", "ann", g, false, wire.ReasonNone)
-	end := w.want("remove", w.set.Remove(w.now, g.ID(), wire.ReasonNone), End)
+	w.want("remove", w.set.Remove(w.now, g.ID(), wire.ReasonNone))
+	w.wantAdmit("removed", "ann", g, true, wire.ReasonGrantRemoved)
+	end := w.want("complete", w.set.Complete(w.now, 2), End)
 	if end.Reason != wire.ReasonGrantRemoved || !slices.Equal(end.IDs, []wire.GrantID{g.ID()}) {
 		t.Errorf("end: %v of %v", end.Reason, end.IDs)
 	}
 	w.want("remove again", w.set.Remove(w.now, g.ID(), wire.ReasonNone))
-	w.set.Complete(w.now, 2)
 	w.wantAdmit("removed, id alone", "ann", g, false, wire.ReasonNotGranted)
 	w.wantAdmit("removed, shown", "ann", g, true, wire.ReasonGrantRemoved)
+}
+
+func TestRemovedGrantEndsWithoutAWordFromTheServer(t *testing.T) {
+	w := newWorld(t, "exit")
+	g := sign(permission(1, "web", "ann", "exit"), w.now)
+	w.put(g)
+	w.want("remove", w.set.Remove(w.now, g.ID(), wire.ReasonGrantExpired))
+	changes, next := w.set.Tick(w.now)
+	w.want("at once", changes)
+	if want := start.Add(moveTime); !next.Equal(want) {
+		t.Fatalf("next tick at %v, want %v", next, want)
+	}
+	changes, _ = w.set.Tick(next)
+	if end := w.want("a moment later", changes, End); end.Reason != wire.ReasonGrantExpired {
+		t.Errorf("reason %v", end.Reason)
+	}
+}
+
+func TestRemovalWithANewGrantBehindItMoves(t *testing.T) {
+	w := newWorld(t, "exit")
+	old := sign(permission(1, "web", "ann", "exit"), w.now)
+	renamed := sign(permission(2, "renamed", "ann", "exit"), w.now)
+	w.put(old)
+	w.want("remove", w.set.Remove(w.now, old.ID(), wire.ReasonNone))
+	w.want("put", w.put(renamed), Renew)
+	w.want("complete", w.set.Complete(w.now, 2))
+	w.wantAdmit("the new one", "ann", renamed, false, wire.ReasonNone)
 }
 
 func TestStampEndsGrantAndFreshStampRenewsIt(t *testing.T) {
@@ -189,7 +217,8 @@ func TestSamePairMovesAndDoesNotCut(t *testing.T) {
 	}
 	w.set.Complete(w.now, 2)
 	w.wantAdmit("an entry that is behind", "ann", old, false, wire.ReasonNone)
-	end := w.want("remove the second", w.set.Remove(w.now, renamed.ID(), wire.ReasonNone), End)
+	w.want("remove the second", w.set.Remove(w.now, renamed.ID(), wire.ReasonNone))
+	end := w.want("complete", w.set.Complete(w.now, 3), End)
 	if len(end.IDs) != 2 {
 		t.Errorf("cut the ids %v, want both", end.IDs)
 	}
@@ -234,7 +263,9 @@ func TestEntryAheadOfItsExit(t *testing.T) {
 	w.wantAdmit("the later one", "bo", second, false, wire.ReasonNone)
 
 	w.put(second)
-	w.want("taken back before its version is complete", w.set.Remove(w.now, second.ID(), wire.ReasonNone), End)
+	w.want("taken back before its version is complete", w.set.Remove(w.now, second.ID(), wire.ReasonNone))
+	changes, _ := w.set.Tick(w.now.Add(moveTime))
+	w.want("a moment later", changes, End)
 	w.wantAdmit("taken back", "bo", second, true, wire.ReasonGrantRemoved)
 }
 

@@ -42,6 +42,9 @@ const (
 	// come after it, so that an application that dials in a tight loop does not
 	// become a flood of requests.
 	failedTime = 250 * time.Millisecond
+	// saidTime is how long the failure of an attempt is what is known of a
+	// peer, whatever the server says.
+	saidTime = 10 * time.Second
 	// maxTunnels bounds the tunnels of a portal, and maxPerPeer those with one
 	// peer: one in use, one that takes its place, and what is about to end.
 	maxTunnels = 4096

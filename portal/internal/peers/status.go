@@ -73,3 +73,15 @@ func (p *Pool) Live(peer string) (Status, *tunnel.Tunnel, bool) {
 	s := m.status()
 	return s, m.tunnel, s.Up
 }
+
+// Failed returns why the last attempt to open a tunnel to a peer failed, if
+// that was a moment ago, and when.
+func (p *Pool) Failed(peer string) (err error, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pr := p.peers[peer]
+	if pr == nil || pr.attempt == nil || pr.attempt.over.IsZero() || time.Since(pr.attempt.over) > saidTime {
+		return nil, time.Time{}
+	}
+	return pr.attempt.err, pr.attempt.over
+}
