@@ -96,7 +96,7 @@ func (s *story) path(ctx context.Context) (string, error) {
 	}
 	for _, t := range st.Tunnels {
 		if t.Peer == exitName && t.Up {
-			return fmt.Sprintf("%s at %s (%s), TLS 1.3 end to end", t.Relay, t.Address, t.Path), nil
+			return fmt.Sprintf("%s over %s at %s; TLS 1.3 end to end", t.Path, t.Relay, t.Address), nil
 		}
 	}
 	return "", s.entry.blame(fmt.Errorf("%s knows of no tunnel to %s", entryName, exitName))
