@@ -43,6 +43,9 @@ func MakeServer(dir, domain, address, listen string) error {
 	if err := fillServer(draft, domain, address, listen); err != nil {
 		return err
 	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty
+		return fmt.Errorf("make server in %s: %w", dir, cause(err))
+	}
 	if err := os.Rename(draft, dir); err != nil {
 		return fmt.Errorf("make server in %s: %w", dir, cause(err))
 	}

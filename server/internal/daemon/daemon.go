@@ -37,9 +37,6 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := firstPolicy(service, log); err != nil {
-		return err
-	}
 	h := hub.New(hub.Options{Registry: service.Registry, Stamp: stamp, Audit: service.Audit, Log: log, MaxSessions: cfg.SessionsPerPortal})
 	service.OnChange(h.Changed)
 	d := &daemon{
@@ -107,6 +104,11 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 	if err != nil {
 		closeAll()
 		return err
+	}
+	// Only now that nothing else can go wrong is there something to keep.
+	if err := firstPolicy(service, d.log); err != nil {
+		closeAll()
+		return errors.Join(err, socket.Close())
 	}
 	for name, handler := range service.Commands() {
 		socket.Handle(name, handler)
