@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"runtime"
@@ -117,12 +118,14 @@ func TestKeepFindsTheServerThatAnswers(t *testing.T) {
 	d.Log = slog.New(log)
 	ctx, cancel := context.WithCancel(t.Context())
 	times := 0
+	var unused *portalConn
 	err = d.Keep(ctx, []string{deadAddress(t), l.Addr().String()}, func(ctx context.Context, c *portalConn, w wire.Welcome) error {
 		if w.Time != 5 {
 			t.Errorf("welcome %+v", w)
 		}
 		if times++; times == 2 {
 			cancel()
+			unused = c
 			return nil // without Run: Keep closes it
 		}
 		return c.Run(ctx, nothing[wire.ToPortal](t))
@@ -131,6 +134,9 @@ func TestKeepFindsTheServerThatAnswers(t *testing.T) {
 	served.Wait()
 	if err != nil || times != 2 {
 		t.Errorf("Keep returned %v after %d connections", err, times)
+	}
+	if _, err := unused.tls.NetConn().Write([]byte{0}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a connection that was never run is still open: %v", err)
 	}
 	all := strings.Join(log.texts, "\n")
 	if strings.Count(all, "server not reached") != 1 || strings.Count(all, "connected to server address="+l.Addr().String()+" server=s") != 2 ||
