@@ -20,6 +20,7 @@ import (
 	"github.com/netport/netport/portal/internal/entry"
 	"github.com/netport/netport/portal/internal/exit"
 	"github.com/netport/netport/portal/internal/grants"
+	"github.com/netport/netport/portal/internal/logs"
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -71,7 +72,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	self := identity.Peer{ID: credentials.ID, Key: credentials.Key}
 	p.keeper = grants.NewKeeper(grants.NewSet(self, c.PolicyKey), time.Now, p.apply)
 	p.client = control.NewClient(credentials, "netport-portal/"+command.Version, c.Servers, p.keeper, log)
-	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, log)
+	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, logs.Steady(log))
 	p.pool = peers.New(peers.Config{
 		Credentials: credentials, Server: p.client, Finder: path.NewFinder(credentials, log),
 		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Log: log,

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/netport/netport/portal/internal/logs"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
@@ -35,6 +36,7 @@ const (
 type forward struct {
 	entry *Entry
 	log   *slog.Logger
+	often *slog.Logger    // for what clients cause
 	ctx   context.Context // ends with the forward
 	stop  context.CancelFunc
 	again chan struct{} // capacity 1: try to listen now
@@ -51,8 +53,9 @@ type forward struct {
 
 func newForward(e *Entry, g grant.Grant) *forward {
 	ctx, stop := context.WithCancel(e.ctx)
+	log := e.log.With("forward", g.Forward, "listen", g.Listen.String(), "peer", g.Exit.Name)
 	return &forward{
-		entry: e, log: e.log.With("forward", g.Forward, "listen", g.Listen.String(), "peer", g.Exit.Name),
+		entry: e, log: log, often: logs.Steady(log),
 		ctx: ctx, stop: stop, again: make(chan struct{}, 1), current: g, since: time.Now(),
 	}
 }
@@ -232,10 +235,10 @@ func (f *forward) ended(source netip.AddrPort, err error) {
 	}
 	var end *tunnel.EndError
 	if errors.As(err, &end) {
-		f.log.Warn("connection cut", "source", from, "reason", end.Reason.String(), "said-by", saidBy(end, f.grant()), "text", end.Text)
+		f.often.Warn("connection cut", "source", from, "reason", end.Reason.String(), "said-by", saidBy(end, f.grant()), "text", end.Text)
 		return
 	}
-	f.log.Warn("connection refused", "source", from, "error", err)
+	f.often.Warn("connection refused", "source", from, "error", err)
 }
 
 func saidBy(end *tunnel.EndError, g grant.Grant) string {

@@ -66,7 +66,7 @@ type Exit struct {
 var _ tunnel.Handler = (*Exit)(nil)
 
 // New returns an Exit that asks admitter about grants, stays within list and
-// resolves names with resolver.
+// resolves names with resolver. Peers decide how much it logs.
 func New(admitter Admitter, list allow.List, resolver Resolver, log *slog.Logger) *Exit {
 	return &Exit{
 		grants: admitter, list: list, resolver: resolver, log: log,
