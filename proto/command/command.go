@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -36,14 +35,12 @@ func Root(name, short string) *cobra.Command {
 	root := &cobra.Command{
 		Use:               name,
 		Short:             short,
-		Version:           Version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		Args:              group,
 		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return Usagef("%w; see \"%s --help\"", err, c.CommandPath())
 	})
@@ -78,11 +75,12 @@ func Args(names ...string) cobra.PositionalArgs {
 }
 
 // Main runs root with the arguments of the process and returns its exit code.
-// The first SIGINT or SIGTERM cancels the context of the command; the second
-// ends the process at once. SIGHUP is ignored by a daemon that runs, so that
-// it outlives the terminal it was started from.
+// The first SIGINT, SIGTERM or SIGHUP cancels the context of the command; the
+// second ends the process at once. SIGPIPE is ignored: a daemon goes on when
+// whoever reads its log is gone.
 func Main(root *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	return Run(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
@@ -94,6 +92,7 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	versions(root, root.Name())
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -106,6 +105,15 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 		return 2
 	}
 	return 1
+}
+
+// versions gives every command below c the --version of the program.
+func versions(c *cobra.Command, program string) {
+	c.Version = Version
+	c.SetVersionTemplate(program + " {{.Version}}\n")
+	for _, sub := range c.Commands() {
+		versions(sub, program)
+	}
 }
 
 // ErrShown ends a command with exit code 1 when what went wrong has been
@@ -142,38 +150,4 @@ func Clean(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// maxLogValue is the longest text in a log record, in bytes: what others send
-// us may be long.
-const maxLogValue = 512
-
-// Logger returns a logger of key=value lines that writes to w: debug, info,
-// warn or error and above. Every text is cut to 512 bytes and quoted where it
-// holds anything but plain characters, so one record is one line.
-func Logger(w io.Writer, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: shorten})), nil
-}
-
-func shorten(_ []string, a slog.Attr) slog.Attr {
-	if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
-		return a
-	}
-	var s string
-	switch v := a.Value.Resolve(); v.Kind() {
-	case slog.KindString:
-		s = v.String()
-	case slog.KindAny:
-		s = fmt.Sprint(v.Any())
-	default:
-		return a
-	}
-	if len(s) > maxLogValue {
-		s = strings.ToValidUTF8(s[:maxLogValue], "") + "..."
-	}
-	return slog.String(a.Key, s)
 }

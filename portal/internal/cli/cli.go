@@ -25,8 +25,6 @@ the one listens and what the other dials for it.`
 	root.AddCommand(run(), status(), ping(), explain(), connect())
 	for _, c := range root.Commands() {
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
-		c.Version = command.Version
-		c.SetVersionTemplate("netport-portal {{.Version}}\n")
 	}
 	return root
 }
@@ -73,10 +71,11 @@ its tunnels and removes its sockets; a second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
-			log, err := command.Logger(c.ErrOrStderr(), conf.LogLevel)
+			log, flush, err := command.Logger(c.ErrOrStderr(), conf.LogLevel)
 			if err != nil {
 				return err
 			}
+			defer flush()
 			p, err := daemon.New(conf, log)
 			if err != nil {
 				return fmt.Errorf("start portal: %w", err)

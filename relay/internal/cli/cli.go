@@ -43,10 +43,11 @@ told; a second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
-			log, err := command.Logger(c.ErrOrStderr(), cfg.LogLevel)
+			log, flush, err := command.Logger(c.ErrOrStderr(), cfg.LogLevel)
 			if err != nil {
 				return err
 			}
+			defer flush()
 			d, err := daemon.New(cfg, log)
 			if err != nil {
 				return err

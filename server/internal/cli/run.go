@@ -30,10 +30,11 @@ applied with "netport-server policy apply".`,
 			if err != nil {
 				return err
 			}
-			log, err := command.Logger(c.ErrOrStderr(), cfg.LogLevel)
+			log, flush, err := command.Logger(c.ErrOrStderr(), cfg.LogLevel)
 			if err != nil {
 				return err
 			}
+			defer flush()
 			defer outliveHangup(log)()
 			return daemon.Run(c.Context(), cfg, log)
 		},

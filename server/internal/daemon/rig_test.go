@@ -78,10 +78,11 @@ func newRig(t *testing.T, names ...string) *rig {
 func (r *rig) start() {
 	r.t.Helper()
 	r.log = &logLines{arrived: make(chan struct{}, 1)}
-	log, err := command.Logger(r.log, "debug")
+	log, flush, err := command.Logger(r.log, "debug")
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(flush)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.ended = cancel, make(chan error, 1)
 	go func() { r.ended <- Run(ctx, r.cfg, log) }()
