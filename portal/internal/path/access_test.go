@@ -1,0 +1,92 @@
+package path
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+func access(addrs string, tcp, shared uint16) wire.RelayAccess {
+	a := wire.RelayAccess{Name: "relay-1", TCP: tcp, SharedTCP: shared}
+	for f := range strings.FieldsSeq(addrs) {
+		a.Addresses = append(a.Addresses, netip.MustParseAddr(f))
+	}
+	return a
+}
+
+func TestRelaysAtForbiddenAddressesAreNotDialled(t *testing.T) {
+	for _, c := range []struct {
+		server string
+		relay  wire.RelayAccess
+		want   string // "": dialled
+	}{
+		{"192.0.2.1", access("192.0.2.2", 20000, 443), ""},
+		{"192.0.2.1", access("192.0.2.2 2001:db8::2", 20000, 0), ""},
+		{"192.0.2.1", access("192.0.2.2", 0, 443), ""},
+		{"127.0.0.1", access("127.0.0.1", 20000, 0), ""},
+		{"::1", access("127.0.0.1 ::1", 20000, 0), ""},
+		{"127.0.0.1", access("10.0.0.2", 20000, 0), ""},
+		{"10.0.0.1", access("192.168.7.2", 20000, 0), ""},
+		{"fd00::1", access("10.0.0.2", 20000, 0), ""},
+
+		{"192.0.2.1", access("127.0.0.1", 20000, 0), "loopback"},
+		{"10.0.0.1", access("127.0.0.1", 20000, 0), "loopback"},
+		{"192.0.2.1", access("192.0.2.2 ::1", 20000, 0), "loopback"},
+		{"192.0.2.1", access("::ffff:127.0.0.1", 20000, 0), "loopback"},
+		{"127.0.0.1", access("64:ff9b::7f00:1", 20000, 0), "loopback"},
+		{"192.0.2.1", access("10.0.0.2", 20000, 0), "private"},
+		{"192.0.2.1", access("fd00::2", 20000, 0), "private"},
+		{"127.0.0.1", access("169.254.169.254", 20000, 0), "metadata"},
+		{"192.0.2.1", access("169.254.1.1", 20000, 0), "link-local"},
+		{"192.0.2.1", access("0.0.0.0", 20000, 0), "unspecified"},
+		{"192.0.2.1", access("224.0.0.1", 20000, 0), "multicast"},
+		{"192.0.2.1", access("255.255.255.255", 20000, 0), "broadcast"},
+		{"192.0.2.1", access("192.0.2.2", 53, 443), "port 53"},
+		{"192.0.2.1", access("192.0.2.2", 0, 0), "no TCP port"},
+	} {
+		err := checkAccess(c.relay, netip.MustParseAddr(c.server))
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("server %s, relay %v: %v, want %q", c.server, c.relay, err, c.want)
+		}
+	}
+	if err := checkAccess(access("10.0.0.2", 20000, 0), netip.Addr{}); err == nil {
+		t.Error("a private relay of a server at no known address was taken")
+	}
+}
+
+func TestCandidatesBeginWithTheModeThatWorked(t *testing.T) {
+	relay := access("192.0.2.2 2001:db8::2", 20000, 443)
+	list := func(transports wire.Transports, first Mode) (texts []string) {
+		for _, c := range candidates(relay, transports, first) {
+			texts = append(texts, c.mode.String()+" "+c.addr.String())
+		}
+		return texts
+	}
+	for _, c := range []struct {
+		transports wire.Transports
+		first      Mode
+		want       []string
+	}{
+		{Transports, SessionPort, []string{
+			"relay 192.0.2.2:20000", "relay [2001:db8::2]:20000",
+			"relay-shared 192.0.2.2:443", "relay-shared [2001:db8::2]:443",
+			"relay-tls 192.0.2.2:443", "relay-tls [2001:db8::2]:443",
+		}},
+		{wire.TransportSplice, SharedTLS, []string{
+			"relay 192.0.2.2:20000", "relay [2001:db8::2]:20000",
+			"relay-shared 192.0.2.2:443", "relay-shared [2001:db8::2]:443",
+		}},
+		{wire.TransportTLS, SessionPort, []string{"relay-tls 192.0.2.2:443", "relay-tls [2001:db8::2]:443"}},
+		{wire.TransportUDP, SessionPort, nil},
+	} {
+		if got := list(c.transports, c.first); !slices.Equal(got, c.want) {
+			t.Errorf("transports %d, first %v:\n got %q\nwant %q", c.transports, c.first, got, c.want)
+		}
+	}
+	if got := list(Transports, SharedTLS); got[0] != "relay-tls 192.0.2.2:443" || len(got) != 6 {
+		t.Errorf("after TLS has worked: %q", got)
+	}
+}

@@ -1,0 +1,219 @@
+package path
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
+)
+
+// authority makes the identities of a test.
+type authority struct {
+	*testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{T: t}
+	a.cert, a.key = a.sign(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return a
+}
+
+func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+	a.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.Fatal(err)
+	}
+	template.SerialNumber, template.NotAfter = big.NewInt(1), time.Now().Add(time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		a.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.Fatal(err)
+	}
+	return cert, key
+}
+
+func (a *authority) credentials(role identity.Role, name string) *identity.Credentials {
+	a.Helper()
+	id, err := identity.New("example.org", role, name)
+	if err != nil {
+		a.Fatal(err)
+	}
+	cert, key := a.sign(&x509.Certificate{URIs: []*url.URL{id.URL()}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}})
+	c, err := identity.NewCredentials([]*x509.Certificate{cert}, key, []*x509.Certificate{a.cert}, nil)
+	if err != nil {
+		a.Fatal(err)
+	}
+	return c
+}
+
+// relay takes prefaces at a port, in clear or in TLS, and passes on what
+// proves.
+type relay struct {
+	port    uint16
+	proved  chan leg.ID
+	serving sync.WaitGroup
+}
+
+func (a *authority) relay(secret wire.Secret, secure *tls.Config) *relay {
+	a.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		a.Fatal(err)
+	}
+	r := &relay{port: l.Addr().(*net.TCPAddr).AddrPort().Port(), proved: make(chan leg.ID, 4)}
+	serve := func(conn net.Conn) {
+		defer conn.Close()
+		if secure != nil {
+			conn = tls.Server(conn, secure)
+		}
+		b := make([]byte, leg.PrefaceLen)
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return // another connection won, or a certificate was refused
+		}
+		p, err := leg.ParsePreface(b)
+		if err != nil || !p.ProvenBy(secret) {
+			a.Errorf("preface %x: %v", b, err)
+		}
+		r.proved <- p.ID
+	}
+	r.serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r.serving.Go(func() { serve(conn) })
+		}
+	})
+	a.Cleanup(func() {
+		l.Close()
+		r.serving.Wait()
+	})
+	return r
+}
+
+// closedPort returns a port at which nobody listens.
+func (a *authority) closedPort() uint16 {
+	a.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		a.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port()
+}
+
+func (a *authority) session(secret wire.Secret, tcp, shared uint16) wire.Session {
+	return wire.Session{
+		ID: wire.NewSessionID(), Leg: 1, Secret: secret, Peer: "factory", Transports: Transports,
+		Relay: wire.RelayAccess{Name: "relay-1", Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, TCP: tcp, SharedTCP: shared},
+	}
+}
+
+// dial dials the session's leg and checks how it went.
+func (a *authority) dial(l *Leg, session wire.Session, r *relay, connection uint16, mode string) {
+	a.Helper()
+	conn, err := l.Dial(a.Context(), connection)
+	if err != nil {
+		a.Fatal(err)
+	}
+	defer conn.Close()
+	if got, want := <-r.proved, (leg.ID{Session: session.ID, Leg: 1, Connection: connection}); got != want {
+		a.Errorf("proved leg %v, want %v", got, want)
+	}
+	if got, _ := l.Mode(); got != mode {
+		a.Errorf("path %q, want %q", got, mode)
+	}
+}
+
+func TestLegIsProvenByWhicheverWayThereIs(t *testing.T) {
+	a := newAuthority(t)
+	secret := wire.NewSecret()
+	f := NewFinder(a.credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	secure := a.credentials(identity.Relay, "relay-1").ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
+	clear, inTLS := a.relay(secret, nil), a.relay(secret, secure)
+	for _, c := range []struct {
+		tcp, shared uint16
+		transports  wire.Transports
+		relay       *relay
+		mode        string
+	}{
+		{clear.port, a.closedPort(), Transports, clear, "relay"},
+		{a.closedPort(), clear.port, Transports, clear, "relay-shared"},
+		{0, clear.port, Transports, clear, "relay-shared"},
+		{a.closedPort(), inTLS.port, wire.TransportTLS, inTLS, "relay-tls"},
+	} {
+		session := a.session(secret, c.tcp, c.shared)
+		session.Transports = c.transports
+		l, err := f.Leg(session, netip.MustParseAddr("127.0.0.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.dial(l, session, c.relay, 0, c.mode)
+		a.dial(l, session, c.relay, 7, c.mode)
+	}
+}
+
+func TestRelayInTLSMustBeTheOneNamed(t *testing.T) {
+	a := newAuthority(t)
+	secret := wire.NewSecret()
+	f := NewFinder(a.credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	for role, name := range map[identity.Role]string{identity.Relay: "relay-2", identity.Server: "relay-1"} {
+		other := a.credentials(role, name).ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
+		session := a.session(secret, 0, a.relay(secret, other).port)
+		session.Transports = wire.TransportTLS
+		l, err := f.Leg(session, netip.MustParseAddr("127.0.0.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if conn, err := l.Dial(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "prove relay") {
+			t.Errorf("%s %s: %v, %v; want a refusal", role, name, conn, err)
+		}
+	}
+}
+
+func TestWayThatCarriedNothingIsNotTriedFirstAgain(t *testing.T) {
+	a := newAuthority(t)
+	secret := wire.NewSecret()
+	f := NewFinder(a.credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	r := a.relay(secret, nil)
+	session := a.session(secret, r.port, r.port)
+	begin := func(mode string) *Leg {
+		t.Helper()
+		l, err := f.Leg(session, netip.MustParseAddr("127.0.0.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.dial(l, session, r, 0, mode)
+		return l
+	}
+	begin("relay").Failed()
+	l := begin("relay-shared")
+	l.Worked()
+	begin("relay-shared").Failed()
+}
