@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -76,9 +77,9 @@ const pumpLen = 256 << 10
 func BenchmarkBareTLS(b *testing.B) {
 	for _, streams := range []int{1, 8} {
 		b.Run(count(streams), func(b *testing.B) {
-			cc, sc := configs(b)
+			cc, sc := carriertest.TLS(b)
 			each(b, streams, func(n int, done func(int)) {
-				x, y := tcpPair(b)
+				x, y := carriertest.TCP(b)
 				s := tls.Server(y, sc)
 				go func() {
 					defer s.Close()

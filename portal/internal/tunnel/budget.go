@@ -38,11 +38,11 @@ func (b *Budget) add(n int64) {
 	}
 }
 
-// tight reports whether more than three quarters are in use: windows then do
-// not grow and new streams start small.
-func (b *Budget) tight() bool {
+// tight reports whether more than three quarters would be in use with so many
+// bytes more: windows then do not grow and new streams start small.
+func (b *Budget) tight(more int) bool {
 	for ; b != nil; b = b.parent {
-		if b.used.Load() > b.limit-b.limit/4 {
+		if b.used.Load()+int64(more) > b.limit-b.limit/4 {
 			return true
 		}
 	}
@@ -61,7 +61,7 @@ func (b *Budget) full() bool {
 
 // window is how much a new stream takes ahead of its application.
 func (b *Budget) window() int {
-	if b.tight() {
+	if b.tight(stream.InitialWindow) {
 		return stream.SmallWindow
 	}
 	return stream.InitialWindow

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -41,8 +43,8 @@ func (h *hostile) Frame(f wire.FrameHeader, body []byte) error {
 // newHostile joins a hostile TLS client to a tunnel with that Handler.
 func newHostile(t *testing.T, exit Handler, change func(c *Config)) *hostile {
 	t.Helper()
-	a, b := tcpPair(t)
-	cc, sc := configs(t)
+	a, b := carriertest.TCP(t)
+	cc, sc := carriertest.TLS(t)
 	session := wire.NewSessionID()
 	cfg := Config{
 		Session: session, TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler),
@@ -287,8 +289,8 @@ func TestFullBudgetRefusesStreams(t *testing.T) {
 // Neither a PING flood nor any other question may pile up answers in memory
 // when the peer does not read them.
 func TestPeerThatAsksButDoesNotReadIsDropped(t *testing.T) {
-	a, b := tcpPair(t)
-	cc, sc := configs(t)
+	a, b := carriertest.TCP(t)
+	cc, sc := carriertest.TLS(t)
 	a.SetReadBuffer(4096)
 	b.SetWriteBuffer(4096)
 	session := wire.NewSessionID()
@@ -353,14 +355,14 @@ func TestFlippedBitsNeverReachTheApplication(t *testing.T) {
 	data := random(20000)
 	const step = 671 // odd, so that every kind of byte of a record is met
 	for offset := 0; offset < 22000; offset += step {
-		a, b := tcpPair(t)
-		x, y := tcpPair(t)
+		a, b := carriertest.TCP(t)
+		x, y := carriertest.TCP(t)
 		var relaying sync.WaitGroup
 		relaying.Go(func() { io.Copy(struct{ io.Writer }{a}, x); a.CloseWrite() })
 		relaying.Go(func() { copyFlipped(x, a, offset); x.CloseWrite() })
 		exit := make(targets, 1)
 		p := newPairOver(t, exit, b, y)
-		app, other := tcpPair(t)
+		app, other := carriertest.TCP(t)
 		done := openWith(p.client, benchGrant, other)
 		go func() {
 			app.Write(data)
@@ -398,8 +400,8 @@ func TestFlippedBitsNeverReachTheApplication(t *testing.T) {
 // that has finished.
 func TestTruncatedStreamIsNoCleanEnd(t *testing.T) {
 	data := random(2 << 20)
-	a, b := tcpPair(t)
-	x, y := tcpPair(t)
+	a, b := carriertest.TCP(t)
+	x, y := carriertest.TCP(t)
 	var relaying sync.WaitGroup
 	relaying.Go(func() { io.Copy(struct{ io.Writer }{a}, x) })
 	relaying.Go(func() {
@@ -410,7 +412,7 @@ func TestTruncatedStreamIsNoCleanEnd(t *testing.T) {
 	})
 	exit := make(targets, 1)
 	p := newPairOver(t, exit, b, y)
-	app, other := tcpPair(t)
+	app, other := carriertest.TCP(t)
 	done := openWith(p.client, benchGrant, other)
 	go func() {
 		app.Write(data)
@@ -446,4 +448,34 @@ func copyFlipped(dst io.Writer, src io.Reader, offset int) {
 			return
 		}
 	}
+}
+
+// One side asks for the end just when the other opens a stream: nothing is
+// lost. Between its question and the peer's answer the asking side opens
+// nothing, for the peer may be gone when it arrives.
+func TestStreamThatCrossesTheQuestionForTheEndLives(t *testing.T) {
+	h := newHostile(t, make(targets, 1), nil)
+	h.tunnel.askIdle()
+	if m, err := wire.ParseTunnelClose(h.want(0, wire.FrameClose)); err != nil || m.Reason != wire.ReasonIdle {
+		t.Fatalf("question: %v, %v", m.Reason, err)
+	}
+	app, other := carriertest.TCP(t)
+	defer app.Close()
+	defer other.Close()
+	if o := <-openWith(h.tunnel, benchGrant, other); !errors.Is(o.err, ErrClosed) {
+		t.Errorf("opening after the question: %v", o.err)
+	}
+	h.send(1, streamOpen)
+	h.want(1, wire.FrameAck)
+	openWith(h.tunnel, benchGrant, other)
+	h.want(2, wire.FrameOpen)
+}
+
+func TestQuestionForTheEndIsNotAnsweredWhileAStreamIsOpen(t *testing.T) {
+	h := newHostile(t, make(targets, 1), nil)
+	h.send(1, streamOpen)
+	h.want(1, wire.FrameAck)
+	h.send(0, wire.TunnelClose{Reason: wire.ReasonIdle})
+	h.send(3, streamOpen)
+	h.want(3, wire.FrameAck)
 }

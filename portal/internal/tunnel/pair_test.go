@@ -2,81 +2,17 @@ package tunnel
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
 )
-
-// configs returns TLS configurations of two portals that trust each other and
-// nobody else.
-func configs(t testing.TB) (client, server *tls.Config) {
-	t.Helper()
-	pool := x509.NewCertPool()
-	leaf := func(name string) tls.Certificate {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &x509.Certificate{
-			SerialNumber: big.NewInt(1), DNSNames: []string{name},
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-			IsCA: true, BasicConstraintsValid: true,
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		}
-		der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parsed, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pool.AddCert(parsed)
-		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}
-	}
-	client = &tls.Config{Certificates: []tls.Certificate{leaf("client")}, RootCAs: pool, ServerName: "server"}
-	server = &tls.Config{Certificates: []tls.Certificate{leaf("server")}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
-	return client, server
-}
-
-// loopback returns the two ends of a TCP connection over loopback.
-func loopback() (a, b *net.TCPConn, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, err
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := l.Accept()
-	if err != nil {
-		c.Close()
-		return nil, nil, err
-	}
-	return c.(*net.TCPConn), s.(*net.TCPConn), nil
-}
-
-func tcpPair(t testing.TB) (a, b *net.TCPConn) {
-	t.Helper()
-	a, b, err := loopback()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, b
-}
 
 // waitFor waits until what is true. The test's own deadline ends it.
 func waitFor(t testing.TB, what string, is func() bool) {
@@ -135,8 +71,8 @@ type pair struct {
 // configurations. They are ended with the test.
 func newPair(t testing.TB, exit Handler, change func(client, server *Config)) *pair {
 	t.Helper()
-	r := newRelay(func() (net.Conn, net.Conn) { a, b := tcpPair(t); return a, b })
-	cc, sc := configs(t)
+	r := newRelay(func() (net.Conn, net.Conn) { a, b := carriertest.TCP(t); return a, b })
+	cc, sc := carriertest.TLS(t)
 	session := wire.NewSessionID()
 	client := Config{Client: true, Session: session, Dial: r.dial, TLS: cc, Handler: refuseAll, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
 	server := Config{Session: session, Dial: r.dial, TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
@@ -159,7 +95,7 @@ func newPair(t testing.TB, exit Handler, change func(client, server *Config)) *p
 // up.
 func newPairOver(t testing.TB, exit Handler, client, server net.Conn) *pair {
 	t.Helper()
-	cc, sc := configs(t)
+	cc, sc := carriertest.TLS(t)
 	session := wire.NewSessionID()
 	to := func(c net.Conn) func(context.Context, uint16) (net.Conn, error) {
 		return func(_ context.Context, n uint16) (net.Conn, error) {

@@ -160,7 +160,7 @@ func (p *pipe) waitRoom() int {
 	defer p.mu.Unlock()
 	for !p.st.WasReset() {
 		room := p.st.Room()
-		if p.t.budget.tight() {
+		if p.t.budget.tight(0) {
 			room = min(room, stream.SmallWindow-p.st.Kept())
 		}
 		if room > 0 {
@@ -345,10 +345,10 @@ func (p *pipe) wroteLocked(n int, err error, queued bool) {
 // while memory is short.
 func (p *pipe) fitWindowLocked() {
 	window := p.st.Window()
-	switch tight := p.t.budget.tight(); {
-	case tight && window > stream.SmallWindow:
+	switch {
+	case p.t.budget.tight(0):
 		p.st.SetWindow(window / 2)
-	case !tight && p.st.WindowSmall():
+	case p.st.WindowSmall() && !p.t.budget.tight(int(window)):
 		p.st.SetWindow(window * 2)
 	}
 	p.accountLocked()

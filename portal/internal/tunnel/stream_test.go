@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -23,7 +24,7 @@ import (
 // for the outcome.
 func open(t testing.TB, tun *Tunnel, grant wire.GrantID) (app *net.TCPConn, outcome chan outcome) {
 	t.Helper()
-	app, other := tcpPair(t)
+	app, other := carriertest.TCP(t)
 	outcome = openWith(tun, grant, other)
 	t.Cleanup(func() { app.Close() })
 	return app, outcome
@@ -48,7 +49,7 @@ type outcome struct {
 type targets chan net.Conn
 
 func (c targets) Open(context.Context, *x509.Certificate, wire.Open) (net.Conn, error) {
-	a, b, err := loopback()
+	a, b, err := carriertest.Loopback()
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +248,7 @@ func TestGrantTravelsWholeUntilThePeerHoldsIt(t *testing.T) {
 	sent := func() uint64 { return p.client.Stats().Sent }
 	signed := random(2000)
 	once := func() (bytes uint64, err error) {
-		app, other := tcpPair(t)
+		app, other := carriertest.TCP(t)
 		defer app.Close()
 		before := sent()
 		done := make(chan error, 1)

@@ -1,0 +1,392 @@
+package carrier
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
+	"github.com/netport/netport/proto/wire"
+)
+
+// sink is a Handler that passes on the frames it gets.
+type sink chan frame
+
+type frame struct {
+	header wire.FrameHeader
+	body   []byte
+}
+
+func (s sink) Frame(h wire.FrameHeader, body []byte) error {
+	s <- frame{h, bytes.Clone(body)}
+	return nil
+}
+
+// script is a Source that sends the frames it was given, one a turn.
+type script struct {
+	mu     sync.Mutex
+	frames [][]byte
+	urgent []byte
+	busy   bool
+}
+
+func (s *script) Urgent(b []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b = append(b, s.urgent...)
+	s.urgent = nil
+	return b
+}
+
+func (s *script) Next() ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy {
+		panic("Next before Wrote")
+	}
+	if len(s.frames) == 0 {
+		return nil, false
+	}
+	f := s.frames[0]
+	s.frames = s.frames[1:]
+	s.busy = true
+	return f, len(s.frames) > 0
+}
+
+func (s *script) Wrote() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy = false
+}
+
+// one is a carrier under test and what its Run returns.
+type one struct {
+	*Conn
+	got   sink
+	ended chan error
+}
+
+func (o *one) run(ctx context.Context, running *sync.WaitGroup) {
+	o.got, o.ended = make(sink, 10000), make(chan error, 1)
+	running.Go(func() { o.ended <- o.Run(ctx, o.got, func() {}) })
+}
+
+// newCarriers joins two carriers and runs them.
+func newCarriers(t *testing.T) (client, server *one) {
+	t.Helper()
+	a, b := carriertest.TCP(t)
+	client, server = &one{}, &one{}
+	handshake(t, client, server, a, b)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	client.run(ctx, &running)
+	server.run(ctx, &running)
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	return client, server
+}
+
+func handshake(t *testing.T, client, server *one, a, b net.Conn) {
+	t.Helper()
+	cc, sc := carriertest.TLS(t)
+	session := wire.NewSessionID()
+	var both sync.WaitGroup
+	var errs [2]error
+	both.Go(func() {
+		client.Conn, errs[0] = Handshake(t.Context(), a, Config{Client: true, Session: session, TLS: cc})
+	})
+	both.Go(func() { server.Conn, errs[1] = Handshake(t.Context(), b, Config{Session: session, TLS: sc}) })
+	both.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func data(stream uint32, n int) []byte {
+	return wire.AppendFrame(nil, stream, wire.Data{Epoch: 1, Data: make([]byte, n)})
+}
+
+// Streams that were ready together take turns, and what is urgent or small
+// overtakes the bulk.
+func TestStreamsTakeTurns(t *testing.T) {
+	a, b := carriertest.TCP(t)
+	client, server := &one{}, &one{}
+	handshake(t, client, server, a, b)
+	// Nothing runs yet, so the order is the writer's alone.
+	client.writer.busy = true
+	const turns = 5
+	sources := make([]*script, 3)
+	lanes := make([]*Lane, 3)
+	for i := range sources {
+		sources[i] = &script{}
+		for range turns {
+			sources[i].frames = append(sources[i].frames, data(uint32(i+1), wire.MaxData))
+		}
+		lanes[i] = client.Lane(sources[i])
+		lanes[i].Ready()
+	}
+	small := &script{frames: [][]byte{data(9, 1)}}
+	client.Lane(small).Ready()
+	urgent := &script{urgent: wire.AppendFrame(nil, 8, wire.Ack{Epoch: 1})}
+	client.Lane(urgent).Urgent()
+	client.writer.busy = false
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	client.run(ctx, &running)
+	server.run(ctx, &running)
+	var order []uint32
+	for range 3*turns + 2 {
+		order = append(order, (<-server.got).header.Stream)
+	}
+	if order[0] != 8 {
+		t.Errorf("first came stream %d, want the urgent frame of 8; order %v", order[0], order)
+	}
+	for i, stream := range order {
+		if stream == 9 && i > 4 {
+			t.Errorf("the small frame came as number %d: %v", i, order)
+		}
+	}
+	// After any number of frames no stream is more than a turn ahead.
+	seen := make(map[uint32]int)
+	for _, stream := range order {
+		seen[stream]++
+		least, most := turns, 0
+		for i := range uint32(3) {
+			least, most = min(least, seen[i+1]), max(most, seen[i+1])
+		}
+		if most-least > 1 {
+			t.Fatalf("turns are not fair: %v", order)
+		}
+	}
+}
+
+// While a bulk stream has more than the socket takes, a small write of another
+// stream arrives before its backlog.
+func TestSmallWriteOvertakesTheBacklog(t *testing.T) {
+	client, server := newCarriers(t)
+	bulk := &script{}
+	const frames = 2000
+	big := data(1, wire.MaxData)
+	for range frames {
+		bulk.frames = append(bulk.frames, big)
+	}
+	client.Lane(bulk).Ready()
+	// Some of it has arrived, so the rest is under way.
+	<-server.got
+	client.Lane(&script{frames: [][]byte{data(2, 1)}}).Write()
+	before := 1
+	for (<-server.got).header.Stream != 2 {
+		before++
+	}
+	// What fits into the sockets' buffers is ahead; the rest must not be.
+	if before > frames/2 {
+		t.Errorf("%d of %d bulk frames came before the small one", before, frames)
+	}
+}
+
+func TestFramesOfEverySizeArriveAsSent(t *testing.T) {
+	client, server := newCarriers(t)
+	var want [][]byte
+	for _, n := range []int{0, 1, smallFrame - 1, smallFrame, smallFrame + 1, smallData, smallData + 1, scratchLen, 16384, 65535, 65536, 65537, wire.MaxFrame} {
+		body := bytes.Repeat([]byte{byte(n)}, n)
+		b := make([]byte, wire.FrameHeaderLen, wire.FrameHeaderLen+n)
+		wire.FrameHeader{Type: wire.FrameDatagram, Length: n, Stream: uint32(n)}.PutTo(b)
+		want = append(want, append(b, body...))
+	}
+	client.Lane(&script{frames: want}).Write()
+	for _, w := range want {
+		got := <-server.got
+		if int(got.header.Stream) != len(got.body) || !bytes.Equal(got.body, w[wire.FrameHeaderLen:]) {
+			t.Errorf("a frame of %d bytes arrived with %d for stream %d", len(w), len(got.body), got.header.Stream)
+		}
+	}
+}
+
+func TestDatagramsAreDroppedWhenTheQueueIsFull(t *testing.T) {
+	client, server := newCarriers(t)
+	w := &client.writer
+	// Somebody is writing, and the socket takes nothing.
+	w.mu.Lock()
+	w.busy = true
+	w.mu.Unlock()
+	head := make([]byte, wire.FrameHeaderLen)
+	wire.FrameHeader{Type: wire.FrameDatagram, Length: 1, Stream: 3}.PutTo(head)
+	taken := 0
+	for i := range maxDatagrams + 10 {
+		if client.Datagram(head, []byte{byte(i)}) {
+			taken++
+		}
+	}
+	if taken != maxDatagrams || client.Stats().Dropped != 10 {
+		t.Errorf("taken %d, dropped %d; want %d, 10", taken, client.Stats().Dropped, maxDatagrams)
+	}
+	// What was taken goes out in order when the socket is free again.
+	w.wake <- struct{}{}
+	for i := range maxDatagrams {
+		if got := <-server.got; !bytes.Equal(got.body, []byte{byte(i)}) {
+			t.Fatalf("datagram %d arrived as %v", i, got.body)
+		}
+	}
+}
+
+func TestCloseDeliversTheLastFrame(t *testing.T) {
+	client, server := newCarriers(t)
+	last := wire.AppendFrame(nil, 0, wire.TunnelClose{Reason: wire.ReasonShutdown})
+	client.Close(last)
+	if got := <-server.got; got.header.Type != wire.FrameClose {
+		t.Errorf("the last frame is a %v", got.header.Type)
+	}
+	if err := <-client.ended; err != nil {
+		t.Errorf("the side that closed: %v", err)
+	}
+	if err := <-server.ended; err == nil || !strings.Contains(err.Error(), "the peer closed") {
+		t.Errorf("the other side: %v", err)
+	}
+}
+
+func TestHandlersErrorEndsTheCarrier(t *testing.T) {
+	a, b := carriertest.TCP(t)
+	client, server := &one{}, &one{}
+	handshake(t, client, server, a, b)
+	broken := errors.New("broken")
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	client.run(ctx, &running)
+	client.Send(data(1, 1))
+	if err := server.Run(ctx, failing{broken}, func() {}); !errors.Is(err, broken) {
+		t.Errorf("Run: %v, want the Handler's error", err)
+	}
+	if err := <-client.ended; err == nil {
+		t.Error("the other side ended well")
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Frame(wire.FrameHeader, []byte) error { return f.err }
+
+// scripted joins a carrier to a TLS connection that the test writes itself.
+func scripted(t *testing.T) (peer *tls.Conn, server *one, hello []byte) {
+	t.Helper()
+	a, b := carriertest.TCP(t)
+	cc, sc := carriertest.TLS(t)
+	session := wire.NewSessionID()
+	peer = tls.Client(a, cc)
+	var shaking sync.WaitGroup
+	shaking.Go(func() { peer.Handshake() })
+	c, err := Handshake(t.Context(), b, Config{Session: session, TLS: sc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shaking.Wait()
+	server = &one{Conn: c}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	server.run(ctx, &running)
+	t.Cleanup(func() {
+		cancel()
+		peer.Close()
+		running.Wait()
+	})
+	return peer, server, wire.AppendFrame(nil, 0, wire.TunnelHello{Version: wire.TunnelVersion, Session: session})
+}
+
+// However the bytes are cut into records, the frames are the same.
+func TestFramesAreParsedAlikeInAnyRecords(t *testing.T) {
+	peer, server, hello := scripted(t)
+	two := append(data(1, 100), data(2, 3000)...)
+	if _, err := peer.Write(append(hello, two...)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		if _, err := peer.Write(two[i*len(two)/50 : (i+1)*len(two)/50]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4 {
+		got := <-server.got
+		if want := []int{100, 3000}[i%2]; got.header.Stream != uint32(i%2+1) || len(got.body) != 12+want {
+			t.Errorf("frame %d: stream %d, %d bytes", i, got.header.Stream, len(got.body))
+		}
+	}
+}
+
+// A million records of one byte each would be a cheap way to keep a portal
+// busy.
+func TestTinyRecordsEndTheCarrier(t *testing.T) {
+	peer, server, hello := scripted(t)
+	if _, err := peer.Write(hello); err != nil {
+		t.Fatal(err)
+	}
+	frame := data(1, 1000)
+	records := 0
+	for broken := false; !broken; {
+		for i := range frame {
+			if _, err := peer.Write(frame[i : i+1]); err != nil {
+				broken = true
+				break
+			}
+			records++
+		}
+		if records > 1e6 {
+			t.Fatal("a million records were taken")
+		}
+	}
+	if err := <-server.ended; err == nil || !strings.Contains(err.Error(), "too many records") {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestFrameThatIsCutIsNoCleanEnd(t *testing.T) {
+	peer, server, hello := scripted(t)
+	frame := data(1, 1000)
+	if _, err := peer.Write(append(hello, frame[:len(frame)-1]...)); err != nil {
+		t.Fatal(err)
+	}
+	peer.Close()
+	if err := <-server.ended; err == nil || !strings.Contains(err.Error(), "unexpected EOF") {
+		t.Errorf("Run: %v", err)
+	}
+	if len(server.got) != 0 {
+		t.Error("a frame that is cut was handled")
+	}
+}
+
+func TestFirstFrameMustBeTheRightHello(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		first func(hello []byte) []byte
+		want  string
+	}{
+		{"another frame", func([]byte) []byte { return data(1, 1) }, "not HELLO"},
+		{"another version", func(b []byte) []byte { b[wire.FrameHeaderLen+1]++; return b }, "version 2"},
+		{"another session", func(b []byte) []byte { b[wire.FrameHeaderLen+2]++; return b }, "HELLO names session"},
+		{"another connection", func(b []byte) []byte { b[len(b)-1]++; return b }, "carrier 1"},
+		{"a stream's number", func(b []byte) []byte { b[7]++; return b }, "HELLO names"},
+		{"cut", func(b []byte) []byte {
+			return wire.AppendFrame(nil, 0, wire.TunnelPing{})[:0:0]
+		}, "closed"},
+	} {
+		peer, server, hello := scripted(t)
+		peer.Write(test.first(hello))
+		if test.name == "cut" {
+			peer.Close()
+		}
+		if err := <-server.ended; err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
