@@ -98,4 +98,3 @@ func serving(ts *testscript.TestScript, neg bool, args []string) {
 		<-time.After(10 * time.Millisecond)
 	}
 }
-

@@ -155,14 +155,14 @@ func (l *Log) append(r Record) error {
 		}
 	}
 	n, err := l.file.Write(line)
-	if err != nil && n > 0 {
-		// Half a line would spoil the next one.
-		if terr := l.file.Truncate(l.size); terr != nil {
-			l.size += int64(n)
-		}
-		return err
+	if err == nil {
+		l.size += int64(n)
+		return nil
 	}
-	l.size += int64(n)
+	if n > 0 {
+		l.file.Truncate(l.size) // half a line would spoil the next one
+	}
+	l.close()
 	return err
 }
 
