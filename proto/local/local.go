@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -34,12 +35,15 @@ const (
 	typeResult  = 2
 	typeError   = 3
 
-	headerLen   = 6
-	maxRequest  = 32 << 20 // a policy file travels in one
-	maxAnswer   = 64 << 20
-	maxPath     = 107 // of sockaddr_un, without the final NUL
-	readTimeout = 10 * time.Second
-	maxCallers  = 64
+	headerLen  = 6
+	maxRequest = 32 << 20 // a policy file travels in one
+	maxAnswer  = 64 << 20
+	maxPath    = 107 // of sockaddr_un, without the final NUL
+	maxCallers = 64
+
+	// callTimeout bounds the reading of a request, and the writing of an
+	// answer: a caller that hangs gives its place to another.
+	callTimeout = 10 * time.Second
 )
 
 type request struct {
@@ -121,7 +125,7 @@ func (s *Server) Handle(command string, h Handler) {
 		if err != nil {
 			return nil, err
 		}
-		return func(_ context.Context, c net.Conn) { writeFrame(c, typeResult, b) }, nil
+		return func(_ context.Context, c net.Conn) { answer(c, typeResult, b) }, nil
 	}
 }
 
@@ -133,7 +137,7 @@ func (s *Server) HandleStream(command string, h StreamHandler) {
 			return nil, err
 		}
 		return func(ctx context.Context, c net.Conn) {
-			if writeFrame(c, typeResult, []byte("null")) == nil {
+			if answer(c, typeResult, []byte("null")) == nil {
 				run(ctx, c)
 			}
 		}, nil
@@ -143,11 +147,12 @@ func (s *Server) HandleStream(command string, h StreamHandler) {
 // Run serves callers until ctx is cancelled, then waits for those it serves,
 // whose context is cancelled too, and removes the socket.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.listener.Close() })
-	defer stop()
 	defer s.lock.Close()
 	var callers sync.WaitGroup
 	defer callers.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { s.listener.Close() })()
 	room := make(chan struct{}, maxCallers)
 	for {
 		c, err := s.listener.AcceptUnix()
@@ -169,7 +174,7 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case room <- struct{}{}:
 		default:
-			writeFrame(c, typeError, []byte("the daemon is busy with other callers; try again"))
+			answer(c, typeError, []byte("the daemon is busy with other callers; try again"))
 			c.Close()
 			continue
 		}
@@ -194,7 +199,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		s.log.Warn("caller refused", "socket", s.path, "error", err)
 		return
 	}
-	c.SetReadDeadline(time.Now().Add(readTimeout))
+	c.SetReadDeadline(time.Now().Add(callTimeout))
 	t, b, err := readFrame(c, maxRequest)
 	if err != nil || t != typeRequest {
 		return
@@ -202,20 +207,27 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	c.SetReadDeadline(time.Time{})
 	var r request
 	if err := json.Unmarshal(b, &r); err != nil {
-		writeFrame(c, typeError, []byte("the request is not JSON"))
+		answer(c, typeError, []byte("the request is not JSON"))
 		return
 	}
 	h, ok := s.handlers[r.Command]
 	if !ok {
-		writeFrame(c, typeError, fmt.Appendf(nil, "this daemon has no command %q: are the command and the daemon of the same version?", r.Command))
+		answer(c, typeError, fmt.Appendf(nil, "this daemon has no command %q: are the command and the daemon of the same version?", r.Command))
 		return
 	}
 	run, err := h(ctx, r.Args)
 	if err != nil {
-		writeFrame(c, typeError, []byte(err.Error()))
+		answer(c, typeError, []byte(err.Error()))
 		return
 	}
 	run(ctx, c)
+}
+
+// answer writes one frame to a caller that may not read.
+func answer(c net.Conn, t uint16, body []byte) error {
+	c.SetWriteDeadline(time.Now().Add(callTimeout))
+	defer c.SetWriteDeadline(time.Time{})
+	return writeFrame(c, t, body)
 }
 
 // ErrNoDaemon is wrapped by Call and Stream when nobody serves the socket.
@@ -258,6 +270,9 @@ func ask(ctx context.Context, path, command string, args any) (_ *net.UnixConn, 
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(b) > maxRequest {
+		return nil, nil, fmt.Errorf("ask the daemon at %s: the request has %d bytes, at most %d are possible", path, len(b), maxRequest)
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
@@ -271,14 +286,14 @@ func ask(ctx context.Context, path, command string, args any) (_ *net.UnixConn, 
 	}()
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := writeFrame(c, typeRequest, b); err != nil {
-		return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
-	}
+	// A daemon that has no room answers and closes before it reads. Then this
+	// fails; the answer is there all the same.
+	writeFrame(c, typeRequest, b)
 	t, b, err := readFrame(c, maxAnswer)
 	switch {
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return nil, nil, fmt.Errorf("ask the daemon at %s: it hung up; it serves only its own user and root", path)
 	case err != nil:
 		return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
