@@ -17,6 +17,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Scheme is the kind of an endpoint.
@@ -149,8 +151,10 @@ func checkPath(p string) error {
 		return fmt.Errorf("the path is not clean: no //, no . or .. parts, no slash at the end")
 	}
 	for _, r := range p {
-		if r < 0x20 || r == 0x7f || r == 0xfffd {
-			return fmt.Errorf("the path holds a control or an invalid character")
+		// What does not show, or turns the text round, would let people approve
+		// a path that is another than they read.
+		if !unicode.IsGraphic(r) || r == utf8.RuneError {
+			return fmt.Errorf("the path holds a control, an invisible or an invalid character")
 		}
 	}
 	return nil
