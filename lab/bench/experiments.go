@@ -23,7 +23,7 @@ func packetExperiment(count int) func(*world) (comparison, error) {
 			all = append(all, contender{name: f.name, measure: func() ([]float64, error) { return w.packets(f, count) }})
 		}
 		return comparison{contenders: all, quantities: []quantity{{
-			what: "UDP by relay, " + plural(count, "flow"), unit: rate,
+			what: "UDP by the relay, " + plural(count, "flow"), unit: rate,
 			targets: map[string]target{turnName: {atLeast: 2}},
 		}}}, nil
 	}

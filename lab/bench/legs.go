@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net"
 
 	"github.com/netport/netport/proto/leg"
 )
@@ -29,7 +28,7 @@ func (w *world) startLegs() (flows, error) {
 		if _, err := leg.NewBinder(leg.ID{Session: s.id, Leg: 0}, s.secrets[0], 0).Exchange(ctx, bound, s.udp); err != nil {
 			return flows{}, err
 		}
-		f.client = append(f.client, flow{conn: bound, to: net.UDPAddrFromAddrPort(s.udp)})
+		f.client = append(f.client, flow{conn: bound, to: s.udp})
 	}
 	return f, nil
 }

@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-const usage = `usage: bench [-run P5,P7] [-rounds N] [-quick] [-congestion NAME] [-out DIR]
+const usage = `usage: bench [-run P5,P7] [-rounds N] [-window 2s] [-quick] [-congestion NAME] [-out DIR]
 `
 
 // options are what the command line says.
@@ -67,7 +67,8 @@ func parseOptions(args []string) (options, error) {
 	flags.SetOutput(io.Discard)
 	run := flags.String("run", "", "experiments to run, by id")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of every experiment")
-	quick := flags.Bool("quick", false, "short and few rounds, for a first look")
+	flags.DurationVar(&o.window, "window", 2*time.Second, "for how long one figure is measured")
+	quick := flags.Bool("quick", false, "few and short rounds, for a first look")
 	flags.StringVar(&o.congestion, "congestion", "bbr", "TCP congestion control of every machine")
 	flags.StringVar(&o.out, "out", "bench", "folder for the JSON file")
 	if err := flags.Parse(args); err != nil {
@@ -84,12 +85,11 @@ func parseOptions(args []string) (options, error) {
 			return o, fmt.Errorf("there is no experiment %q", id)
 		}
 	}
-	if o.rounds < 1 {
-		return o, errors.New("at least one round is needed")
-	}
-	o.window = 2 * time.Second
 	if *quick {
 		o.window, o.rounds = o.window/4, min(o.rounds, 2)
+	}
+	if o.rounds < 1 || o.window <= 0 {
+		return o, errors.New("at least one round and some time are needed")
 	}
 	return o, nil
 }

@@ -45,7 +45,7 @@ func (w *world) startTURN() (flows, error) {
 		if _, err := f.service.WriteToUDPAddrPort([]byte("open"), relayed); err != nil {
 			return flows{}, err
 		}
-		f.client = append(f.client, flow{conn: conn, to: net.UDPAddrFromAddrPort(turn), header: header})
+		f.client = append(f.client, flow{conn: conn, to: turn, header: header})
 	}
 	return f, nil
 }
