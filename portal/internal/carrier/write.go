@@ -295,6 +295,10 @@ func (w *writer) turn() (total int, err error) {
 		w.c.live.used()
 	}
 	for _, l := range w.round {
+		// An ACK that could wait costs least in front of its stream's data.
+		at := len(w.scratch)
+		w.scratch = l.src.Urgent(w.scratch)
+		total += len(w.scratch) - at
 		frame, more := l.src.Next()
 		if frame != nil {
 			total += len(frame)

@@ -472,7 +472,7 @@ func TestStreamThatCrossesTheQuestionForTheEndLives(t *testing.T) {
 }
 
 func TestQuestionForTheEndIsNotAnsweredWhileAStreamIsOpen(t *testing.T) {
-	h := newHostile(t, make(targets, 1), nil)
+	h := newHostile(t, make(targets, 2), nil)
 	h.send(1, streamOpen)
 	h.want(1, wire.FrameAck)
 	h.send(0, wire.TunnelClose{Reason: wire.ReasonIdle})

@@ -160,8 +160,11 @@ func (p *pipe) waitRoom() int {
 	defer p.mu.Unlock()
 	for !p.st.WasReset() {
 		room := p.st.Room()
-		if p.t.budget.tight(0) {
+		switch {
+		case p.t.budget.full():
 			room = min(room, stream.SmallWindow-p.st.Kept())
+		case p.t.budget.tight(0):
+			room = min(room, stream.InitialWindow-p.st.Kept())
 		}
 		if room > 0 {
 			return room
