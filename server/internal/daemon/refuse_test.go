@@ -1,10 +1,32 @@
 package daemon
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/binary"
 	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
 
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/gate"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/ca"
 )
 
 // connectRefused connects a portal that must be turned away, and returns the
@@ -17,4 +39,516 @@ func connectRefused(r *rig, name string) wire.Reason {
 		r.t.Fatalf("%s: %v, want to be turned away", name, err)
 	}
 	return bye.Reason
+}
+
+// wantServing checks that the server still does its work, and that what it
+// logged are short lines without control characters.
+func (r *rig) wantServing() {
+	r.t.Helper()
+	p := r.portal("witness")
+	r.grants(p, 0)
+	p.leave()
+	for _, line := range r.log.all("") {
+		text := strings.TrimSuffix(line, "\n")
+		if len(line) > 1024 || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f || 0x202a <= c && c <= 0x202e }) {
+			r.t.Errorf("log line of %d bytes, or not a plain one: %q", len(line), line)
+		}
+	}
+}
+
+// wantClosed reads until the server has closed the connection.
+func wantClosed(t *testing.T, c net.Conn) []byte {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(patience))
+	b, err := io.ReadAll(c)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the server does not close the connection")
+	}
+	return b
+}
+
+// B1, B28, B29: what comes instead of TLS.
+func TestStrangers(t *testing.T) {
+	r := newRig(t, "witness")
+	record := func(n int) []byte { // one TLS record of a handshake
+		return append([]byte{22, 3, 1, byte(n >> 8), byte(n)}, make([]byte, n)...)
+	}
+	hello := bytes.Repeat(record(16384), 5)
+	copy(hello[5:], []byte{1, 1, 0, 0}) // a ClientHello of 64 KB
+	for what, b := range map[string][]byte{
+		"nothing":            nil,
+		"an empty line":      []byte("\n"),
+		"HTTP":               []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+		"SSH":                []byte("SSH-2.0-OpenSSH_9.2\r\n"),
+		"RDP":                {3, 0, 0, 19, 14, 0xe0, 0, 0, 0, 0, 0, 1, 0, 8, 0, 3, 0, 0, 0},
+		"zeros":              make([]byte, 4096),
+		"a ClientHello of 0": record(64),
+		"a huge ClientHello": hello,
+		"our own messages":   wire.AppendMessage(nil, wire.Hello{Version: 1}),
+	} {
+		c := r.raw().(*net.TCPConn)
+		c.Write(b)
+		c.CloseWrite()
+		if answer := wantClosed(t, c); bytes.Contains(answer, []byte("example")) || len(answer) > 64 {
+			t.Errorf("%s: answered with %q", what, answer)
+		}
+	}
+	r.wantServing()
+}
+
+// B1: a port scan is no news.
+func TestConnectionThatIsJustClosedIsNotLogged(t *testing.T) {
+	r := newRig(t, "witness")
+	for range 3 {
+		r.raw().Close()
+	}
+	r.wantServing()
+	if lines := r.log.all("connection refused"); len(lines) > 0 {
+		t.Errorf("logged: %q", lines)
+	}
+}
+
+// B2, B6: the whole of the greeting has one deadline.
+func TestGreetingHasOneDeadline(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the deadline of 10 s")
+	}
+	r := newRig(t, "witness", "ann")
+	begin := time.Now()
+	idle, silent := r.raw(), r.rawTLS("ann")
+	idle.Write([]byte{22})
+	slow := r.rawTLS("ann")
+	go func() { // a byte a second
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for _, b := range wire.AppendMessage(nil, wire.Hello{Version: 1, Software: strings.Repeat("x", 60)}) {
+			if _, err := slow.Write([]byte{b}); err != nil {
+				return
+			}
+			<-tick.C
+		}
+	}()
+	for _, c := range []net.Conn{idle, silent, slow} {
+		c.SetReadDeadline(begin.Add(control.HandshakeTimeout + 5*time.Second))
+		if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("a greeting that takes too long is not closed")
+		}
+	}
+	if took := time.Since(begin); took > control.HandshakeTimeout+3*time.Second {
+		t.Errorf("closed after %v, the deadline is %v", took, control.HandshakeTimeout)
+	}
+	r.wantServing()
+}
+
+func message(t wire.Type, length uint32, body ...byte) []byte {
+	b := binary.BigEndian.AppendUint16(nil, uint16(t))
+	return append(binary.BigEndian.AppendUint32(b, length), body...)
+}
+
+func whole(t wire.Type, body ...byte) []byte { return message(t, uint32(len(body)), body...) }
+
+var hello = wire.AppendMessage(nil, wire.Hello{Version: 1, Software: "x"})
+
+// openBody is an OpenSession, field by field.
+func openBody(fields ...[]byte) []byte {
+	return whole(wire.TypeOpenSession, slices.Concat(fields...)...)
+}
+
+// B3-B23: each closes its own connection, with a word where one was due.
+func TestBrokenMessages(t *testing.T) {
+	r := newRig(t, "witness", "ann", "plant", "relay-1")
+	r.apply(web)
+	request, noPeer, grantID, none := []byte{0, 0, 0, 1}, []byte{0, 1, 'x'}, make([]byte, 16), []byte{0, 0}
+	name := func(s string) []byte { return wire.AppendBlob(nil, []byte(s)) }
+	for _, c := range []struct {
+		what string
+		who  string
+		b    []byte
+		want wire.Reason
+	}{
+		{"length 0", "ann", message(wire.TypeHello, 0), wire.ReasonProtocol},
+		{"length above the limit", "ann", message(wire.TypeHello, wire.MaxControl+1), wire.ReasonProtocol},
+		{"length 0x7fffffff", "ann", message(wire.TypeHello, 0x7fffffff), wire.ReasonProtocol},
+		{"length 0xffffffff", "ann", message(wire.TypeHello, 0xffffffff), wire.ReasonProtocol},
+		{"length 0 later", "ann", append(slices.Clone(hello), message(wire.TypePing, 0)...), wire.ReasonProtocol},
+		{"length 0xffffffff later", "ann", append(slices.Clone(hello), message(wire.TypePing, 0xffffffff)...), wire.ReasonProtocol},
+		{"cut short", "ann", append(slices.Clone(hello), message(wire.TypeOpenSession, 1000, make([]byte, 999)...)...), wire.ReasonNone},
+		{"a request before the hello", "ann", openBody(request, noPeer, grantID, []byte{1}, none), wire.ReasonProtocol},
+		{"an unknown type before the hello", "ann", whole(9999, 1), wire.ReasonProtocol},
+		{"hello of version 0", "ann", whole(wire.TypeHello, 0, 0, 0, 0), wire.ReasonVersion},
+		{"hello with bytes left over", "ann", whole(wire.TypeHello, 0, 1, 0, 0, 7), wire.ReasonProtocol},
+		{"hello with 65 bytes of software", "ann", whole(wire.TypeHello, append([]byte{0, 1, 0, 65}, make([]byte, 65)...)...), wire.ReasonProtocol},
+		{"hello twice", "ann", append(slices.Clone(hello), hello...), wire.ReasonProtocol},
+		{"a message of the server", "ann", append(slices.Clone(hello), wire.AppendMessage(nil, wire.GrantsComplete{Version: 1})...), wire.ReasonProtocol},
+		{"a welcome", "ann", append(slices.Clone(hello), wire.AppendMessage(nil, wire.Welcome{Version: 1})...), wire.ReasonProtocol},
+		{"a message of relays from a portal", "ann", append(slices.Clone(hello), wire.AppendMessage(nil, wire.SessionReady{ID: wire.SessionID{1}, TCP: 1})...), wire.ReasonProtocol},
+		{"a message of portals from a relay", "relay-1", append(slices.Clone(hello), wire.AppendMessage(nil, wire.OpenSession{Request: 1, Peer: "ann"})...), wire.ReasonProtocol},
+		{"hello twice from a relay", "relay-1", append(slices.Clone(hello), hello...), wire.ReasonProtocol},
+		{"request 0", "ann", append(slices.Clone(hello), openBody(make([]byte, 4), noPeer, grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name beyond the message", "ann", append(slices.Clone(hello), openBody(request, []byte{0xff, 0xff, 'x'}, grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name of 0 bytes", "ann", append(slices.Clone(hello), openBody(request, none, grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name of 64 bytes", "ann", append(slices.Clone(hello), openBody(request, name(strings.Repeat("a", 64)), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name of 255 bytes", "ann", append(slices.Clone(hello), openBody(request, name(strings.Repeat("a", 255)), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name that is no UTF-8", "ann", append(slices.Clone(hello), openBody(request, name("a\xff"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name in overlong UTF-8", "ann", append(slices.Clone(hello), openBody(request, name("\xc0\x80"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"address of 3 bytes", "ann", append(slices.Clone(hello), openBody(request, noPeer, grantID, []byte{1, 0, 1, 3, 1, 2, 3, 0, 80, 0, 0})...), wire.ReasonProtocol},
+		{"address of 255 bytes", "ann", append(slices.Clone(hello), openBody(request, noPeer, grantID, []byte{1, 0, 1, 255, 1, 2, 3, 4, 0, 80})...), wire.ReasonProtocol},
+		{"IPv4-mapped address", "ann", append(slices.Clone(hello), openBody(request, noPeer, grantID, []byte{1, 0, 1, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1, 0, 80})...), wire.ReasonProtocol},
+		{"port 0", "ann", append(slices.Clone(hello), openBody(request, noPeer, grantID, []byte{1, 0, 1, 4, 10, 0, 0, 1, 0, 0})...), wire.ReasonProtocol},
+		{"bytes left over", "ann", append(slices.Clone(hello), openBody(request, noPeer, grantID, []byte{1}, none, []byte{0})...), wire.ReasonProtocol},
+		{"a count of 65535", "ann", append(slices.Clone(hello), openBody(request, noPeer, grantID, []byte{1, 0xff, 0xff})...), wire.ReasonProtocol},
+		{"65535 empty elements", "ann", append(slices.Clone(hello), openBody(request, noPeer, grantID, []byte{1, 0xff, 0xff}, make([]byte, 16000))...), wire.ReasonProtocol},
+		{"name with a line break", "ann", append(slices.Clone(hello), openBody(request, name("x\nlevel=info msg=\"accepted\" \x1b[2J"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name with NUL", "ann", append(slices.Clone(hello), openBody(request, name("a\x00"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name that writes to the left", "ann", append(slices.Clone(hello), openBody(request, name("\u202eevil"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"path as name", "ann", append(slices.Clone(hello), openBody(request, name("../x"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name of all", "ann", append(slices.Clone(hello), openBody(request, name("*"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name in capitals", "ann", append(slices.Clone(hello), openBody(request, name("PLANT"), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+		{"name with a final dot", "ann", append(slices.Clone(hello), openBody(request, name("plant."), grantID, []byte{1}, none)...), wire.ReasonProtocol},
+	} {
+		conn := r.rawTLS(c.who)
+		conn.Write(c.b)
+		conn.CloseWrite()
+		said := wantClosed(t, conn)
+		if got := goodbye(said); got != c.want {
+			t.Errorf("%s: the server said %v, want %v", c.what, got, c.want)
+		}
+	}
+	r.wantServing()
+}
+
+// goodbye finds the Goodbye at the end of what the server said.
+func goodbye(b []byte) wire.Reason {
+	for len(b) >= wire.ControlHeaderLen {
+		t, n, err := wire.ParseControlHeader(b)
+		if err != nil || len(b) < wire.ControlHeaderLen+n {
+			break
+		}
+		body := b[wire.ControlHeaderLen : wire.ControlHeaderLen+n]
+		if bye, err := wire.ParseGoodbye(body); t == wire.TypeGoodbye && err == nil {
+			return bye.Reason
+		}
+		b = b[wire.ControlHeaderLen+n:]
+	}
+	return wire.ReasonNone
+}
+
+// B7, B8, B21: what is odd and still in order.
+func TestOddMessagesThatAreInOrder(t *testing.T) {
+	r := newRig(t, "witness", "ann", "plant")
+	r.apply(web)
+	c := r.rawTLS("ann")
+	b := slices.Clone(hello)
+	b = append(b, whole(9999, 1, 2, 3)...)                          // of a newer version
+	b = append(b, whole(9998, make([]byte, wire.MaxControl)...)...) // as long as one may be
+	for i, peer := range []string{"x", "0", "nobody", strings.Repeat("a", 63)} {
+		b = append(b, wire.AppendMessage(nil, wire.OpenSession{Request: uint32(i + 1), Peer: peer})...)
+	}
+	b = append(b, wire.AppendMessage(nil, wire.SessionDone{})...)
+	b = append(b, wire.AppendMessage(nil, wire.SessionDone{Session: wire.SessionID{1}, Reason: 60000})...)
+	b = append(b, wire.AppendMessage(nil, wire.Ping{Token: 42})...)
+	for i := 0; i < len(b); i += 100 { // many records, cut anywhere
+		if _, err := c.Write(b[i:min(i+100, len(b))]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := 0
+	for {
+		kind, body := readMessage(t, c)
+		if kind == wire.TypeRefused {
+			m, err := wire.ParseRefused(body)
+			if err != nil || m.Reason != wire.ReasonNotGranted || m.Text != "" {
+				t.Errorf("refused with %+v, %v", m, err)
+			}
+			refused++
+		}
+		if kind == wire.TypePong {
+			break
+		}
+	}
+	if refused != 4 {
+		t.Errorf("%d requests refused, want 4", refused)
+	}
+	r.wantServing()
+}
+
+// T18: what a portal says of itself stays one value in one line.
+func TestPortalCannotWriteTheLog(t *testing.T) {
+	r := newRig(t, "witness", "ann")
+	c := r.rawTLS("ann")
+	c.Write(wire.AppendMessage(nil, wire.Hello{Version: 1, Software: "x\nlevel=INFO msg=\"accepted\"\x1b[2J\u202e"}))
+	readMessage(t, c)
+	line := r.log.wait(t, "portal connected")
+	if !strings.Contains(line, `software="x\nlevel=INFO msg=\"accepted\"\x1b[2J`) {
+		t.Errorf("logged as %q", line)
+	}
+	r.wantServing()
+}
+
+func readMessage(t *testing.T, c net.Conn) (wire.Type, []byte) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(patience))
+	var header [wire.ControlHeaderLen]byte
+	if _, err := io.ReadFull(c, header[:]); err != nil {
+		t.Fatal(err)
+	}
+	kind, n, err := wire.ParseControlHeader(header[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(c, body); err != nil {
+		t.Fatal(err)
+	}
+	return kind, body
+}
+
+// B10: the refusal of a version names both. (There is no lower version yet than
+// ours, and a higher one is welcomed with ours.)
+func TestNewerVersionIsWelcomedWithOurs(t *testing.T) {
+	r := newRig(t, "ann")
+	c := r.rawTLS("ann")
+	c.Write(wire.AppendMessage(nil, wire.Hello{Version: 0xffff, Software: "of the future"}))
+	kind, body := readMessage(t, c)
+	if m, err := wire.ParseWelcome(body); kind != wire.TypeWelcome || err != nil || m.Version != wire.ControlVersion {
+		t.Errorf("answered with type %d, %+v, %v", kind, m, err)
+	}
+}
+
+// B25, B26: a flood ends its own connection and nothing else.
+func TestFloods(t *testing.T) {
+	r := newRig(t, "witness", "ann", "plant")
+	r.apply(web)
+	for what, m := range map[string]wire.Message{"pings": wire.Ping{Token: 1}, "requests": wire.OpenSession{Request: 1, Peer: "plant"}} {
+		c := r.rawTLS("ann")
+		c.Write(hello)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(io.Discard, c)
+			ended <- err
+		}()
+		flood := bytes.Repeat(wire.AppendMessage(nil, m), 100)
+		sent := 0
+		for c.SetWriteDeadline(time.Now().Add(patience)); sent < 100_000; sent += 100 {
+			if _, err := c.Write(flood); err != nil {
+				break
+			}
+		}
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Errorf("a flood of %d %s does not end the connection", sent, what)
+		}
+	}
+	r.log.wait(t, "more than 200 messages a second")
+	r.wantServing()
+}
+
+// T6: strangers who hold connections open keep nobody out.
+func TestHalfOpenConnectionsKeepNobodyOut(t *testing.T) {
+	r := newRig(t, "witness")
+	for range 2 * gate.PerPrefix {
+		c := r.raw()
+		c.Write([]byte{22, 3, 1})
+	}
+	begin := time.Now()
+	r.wantServing()
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("a portal needed %v to connect", took)
+	}
+}
+
+// T7: what is not allowed and what does not exist look and last the same.
+func TestRefusalsAreAlikeInTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures times")
+	}
+	r := newRig(t, "thief", "ann", "plant")
+	r.apply(web)
+	plant := r.portal("plant")
+	grants, _ := r.grants(plant, 1)
+	c := r.rawTLS("thief")
+	c.Write(hello)
+	const tries = 400
+	medians := make(map[string]time.Duration)
+	for what, m := range map[string]wire.OpenSession{
+		"not allowed": {Request: 1, Peer: "plant", Grant: grants["web"].ID()},
+		"unknown":     {Request: 1, Peer: "nobody", Grant: wire.GrantID{1}},
+	} {
+		b := wire.AppendMessage(nil, m)
+		var times []time.Duration
+		for range tries {
+			begin := time.Now()
+			c.Write(b)
+			for {
+				if kind, _ := readMessage(t, c); kind == wire.TypeRefused {
+					break
+				}
+			}
+			times = append(times, time.Since(begin))
+		}
+		slices.Sort(times)
+		medians[what] = times[tries/2]
+	}
+	if d := (medians["not allowed"] - medians["unknown"]).Abs(); d > time.Millisecond {
+		t.Errorf("medians %v", medians)
+	}
+}
+
+// T20, T21, T22, B30, B31, B65-B71 as far as they concern the server.
+func TestHandshakesThatAreRefused(t *testing.T) {
+	r := newRig(t, "witness", "ann", "relay-1")
+	good := r.credentials["ann"]
+	base := good.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))
+	with := func(change func(*tls.Config)) *tls.Config {
+		cfg := base.Clone()
+		change(cfg)
+		return cfg
+	}
+	present := func(certs ...tls.Certificate) *tls.Config {
+		return with(func(cfg *tls.Config) {
+			cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				if len(certs) == 0 {
+					return &tls.Certificate{}, nil
+				}
+				return &certs[0], nil
+			}
+		})
+	}
+	foreign, err := ca.New("example.org", time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ca.Load("example.org", r.cfg.CA, r.cfg.CAKey, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := good.Certificate
+	for range 100 {
+		long.Certificate = append(slices.Clip(long.Certificate), own.Certificate.Raw)
+	}
+	for what, cfg := range map[string]*tls.Config{
+		"TLS 1.2":                with(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }),
+		"no ALPN":                with(func(c *tls.Config) { c.NextProtos = nil }),
+		"ALPN of the tunnel":     with(func(c *tls.Config) { c.NextProtos = []string{identity.ProtocolTunnel} }),
+		"ALPN with a line break": with(func(c *tls.Config) { c.NextProtos = []string{"x\nlevel=info msg=\"accepted\" \x1b[2J"} }),
+		"ALPN of 255 bytes":      with(func(c *tls.Config) { c.NextProtos = []string{strings.Repeat("x", 255)} }),
+		"no certificate":         present(),
+		"100 intermediates":      present(long),
+		"another CA":             present(leaf(t, foreign, nil)),
+		"role server":            present(leaf(t, own, func(c *x509.Certificate) { c.URIs = uris("spiffe://example.org/server/ann") })),
+		"role admin":             present(leaf(t, own, func(c *x509.Certificate) { c.URIs = uris("spiffe://example.org/admin/ann") })),
+		"another domain":         present(leaf(t, own, func(c *x509.Certificate) { c.URIs = uris("spiffe://example.com/portal/ann") })),
+		"two names": present(leaf(t, own, func(c *x509.Certificate) {
+			c.URIs = uris("spiffe://example.org/portal/ann", "spiffe://example.org/portal/bo")
+		})),
+		"no name but the CN":  present(leaf(t, own, func(c *x509.Certificate) { c.URIs = nil })),
+		"a name with a break": present(leaf(t, own, func(c *x509.Certificate) { c.URIs = uris("spiffe://example.org/portal/x%0Alevel=info") })),
+		"a DNS name beside":   present(leaf(t, own, func(c *x509.Certificate) { c.DNSNames = []string{"ann"} })),
+		"server auth only":    present(leaf(t, own, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })),
+		"any usage":           present(leaf(t, own, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny} })),
+		"expired":             present(leaf(t, own, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) })),
+		"not valid yet":       present(leaf(t, own, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })),
+	} {
+		begin := time.Now()
+		c := tls.Client(r.raw(), cfg)
+		c.SetDeadline(time.Now().Add(patience))
+		if err := c.Handshake(); err == nil {
+			// In TLS 1.3 the client is done before the server has judged it.
+			c.Write(hello)
+			if b, err := io.ReadAll(c); err == nil || len(b) > 0 {
+				t.Errorf("%s: served (%d bytes, %v)", what, len(b), err)
+			}
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("%s: refused after %v", what, took)
+		}
+	}
+	// A certificate of our CA for a name or a key that nobody enrolled.
+	for what, uri := range map[string]string{"another key": "spiffe://example.org/portal/ann", "another name": "spiffe://example.org/portal/nobody", "a relay's name": "spiffe://example.org/portal/relay-1", "another relay's key": "spiffe://example.org/relay/relay-1"} {
+		c := tls.Client(r.raw(), present(leaf(t, own, func(c *x509.Certificate) { c.URIs = uris(uri) })))
+		if err := c.Handshake(); err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		c.Write(hello)
+		if got := goodbye(wantClosed(t, c)); got != wire.ReasonRevoked {
+			t.Errorf("%s: told %v, want %v", what, got, wire.ReasonRevoked)
+		}
+	}
+	r.wantServing()
+	if lines := r.log.all("level=info"); len(lines) > 0 {
+		for _, l := range lines {
+			if strings.HasPrefix(l, "level=info") || strings.Count(l, "\n") > 1 {
+				t.Errorf("a stranger wrote into the log: %q", l)
+			}
+		}
+	}
+}
+
+func TestSessionTicketsAreOff(t *testing.T) {
+	r := newRig(t, "ann")
+	cfg := r.credentials["ann"].ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))
+	cfg.SessionTicketsDisabled = false
+	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	for range 3 {
+		c := tls.Client(r.raw(), cfg)
+		if err := c.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		c.Write(hello)
+		readMessage(t, c) // a ticket would have come before it
+		if c.ConnectionState().DidResume {
+			t.Fatal("a session was resumed")
+		}
+		c.Close()
+	}
+}
+
+// leaf makes a certificate for ann that is changed as a thief would like.
+func leaf(t *testing.T, a *ca.Authority, change func(*x509.Certificate)) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "ann"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		URIs: uris("spiffe://example.org/portal/ann"),
+	}
+	if change != nil {
+		change(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, key.Public(), a.Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func uris(list ...string) []*url.URL {
+	var u []*url.URL
+	for _, s := range list {
+		p, err := url.Parse(s)
+		if err != nil {
+			panic(err)
+		}
+		u = append(u, p)
+	}
+	return u
+}
+
+// B98: of two servers on one state, the second is refused.
+func TestSecondServerOnOneStateIsRefused(t *testing.T) {
+	r := newRig(t)
+	err := Run(t.Context(), r.cfg, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("%v", err)
+	}
+	var status Status
+	if err := local.Call(t.Context(), r.cfg.Socket, CommandStatus, nil, &status); err != nil {
+		t.Errorf("the first server: %v", err)
+	}
 }
