@@ -4,8 +4,8 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -119,8 +119,7 @@ func permissionMessage(permission []byte) []byte {
 func (g Grant) stampMessage() []byte {
 	sum := sha256.Sum256(g.Permission.AppendTo(nil))
 	b := append([]byte(stampContext), sum[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(g.From.Unix()))
-	return binary.BigEndian.AppendUint64(b, uint64(g.Until.Unix()))
+	return appendTime(appendTime(b, g.From), g.Until)
 }
 
 func signed(keys []ed25519.PublicKey, message, signature []byte) bool {
@@ -139,12 +138,11 @@ func FormatKey(k ed25519.PublicKey) string {
 	return keyPrefix + base64.StdEncoding.EncodeToString(k)
 }
 
-// ParseKey reads what FormatKey writes.
+// ParseKey reads what FormatKey writes, and nothing else.
 func ParseKey(s string) (ed25519.PublicKey, error) {
-	if len(s) > len(keyPrefix) && s[:len(keyPrefix)] == keyPrefix {
-		if k, err := base64.StdEncoding.Strict().DecodeString(s[len(keyPrefix):]); err == nil && len(k) == ed25519.PublicKeySize {
-			return k, nil
-		}
+	k, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, keyPrefix))
+	if err == nil && len(k) == ed25519.PublicKeySize && FormatKey(k) == s {
+		return k, nil
 	}
 	return nil, fmt.Errorf("%q is no public key: it is written %sBASE64", s, keyPrefix)
 }
