@@ -28,7 +28,7 @@ type Config struct {
 	Key               string
 	CA                string
 	Socket            string
-	Addresses         []string // none: all of the machine
+	Addresses         []netip.Addr // none: all of the machine
 	First, Last       uint16
 	SharedTCP         uint16 // 0: none
 	SharedUDP         uint16 // 0: none
@@ -75,8 +75,8 @@ func check(f *conffile.File, raw file) (Config, error) {
 	c := Config{
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA), Socket: f.Path(raw.Socket),
-		Addresses: raw.Addresses, AllowLoopback: raw.AllowLoopback,
-		Capacity: raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal, LogLevel: raw.LogLevel,
+		AllowLoopback: raw.AllowLoopback,
+		Capacity:      raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal, LogLevel: raw.LogLevel,
 	}
 	if n := len(raw.Servers); n == 0 || n > maxServers {
 		return Config{}, f.Errorf("servers", `%d servers: name 1 to %d, as servers = ["HOST:PORT"]`, n, maxServers)
@@ -92,9 +92,11 @@ func check(f *conffile.File, raw file) (Config, error) {
 		}
 	}
 	for i, s := range raw.Addresses {
-		if a, err := netip.ParseAddr(s); err != nil || a.Is4In6() || a.Zone() != "" {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Is4In6() || a.Zone() != "" {
 			return Config{}, f.Errorf(at("addresses", i), "%q is not an IP address", s)
 		}
+		c.Addresses = append(c.Addresses, a)
 	}
 	for i, s := range raw.Deny {
 		p, err := netip.ParsePrefix(s)

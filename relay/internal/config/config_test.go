@@ -18,12 +18,12 @@ func TestReferenceIsRead(t *testing.T) {
 	want := Config{
 		Servers:     []string{"netport.example.org:443", "netport-2.example.org"},
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", Socket: "relay.sock",
-		Addresses: []string{"192.0.2.7", "2001:db8::7"},
+		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")},
 		First:     20000, Last: 32767, SharedTCP: 443, SharedUDP: 443,
 		Deny:     []netip.Prefix{netip.MustParsePrefix("198.51.100.16/28")},
 		Capacity: 4000, SessionsPerPortal: 200, LogLevel: "info",
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}
 }

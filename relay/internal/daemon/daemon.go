@@ -59,7 +59,7 @@ type Daemon struct {
 	carried  uint64 // bytes, at the last sweep
 }
 
-// New returns a Daemon that has read its identity, but opened nothing.
+// New returns a Daemon that has read its identity, but opened no port.
 func New(cfg config.Config, log *slog.Logger) (*Daemon, error) {
 	credentials, err := identity.Load(cfg.Certificate, cfg.Key, cfg.CA, identity.Relay, nil)
 	if err != nil {
@@ -78,10 +78,10 @@ func New(cfg config.Config, log *slog.Logger) (*Daemon, error) {
 		Listen: cfg.Addresses, Leases: d.leases, Sources: sources, Drops: d.drops, Log: log, Now: time.Now,
 		TLS: credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
 	})
-	d.udp = udp.New(udp.Config{
+	d.udp, err = udp.New(udp.Config{
 		Listen: cfg.Addresses, Leases: d.leases, Sources: sources, Drops: d.drops, Log: log, Now: time.Now,
 	})
-	return d, nil
+	return d, err
 }
 
 // Run is the relay's life: until ctx is cancelled or something it cannot do
@@ -92,7 +92,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	commands.Handle("status", d.status)
-	shared, err := d.share(ctx)
+	shared, err := d.share()
 	if err != nil {
 		commands.Close()
 		return err
@@ -129,7 +129,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 }
 
 // share opens the shared ports that the configuration asks for.
-func (d *Daemon) share(ctx context.Context) ([]*net.TCPListener, error) {
+func (d *Daemon) share() ([]*net.TCPListener, error) {
 	var shared []*net.TCPListener
 	if port := d.cfg.SharedTCP; port != 0 {
 		var err error
@@ -138,7 +138,7 @@ func (d *Daemon) share(ctx context.Context) ([]*net.TCPListener, error) {
 		}
 	}
 	if port := d.cfg.SharedUDP; port != 0 {
-		if _, err := d.udp.Share(ctx, port); err != nil {
+		if _, err := d.udp.Share(port); err != nil {
 			for _, l := range shared {
 				l.Close()
 			}

@@ -55,7 +55,7 @@ func newServer(t *testing.T, tune func(*config.Config)) *server {
 	s.cfg = config.Config{
 		Servers:     []string{l.Addr().String()},
 		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
-		Socket: filepath.Join(dir, "relay.sock"), Addresses: []string{"127.0.0.1"},
+		Socket: filepath.Join(dir, "relay.sock"), Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
 		First: 20000, Last: 32767, AllowLoopback: true, Capacity: 100, SessionsPerPortal: 3,
 	}
 	tune(&s.cfg)

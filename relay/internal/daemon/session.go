@@ -154,7 +154,7 @@ func (d *Daemon) openPort(s lease.Session) error {
 		}
 	}
 	if s.UDP() {
-		if err := d.udp.Open(context.Background(), s); err != nil {
+		if err := d.udp.Open(s); err != nil {
 			d.splice.Close(s.ID)
 			return err
 		}

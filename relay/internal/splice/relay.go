@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,7 @@ const (
 
 // Config is what a Relay works with. All fields but TLS are needed.
 type Config struct {
-	Listen  []string // addresses of all listeners; none: every address of the machine
+	Listen  []netip.Addr // addresses of all listeners; none: every address of the machine
 	Leases  *lease.Table
 	Sources *source.Rules
 	Drops   *drop.Counters
@@ -101,13 +102,16 @@ func (r *Relay) Listen(port uint16) ([]*net.TCPListener, error) {
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Minute, Interval: 15 * time.Second, Count: 4},
 	}
 	lc.SetMultipathTCP(false) // splice(2) wants plain sockets
-	addresses := r.cfg.Listen
-	if len(addresses) == 0 {
-		addresses = []string{""}
+	hosts := []string{""}
+	if len(r.cfg.Listen) > 0 {
+		hosts = nil
+		for _, a := range r.cfg.Listen {
+			hosts = append(hosts, a.String())
+		}
 	}
 	var list []*net.TCPListener
-	for _, a := range addresses {
-		l, err := lc.Listen(r.ctx, "tcp", net.JoinHostPort(a, fmt.Sprint(port)))
+	for _, host := range hosts {
+		l, err := lc.Listen(r.ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(port)))
 		if err != nil {
 			closeAll(list)
 			return nil, err

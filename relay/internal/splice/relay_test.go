@@ -37,7 +37,7 @@ type rig struct {
 func newRig(t testing.TB, cfg *tls.Config, tune ...func(*Relay)) *rig {
 	g := &rig{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
 	g.Relay = New(Config{
-		Listen:  []string{"127.0.0.1"},
+		Listen:  []netip.Addr{netip.MustParseAddr("127.0.0.1")},
 		Leases:  lease.NewTable(lease.Limits{First: 20000, Last: 32767, Sessions: 4000, PerPortal: 4000, SharedTCP: true}),
 		Sources: &source.Rules{AllowLoopback: true, Own: func(netip.Addr) bool { return false }},
 		Drops:   new(drop.Counters),

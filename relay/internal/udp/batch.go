@@ -2,7 +2,6 @@ package udp
 
 import (
 	"net/netip"
-	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +19,6 @@ const (
 	maxSegments = 64
 	maxJoined   = 65000
 
-	// maxFree bounds the batches kept, at up to 4 MiB each.
-	maxFree = 4
-
 	controlLen = 64 // room for a segment size and two kinds of TOS
 )
 
@@ -33,7 +29,7 @@ type message struct {
 }
 
 // batch is what one system call receives, and what comes of it to be sent. It
-// belongs to one reader at a time. Its buffers are large but untouched unless
+// belongs to one reader. Its buffers are large but untouched unless
 // packets fill them.
 type batch struct {
 	in       [batchLen]message
@@ -48,15 +44,6 @@ type batch struct {
 	outCount int
 	outIovs  [batchLen][batchLen]unix.Iovec
 	outCtrl  [batchLen][controlLen]byte
-
-	// What sendRun sends, and how it went: fields, so that handing it to the
-	// descriptor allocates nothing.
-	sendRun    func(fd uintptr)
-	runFrom    int
-	runTo      int
-	runSent    int
-	runErr     unix.Errno
-	receiveErr unix.Errno
 }
 
 // going describes one outgoing message.
@@ -68,34 +55,6 @@ type going struct {
 	pieces  int
 	ecn     byte
 	closed  bool // its last packet is shorter: nothing can follow it
-}
-
-// batches keeps a few batches for the next reader that has something to read:
-// no more than can be busy at once, for each is large.
-type batches struct {
-	mu   sync.Mutex // guards the following
-	free []*batch
-}
-
-func (s *batches) get() *batch {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := len(s.free)
-	if n == 0 {
-		return newBatch()
-	}
-	b := s.free[n-1]
-	s.free = s.free[:n-1]
-	return b
-}
-
-func (s *batches) put(b *batch) {
-	clear(b.going[:]) // it keeps no routes alive
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.free) < maxFree {
-		s.free = append(s.free, b)
-	}
 }
 
 func newBatch() *batch {
@@ -111,26 +70,27 @@ func newBatch() *batch {
 		o := &b.out[i].header
 		o.Iov = &b.outIovs[i][0]
 	}
-	b.sendRun = b.send
 	return b
 }
 
-// receive takes what the socket has, without waiting.
-func (b *batch) receive(fd uintptr) {
+// receive takes what a socket has, without waiting; on an error, nothing. Of a
+// connected socket, an ICMP error of its peer is an error here: it says
+// nothing that the loss of a packet does not.
+func (b *batch) receive(fd int) {
 	for i := range b.in {
 		h := &b.in[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
 		h.SetControllen(controlLen)
 		h.Flags = 0
 	}
+	b.received = 0
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchLen, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.in[0])), batchLen, unix.MSG_DONTWAIT, 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}
-		b.received, b.receiveErr = int(n), errno
-		if errno != 0 {
-			b.received = 0
+		if errno == 0 {
+			b.received = int(n)
 		}
 		return
 	}
@@ -180,10 +140,7 @@ func (b *batch) meta(i int) (segment int, ecn byte) {
 // route. Where the kernel can cut them, they join what goes the same way. It
 // reports false when the batch is full: flush and add again.
 func (b *batch) add(r *route, payload []byte, segment int, ecn byte) bool {
-	packets := 1
-	if segment > 0 {
-		packets = (len(payload) + segment - 1) / segment
-	}
+	packets := packetsIn(len(payload), segment)
 	short := segment == 0 || len(payload)%segment != 0
 	for i := b.outCount - 1; i >= 0 && i >= b.outCount-4; i-- {
 		g := &b.going[i]
@@ -243,17 +200,16 @@ func (b *batch) prepare() {
 	}
 }
 
-// send sends the messages from runFrom to runTo, until one fails.
-func (b *batch) send(fd uintptr) {
+// send sends the outgoing messages from and to, until one fails.
+func (b *batch) send(fd, from, to int) (sent int, failed unix.Errno) {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[b.runFrom])), uintptr(b.runTo-b.runFrom), unix.MSG_DONTWAIT, 0, 0)
-		if errno == unix.EINTR {
-			continue
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.out[from])), uintptr(to-from), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+		case 0:
+			return int(n), 0
+		default:
+			return 0, errno
 		}
-		b.runSent, b.runErr = int(n), errno
-		if errno != 0 {
-			b.runSent = 0
-		}
-		return
 	}
 }

@@ -74,7 +74,9 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error 
 		if err != nil {
 			return err
 		}
-		r.start(n)
+		if err := r.start(n); err != nil {
+			return err
+		}
 		at = n
 	}
 	r.plane.attach(to, at)
@@ -92,7 +94,7 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error 
 	if wasAt != nil {
 		r.plane.detach(was)
 		if wasAt.parent != nil {
-			wasAt.conn.Close()
+			wasAt.stop()
 		}
 	}
 	r.releaseLocked(c)

@@ -51,6 +51,14 @@ func appendSockaddr(b []byte, to netip.AddrPort, family int) []byte {
 	return append(b, unsafe.Slice((*byte)(unsafe.Pointer(&sa)), unix.SizeofSockaddrInet6)...)
 }
 
+// sockaddr is the same for the calls of package unix.
+func sockaddr(to netip.AddrPort, family int) unix.Sockaddr {
+	if family == unix.AF_INET {
+		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+}
+
 // toNetwork and fromNetwork turn a port from and to the byte order of a raw
 // socket address, whatever that of the machine is.
 func toNetwork(port uint16) uint16 {

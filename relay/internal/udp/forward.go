@@ -1,8 +1,6 @@
 package udp
 
 import (
-	"errors"
-	"net"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,33 +10,16 @@ import (
 	"github.com/netport/netport/relay/internal/drop"
 )
 
-// read serves one socket until it is closed.
-func (r *Relay) read(s *socket) {
-	for {
-		b, err := s.receive(&r.batches)
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			// The runtime's poller fails only with the socket itself.
-			r.cfg.Log.Error("read UDP socket", "port", s.port, "error", err)
-			return
-		}
-		// Of a connected socket, an ICMP error of its peer comes as an error of
-		// a read: it says nothing that a packet's loss does not.
-		r.forward(s, b)
-		r.batches.put(b)
-	}
-}
-
-// forward sends on what a batch has received.
-func (r *Relay) forward(s *socket, b *batch) {
+// forward sends on what a batch has received, and returns how many packets
+// that were.
+func (r *Relay) forward(s *socket, b *batch) (packets int) {
 	b.outCount = 0
 	routes := s.routes.Load()
 	for i := range b.received {
 		from := b.source(i)
 		payload := b.payload(i)
 		segment, ecn := b.meta(i)
+		packets += packetsIn(len(payload), segment)
 		way := find(routes, from)
 		if way == nil || hasSTUN(payload, segment) {
 			r.apart(s, b, i, way)
@@ -51,6 +32,7 @@ func (r *Relay) forward(s *socket, b *batch) {
 		r.queue(b, way, payload, segment, ecn)
 	}
 	r.flush(b)
+	return packets
 }
 
 func (r *Relay) queue(b *batch, way *route, payload []byte, segment int, ecn byte) {
@@ -90,6 +72,14 @@ func each(payload []byte, segment int, do func([]byte)) {
 	}
 }
 
+// packetsIn returns how many packets of a size make a message of some length.
+func packetsIn(length, segment int) int {
+	if length == 0 {
+		return 1
+	}
+	return (length + segment - 1) / segment
+}
+
 // hasSTUN reports whether any packet of a message is STUN.
 func hasSTUN(payload []byte, segment int) bool {
 	for len(payload) > segment {
@@ -120,22 +110,21 @@ func (r *Relay) flush(b *batch) {
 func (r *Relay) sendRun(b *batch, out *socket, from, to int) {
 	refused := false
 	for from < to {
-		b.runFrom, b.runTo, b.runSent, b.runErr = from, to, 0, unix.EBADF
-		out.raw.Control(b.sendRun)
-		for i := from; i < from+b.runSent; i++ {
+		sent, failed := out.send(b, from, to)
+		for i := from; i < from+sent; i++ {
 			g := &b.going[i]
 			g.route.count.add(g.packets, g.bytes)
 			refused = false
 		}
-		if from += b.runSent; from == to || b.runErr == 0 {
+		if from += sent; from == to || failed == 0 {
 			continue
 		}
 		g := &b.going[from]
 		switch {
-		case b.runErr == unix.ECONNREFUSED && !refused:
+		case failed == unix.ECONNREFUSED && !refused:
 			refused = true // an ICMP error of an earlier packet: it is gone now
 			continue
-		case (b.runErr == unix.EINVAL || b.runErr == unix.EMSGSIZE || b.runErr == unix.EIO) && g.packets > 1:
+		case (failed == unix.EINVAL || failed == unix.EMSGSIZE || failed == unix.EIO) && g.packets > 1:
 			// The way does not let the kernel cut packets of this size.
 			g.route.maxSegment.Store(int32(g.segment - 1))
 			r.sendEach(b, from)

@@ -5,10 +5,10 @@
 //
 // A session's own port is one socket for both its legs. At the shared port
 // every bound leg gets a socket of its own, connected to it, so that the kernel
-// tells the sessions apart. One goroutine reads each socket: it takes what is
-// there with one system call and sends it on with another; packets of one
-// size that go the same way are handed to the kernel as one (UDP_GRO and
-// UDP_SEGMENT, where it has them).
+// tells the sessions apart. A few threads read all sockets, each its share: one
+// takes what a socket has with one system call and sends it on with another;
+// packets of one size that go the same way are handed to the kernel as one
+// (UDP_GRO and UDP_SEGMENT, where it has them).
 //
 // A packet that the socket does not take is dropped and counted: nothing is
 // queued but up to 8 packets of a leg that wait for the other one's bind.
@@ -18,7 +18,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/bpf"
@@ -36,7 +39,7 @@ const MaxHeld = 8
 
 // Config is what a Relay works with. All fields are needed.
 type Config struct {
-	Listen  []string // addresses of all sockets; none: every address of the machine
+	Listen  []netip.Addr // addresses of all sockets; none: every address of the machine
 	Leases  *lease.Table
 	Sources *source.Rules
 	Drops   *drop.Counters
@@ -48,8 +51,8 @@ type Config struct {
 type Relay struct {
 	cfg     Config
 	plane   *Plane
-	batches batches
-	running sync.WaitGroup // all readers
+	readers []*reader
+	turn    atomic.Uint32 // which reader gets the next socket
 
 	shared []*socket // set by Share, before Run; none: no shared port
 
@@ -65,7 +68,6 @@ type session struct {
 
 	mu          sync.Mutex // guards the following
 	closed      bool
-	readers     sync.WaitGroup // of its sockets
 	connections map[uint16]*connection
 	legs        map[bpf.Leg]leg.ID // all that are bound
 	carried     lease.Traffic      // by pairs that are gone
@@ -89,25 +91,39 @@ func (c *connection) pair() (bpf.Pair, bool) {
 	return p, p.A.Port != 0 && p.B.Port != 0
 }
 
-// New returns a Relay without sessions.
-func New(cfg Config) *Relay {
-	return &Relay{cfg: cfg, plane: NewPlane(), sessions: make(map[wire.SessionID]*session)}
+// New returns a Relay without sessions, to be Run.
+func New(cfg Config) (*Relay, error) {
+	r := &Relay{cfg: cfg, plane: NewPlane(), sessions: make(map[wire.SessionID]*session)}
+	for range runtime.GOMAXPROCS(0) {
+		d, err := newReader(r)
+		if err != nil {
+			for _, d := range r.readers {
+				d.close()
+			}
+			return nil, err
+		}
+		r.readers = append(r.readers, d)
+	}
+	return r, nil
 }
 
 // Plane returns the data plane that carries the packets.
 func (r *Relay) Plane() bpf.Plane { return r.plane }
 
-// listen opens a port at each of the relay's addresses.
-func (r *Relay) listen(ctx context.Context, port uint16, owner *session) ([]*socket, error) {
+// listen opens a port at each of the relay's addresses, and has it read.
+func (r *Relay) listen(port uint16, owner *session) ([]*socket, error) {
 	addresses := r.cfg.Listen
 	if len(addresses) == 0 {
-		addresses = []string{""}
+		addresses = []netip.Addr{{}}
 	}
 	var list []*socket
 	for _, a := range addresses {
-		s, err := listen(ctx, a, port, owner)
+		s, err := listen(a, port, owner)
+		if err == nil {
+			err = r.start(s)
+		}
 		if err != nil {
-			closeAll(list)
+			stopAll(list)
 			return nil, err
 		}
 		list = append(list, s)
@@ -116,29 +132,48 @@ func (r *Relay) listen(ctx context.Context, port uint16, owner *session) ([]*soc
 	return list, nil
 }
 
-func closeAll(list []*socket) {
+// start gives a socket to a reader, or closes it.
+func (r *Relay) start(s *socket) error {
+	d := r.readers[int(r.turn.Add(1))%len(r.readers)]
+	remove, err := d.add(s)
+	if err != nil {
+		s.close()
+		return err
+	}
+	s.remove = remove
+	return nil
+}
+
+// stop takes a socket from its reader and closes it.
+func (s *socket) stop() {
+	s.remove()
+	s.close()
+}
+
+func stopAll(list []*socket) {
 	for _, s := range list {
-		s.conn.Close()
+		s.stop()
 	}
 }
 
 // Share opens the shared port and returns its number: port, unless that is 0.
 // It comes before Run and Open.
-func (r *Relay) Share(ctx context.Context, port uint16) (uint16, error) {
-	list, err := r.listen(ctx, port, nil)
+func (r *Relay) Share(port uint16) (uint16, error) {
+	list, err := r.listen(port, nil)
 	if err != nil {
 		return 0, err
 	}
 	r.shared = list
-	for _, s := range list {
-		r.start(s)
-	}
 	return list[0].port, nil
 }
 
-// Run waits until ctx is cancelled, then ends all sessions and returns when
+// Run serves until ctx is cancelled, then ends all sessions and returns when
 // every reader has stopped.
 func (r *Relay) Run(ctx context.Context) error {
+	var reading sync.WaitGroup
+	for _, d := range r.readers {
+		reading.Go(d.run)
+	}
 	<-ctx.Done()
 	r.mu.Lock()
 	r.closed = true
@@ -147,52 +182,41 @@ func (r *Relay) Run(ctx context.Context) error {
 		ids = append(ids, id)
 	}
 	r.mu.Unlock()
-	closeAll(r.shared)
 	for _, id := range ids {
 		r.Close(id)
 	}
-	r.running.Wait()
-	return r.plane.Close()
-}
-
-// start reads a socket until it is closed.
-func (r *Relay) start(s *socket) {
-	if s.owner != nil {
-		s.owner.readers.Add(1)
+	stopAll(r.shared)
+	for _, d := range r.readers {
+		d.stop()
 	}
-	r.running.Go(func() {
-		if s.owner != nil {
-			defer s.owner.readers.Done()
-		}
-		r.read(s)
-	})
+	reading.Wait()
+	for _, d := range r.readers {
+		d.close()
+	}
+	return r.plane.Close()
 }
 
 // Open lets a session's legs bind, at its own port if it has one. An error
 // means that the port could not be opened: nothing is left behind.
-func (r *Relay) Open(ctx context.Context, s lease.Session) error {
+func (r *Relay) Open(s lease.Session) error {
 	n := &session{Session: s, connections: make(map[uint16]*connection), legs: make(map[bpf.Leg]leg.ID)}
-	if s.Port != 0 {
-		var err error
-		if n.sockets, err = r.listen(ctx, s.Port, n); err != nil {
-			return err
-		}
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		closeAll(n.sockets)
 		return fmt.Errorf("open session %v: %w", s.ID, context.Canceled)
 	}
-	r.sessions[s.ID] = n
-	for _, p := range n.sockets {
-		r.start(p)
+	if s.Port != 0 {
+		var err error
+		if n.sockets, err = r.listen(s.Port, n); err != nil {
+			return err
+		}
 	}
+	r.sessions[s.ID] = n
 	return nil
 }
 
 // Close ends a session. It returns what the session's UDP legs carried, when
-// all of its readers have stopped.
+// nothing of it is read any more.
 func (r *Relay) Close(id wire.SessionID) lease.Traffic {
 	r.mu.Lock()
 	s, ok := r.sessions[id]
@@ -203,16 +227,19 @@ func (r *Relay) Close(id wire.SessionID) lease.Traffic {
 	}
 	s.mu.Lock()
 	s.closed = true
-	closeAll(s.sockets)
+	sockets := s.sockets
 	for _, c := range s.connections {
 		for _, p := range c.ports {
-			if p != nil {
-				p.conn.Close()
+			if p != nil && p.parent != nil {
+				sockets = append(sockets, p)
 			}
 		}
 	}
 	s.mu.Unlock()
-	s.readers.Wait() // they may be counting
+	stopAll(sockets)
+	for _, p := range sockets {
+		p.settle() // its reader may be counting
+	}
 	for _, c := range s.connections {
 		if p, ok := c.pair(); ok {
 			s.settleLocked(r.plane.Remove(p))

@@ -63,7 +63,7 @@ func TestLegsOfDifferentIPVersionsAreJoined(t *testing.T) {
 	} else {
 		c.Close()
 	}
-	for _, addresses := range [][]string{nil, {"127.0.0.1", "::1"}} {
+	for _, addresses := range [][]netip.Addr{nil, {loopback, v6}} {
 		g := tunedRig(t, func(c *Config) { c.Listen = addresses })
 		m := g.session()
 		for connection, port := range []uint16{m.at.Port(), g.shared.Port()} {
@@ -397,7 +397,7 @@ func TestLegsAreNotJoinedWithThemselves(t *testing.T) {
 
 func TestLoopbackIsRefusedWhereItIsNotAllowed(t *testing.T) {
 	g := tunedRig(t, func(c *Config) {
-		c.Listen = []string{loopback.String()}
+		c.Listen = []netip.Addr{loopback}
 		c.Sources.AllowLoopback = false
 	})
 	m := g.session()
@@ -421,27 +421,10 @@ func TestPacketsAfterTheEndAreNotCarried(t *testing.T) {
 func TestSessionsLeaveNothingBehind(t *testing.T) {
 	g := newRig(t)
 	a, b := g.socket(), g.socket()
-	descriptors := func() int {
-		list, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(list)
-	}
-	g.await("the rig runs", func() bool { return runtime.NumGoroutine() > 2 })
-	fds, routines := descriptors(), runtime.NumGoroutine()
-	count := 2000
-	if testing.Short() {
-		count = 200
-	}
-	for i := range count {
+	once := func(relay func(*meeting) netip.AddrPort) {
 		m := g.session()
-		relay := m.at
-		if i%2 == 0 {
-			relay = g.shared
-		}
-		pa := &portal{a, g, leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 0), relay}
-		pb := &portal{b, g, leg.NewBinder(leg.ID{Session: m.ID, Leg: 1}, m.secrets[1], 0), relay}
+		pa := &portal{a, g, leg.NewBinder(leg.ID{Session: m.ID}, m.secrets[0], 0), relay(m)}
+		pb := &portal{b, g, leg.NewBinder(leg.ID{Session: m.ID, Leg: 1}, m.secrets[1], 0), relay(m)}
 		pa.bind()
 		pb.bind()
 		pa.send([]byte("ping"))
@@ -452,9 +435,35 @@ func TestSessionsLeaveNothingBehind(t *testing.T) {
 			t.Fatalf("counted %v, want %v", got, want)
 		}
 	}
+	own := func(m *meeting) netip.AddrPort { return m.at }
+	shared := func(*meeting) netip.AddrPort { return g.shared }
+	for range g.readers { // each has run now
+		once(own)
+	}
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	fds, routines := descriptors(), runtime.NumGoroutine()
+	count := 1000
+	if testing.Short() {
+		count = 100
+	}
+	for range count {
+		once(own)
+		once(shared)
+	}
 	g.await("goroutines are back", func() bool { return runtime.NumGoroutine() <= routines })
 	g.await("descriptors are back", func() bool { return descriptors() == fds })
 	if n := len(g.plane.sockets) + len(g.plane.routes); n != 0 {
 		t.Errorf("the plane holds %d entries", n)
+	}
+	for _, d := range g.readers {
+		if n := len(d.sockets); n > len(g.Relay.shared) {
+			t.Errorf("a reader holds %d sockets", n)
+		}
 	}
 }

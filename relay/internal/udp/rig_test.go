@@ -33,7 +33,7 @@ type rig struct {
 }
 
 func newRig(t testing.TB) *rig {
-	return tunedRig(t, func(c *Config) { c.Listen = []string{loopback.String()} })
+	return tunedRig(t, func(c *Config) { c.Listen = []netip.Addr{loopback} })
 }
 
 // tunedRig returns a rig whose configuration the test changes.
@@ -48,8 +48,11 @@ func tunedRig(t testing.TB, tune func(*Config)) *rig {
 		Now:     func() time.Time { return start },
 	}
 	tune(&cfg)
-	g.Relay = New(cfg)
-	port, err := g.Share(t.Context(), 0)
+	var err error
+	if g.Relay, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	port, err := g.Share(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +86,7 @@ func (g *rig) session() *meeting {
 		Legs: [2]wire.Leg{{Portal: "a", Secret: m.secrets[0]}, {Portal: "b", Secret: m.secrets[1]}},
 	})
 	for err == nil {
-		if err = g.Open(g.t.Context(), s); !errors.Is(err, syscall.EADDRINUSE) {
+		if err = g.Open(s); !errors.Is(err, syscall.EADDRINUSE) {
 			break
 		}
 		s, err = g.cfg.Leases.MovePort(s.ID)
