@@ -91,7 +91,7 @@ func (f *File) decodeError(err error, v any) error {
 	case errors.As(err, &missing) && len(missing.Errors) > 0:
 		e := missing.Errors[0]
 		key := e.Key()
-		text := fmt.Sprintf("unknown key %q", strings.Join(key, "."))
+		text := fmt.Sprintf("unknown key %q", firstRunes(strings.Join(key, "."), 100))
 		if len(key) > 0 {
 			if near := nearest(key[len(key)-1], keysOf(reflect.TypeOf(v), nil)); near != "" {
 				text += fmt.Sprintf("; did you mean %q?", near)

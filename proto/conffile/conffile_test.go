@@ -102,3 +102,26 @@ func TestPathsAreRelativeToTheFile(t *testing.T) {
 		}
 	}
 }
+
+func TestDeepAndLongFilesAreRefusedSoon(t *testing.T) {
+	for name, text := range map[string]string{
+		"arrays":        "a = " + strings.Repeat("[", 1_000_000),
+		"closed arrays": "a = " + strings.Repeat("[", 500_000) + strings.Repeat("]", 500_000),
+		"inline tables": "a = " + strings.Repeat("{a=", 300_000),
+		"dotted key":    strings.Repeat("a.", 100_000) + "a = 1",
+		"dotted table":  "[" + strings.Repeat("a.", 100_000) + "a]\nb = 1",
+		"long key":      strings.Repeat("a", 1_000_000) + " = 1",
+		"long line":     "domain = " + strings.Repeat("a", 1_000_000),
+	} {
+		var s sample
+		begin := time.Now()
+		_, err := Parse("f", []byte(text), &s)
+		// The message has three lines: what, the line, the mark below it.
+		if err == nil || len(err.Error()) > 5000 {
+			t.Errorf("%s: %.200v", name, err)
+		}
+		if spent := time.Since(begin); spent > 5*time.Second {
+			t.Errorf("%s: took %v", name, spent)
+		}
+	}
+}
