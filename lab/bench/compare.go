@@ -65,10 +65,11 @@ func (c comparison) run(rounds int, progress func(string)) ([]figures, error) {
 		for turn := range c.contenders {
 			i := (turn + round) % len(c.contenders)
 			who := c.contenders[i]
-			progress(fmt.Sprintf("%s, round %d: %s", c.quantities[0].what, round+1, who.name))
+			step := fmt.Sprintf("%s, round %d: %s", c.quantities[0].what, round+1, who.name)
+			progress(step)
 			got, err := who.measure()
 			if err != nil {
-				return nil, fmt.Errorf("%s, round %d: %s: %w", c.quantities[0].what, round+1, who.name, err)
+				return nil, fmt.Errorf("%s: %w", step, err)
 			}
 			for q, value := range got {
 				all[i].values[q] = append(all[i].values[q], value)

@@ -23,7 +23,7 @@ func packetExperiment(count int) func(*world) (comparison, error) {
 			all = append(all, contender{name: f.name, measure: func() ([]float64, error) { return w.packets(f, count) }})
 		}
 		return comparison{contenders: all, quantities: []quantity{{
-			what: "UDP by the relay, " + plural(count, "flow"), unit: rate,
+			what: "UDP packets, " + plural(count, "flow"), unit: rate,
 			targets: map[string]target{turnName: {atLeast: 2}},
 		}}}, nil
 	}
@@ -37,7 +37,7 @@ func goodputExperiment(streams int) func(*world) (comparison, error) {
 			return comparison{}, err
 		}
 		pumped := contender{name: pumpName, measure: func() ([]float64, error) { return w.pumpGoodput(streams, false) }}
-		bare := contender{name: pumpName + ", no apps", measure: func() ([]float64, error) { return w.pumpGoodput(streams, true) }}
+		bare := contender{name: barePumpName, measure: func() ([]float64, error) { return w.pumpGoodput(streams, true) }}
 		return comparison{contenders: append(all, pumped, bare), quantities: []quantity{{
 			what: "TCP goodput, " + plural(streams, "stream"), unit: bitrate,
 			targets: map[string]target{pumpName: {atLeast: 0.85}, sshName: {atLeast: 4}},
@@ -75,6 +75,17 @@ func overWays(measure func(way) ([]float64, error), ways ...func() (way, error))
 		all = append(all, contender{name: via.name, measure: func() ([]float64, error) { return measure(via) }})
 	}
 	return all, nil
+}
+
+// notes say what the rivals are, below the table.
+var notes = []struct{ name, text string }{
+	{turnName, "channel data to coturn, plain datagrams from there; no portals on either side"},
+	{sshName, "OpenSSH with the relay's machine as jump host. Both sides can only dial out, so"},
+	{"", "the service's machine lends its sshd to the jump host with ssh -R"},
+	{sshOpenName, "the same with a port of NAT b forwarded to that sshd; for information"},
+	{directName, "ports of NAT b forwarded to the service: nobody's help, nothing encrypted"},
+	{pumpName, "crypto/tls between applications' sockets, by such a relay; one connection a stream"},
+	{barePumpName, "the same without the applications' sockets; for information"},
 }
 
 func plural(n int, what string) string {

@@ -4,10 +4,10 @@
 //	client --- NAT a ---+-- internet --+--- NAT b --- service
 //	            server -+              +- relay
 //
-// The client's application runs on the entry portal's machine, the service on the exit portal's; both are goroutines of
-// this program whose sockets are in the namespaces, and the same for every contender. Contenders take turns, round by
-// round, and what counts is the ratio within a round: machines are noisy, and an absolute figure is no evidence. What
-// is counted arrived at the far end.
+// The client's application runs on the entry portal's machine, the service on the exit portal's, and both are this
+// program (see client.go and services.go), the same for every contender. Contenders take turns, round by round, and what
+// counts is the ratio within a round: machines are noisy, and an absolute figure is no evidence. What is counted has
+// arrived at the far end. The bench decides nothing: it fails only if it cannot measure.
 package main
 
 import (
@@ -108,7 +108,7 @@ func measure(o options) error {
 		done = true
 	})
 	if !done {
-		return errors.New("ended before its end")
+		return errors.New("the lab could not be built or has broken")
 	}
 	return err
 }

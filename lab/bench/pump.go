@@ -21,7 +21,9 @@ import (
 )
 
 const (
-	pumpName  = "TLS pump"
+	pumpName     = "TLS pump"
+	barePumpName = "TLS pump, no apps"
+
 	pumpShift = 30000 // from the sink's port to where the entry's pump listens
 	pumpReady = "pump is ready"
 )

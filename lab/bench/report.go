@@ -3,10 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,8 +60,6 @@ type ratio struct {
 	spread
 	Target string `json:"target,omitempty"`
 	Met    *bool  `json:"met,omitempty"`
-
-	netport, rival float64 // medians
 }
 
 func newReport(o options) *report {
@@ -88,10 +86,7 @@ func (r *report) add(id string, c comparison, all []figures) {
 		}
 		for _, rival := range all[1:] {
 			rounds := ratios(all[0].values[q], rival.values[q])
-			one := ratio{
-				Rival: rival.name, Rounds: rounds, spread: spreadOf(rounds),
-				netport: median(all[0].values[q]), rival: median(rival.values[q]),
-			}
+			one := ratio{Rival: rival.name, Rounds: rounds, spread: spreadOf(rounds)}
 			if t, ok := quantity.targets[rival.name]; ok {
 				met := t.met(one.Median)
 				one.Target, one.Met = t.String(), &met
@@ -103,27 +98,32 @@ func (r *report) add(id string, c comparison, all []figures) {
 }
 
 // table prints the medians and the ratios, in lines of at most 100 characters.
-func (r *report) table(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "Netport and rivals side by side, %d rounds of %v, TCP with %s, %d processors, Linux %s, %s\n"+
-		"Figures are medians; ratio is the median of Netport's ratio to the rival in each round, (least-most).\n\n",
-		r.Rounds, r.Window, r.Congestion, r.Processors, r.Kernel, r.Go)
-	const line = "%-3s %-25s %11s  %-18s %11s %6s %-13s %s\n"
-	fmt.Fprintf(w, line, "", "", "Netport", "rival", "", "ratio", "", "target")
+func (r *report) table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Netport and rivals side by side, %d rounds of %v, TCP congestion control %s\n", r.Rounds, r.Window, r.Congestion)
+	fmt.Fprintf(&b, "%d processors, Linux %s, %s\n", r.Processors, r.Kernel, r.Go)
+	b.WriteString("Figures are medians; the ratio is Netport's to the rival: median of the rounds (least-most).\n\n")
+	const line = "%-3s%-22s%13s  %-18s%12s  %5s %-11s %s\n"
+	fmt.Fprintf(&b, line, "", "", "Netport", "rival", "", "ratio", "", "target")
 	for _, res := range r.Results {
-		id, what := res.ID, res.What
+		id, what, own := res.ID, res.What, res.Unit.print(median(res.Figures[netportName]))
 		for _, one := range res.Ratios {
-			target := ""
-			if one.Met != nil {
-				target = one.Target + map[bool]string{true: " yes", false: " NO"}[*one.Met]
+			target := one.Target
+			if one.Met != nil && *one.Met {
+				target += " yes"
+			} else if one.Met != nil {
+				target += " NO"
 			}
-			if _, err = fmt.Fprintf(w, line, id, what, res.Unit.print(one.netport), one.Rival, res.Unit.print(one.rival),
-				short(one.Median), "("+short(one.Min)+"-"+short(one.Max)+")", target); err != nil {
-				return err
-			}
-			id, what = "", ""
+			fmt.Fprintf(&b, line, id, what, own, one.Rival, res.Unit.print(median(res.Figures[one.Rival])),
+				short(one.Median), "("+short(one.Min)+"-"+short(one.Max)+")", target)
+			id, what, own = "", "", ""
 		}
 	}
-	return err
+	b.WriteString("\n")
+	for _, note := range notes {
+		fmt.Fprintf(&b, "%-18s%s\n", note.name, note.text)
+	}
+	return b.String()
 }
 
 // short writes a ratio with three digits or so.

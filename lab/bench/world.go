@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -74,26 +75,35 @@ func (w *world) openNAT(port uint16) {
 		"dnat", "to", netip.AddrPortFrom(w.service.Addr(), port).String())
 }
 
-// runAll runs the chosen experiments, prints the table and writes the JSON file.
+// runAll runs the chosen experiments, prints the table and writes the JSON file. An experiment that fails is left out of
+// them.
 func runAll(t testing.TB, o options) error {
 	w := newWorld(t, o)
 	r := newReport(o)
+	var failed error
 	for _, e := range experiments {
 		if len(o.run) > 0 && !slices.Contains(o.run, e.id) {
 			continue
 		}
-		c, err := e.set(w)
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.id, err)
+		if err := w.run(e, r); err != nil {
+			err = fmt.Errorf("%s: %w", e.id, err)
+			t.Log(err)
+			failed = errors.Join(failed, err)
 		}
-		all, err := c.run(o.rounds, func(line string) { fmt.Fprintf(os.Stderr, "%s %s\n", e.id, line) })
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.id, err)
-		}
-		r.add(e.id, c, all)
 	}
-	if err := r.table(os.Stdout); err != nil {
+	fmt.Print(r.table())
+	return errors.Join(failed, r.save(o.out))
+}
+
+func (w *world) run(e experiment, r *report) error {
+	c, err := e.set(w)
+	if err != nil {
 		return err
 	}
-	return r.save(o.out)
+	all, err := c.run(w.options.rounds, func(step string) { w.t.Log(e.id, step) })
+	if err != nil {
+		return err
+	}
+	r.add(e.id, c, all)
+	return nil
 }

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+func TestTableShowsMediansRatiosAndWhatIsMissed(t *testing.T) {
+	c := comparison{quantities: []quantity{{
+		what: "TCP goodput, 8 streams", unit: bitrate,
+		targets: map[string]target{barePumpName: {atLeast: 0.85}, sshName: {atLeast: 4}},
+	}}}
+	r := &report{Kernel: "6.18.44-a-long-name-of-a-kernel", Go: "go1.26.8", Processors: 128, Congestion: "bbr", Rounds: 3, Window: 2 * time.Second}
+	r.add("P5", c, []figures{
+		{netportName, [][]float64{{10e9, 12e9, 11e9}}},
+		{barePumpName, [][]float64{{20e9, 10e9, 22e9}}},
+		{sshName, [][]float64{{1e9, 1e9, 1e9}}},
+	})
+	got := r.table()
+	for _, want := range []string{
+		"P5 TCP goodput, 8 streams 11.00 Gbit/s  TLS pump, no apps 20.00 Gbit/s   0.50 (0.50-1.20) >= 0.85 NO\n",
+		"                                        ssh -J -L          1.00 Gbit/s     11 (10-12)     >= 4 yes\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no line\n%sin\n%s", want, got)
+		}
+	}
+	for line := range strings.Lines(got) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 {
+			t.Errorf("%d characters: %s", n, line)
+		}
+	}
+}
