@@ -85,3 +85,16 @@ func waitListening(t *testing.T, host *topo.Host, network string, port uint16) {
 		return fmt.Errorf("there are only\n%s", sockets)
 	})
 }
+
+// waitEnd waits until a program has ended with status 0.
+func waitEnd(t *testing.T, p *topo.Process) {
+	t.Helper()
+	select {
+	case <-p.Done():
+	case <-time.After(patience):
+		t.Fatalf("still runs after %v:\n%s", patience, p.Log())
+	}
+	if status := p.Wait(); status != 0 {
+		t.Fatalf("ended with status %d:\n%s", status, p.Log())
+	}
+}
