@@ -1,0 +1,324 @@
+// Package proto is the protocol of Netport: what portals, servers and relays
+// say to each other. This page is its specification. The packages below hold
+// the layout of every message in their own documentation, byte by byte, and the
+// code that reads and writes them; this page says who says what to whom, when,
+// and what follows.
+//
+//	wire      control messages and tunnel frames; reasons
+//	identity  names, certificates, TLS
+//	endpoint  the URIs that say where a forward listens and what it dials
+//	grant     what a portal may do, under two signatures
+//	leg       how a portal proves its leg of a session to a relay
+//	control   one control connection: greeting, deadlines, keepalive
+//	gate      a bound on connections that have not proven themselves
+//	address   what an IP address really means
+//	local     the Unix socket between a command line and its daemon
+//	conffile  configuration files; command: conventions of command lines
+//
+// The last three are no part of the protocol.
+//
+// # Words
+//
+// A portal is the daemon of one end. A forward joins a listener on its entry
+// portal with a target that its exit portal dials; a portal can be both. A
+// grant is one forward for one entry and one exit, signed. A session is a
+// meeting of two portals at a relay, brokered by the server; each portal has
+// one leg of it, 0 or 1. A carrier is one connection between the two portals
+// over the relay; a tunnel is what two portals have in common: one or more
+// carriers, and over them streams (a forwarded connection each) and flows (a
+// forwarded UDP association each).
+//
+// # Conventions
+//
+// Numbers are big endian. A blob is a 16-bit length and its bytes. A text is a
+// blob of valid UTF-8, for people: nobody acts on it. A count is a 16-bit
+// number of elements that follow. An address is one byte of length (0, 4 or
+// 16) and its bytes; IPv4 is never written as IPv4-mapped IPv6. Times are Unix
+// seconds, and none is later than the year 9999. Names are 1 to 63 bytes of a-z,
+// 0-9, '.' and '-' that begin and end with a letter or digit, and are compared
+// byte for byte.
+//
+// Every value has one encoding. A receiver refuses a message that is cut,
+// has bytes left over, or holds a value its field does not allow; it
+// checks every length and count against its limit, and against the bytes that
+// are there, before it allocates.
+//
+// # Identities and TLS
+//
+// Every connection but the bare relay legs is TLS 1.3 with a certificate on
+// both sides. A leaf has exactly one subject alternative name, a URI:
+//
+//	spiffe://DOMAIN/ROLE/NAME      ROLE is portal, server, relay or admin
+//
+// It must be of the receiver's own domain, within its validity by the
+// receiver's clock, no CA, under a CA that the receiver was given, with at most
+// 4 certificates sent. Its extended key usages must name the side it is used
+// on (client or server authentication) and must not be "any". Keys are ECDSA on
+// P-256 or P-384, Ed25519, or RSA of 2,048 to 4,096 bits. There are no session
+// tickets and no early data. The name in clear (SNI) says nothing.
+//
+//	connection                   dials            ALPN               peers
+//	control                      portal, relay    netport-control/1  role portal or relay; role server
+//	carrier                      leg 0 is the     netport-tunnel/1   role portal, the name in Session
+//	                             TLS client
+//	leg on a relay's shared      portal           netport-relay/1    role portal; role relay, the name in
+//	port, inside TLS                                                 Session
+//
+// A peer without the protocol of the connection, or with any other, is refused
+// in the handshake. A permission names a portal by its name and its key: the
+// entry checks the exit's key, and the exit the entry's, against the grant
+// before anything is opened under it. Who is refused for its certificate gets
+// the alert bad_certificate, whatever was wrong.
+//
+// # Control: greeting
+//
+// A portal or relay dials the server: the ports it was given, or 443 and then
+// 80. Messages are framed as package wire says (type, length, body).
+//
+//	portal or relay                          server
+//	    | TLS, both proven                      |
+//	    |<------------------------------------->|
+//	    | Hello (version, software)             |
+//	    |-------------------------------------->| key enrolled for this name?
+//	    |    Welcome (version, time, stamp keys)|
+//	    |<--------------------------------------| or Goodbye, and the end
+//
+// All of it together has 10 seconds. Hello is the dialling side's first message
+// and is said once; anything else first, or a second one, is a protocol error.
+//
+// Versions: Hello has the highest version that its sender speaks. The server
+// answers with the version that both speak from then on, at most that one; if
+// there is none it says Goodbye with ReasonVersion and a text that has both
+// numbers. Who cannot speak the version of a Welcome closes. This is version 1.
+// Within a version nothing in a message ever changes: a new field is a new type
+// of message. A type that the receiver does not know is skipped and counted; a
+// known type in the wrong direction closes the connection. A transport bit that
+// it does not know is ignored; a reason that it does not know is a reason all
+// the same.
+//
+// The connection then lives as long as it can. A side that has heard nothing
+// for 4 minutes sends Ping, and one that then hears nothing for 15 seconds
+// closes (5 seconds where it has something to say). Ping is answered by Pong
+// with the same token. A message that has begun must be whole within 10
+// seconds. A server takes 2,000 messages of a peer at once and 200 a second
+// from then on, and closes where more come. Goodbye is the last message of its
+// sender, with the reason; a connection that ends without it was cut. Who was
+// cut off dials again after a pause, which is drawn between half and all of a
+// bound that doubles from 0.5 s to 20 s, and begins anew after a connection of
+// more than 10 s. One identity has one connection: a newer one takes the
+// older's place (ReasonReplaced), but not within 10 s of the last such change
+// (ReasonBusy).
+//
+// # Control: grants
+//
+// After Welcome the server sends a portal every grant that concerns it
+// (PutGrant), as entry or as exit, then GrantsComplete with the version of the
+// policy, then PeerState for each portal it shares a grant with.
+//
+//   - What a portal holds from an earlier connection stays valid until
+//     GrantsComplete; what was not put again is then gone.
+//   - A change of policy is RemoveGrant for what is taken back, to exits before
+//     entries; PutGrant for what is new; and GrantsComplete to all concerned.
+//     What runs under a removed grant is cut at the next GrantsComplete, or a
+//     second after the removal, unless another grant joins the same pair of
+//     ends in the same way (grant.Permission.SamePair).
+//   - A grant is put again with a fresh stamp when half the life of its stamp
+//     is over.
+//   - PeerState follows every change of a peer's connection to the server.
+//
+// A portal uses a grant while both signatures are right, by the policy key it
+// was enrolled with and by a stamp key of the last Welcome, and while neither
+// the stamp nor the permission has ended. A stamp lasts 24 hours and is dated
+// back one; a portal takes none that lasts longer than 7 days. So a portal
+// that has lost its server goes on for up to a day.
+//
+// # Control: relays
+//
+// A relay says RelayReady after Welcome: its session ports, shared ports,
+// capacity, transports, and the sessions it still holds, in several messages if
+// they are more than 1,000. What it offers does not change within a connection.
+// It says RelayLoad when its load has changed, at most once a second. It
+// answers CreateSession with SessionReady or SessionRefused, and EndSession
+// with SessionOver, also for a session it does not know. It sends SessionOver of
+// its own accord when a session's lifetime is over.
+//
+// Portals learn a relay's addresses from the server, which knows them from the
+// relay's enrolment, never from the relay; the ports must be among those of
+// RelayReady, and session ports are 1024 or above. A portal dials a relay at a
+// loopback address only if it reached its server at one, at a private address
+// only if its server's is private or loopback, and at no link-local,
+// multicast or otherwise special address at all.
+//
+// # Opening a session
+//
+//	opener                server                relay              other portal
+//	  | OpenSession         |                     |                     |
+//	  |-------------------->| grant joins the two |                     |
+//	  |                     | CreateSession       |                     |
+//	  |                     |-------------------->|                     |
+//	  |                     |        SessionReady |                     |
+//	  |                     |<--------------------|                     |
+//	  |     Session (leg 0) |                     |     Session (leg 1) |
+//	  |<--------------------|------------------------------------------>|
+//	  | dials, proves leg 0 |                     | dials, proves leg 1 |
+//	  |------------------------------------------>|<--------------------|
+//	  | TLS from end to end: leg 0 is the client, then HELLO both ways  |
+//	  |<--------------------------------------------------------------->|
+//
+// Either portal of a grant may open. OpenSession has a number of its sender's,
+// which the Session or Refused that answers it repeats; the other portal's
+// Session has number 0. Each Session has the receiver's own leg secret, and
+// nobody but the relay has both. Two portals have one session at most. If both
+// ask at once, the one with the smaller name is the opener and has leg 0; the
+// other's request is answered by the same session. A request for a pair whose
+// session is older than 5 seconds means that the portal has no tunnel there:
+// the old session ends (ReasonReplaced) and a new one is opened. A relay that
+// refuses, or does not answer within 5 seconds, is passed over for the next.
+//
+// Refused tells the reason only to a portal that shares a grant with the peer
+// it named; to others every peer is ReasonNotGranted, without a text.
+//
+// A session lasts while it is used: a relay drops one for which, as long as its
+// lifetime, no leg was proven and nothing was carried. A portal that has closed its
+// tunnel says SessionDone; the server tells the other portal (SessionEnded)
+// and the relay (EndSession). A server ends a session when no grant joins the
+// two any more. SessionEnded ends the tunnel. A server that is gone ends
+// nothing.
+//
+// # Legs at the relay
+//
+// What exists is the TCP leg in splice mode. A portal that is to dial carrier
+// N connects to the relay's session port, or to its shared port, or to its
+// shared port with TLS, and sends the 64 bytes of the preface (package leg), by
+// which the relay knows session, leg and N. The relay answers nothing. When
+// both legs of one number are proven it joins them: what one sends after its
+// preface, the other receives, and a half-close with it. A relay closes, without
+// a word, what is not proven within 10 seconds; a proven leg waits 30 seconds
+// for the other. A leg that breaks resets the other: only a clean end is passed
+// on as one. On the shared port a first byte of 0x16 begins TLS; a preface never
+// begins so.
+//
+// UDP legs are bound with STUN as package leg says. A relay then sends each
+// datagram of one leg's bound source on to the other's, unchanged, and keeps up
+// to 8 for a leg that is not bound yet. Portals do not use them yet.
+// TransportPacket and TransportUDP are for that and for kernel forwarding; what
+// a session may use is the transports that its opener, the other portal (if it
+// asked too) and the relay have in common.
+//
+// # Tunnel: carriers
+//
+// A carrier is TLS 1.3 between the two portals, over joined legs. Frames are
+// those of package wire (type, length, stream, body). The first frame of each
+// side is HELLO with version, session and the carrier's number; all three must
+// be the same on both sides, or the carrier is closed. From its dial to the
+// peer's HELLO a carrier has 10 seconds; HELLO is not waited for: OPEN and DATA
+// may follow it at once. A frame of an unknown type is skipped and counted.
+//
+// Both sides dial carrier 0 on the Session message. The TLS client may then
+// announce one more with CARRIER on a carrier that lives, numbers rising by
+// one, and both dial it; a tunnel has 8 at most (this implementation makes up to
+// 4). Each stream or flow stays on the carrier of its OPEN. When a carrier
+// breaks, what was on it is reset; when the last one does, the tunnel is over.
+// (Frame type RESUME is reserved: a stream will move to another carrier by
+// it, with the next attach epoch. Epochs are 1 until then, and frames of
+// another epoch are ignored.)
+//
+// PING is answered by PONG with the same token. A carrier that carries
+// something is asked every 5 seconds, an idle one every 4 minutes; when two
+// PINGs, 5 seconds apart, are followed by nothing at all, it is dead. A slow
+// application is no reason.
+//
+// CLOSE is the last frame of a tunnel and says why. With ReasonIdle it is a
+// question: its sender has nothing open and opens nothing more until the
+// answer; a peer that has nothing open either answers with the same, and both
+// close; a peer that has, goes on.
+//
+// # Tunnel: streams
+//
+// Streams and flows share one space of numbers: odd ones are opened by the TLS
+// client, even ones by the TLS server, each once in a tunnel's life. Stream 0
+// is the carrier itself.
+//
+//	opener                                             peer, the exit
+//	  | OPEN (grant, credit for the exit, client's address)|
+//	  |------------------------------------------------->| admits, dials
+//	  | DATA 0.. up to 64 KiB                            | holds it
+//	  |------------------------------------------------->|
+//	  |                        ACK (acked, limit): dialled|
+//	  |<-------------------------------------------------| or RESET (reason)
+//	  | DATA, ACK, FIN both ways                         |
+//	  |<------------------------------------------------>|
+//
+// OPEN has no address to dial: the exit dials the target of the grant, and only
+// if at that moment the grant is valid, names this peer (name and key) as its
+// entry and this portal as its exit, and the exit's own lists and its rules for
+// special addresses allow the target. An opener sends the grant whole until the
+// exit is known to hold it, then its id alone; ReasonNotGranted makes it send
+// the grant again the next time. An exit takes a grant that it was not put if
+// it is right and its policy version is above the last GrantsComplete: the
+// entry has then heard of a change first. Else it was removed.
+//
+// Each direction of a stream counts its bytes from 0. DATA has the offset of
+// its first byte, which must be where the last one ended. ACK says how many
+// bytes its sender has written out to its application, and the limit up to
+// which it will take more; neither ever falls. A sender keeps what is not
+// acknowledged and sends nothing beyond the limit: before the first ACK the
+// opener's limit is 65,536 and the exit's stands in OPEN. An application that
+// does not read stops its own stream and no other. A receiver sends an ACK when
+// a quarter of its window is free again, at the latest 10 ms after it has
+// written anything out. Windows begin at 256 KiB and grow with the round trip to
+// 16 MiB, within the memory that the portal allows.
+//
+// FIN ends its sender's half, and counts as one number after the last byte: the
+// ACK of offset+1 says that the application was told. The other half goes on.
+// RESET ends both at once and is answered by RESET with ReasonNone, unless its
+// receiver has sent one already. A number is free of frames when both FINs
+// are acknowledged or a RESET went both ways. An application's connection that
+// was cut short, on either side, ends with a TCP reset there, never with a clean
+// end.
+//
+// A probe (OPEN of kind 3) has the exit check and dial, hang up, and say how it
+// went, with RESET: ReasonNone and the address it reached, or why not.
+//
+// A peer that breaks these rules, with DATA beyond its limit, an ACK of what was
+// not sent, a number that is not its own or was used, closes the tunnel
+// (CLOSE with ReasonProtocol), and so do 100 frames for streams that are not
+// open.
+//
+// # Tunnel: flows
+//
+// OPEN of a flow has the first datagram in it; DATAGRAM has one each, in both
+// directions. Datagrams keep their boundaries and sizes, 0 to 65,507 bytes. They
+// are sent once or not at all: where a queue is full they are dropped and
+// counted. Up to 16 of them, or 128 KiB, wait while the exit opens its socket. A
+// flow is not accepted in words; it is refused, or ended, by RESET. The entry
+// ends a flow that was idle for 60 seconds, the exit one that was for 90.
+//
+// # Limits
+//
+//	control message, body                1 to 16,384 bytes
+//	tunnel frame, body                   0 to 69,632 bytes
+//	application bytes in DATA            1 to 65,516
+//	datagram                             0 to 65,507 bytes
+//	grant, encoded                       2,048 bytes
+//	endpoint                             320 bytes; a DNS name 253, a socket's path 107
+//	name                                 63 bytes
+//	text for people                      256 bytes; software in Hello 64
+//	addresses of a relay, candidates     16
+//	stamp keys                           8
+//	sessions named by one RelayReady     1,000
+//	offset of a stream                   2^62
+//	streams and flows of one tunnel      4,096 open; more are refused (ReasonBusy)
+//	certificates sent                    4
+//	bytes queued for a control peer      16 MiB, then it is cut off
+//	connections that a listener holds    1,000, and 200 of one IPv4 /24 or IPv6 /56;
+//	  before they have proven themselves   the oldest is closed for a newer one
+//	connection numbers of a session      1,024
+//
+// # Reasons
+//
+// Goodbye, Refused, RESET, CLOSE and others say why with a number
+// (wire.Reason). 1 to 15 are about a connection or a role, 16 to 31 about what
+// is allowed, 32 to 47 about the way between the portals, 48 to 63 about the
+// target. Logs, the audit log and the command lines use their words.
+package proto
