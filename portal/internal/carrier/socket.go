@@ -29,8 +29,8 @@ type socket struct {
 
 	// Read's side: used by the goroutine that reads the TLS connection.
 	reader *rawio.Reader
-	taken  batch // the buffer that in is part of
-	in     []byte
+	into   readBuffer
+	in     []byte // what was read and is not taken yet, part of into
 
 	// Write's side. crypto/tls writes under its own lock, mostly for the
 	// carrier's writer, sometimes for its reader (KeyUpdate, alerts).
@@ -42,36 +42,47 @@ type socket struct {
 
 func newSocket(conn net.Conn) *socket {
 	s := &socket{Conn: conn}
-	s.reader = rawio.NewReader(conn, s.take, s.give)
+	s.reader = rawio.NewReader(conn, &s.into)
 	return s
 }
 
-func (s *socket) take() []byte {
-	s.taken = batches.Get().(batch)
-	return s.taken[:]
+// readBuffer takes a batch from the pool when there is something to read.
+type readBuffer struct {
+	taken batch
+	list  [1][]byte
 }
 
-func (s *socket) give([]byte) {
-	if s.taken != nil {
-		batches.Put(s.taken)
-		s.taken = nil
+// Get implements rawio.Buffers.
+func (r *readBuffer) Get() [][]byte {
+	if r.taken == nil {
+		r.taken = batches.Get().(batch)
+		r.list[0] = r.taken[:]
+	}
+	return r.list[:]
+}
+
+// Put implements rawio.Buffers.
+func (r *readBuffer) Put() {
+	if r.taken != nil {
+		batches.Put(r.taken)
+		*r = readBuffer{}
 	}
 }
 
 // Read implements net.Conn.
 func (s *socket) Read(p []byte) (int, error) {
 	if len(s.in) == 0 {
-		b, n, err := s.reader.Read()
+		n, err := s.reader.Read()
 		if n == 0 {
-			s.give(nil)
+			s.into.Put()
 			return 0, err
 		}
-		s.in = b[:n]
+		s.in = s.into.taken[:n]
 	}
 	n := copy(p, s.in)
 	s.in = s.in[n:]
 	if len(s.in) == 0 {
-		s.give(nil)
+		s.into.Put()
 	}
 	return n, nil
 }

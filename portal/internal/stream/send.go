@@ -28,14 +28,20 @@ type sendHalf struct {
 }
 
 // Room is how many bytes the peer would take now. The owner reads no more than
-// that from its application, so that what it has read can always be sent.
+// that from its application, so that what it has read can always be sent. A
+// little room counts as none while an ACK is to come that makes it more, lest
+// a bulk stream is cut into crumbs (the silly window of RFC 1122, 4.2.3.4).
 func (s *Stream) Room() int {
 	h := &s.send
 	top := min(h.limit, h.acked+MaxWindow)
 	if h.fin || h.dropped || len(h.kept) >= maxKept || top <= h.end {
 		return 0
 	}
-	return int(top - h.end)
+	room := top - h.end
+	if h.acked < h.end && room < min(copyBelow, (top-h.acked)/4) {
+		return 0
+	}
+	return int(room)
 }
 
 // Kept is how much memory the bytes take that the peer has not acknowledged.

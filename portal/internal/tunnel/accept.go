@@ -28,6 +28,7 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 	case wire.OpenProbe:
 		f := newFlow(t, l, id, m.Grant)
 		f.cancel = cancel
+		f.probe = true
 		e = f
 	}
 	// What the frame holds is borrowed, and the Handler takes its time.
@@ -63,7 +64,10 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 	t.mu.Unlock()
 	if busy {
 		cancel()
-		t.refuse(e, m, &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory"})
+		t.busy.Do(func() {
+			t.cfg.Log.Warn("streams are refused until others end", "streams", maxStreams, "dials", maxPending, "held", t.budget.Used())
+		})
+		t.refuse(e, &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory"})
 		return nil
 	}
 	if p, ok := e.(*pipe); ok {
@@ -88,7 +92,7 @@ func (t *Tunnel) serve(ctx context.Context, e end, m wire.Open) {
 	}
 	t.mu.Unlock()
 	if err != nil {
-		t.refuse(e, m, t.refusal(m, err))
+		t.refuse(e, t.refusal(m, err))
 		return
 	}
 	switch e := e.(type) {
@@ -98,7 +102,7 @@ func (t *Tunnel) serve(ctx context.Context, e end, m wire.Open) {
 			return
 		}
 		src := newSource()
-		_, _ = e.carry(rawio.NewReader(conn, src.get, src.put), src)
+		_, _ = e.carry(rawio.NewReader(conn, src), src)
 	case *Flow:
 		if m.Kind == wire.OpenProbe {
 			text := conn.RemoteAddr().String()
@@ -116,12 +120,12 @@ func (t *Tunnel) refusal(m wire.Open, err error) *EndError {
 	if errors.As(err, &why) {
 		return why
 	}
-	t.cfg.Log.Error("open under a grant", "session", t.cfg.Session, "grant", m.Grant, "err", err)
+	t.cfg.Log.Error("open under a grant", "grant", m.Grant.String(), "error", err)
 	return &EndError{Reason: wire.ReasonInternal}
 }
 
-func (t *Tunnel) refuse(e end, m wire.Open, why *EndError) {
+// refuse ends what was to be opened. The Handler has logged why it refused.
+func (t *Tunnel) refuse(e end, why *EndError) {
 	t.refused.Add(1)
-	t.cfg.Log.Info("refused", "session", t.cfg.Session, "grant", m.Grant, "reason", why.Reason, "text", why.Text)
 	e.cut(why, true)
 }

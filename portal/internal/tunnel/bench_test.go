@@ -3,72 +3,16 @@
 package tunnel
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
-	"github.com/netport/netport/proto/wire"
 )
-
-var benchGrant = wire.GrantID{1}
-
-// dialTo is a Handler that dials one address, whatever the grant.
-func dialTo(addr net.Addr) handler {
-	return func(ctx context.Context, _ wire.Open) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, addr.Network(), addr.String())
-	}
-}
-
-// service accepts connections and serves each with serve.
-func service(t testing.TB, serve func(c *net.TCPConn)) net.Addr {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				defer c.Close()
-				serve(c.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		running.Wait()
-	})
-	return l.Addr()
-}
-
-// entry listens and opens a stream for each connection.
-func entry(t testing.TB, tun *Tunnel) net.Addr {
-	return service(t, func(c *net.TCPConn) {
-		_, _ = tun.OpenStream(context.Background(), benchGrant, []byte("grant"), netip.AddrPort{}, c)
-	})
-}
-
-func dial(t testing.TB, addr net.Addr) *net.TCPConn {
-	t.Helper()
-	c, err := net.Dial("tcp", addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.(*net.TCPConn)
-}
 
 const pumpLen = 256 << 10
 
@@ -183,8 +127,6 @@ func count(n int) string {
 	}
 	return "8"
 }
-
-func echo(c *net.TCPConn) { _, _ = io.Copy(struct{ io.Writer }{c}, c) }
 
 // BenchmarkPingPong sends one byte there and back.
 func BenchmarkPingPong(b *testing.B) {

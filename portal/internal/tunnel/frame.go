@@ -23,7 +23,7 @@ func (l *link) Frame(h wire.FrameHeader, body []byte) error {
 		return err
 	}
 	why := &EndError{Reason: wire.ReasonProtocol, Text: fmt.Sprintf("%v for stream %d: %v", h.Type, h.Stream, err)}
-	l.t.cfg.Log.Warn("the peer broke the tunnel's protocol", "session", l.t.cfg.Session, "carrier", l.conn.Connection(), "err", why.Text)
+	l.t.cfg.Log.Warn("the peer broke the tunnel's protocol", "carrier", l.conn.Connection(), "error", why.Text)
 	l.t.finish(why, why)
 	return nil
 }
@@ -76,7 +76,7 @@ func (t *Tunnel) strayFrame(h wire.FrameHeader) error {
 	if n := t.stray.Add(1); n >= maxStray {
 		return errStray
 	}
-	t.cfg.Log.Debug("stray frame", "session", t.cfg.Session, "type", h.Type, "stream", h.Stream)
+	t.cfg.Log.Debug("stray frame", "type", h.Type.String(), "stream", h.Stream)
 	return nil
 }
 

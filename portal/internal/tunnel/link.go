@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
@@ -21,8 +22,7 @@ type link struct {
 }
 
 const (
-	// maxCarriers bounds the carriers of a tunnel. Each is one goroutine's
-	// worth of AES-GCM at either portal.
+	// maxCarriers bounds the carriers of a tunnel.
 	maxCarriers = 4
 	// joinPause is how long the tunnel does without a further carrier after
 	// one could not be joined.
@@ -113,7 +113,7 @@ func (t *Tunnel) left(l *link, err error) {
 		t.finish(why, why)
 		return
 	}
-	t.cfg.Log.Info("carrier lost", "session", t.cfg.Session, "carrier", l.conn.Connection(), "streams", len(lost), "err", err)
+	t.cfg.Log.Info("carrier lost", "carrier", l.conn.Connection(), "streams", len(lost), "error", err)
 }
 
 // pickLocked chooses the carrier for what is opened next: the one with the
@@ -132,7 +132,9 @@ func (t *Tunnel) pickLocked() *link {
 // over, and joins it. Only the TLS client does.
 func (t *Tunnel) spreadLocked() {
 	have := len(t.links) + t.joins
-	if !t.cfg.Client || t.over || have == 0 || have >= maxCarriers || len(t.ends) <= have || time.Now().Before(t.joinAfter) {
+	// A carrier is one processor's worth of AES-GCM at either portal.
+	most := min(max(runtime.GOMAXPROCS(0), 2), maxCarriers)
+	if !t.cfg.Client || t.over || have == 0 || have >= most || len(t.ends) <= have || time.Now().Before(t.joinAfter) {
 		return
 	}
 	n := t.nextConn
@@ -152,7 +154,7 @@ func (t *Tunnel) joinMore(n uint16) {
 	}
 	t.mu.Unlock()
 	if err != nil && !errors.Is(err, ErrClosed) {
-		t.cfg.Log.Info("no further carrier", "session", t.cfg.Session, "carrier", n, "err", err)
+		t.cfg.Log.Info("no further carrier", "carrier", n, "error", err)
 	}
 }
 

@@ -40,13 +40,13 @@ func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []by
 		return Totals{}, err
 	}
 	src := newSource()
-	reader := rawio.NewReader(app, src.get, src.put)
+	reader := rawio.NewReader(app, src)
 	p.mu.Lock()
 	p.accountLocked()
 	p.mu.Unlock()
 	// What the application has said already goes with the OPEN. It is not
 	// waited for: in many protocols the server speaks first.
-	if _, n, err := reader.TryRead(); n > 0 || err != nil {
+	if n, err := reader.TryRead(); n > 0 || err != nil {
 		if !p.took(src, n, err) {
 			return p.finish()
 		}

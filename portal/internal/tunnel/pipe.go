@@ -89,37 +89,15 @@ func abort(c net.Conn) {
 	c.Close()
 }
 
-// source hands blocks to the reader of an application's connection.
-type source struct {
-	block *stream.Block
-	room  int // how many bytes the stream takes
-}
-
-func newSource() *source { return &source{room: wire.FirstLimit} }
-
-func (s *source) get() []byte {
-	if s.block == nil {
-		s.block = stream.GetBlock()
-	}
-	return s.block[wire.DataOverhead : wire.DataOverhead+min(s.room, wire.MaxData)]
-}
-
-func (s *source) put([]byte) {
-	if s.block != nil {
-		stream.PutBlock(s.block)
-		s.block = nil
-	}
-}
-
 // pump reads the application and appends to the stream, as far as the peer
 // takes it, until the application ends its half or the stream is over.
 func (p *pipe) pump(reader *rawio.Reader, src *source) {
-	defer src.put(nil)
+	defer src.Put()
 	for {
 		if src.room = p.waitRoom(); src.room == 0 {
 			return
 		}
-		_, n, err := reader.Read()
+		n, err := reader.Read()
 		if !p.took(src, n, err) {
 			return
 		}
@@ -130,10 +108,7 @@ func (p *pipe) pump(reader *rawio.Reader, src *source) {
 // reading goes on.
 func (p *pipe) took(src *source, n int, err error) bool {
 	p.mu.Lock()
-	if n > 0 && p.st.Append(src.block, n) {
-		src.block = nil
-	}
-	src.put(nil)
+	src.appendTo(p.st, n)
 	if err == io.EOF {
 		p.st.Finish()
 	}
@@ -143,7 +118,7 @@ func (p *pipe) took(src *source, n int, err error) bool {
 		p.cut(&EndError{Reason: wire.ReasonTargetReset, Text: "an application's connection broke"}, true)
 		return false
 	}
-	if n == wire.MaxData {
+	if n >= wire.MaxData {
 		// A bulk stream: let the writer work beside the reading.
 		p.lane.Ready()
 	} else {

@@ -63,7 +63,8 @@ type Config struct {
 	// Idle is how long the tunnel stays without a stream or flow; 0 is for
 	// ever. Either side may ask for the end, neither is cut off by it.
 	Idle time.Duration
-	Log  *slog.Logger
+	// Log names the peer and the session in its attributes.
+	Log *slog.Logger
 }
 
 // Tunnel is one tunnel. Its methods are safe for concurrent use.
@@ -77,6 +78,7 @@ type Tunnel struct {
 	acks   ackTimer
 
 	opened, refused, drops, stray atomic.Uint64
+	busy                          sync.Once // the log was told
 
 	mu        sync.Mutex
 	links     []*link // carriers that are joined

@@ -10,26 +10,29 @@ package rawio
 
 import "net"
 
+// Buffers are what a Reader reads into.
+type Buffers interface {
+	// Get returns where to read to, in this order: at least one buffer, none
+	// of them empty. The same is returned until Put is called.
+	Get() [][]byte
+	// Put takes back what Get returned: there is nothing to read yet.
+	Put()
+}
+
 // Reader reads from a connection into buffers that are taken when there is
 // something to read. It is used by one goroutine.
 type Reader struct {
 	conn  net.Conn
-	get   func() []byte
-	put   func([]byte)
+	into  Buffers
 	ready ready
 }
 
-// NewReader returns a Reader of conn. get returns a buffer, not empty, and put
-// takes back one that was not needed.
-func NewReader(conn net.Conn, get func() []byte, put func([]byte)) *Reader {
-	r := &Reader{conn: conn, get: get, put: put}
+// NewReader returns a Reader of conn.
+func NewReader(conn net.Conn, into Buffers) *Reader {
+	r := &Reader{conn: conn, into: into}
 	r.init()
 	return r
 }
 
 // readHolding reads into a buffer that is held all the while.
-func (r *Reader) readHolding() ([]byte, int, error) {
-	b := r.get()
-	n, err := r.conn.Read(b)
-	return b, n, err
-}
+func (r *Reader) readHolding() (int, error) { return r.conn.Read(r.into.Get()[0]) }

@@ -9,12 +9,11 @@ type ready struct{}
 
 func (r *Reader) init() {}
 
-// Read reads once into a buffer that it holds while it waits. It returns the
-// buffer even when it returns an error.
-func (r *Reader) Read() (b []byte, n int, err error) { return r.readHolding() }
+// Read reads once into the first buffer, which it holds while it waits.
+func (r *Reader) Read() (int, error) { return r.readHolding() }
 
 // TryRead reads nothing: there is no way to read without waiting here.
-func (r *Reader) TryRead() (b []byte, n int, err error) { return nil, 0, nil }
+func (r *Reader) TryRead() (int, error) { return 0, nil }
 
 // Writer does not exist here.
 type Writer struct{}

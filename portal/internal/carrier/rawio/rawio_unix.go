@@ -15,7 +15,6 @@ import (
 type ready struct {
 	raw  syscall.RawConn // nil: the connection has no descriptor
 	read func(fd uintptr) bool
-	buf  []byte
 	n    int
 	err  error
 	wait bool
@@ -26,10 +25,10 @@ func (r *Reader) init() {
 	r.ready.read = r.attempt
 }
 
-// Read waits until the connection can be read, then takes a buffer and reads
-// into it once. It returns the buffer even when it returns an error, io.EOF
-// at the end; the caller owns it, unless it is nil.
-func (r *Reader) Read() (b []byte, n int, err error) {
+// Read waits until the connection can be read, then takes the buffers and
+// reads into them once. At the end the error is io.EOF. The buffers are the
+// caller's to use or to Put, even after an error.
+func (r *Reader) Read() (int, error) {
 	if r.ready.raw == nil {
 		return r.readHolding()
 	}
@@ -38,35 +37,32 @@ func (r *Reader) Read() (b []byte, n int, err error) {
 
 // TryRead is Read that does not wait: it returns 0 bytes and no error when
 // there is nothing to read.
-func (r *Reader) TryRead() (b []byte, n int, err error) {
+func (r *Reader) TryRead() (int, error) {
 	if r.ready.raw == nil {
-		return nil, 0, nil
+		return 0, nil
 	}
 	return r.run(false)
 }
 
-func (r *Reader) run(wait bool) ([]byte, int, error) {
+func (r *Reader) run(wait bool) (int, error) {
 	s := &r.ready
-	s.buf, s.n, s.err, s.wait = nil, 0, nil, wait
+	s.n, s.err, s.wait = 0, nil, wait
 	if err := s.raw.Read(s.read); err != nil {
-		s.err = err
+		return 0, err
 	}
-	b := s.buf
-	s.buf = nil
-	return b, s.n, s.err
+	return s.n, s.err
 }
 
 func (r *Reader) attempt(fd uintptr) bool {
 	s := &r.ready
-	s.buf = r.get()
 	for {
-		s.n, s.err = syscall.Read(int(fd), s.buf)
+		s.n, s.err = read(int(fd), r.into.Get())
 		switch {
 		case s.err == syscall.EINTR:
 			continue
 		case s.err == syscall.EAGAIN:
-			r.put(s.buf)
-			s.buf, s.n, s.err = nil, 0, nil
+			r.into.Put()
+			s.n, s.err = 0, nil
 			return !s.wait
 		case s.err != nil:
 			s.n, s.err = 0, os.NewSyscallError("read", s.err)
