@@ -275,7 +275,7 @@ func (c *Conn[In, Out]) read(handle func(In) error) error {
 		}
 		switch m := any(m).(type) {
 		case wire.Ping:
-			c.enqueue(wire.Pong{Token: m.Token})
+			c.enqueue(wire.Pong(m))
 		case wire.Pong:
 		case wire.Goodbye:
 			return &Goodbye{Reason: m.Reason, Text: m.Text}

@@ -28,7 +28,7 @@ func TestSilentPeerIsAskedAndThenGivenUp(t *testing.T) {
 				t.Errorf("ping %d after %v, want %v", i, got, want)
 			}
 			m, _ := wire.ParsePing(body)
-			s.send(wire.Pong{Token: m.Token})
+			s.send(wire.Pong(m))
 		}
 		s.want(wire.TypePing) // not answered, but something else comes
 		time.Sleep(PongTimeout - time.Second)
@@ -63,7 +63,7 @@ func TestTwoIdleSidesStayConnected(t *testing.T) {
 				if typ == wire.TypePing {
 					pings++
 					m, _ := wire.ParsePing(body)
-					s.send(wire.Pong{Token: m.Token})
+					s.send(wire.Pong(m))
 				}
 			}
 		}()
@@ -89,7 +89,7 @@ func TestProbeNoticesADeadPeerSoon(t *testing.T) {
 		for range 3 { // answered
 			portal.Probe()
 			m, _ := wire.ParsePing(s.want(wire.TypePing))
-			s.send(wire.Pong{Token: m.Token})
+			s.send(wire.Pong(m))
 			time.Sleep(time.Minute)
 		}
 		portal.Probe()

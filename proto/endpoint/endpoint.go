@@ -66,7 +66,7 @@ func parse(s string) (Endpoint, error) {
 	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
-		return Endpoint{}, fmt.Errorf("no scheme: write tcp://HOST:PORT, udp://HOST:PORT, unix:///PATH or stdio:")
+		return Endpoint{}, fmt.Errorf("no scheme: write stdio:, unix:///PATH, tcp://HOST:PORT or udp://HOST:PORT")
 	}
 	switch Scheme(scheme) {
 	case TCP, UDP:

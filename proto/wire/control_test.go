@@ -559,7 +559,8 @@ func TestIDsAreTextAsTheyAreBytes(t *testing.T) {
 			t.Errorf("grant id %q was taken", bad)
 		}
 	}
-	if NewSessionID() == NewSessionID() || NewSecret() == NewSecret() || NewSessionID().IsZero() {
+	s, s2, k, k2 := NewSessionID(), NewSessionID(), NewSecret(), NewSecret()
+	if s == s2 || k == k2 || s.IsZero() {
 		t.Error("random ids repeat")
 	}
 }
