@@ -18,7 +18,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +33,39 @@ import (
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
+
+// TestMain finds what a portal that has stopped leaves running.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		code = leaks()
+	}
+	os.Exit(code)
+}
+
+// leaks waits a moment for goroutines of this module to end and prints those
+// that do not.
+func leaks() int {
+	deadline := time.Now().Add(2 * time.Second)
+	for {
+		b := make([]byte, 1<<20)
+		b = b[:runtime.Stack(b, true)]
+		var left []string
+		for g := range strings.SplitSeq(string(b), "\n\n") {
+			if strings.Contains(g, "netport/portal") && !strings.Contains(g, "TestMain") {
+				left = append(left, g)
+			}
+		}
+		if len(left) == 0 {
+			return 0
+		}
+		if time.Now().After(deadline) {
+			fmt.Printf("FAIL: %d goroutines are left over:\n%s\n", len(left), strings.Join(left, "\n\n"))
+			return 1
+		}
+		runtime.Gosched()
+	}
+}
 
 // world is a server and a relay on loopback that do just what a portal needs
 // of them, and the portals of a test.
@@ -55,7 +90,6 @@ type world struct {
 	grants   []grant.Grant
 	version  uint64
 	parties  map[string]grant.Party
-	pending  map[string]bool // portals that are not told of sessions others ask for
 }
 
 type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
@@ -77,7 +111,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.ca = w.certify(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, nil, w.caKey)
+	}, w.caKey)
 	w.own = w.credentials(identity.Server, "server")
 	w.relay = newRelay(w)
 	t.Cleanup(func() {
@@ -90,7 +124,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // certify signs a template; the CA signs itself.
-func (w *world) certify(template, _ *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
+func (w *world) certify(template *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
 	w.Helper()
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
@@ -122,7 +156,7 @@ func (w *world) leaf(role identity.Role, name string) (*x509.Certificate, *ecdsa
 	return w.certify(&x509.Certificate{
 		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}, nil, key), key
+	}, key), key
 }
 
 func (w *world) credentials(role identity.Role, name string) *identity.Credentials {
