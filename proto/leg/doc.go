@@ -75,7 +75,8 @@
 //
 // Everything else is met with silence: other lengths, other attributes, an unknown
 // session or leg, a wrong MAC, an old counter, a NONCE of another leg, source
-// or time. The portal repeats a request until it is answered, and starts
+// or time, and requests for more challenges than a relay gives in a second.
+// The portal repeats a request until it is answered, and starts
 // again with a higher counter when its second request stays unanswered.
 //
 // Data is never STUN-shaped: a packet with the STUN cookie in its bytes 4 to 7

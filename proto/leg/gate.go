@@ -17,6 +17,11 @@ const (
 	// NonceLifetime is how long after its challenge a NONCE is taken.
 	NonceLifetime = 30 * time.Second
 
+	// MaxChallenges is how many challenges a Gate gives in one second. They go to
+	// addresses that are not proven: whoever caught a request can have one
+	// sent there for each time he repeats it.
+	MaxChallenges = 10_000
+
 	// keyPeriod is how long one key makes NONCEs; the one before it is still
 	// good to check with, so that a change of keys refuses nobody.
 	keyPeriod = 2 * time.Minute
@@ -25,11 +30,12 @@ const (
 // Verdict is what a Gate says about a bind request.
 type Verdict uint8
 
-// The verdicts. The first three are met with silence.
+// The verdicts. The first four are met with silence.
 const (
 	WrongMAC   Verdict = iota + 1 // the sender does not hold the leg secret
 	OldCounter                    // a replay, or overtaken by a later bind
 	WrongNonce                    // of another leg, source or time
+	TooMany                       // challenges in this second
 	Challenge                     // proven, but not yet from this source: answer, keep nothing
 	Bind                          // bind the leg to the source, then answer
 	Repeat                        // bound already by this very request: answer again
@@ -45,9 +51,11 @@ type Binding struct {
 // about a request: what must last, the Binding, is its caller's. It is safe for
 // concurrent use.
 type Gate struct {
-	mu       sync.Mutex // guards the following
-	rotated  time.Time
-	key, old [sha256.Size]byte
+	mu         sync.Mutex // guards the following
+	rotated    time.Time
+	key, old   [sha256.Size]byte
+	second     int64 // of Unix time
+	challenges int   // given in it
 }
 
 // NewGate returns a Gate with fresh keys. A NONCE of another Gate, or of one
@@ -72,6 +80,9 @@ func (g *Gate) Judge(now time.Time, q Request, source netip.AddrPort, secret wir
 	}
 	key, old := g.keys(now)
 	if q.nonce == nil {
+		if !g.admit(now) {
+			return TooMany, nil
+		}
 		nonce := appendNonce(nil, key, q.ID, source, now)
 		return Challenge, appendChallenge(nil, q.transaction, nonce, secret)
 	}
@@ -93,6 +104,17 @@ func (g *Gate) keys(now time.Time) (key, old [sha256.Size]byte) {
 		rand.Read(g.key[:])
 	}
 	return g.key, g.old
+}
+
+// admit reports whether one more challenge may be given.
+func (g *Gate) admit(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if second := now.Unix(); second != g.second {
+		g.second, g.challenges = second, 0
+	}
+	g.challenges++
+	return g.challenges <= MaxChallenges
 }
 
 // A NONCE is the hexadecimal form of 4 bytes of time and 16 bytes of MAC.

@@ -34,7 +34,7 @@ func (r *relay) receive(t *testing.T, packet []byte, source netip.AddrPort) (Ver
 	if v == Bind {
 		r.last = Binding{Counter: q.Counter, Source: source}
 	}
-	if silent := v <= WrongNonce; silent != (answer == nil) {
+	if silent := v <= TooMany; silent != (answer == nil) {
 		t.Errorf("verdict %v with an answer of %d bytes", v, len(answer))
 	}
 	return v, answer
@@ -135,4 +135,15 @@ func TestWrongSecretIsSilentWhateverElseIsRight(t *testing.T) {
 	b := NewBinder(testID, wire.NewSecret(), 0)
 	packet, _ := b.Packet(r.now)
 	r.want(t, "another secret", WrongMAC, packet, home)
+}
+
+func TestChallengesAreLimited(t *testing.T) {
+	r := newRelay()
+	caught, _ := NewBinder(testID, testSecret, 0).Packet(r.now)
+	for range MaxChallenges {
+		r.want(t, "repeated request", Challenge, caught, other)
+	}
+	r.want(t, "one too many in this second", TooMany, caught, other)
+	r.now = r.now.Add(time.Second)
+	r.bind(t, NewBinder(testID, testSecret, 0), home)
 }

@@ -23,7 +23,7 @@ const (
 	SourceTaken             // the source is bound already: by the other leg, or by another session
 	UnknownSource           // a packet of no bound leg
 	NotJoined               // a packet of a bound leg whose other leg is not bound, beyond those held
-	Limit                   // a limit of the session's connections or of waiting legs
+	Limit                   // a limit of the session's connections, or of challenges a second
 	HandshakeTimeout        // the leg was not proven in time
 	Evicted                 // unproven, and pushed out by newer connections
 	WaitTimeout             // the other leg did not come

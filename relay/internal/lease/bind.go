@@ -43,10 +43,12 @@ func (t *Table) Bind(now time.Time, q leg.Request, source netip.AddrPort, port u
 		return Outcome{Drop: drop.Replayed}
 	case leg.WrongNonce:
 		return Outcome{Drop: drop.WrongNonce}
+	case leg.TooMany:
+		return Outcome{Drop: drop.Limit}
 	case leg.Challenge, leg.Repeat:
 		return Outcome{Answer: answer}
 	}
-	if !bound && len(s.binds) >= 2*MaxConnections {
+	if !bound && len(s.binds) >= 2*MaxBound {
 		return Outcome{Drop: drop.Limit}
 	}
 	if t.takenLocked(s, q.ID, boundAt{source, port}) {

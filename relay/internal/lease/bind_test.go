@@ -75,6 +75,22 @@ func TestSourceAtTheSharedPortBelongsToOneSession(t *testing.T) {
 	}
 }
 
+func TestSessionBindsALimitedNumberOfLegs(t *testing.T) {
+	table := newTable()
+	m := order("a", "b")
+	s := create(t, table, m)
+	port := uint16(0)
+	next := func() netip.AddrPort { port++; return netip.AddrPortFrom(home.Addr(), port) }
+	for n := range uint16(MaxBound) {
+		wantOutcome(t, "leg 0", bind(t, table, binder(m, 0, n), next(), s.Port), drop.None)
+		wantOutcome(t, "leg 1", bind(t, table, binder(m, 1, n), next(), s.Port), drop.None)
+	}
+	wantOutcome(t, "one too many", bind(t, table, binder(m, 0, MaxBound), next(), s.Port), drop.Limit)
+	moved := binder(m, 1, 3)
+	moved.Start()
+	wantOutcome(t, "a leg that moves", bind(t, table, moved, next(), s.Port), drop.None)
+}
+
 func TestBindIsRefusedSilently(t *testing.T) {
 	table := newTable()
 	m := order("a", "b")

@@ -26,9 +26,12 @@ type Limits struct {
 }
 
 const (
-	// MaxConnections is how many connection numbers a session may use up over
-	// its life, and how many it may have bound over UDP.
+	// MaxConnections is how many connection numbers a session's TCP legs may
+	// use up over its life.
 	MaxConnections = 1024
+	// MaxBound is how many connections a session may have bound over UDP: each
+	// may cost two sockets.
+	MaxBound = 16
 	// maxTries is how many prefaces a leg may prove for one connection before
 	// it is joined.
 	maxTries = 16

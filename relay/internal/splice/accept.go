@@ -147,11 +147,13 @@ func (r *Relay) join(c *conn, id leg.ID) drop.Reason {
 		return drop.UnknownSession // it has ended since the leg was proven
 	}
 	if other, ok := s.waiting[id.Other()]; ok {
-		if other.conn.remote == c.remote {
+		switch {
+		case other.conn.remote == c.remote:
 			return drop.SourceTaken
+		case len(s.pairs) >= MaxPairs:
+			return drop.Limit
 		}
-		delete(s.waiting, id.Other())
-		r.waiting--
+		r.takeLocked(other)
 		if !r.cfg.Leases.Join(id) {
 			other.conn.reset()
 			return drop.Joined
@@ -160,13 +162,10 @@ func (r *Relay) join(c *conn, id leg.ID) drop.Reason {
 		return drop.None
 	}
 	if old, ok := s.waiting[id]; ok {
+		r.takeLocked(old)
 		old.conn.reset() // the portal has dialled anew
-		r.waiting--
-	} else if r.waiting >= MaxWaiting {
-		return drop.Limit
 	}
-	s.waiting[id] = &half{conn: c, since: r.cfg.Now()}
-	r.waiting++
+	r.queueLocked(&half{id: id, session: s, conn: c, since: r.cfg.Now()})
 	return drop.None
 }
 

@@ -6,12 +6,13 @@
 // A connection goes through three hands:
 //
 //	accepted --preface--> waiting for the other leg --it comes--> pair
-//	 10 s in all            30 s, at most 4,096            until both ends, idle or session's end
+//	 10 s in all            30 s, at most 4,096       until both have ended, it idles, or the session ends
 //
 // The Relay owns every socket and goroutine of these; Run waits for all.
 package splice
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -37,8 +38,11 @@ const (
 	HandshakeTimeout = 10 * time.Second
 	// WaitTimeout is how long a proven leg waits for the other one.
 	WaitTimeout = 30 * time.Second
-	// MaxWaiting is how many proven legs may wait at once.
+	// MaxWaiting is how many proven legs may wait at once. Beyond that the
+	// oldest is closed: the other leg of a real one comes within a round trip.
 	MaxWaiting = 4096
+	// MaxPairs is how many connections of one session may be joined at once.
+	MaxPairs = 64
 )
 
 // Config is what a Relay works with. All fields but TLS are needed.
@@ -56,6 +60,7 @@ type Config struct {
 type Relay struct {
 	cfg       Config
 	handshake time.Duration // HandshakeTimeout, but for tests
+	room      int           // MaxWaiting, but for tests
 	ctx       context.Context
 	cancel    context.CancelFunc
 	gate      gate.Gate
@@ -66,7 +71,7 @@ type Relay struct {
 	mu       sync.Mutex // guards the following
 	closed   bool
 	sessions map[wire.SessionID]*session
-	waiting  int
+	waiting  list.List // of *half, the oldest first
 }
 
 // session is one session's sockets. Its fields are guarded by Relay.mu, but
@@ -80,17 +85,21 @@ type session struct {
 	running   sync.WaitGroup // its listeners and its pairs
 }
 
-// half is a proven leg that waits for the other.
+// half is a proven leg that waits for the other. Its session and the queue of
+// all that wait both hold it.
 type half struct {
-	conn  *conn
-	since time.Time
+	id      leg.ID
+	session *session
+	conn    *conn
+	since   time.Time
+	queued  *list.Element
 }
 
 // New returns a Relay without sessions. It must be Run.
 func New(cfg Config) *Relay {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Relay{
-		cfg: cfg, handshake: HandshakeTimeout, ctx: ctx, cancel: cancel,
+		cfg: cfg, handshake: HandshakeTimeout, room: MaxWaiting, ctx: ctx, cancel: cancel,
 		sessions: make(map[wire.SessionID]*session),
 	}
 }
@@ -109,20 +118,20 @@ func (r *Relay) Listen(port uint16) ([]*net.TCPListener, error) {
 			hosts = append(hosts, a.String())
 		}
 	}
-	var list []*net.TCPListener
+	var opened []*net.TCPListener
 	for _, host := range hosts {
 		l, err := lc.Listen(r.ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(port)))
 		if err != nil {
-			closeAll(list)
+			closeAll(opened)
 			return nil, err
 		}
-		list = append(list, l.(*net.TCPListener))
+		opened = append(opened, l.(*net.TCPListener))
 	}
-	return list, nil
+	return opened, nil
 }
 
-func closeAll(list []*net.TCPListener) {
-	for _, l := range list {
+func closeAll(listeners []*net.TCPListener) {
+	for _, l := range listeners {
 		l.Close()
 	}
 }
@@ -186,9 +195,9 @@ func (r *Relay) Close(id wire.SessionID) lease.Traffic {
 	delete(r.sessions, id)
 	closeAll(s.listeners)
 	for _, h := range s.waiting {
+		r.takeLocked(h)
 		h.conn.reset()
 	}
-	r.waiting -= len(s.waiting)
 	for p := range s.pairs {
 		p.abort()
 	}
@@ -219,7 +228,7 @@ func (r *Relay) Pairs() int { return int(r.pairs.Load()) }
 func (r *Relay) Waiting() (legs, unproven int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.waiting, r.gate.Waiting()
+	return r.waiting.Len(), r.gate.Waiting()
 }
 
 // Sweep ends what has waited or been idle too long. It is called about once a
@@ -228,15 +237,10 @@ func (r *Relay) Sweep() {
 	now := r.cfg.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for e := r.waiting.Front(); e != nil && now.Sub(e.Value.(*half).since) >= WaitTimeout; e = r.waiting.Front() {
+		r.giveUpLocked(e.Value.(*half), drop.WaitTimeout)
+	}
 	for _, s := range r.sessions {
-		for id, h := range s.waiting {
-			if now.Sub(h.since) >= WaitTimeout {
-				h.conn.reset()
-				delete(s.waiting, id)
-				r.waiting--
-				r.refuse(h.conn.remote, id, drop.WaitTimeout)
-			}
-		}
 		for p := range s.pairs {
 			switch moved := p.moved[0].Load() + p.moved[1].Load(); {
 			case moved != p.seen:
@@ -246,4 +250,25 @@ func (r *Relay) Sweep() {
 			}
 		}
 	}
+}
+
+// queueLocked lets a proven leg wait for the other one.
+func (r *Relay) queueLocked(h *half) {
+	if r.waiting.Len() >= r.room {
+		r.giveUpLocked(r.waiting.Front().Value.(*half), drop.Limit)
+	}
+	h.session.waiting[h.id] = h
+	h.queued = r.waiting.PushBack(h)
+}
+
+// takeLocked ends the wait of a leg.
+func (r *Relay) takeLocked(h *half) {
+	delete(h.session.waiting, h.id)
+	r.waiting.Remove(h.queued)
+}
+
+func (r *Relay) giveUpLocked(h *half, why drop.Reason) {
+	r.takeLocked(h)
+	h.conn.reset()
+	r.refuse(h.conn.remote, h.id, why)
 }

@@ -216,6 +216,41 @@ func TestWaitingLegIsClosedAfterItsTime(t *testing.T) {
 	}
 }
 
+func TestOldestWaitingLegMakesRoom(t *testing.T) {
+	g := newRig(t, nil, func(r *Relay) { r.room = 3 })
+	m := g.session()
+	var c []*net.TCPConn
+	for n := range 4 {
+		c = append(c, g.dial(m.address, m.preface(0, uint16(n))))
+		g.await("it waits", func() bool { w, _ := g.Waiting(); return w == min(n+1, 3) && len(c) == n+1 })
+		if n < 3 {
+			continue
+		}
+		wantReset(t, "the oldest", c[0])
+	}
+	for n := 1; n < 4; n++ {
+		b := g.dial(m.address, m.preface(1, uint16(n)))
+		b.Write([]byte("x"))
+		g.wantRead("one that still waited", c[n], []byte("x"))
+	}
+	if got := g.cfg.Drops.Count(drop.Limit); got != 1 {
+		t.Errorf("%d counted, want 1", got)
+	}
+}
+
+func TestSessionJoinsALimitedNumberOfConnections(t *testing.T) {
+	g := newRig(t, nil)
+	m := g.session()
+	for n := range uint16(MaxPairs) {
+		m.join(n)
+	}
+	g.await("all are joined", func() bool { return g.Pairs() == MaxPairs })
+	a := g.dial(m.address, m.preface(0, MaxPairs))
+	g.await("one more leg waits", func() bool { n, _ := g.Waiting(); return n == 1 })
+	g.wantClosed("and its other", g.dial(m.address, m.preface(1, MaxPairs)), drop.Limit, 0)
+	a.Close()
+}
+
 func TestIdlePairIsResetAndABusyOneIsNot(t *testing.T) {
 	g := newRig(t, nil)
 	m := g.session()

@@ -89,7 +89,8 @@ func (parent *socket) connect(remote netip.AddrPort, owner *session) (*socket, e
 }
 
 // open makes the descriptor and binds it. Only the shared port is one that
-// several sockets have together.
+// several sockets have together; SO_REUSEPORT keeps the sockets of other users
+// out of it.
 func (s *socket) open(local netip.AddrPort, shared bool) (err error) {
 	s.fd, err = unix.Socket(s.family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -103,7 +104,7 @@ func (s *socket) open(local netip.AddrPort, shared bool) (err error) {
 	}()
 	set := func(level, option, value int) error { return unix.SetsockoptInt(s.fd, level, option, value) }
 	if shared {
-		if err := set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		if err := set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
