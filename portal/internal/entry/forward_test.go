@@ -1,0 +1,107 @@
+package entry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/netport/netport/portal/internal/allow"
+	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/endpoint"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/wire"
+)
+
+// noTunnels is a Tunnels that has none.
+type noTunnels struct{}
+
+func (noTunnels) Tunnel(context.Context, grant.Party, wire.GrantID) (*tunnel.Tunnel, error) {
+	return nil, &peers.Unavailable{Reason: wire.ReasonPeerOffline}
+}
+
+// exhausted is a listener of a process without descriptors, and then with one.
+type exhausted struct {
+	until   time.Time
+	conn    net.Conn
+	accepts int
+	closed  chan struct{}
+}
+
+func (l *exhausted) Accept() (net.Conn, error) {
+	l.accepts++
+	if time.Now().Before(l.until) {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	if l.conn == nil {
+		<-l.closed
+		return nil, net.ErrClosed
+	}
+	conn := l.conn
+	l.conn = nil
+	return conn, nil
+}
+
+func (l *exhausted) Close() error   { return nil }
+func (l *exhausted) Addr() net.Addr { return &net.TCPAddr{} }
+
+func testForward(t *testing.T) *forward {
+	e := New(noTunnels{}, allow.List{}, slog.New(slog.DiscardHandler))
+	t.Cleanup(e.stop)
+	return newForward(e, grant.Grant{Permission: grant.Permission{
+		Forward: "web", Listen: endpoint.MustParse("tcp://127.0.0.1:1"), Target: endpoint.MustParse("tcp://127.0.0.1:1"),
+		Entry: grant.Party{Name: "ann"}, Exit: grant.Party{Name: "factory"},
+	}})
+}
+
+func TestAcceptWaitsWhileThereAreNoDescriptors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := testForward(t)
+		client, server := net.Pipe()
+		l := &exhausted{until: time.Now().Add(10 * time.Second), conn: server, closed: make(chan struct{})}
+		done := make(chan error)
+		go func() { done <- f.serve(l) }()
+		time.Sleep(10*time.Second + maxAcceptPause)
+		synctest.Wait()
+		if l.accepts > 40 {
+			t.Errorf("asked %d times in 10 s", l.accepts)
+		}
+		if got := f.accepted.Load(); got != 1 {
+			t.Errorf("%d connections taken half a second after descriptors came back, want 1", got)
+		}
+		if _, err := client.Read(make([]byte, 1)); err == nil {
+			t.Error("a connection without a tunnel is open")
+		}
+		close(l.closed)
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestConnectionWithoutATunnelIsReset(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testForward(t).carry(conn)
+	client.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client reads %v, want a reset", err)
+	}
+}
