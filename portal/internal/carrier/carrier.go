@@ -171,6 +171,9 @@ func (c *Conn) Close(last []byte) {
 	}
 }
 
+// Abort ends Run with err, at once.
+func (c *Conn) Abort(err error) { c.fail(err) }
+
 // fail records why the carrier died, the first time, and wakes whoever waits
 // in the socket.
 func (c *Conn) fail(err error) {

@@ -11,6 +11,8 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
+var errNoHello = fmt.Errorf("the peer proved itself but sent no HELLO within %v", joinTime)
+
 // link is a carrier as its tunnel sees it.
 type link struct {
 	t    *Tunnel
@@ -46,7 +48,7 @@ func (t *Tunnel) join(ctx context.Context, connection uint16) error {
 	}
 	l := &link{t: t, conn: conn, dead: make(chan struct{})}
 	// A peer that proves itself but never sends HELLO is given up as well.
-	hello := context.AfterFunc(ctx, func() { conn.Close(nil) })
+	hello := context.AfterFunc(ctx, func() { conn.Abort(errNoHello) })
 	joined := func() {
 		hello()
 		cancel()
