@@ -60,3 +60,47 @@ func BenchmarkTransfer(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkPingPong sends one byte there and back. The difference of the two
+// is what the relay's two hops cost.
+func BenchmarkPingPong(b *testing.B) {
+	pingPong := func(b *testing.B, from, to net.Conn) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			io.Copy(struct{ io.Writer }{to}, struct{ io.Reader }{to})
+		}()
+		buf := make([]byte, 1)
+		for b.Loop() {
+			if _, err := from.Write(buf); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := from.Read(buf); err != nil {
+				b.Fatal(err)
+			}
+		}
+		from.Close()
+		<-done
+	}
+	b.Run("direct", func(b *testing.B) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer l.Close()
+		from, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		to, err := l.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer to.Close()
+		pingPong(b, from, to)
+	})
+	b.Run("relay", func(b *testing.B) {
+		from, to := newRig(b, nil).session().join(0)
+		pingPong(b, from, to)
+	})
+}
