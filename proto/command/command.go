@@ -75,12 +75,12 @@ func Args(names ...string) cobra.PositionalArgs {
 }
 
 // Main runs root with the arguments of the process and returns its exit code.
-// The first SIGINT, SIGTERM or SIGHUP cancels the context of the command; the
-// second ends the process at once. SIGPIPE is ignored: a daemon goes on when
+// The first SIGINT or SIGTERM cancels the context of the command; the second
+// ends the process at once. SIGPIPE is ignored: a daemon goes on when
 // whoever reads its log is gone.
 func Main(root *cobra.Command) int {
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	return Run(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

@@ -71,11 +71,11 @@ its tunnels and removes its sockets; a second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
-			log, flush, err := command.Logger(c.ErrOrStderr(), conf.LogLevel)
+			log, end, err := command.Daemon(c.ErrOrStderr(), conf.LogLevel)
 			if err != nil {
 				return err
 			}
-			defer flush()
+			defer end()
 			p, err := daemon.New(conf, log)
 			if err != nil {
 				return fmt.Errorf("start portal: %w", err)

@@ -43,11 +43,11 @@ told; a second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
-			log, flush, err := command.Logger(c.ErrOrStderr(), cfg.LogLevel)
+			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.LogLevel)
 			if err != nil {
 				return err
 			}
-			defer flush()
+			defer end()
 			d, err := daemon.New(cfg, log)
 			if err != nil {
 				return err

@@ -1,11 +1,6 @@
 package cli
 
 import (
-	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
-
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/proto/command"
@@ -30,34 +25,14 @@ applied with "netport-server policy apply".`,
 			if err != nil {
 				return err
 			}
-			log, flush, err := command.Logger(c.ErrOrStderr(), cfg.LogLevel)
+			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.LogLevel)
 			if err != nil {
 				return err
 			}
-			defer flush()
-			defer outliveHangup(log)()
+			defer end()
 			return daemon.Run(c.Context(), cfg, log)
 		},
 	}
 	configFlag(c, &file)
 	return c
-}
-
-// outliveHangup logs SIGHUP and does nothing else about it. The function it
-// returns ends that.
-func outliveHangup(log *slog.Logger) (stop func()) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range hangup {
-			log.Info("SIGHUP changes nothing: apply a policy with \"netport-server policy apply\"")
-		}
-	}()
-	return func() {
-		signal.Stop(hangup)
-		close(hangup)
-		<-done
-	}
 }

@@ -1,0 +1,34 @@
+package command
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Daemon prepares a program that serves: it returns the Logger of its log, and
+// SIGHUP is logged and changes nothing, so that the program outlives the
+// terminal it was started from. end gives both back.
+func Daemon(w io.Writer, level string) (log *slog.Logger, end func(), err error) {
+	log, flush, err := Logger(w, level)
+	if err != nil {
+		return nil, nil, err
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range hangup {
+			log.Info("SIGHUP changes nothing: restart the daemon to have its configuration read anew")
+		}
+	}()
+	return log, func() {
+		signal.Stop(hangup)
+		close(hangup)
+		<-done
+		flush()
+	}, nil
+}
