@@ -1,0 +1,121 @@
+package tunnel
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+// late is what is under way, and when it arrives.
+type late struct {
+	b  []byte
+	at time.Time
+}
+
+// farPair returns the ends of a connection with a delay each way, on which as
+// many bytes as like may be under way.
+func farPair(delay time.Duration) (a, b net.Conn) {
+	x, mid1 := net.Pipe()
+	mid2, y := net.Pipe()
+	for _, way := range []struct{ from, to net.Conn }{{mid1, mid2}, {mid2, mid1}} {
+		under := make(chan late, 1<<16)
+		go func() {
+			defer close(under)
+			for {
+				b := make([]byte, 64<<10)
+				n, err := way.from.Read(b)
+				if err != nil {
+					return
+				}
+				under <- late{b[:n], time.Now().Add(delay)}
+			}
+		}()
+		go func() {
+			defer way.to.Close()
+			for l := range under {
+				time.Sleep(time.Until(l.at))
+				if _, err := way.to.Write(l.b); err != nil {
+					break
+				}
+			}
+			way.from.Close()
+			for range under {
+				// Until the reader has seen the end.
+			}
+		}()
+	}
+	return x, y
+}
+
+// On a long way the first window would hold a stream to 256 KiB a round trip.
+func TestWindowFollowsTheRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rtt, size = 100 * time.Millisecond, 24 << 20
+		target, dialled := net.Pipe()
+		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return dialled, nil }
+		p := newPair(t, exit, func(client, server *Config) {
+			r := newRelay(func() (net.Conn, net.Conn) { return farPair(rtt / 2) })
+			client.Dial, server.Dial = r.dial, r.dial
+		})
+		app, other := net.Pipe()
+		done := openWith(p.client, benchGrant, other)
+		began := time.Now()
+		go func() {
+			io.CopyN(app, zeros{}, size)
+			app.Close()
+		}()
+		n, err := io.CopyN(io.Discard, target, size)
+		if err != nil {
+			t.Errorf("%d bytes arrived: %v", n, err)
+		}
+		took := time.Since(began)
+		if first := time.Duration(size / (256 << 10) * rtt); took > first/3 {
+			t.Errorf("%d bytes took %v; the first window alone would take %v", size, took, first)
+		}
+		target.Close()
+		<-done
+	})
+}
+
+// A cold tunnel costs the session's handshake; a warm one nothing: the first
+// byte of a further stream is at its target half a round trip later.
+func TestFirstByteOfAWarmTunnelTakesHalfARoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rtt = 100 * time.Millisecond
+		targets := make(chan net.Conn, 2)
+		var exit handler = func(context.Context, wire.Open) (net.Conn, error) {
+			x, y := net.Pipe()
+			targets <- y
+			return x, nil
+		}
+		p := newPair(t, exit, func(client, server *Config) {
+			r := newRelay(func() (net.Conn, net.Conn) { return farPair(rtt / 2) })
+			client.Dial, server.Dial = r.dial, r.dial
+		})
+		app, other := net.Pipe()
+		began := time.Now()
+		done := openWith(p.client, benchGrant, other)
+		go app.Write([]byte("x"))
+		var b [1]byte
+		target := <-targets
+		if _, err := io.ReadFull(target, b[:]); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > rtt/2+rtt/10 {
+			t.Errorf("the first byte took %v, the round trip is %v", took, rtt)
+		}
+		app.Close()
+		target.Close()
+		<-done
+	})
+}
+
+// zeros is an endless source.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
