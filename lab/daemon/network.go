@@ -20,7 +20,9 @@ package daemon
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/netport/netport/lab/topo"
@@ -61,10 +63,21 @@ func New(t testing.TB, host *topo.Host, options ...Option) *Network {
 func (n *Network) Relay(host *topo.Host, options ...Option) *Relay {
 	n.t.Helper()
 	r := &Relay{Daemon: n.daemon("relay", host), server: n.Server}
-	n.Server.Run("issue", "relay", r.name, "--address", host.Addr().String(), "--out", r.dir)
+	n.Server.Run("issue", "relay", r.name, "--address", strings.Join(addresses(host), ","), "--out", r.dir)
 	r.configure(options)
 	r.Start()
 	return r
+}
+
+// addresses are the host's of either IP version.
+func addresses(host *topo.Host) []string {
+	var texts []string
+	for _, addr := range []netip.Addr{host.Addr4(), host.Addr6()} {
+		if addr.IsValid() {
+			texts = append(texts, addr.String())
+		}
+	}
+	return texts
 }
 
 // Portal adds a portal, starts it and waits until it is connected to the server.

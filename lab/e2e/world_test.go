@@ -17,30 +17,44 @@ type world struct {
 	laptop, factory *daemon.Portal
 	guest, plc      *topo.Host
 	relay           *daemon.Relay
+
+	// version is the IP version of clients and services, on both sides of the tunnel: 4 or 6. Each side has what it can.
+	version int
 }
 
-// site says how the two private networks are built. The zero site has a home with the NAT that homes have, and an office
-// with the strictest.
-type site struct{ home, office []topo.RouterOption }
+// site is how a private network is built.
+type site struct {
+	provider []topo.RouterOption // of a router before the network's own; none if nil
+	router   []topo.RouterOption
+}
+
+// The sites that most tests use.
+var (
+	commonHome   = site{router: []topo.RouterOption{topo.PortRestricted, topo.IPv4Only()}}
+	commonOffice = site{router: []topo.RouterOption{topo.Symmetric, topo.IPv4Only()}}
+)
+
+func (s site) build(l *topo.Lab, name string) *topo.Router {
+	if s.provider != nil {
+		return l.Router(name+"-isp", s.provider...).Router(name, s.router...)
+	}
+	return l.Router(name, s.router...)
+}
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return site{}.build(t)
+	return newWorldOf(t, commonHome, commonOffice)
 }
 
-func (s site) build(t *testing.T) *world {
+// newWorldOf makes a world with other networks, and its relay with options.
+func newWorldOf(t *testing.T, home, office site, relay ...daemon.Option) *world {
 	t.Helper()
 	l := topo.New(t)
-	if s.home == nil {
-		s.home = []topo.RouterOption{topo.PortRestricted, topo.IPv4Only()}
-	}
-	if s.office == nil {
-		s.office = []topo.RouterOption{topo.Symmetric, topo.IPv4Only()}
-	}
-	w := &world{home: l.Router("home", s.home...), office: l.Router("office", s.office...)}
-	server := l.Public("server")
+	w := &world{home: home.build(l, "home"), office: office.build(l, "office"), version: 4}
+	server, relayHost := l.Public("server"), l.Public("relay")
+	relayHost.Sysctl("ipv4/ip_unprivileged_port_start", "0") // a shared port may be 443
 	w.Network = daemon.New(t, server)
-	w.relay = w.Relay(l.Public("relay"))
+	w.relay = w.Relay(relayHost, relay...)
 	// Whichever IP version the two have in common with the server.
 	servers := daemon.Set("servers", []string{hostPort(server.Addr4(), 443), hostPort(server.Addr6(), 443)})
 	w.laptop = w.Portal(w.home.Host("laptop"), servers)
@@ -60,10 +74,23 @@ type client struct {
 
 // clients are the entry portal's own machine and the one beside it.
 func (w *world) clients() []client {
-	return []client{
-		{"on the portal's machine", w.laptop.Host(), netip.MustParseAddr("127.0.0.1")},
-		{"beside the portal", w.guest, w.laptop.Host().Addr()},
+	portal := w.addr(w.laptop.Host())
+	loopback := netip.MustParseAddr("127.0.0.1")
+	if portal.Is6() {
+		loopback = netip.IPv6Loopback()
 	}
+	return []client{
+		{"on the portal's machine", w.laptop.Host(), loopback},
+		{"beside the portal", w.guest, portal},
+	}
+}
+
+// addr is a host's address of the world's IP version, or of the one that it has.
+func (w *world) addr(host *topo.Host) netip.Addr {
+	if addr := host.Addr6(); addr.IsValid() && w.version == 6 {
+		return addr
+	}
+	return host.Addr()
 }
 
 // endpoint writes an endpoint with an address.

@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// wantReset resets one end of a connection and wants the other reset, too.
+func wantReset(t *testing.T, from, to net.Conn) {
+	t.Helper()
+	if err := from.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := from.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantCut(t, to)
+}
+
+// wantCut wants the next thing on a connection to be a reset.
+func wantCut(t *testing.T, conn net.Conn) {
+	t.Helper()
+	if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read %d bytes, %v; want a reset", n, err)
+	}
+}
+
+// wantAlive sends a line from one end of a connection to the other and back.
+func wantAlive(t *testing.T, a, b net.Conn) {
+	t.Helper()
+	const line = "are you there?"
+	got := make([]byte, len(line))
+	for range 2 {
+		write(t, a, line)
+		if _, err := io.ReadFull(b, got); err != nil || string(got) != line {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		a, b = b, a
+	}
+}
+
+// wantClosed wants that no one listens where the client looks.
+func (c client) wantClosed(t *testing.T, port uint16) {
+	t.Helper()
+	conn, err := c.host.DialContext(t.Context(), "tcp", netip.AddrPortFrom(c.entry, port))
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%s: dial: %v, want a refusal", c.name, err)
+	}
+	if err == nil {
+		conn.Close()
+	}
+}
+
+// Forwards come and go while the daemons run; what stays is not disturbed.
+func TestPolicyTakesEffectAtOnce(t *testing.T) {
+	w := newWorld(t)
+	ln := w.plc.Listen(meterPort)
+	echoUDP(t, w.plc, meterPort)
+	target := endpoint("tcp", w.plc.Addr(), meterPort)
+	stays := w.offer("stays", "tcp", 7001, target)
+	goes := append(w.offer("goes", "tcp", 7002, target), w.offer("goes-udp", "udp", 7002, endpoint("udp", w.plc.Addr(), meterPort))...)
+
+	w.allow(t, stays...)
+	type pair struct{ client, service net.Conn }
+	connect := func(c client, port uint16) pair {
+		t.Helper()
+		return pair{c.dial(t, "tcp", port), accept(t, ln)}
+	}
+	var staying, going []pair
+	var flows []net.Conn
+	for _, c := range w.clients() {
+		staying = append(staying, connect(c, 7001))
+		c.wantClosed(t, 7002)
+	}
+	w.allow(t, append(stays, goes...)...)
+	for _, c := range w.clients() {
+		p, flow := connect(c, 7002), c.dial(t, "udp", 7002)
+		wantAlive(t, p.client, p.service)
+		wantAlive(t, flow, flow)
+		going, flows = append(going, p), append(flows, flow)
+	}
+	w.allow(t, stays...)
+	for i, c := range w.clients() {
+		wantCut(t, going[i].client)
+		wantCut(t, going[i].service)
+		w.laptop.WaitGone(goes[i].name)
+		c.wantClosed(t, 7002)
+		// Nobody listens for datagrams any more: the kernel says so.
+		if _, err := flows[i].Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := flows[i].Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: a datagram: %d bytes came back, %v; want a refusal", c.name, n, err)
+		}
+		wantAlive(t, staying[i].client, staying[i].service)
+	}
+}
+
+func TestForwardEndsWhenThePolicySaysSo(t *testing.T) {
+	w := newWorld(t)
+	ln := w.plc.Listen(meterPort)
+	forwards := w.offer("ends", "tcp", entryPort, endpoint("tcp", w.plc.Addr(), meterPort))
+	// RFC 3339 in a policy is to the second.
+	until := time.Now().Add(4 * time.Second).Truncate(time.Second)
+	for i := range forwards {
+		forwards[i].more = fmt.Sprintf("until = %s\n", until.UTC().Format(time.RFC3339))
+	}
+	w.allow(t, forwards...)
+	var ends []net.Conn
+	for _, c := range w.clients() {
+		client, service := c.dial(t, "tcp", entryPort), accept(t, ln)
+		wantAlive(t, client, service)
+		ends = append(ends, client, service)
+	}
+	if left := time.Until(until); left < 0 {
+		t.Fatalf("this machine is too slow for the test: the forwards ended %v ago", -left)
+	}
+	for _, end := range ends {
+		wantCut(t, end)
+		if left := time.Until(until); left > 0 {
+			t.Errorf("cut %v too early", left)
+		} else if left < -2*time.Second {
+			t.Errorf("cut %v late", -left)
+		}
+	}
+	for _, c := range w.clients() {
+		c.wantClosed(t, entryPort)
+	}
+	for _, f := range w.laptop.Status().Forwards {
+		if f.State != "down" || !strings.Contains(f.Why, "until has passed") {
+			t.Errorf("status of %s: %s, %q; want it down, since its until has passed", f.Name, f.State, f.Why)
+		}
+	}
+}
