@@ -10,6 +10,10 @@
 // packets of one size that go the same way are handed to the kernel as one
 // (UDP_GRO and UDP_SEGMENT, where it has them).
 //
+// Silence hides which sessions exist, not which ports are open: to a packet at
+// a port without a session the system itself answers with ICMP port
+// unreachable, unless its firewall drops what comes to the session ports.
+//
 // A packet that the socket does not take is dropped and counted: nothing is
 // queued but up to 8 packets of a leg that wait for the other one's bind.
 package udp
@@ -36,6 +40,9 @@ import (
 // MaxHeld is how many packets of a bound leg are held until the other leg is
 // bound.
 const MaxHeld = 8
+
+// maxReaders bounds the threads that read, each with buffers of 4 MiB.
+const maxReaders = 16
 
 // Config is what a Relay works with. All fields are needed.
 type Config struct {
@@ -94,7 +101,7 @@ func (c *connection) pair() (bpf.Pair, bool) {
 // New returns a Relay without sessions, to be Run.
 func New(cfg Config) (*Relay, error) {
 	r := &Relay{cfg: cfg, plane: NewPlane(), sessions: make(map[wire.SessionID]*session)}
-	for range runtime.GOMAXPROCS(0) {
+	for range min(runtime.GOMAXPROCS(0), maxReaders) {
 		d, err := newReader(r)
 		if err != nil {
 			for _, d := range r.readers {
