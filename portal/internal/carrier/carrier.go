@@ -91,7 +91,6 @@ func Handshake(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 	} else {
 		c.tls = tls.Server(c.socket, conf)
 	}
-	limitUnsent(conn)
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("prove the peer of carrier %d: %w", cfg.Connection, err)

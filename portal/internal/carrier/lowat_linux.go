@@ -6,14 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unsentLimit is how many bytes the kernel keeps of what it cannot send yet.
-// What waits should wait in the streams, where a small write still overtakes a
-// bulk stream; below that, the kernel must not run dry between two writes.
-const unsentLimit = 128 << 10
-
-// limitUnsent sets TCP_NOTSENT_LOWAT. Without it the kernel takes megabytes,
-// and every stream waits behind them.
-func limitUnsent(conn net.Conn) {
+// limitUnsent sets TCP_NOTSENT_LOWAT: how many bytes the kernel keeps of what
+// it cannot send yet. Without it the kernel takes megabytes, and every stream
+// waits behind them. What waits should wait in the streams, where a small write
+// still overtakes a bulk stream.
+func limitUnsent(conn net.Conn, limit int) {
 	c, ok := conn.(*net.TCPConn)
 	if !ok {
 		return
@@ -24,6 +21,6 @@ func limitUnsent(conn net.Conn) {
 	}
 	// A kernel without the option (before 3.12) is only slower to be fair.
 	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentLimit)
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, limit)
 	})
 }

@@ -5,4 +5,4 @@ package carrier
 import "net"
 
 // limitUnsent does nothing: the option it sets exists on Linux.
-func limitUnsent(net.Conn) {}
+func limitUnsent(net.Conn, int) {}

@@ -3,6 +3,7 @@ package carrier
 import (
 	"fmt"
 	"sync"
+	"time"
 )
 
 const (
@@ -38,7 +39,7 @@ type Lane struct {
 	// The following belong to the writer's lock.
 	queued bool // in fresh or bulk
 	urgent bool // in urgent
-	bulk   bool // its last turn was a large frame
+	bulk   bool // its last turn was a large frame, or had another behind it
 }
 
 // Lane returns a place for src.
@@ -49,12 +50,13 @@ func (c *Conn) Lane(src Source) *Lane { return &Lane{c: c, src: src} }
 //	control   the carrier's own frames, and what Send was given
 //	urgent    ACKs and RESETs of the streams
 //	datagrams
-//	fresh     streams that sent little in their last turn, one frame each
+//	fresh     streams that had little to send in their last turn, one frame each
 //	bulk      the others, one frame each
 //
 // At least one bulk frame follows each round of the others, so nothing
-// starves; and a keystroke waits for one frame of 64 KiB at most. Nothing is
-// queued here but names: a frame leaves its stream when its turn comes.
+// starves; and a keystroke waits for what is being written and one bulk frame
+// at most. Nothing is queued here but names: a frame leaves its stream when its
+// turn comes.
 type writer struct {
 	c    *Conn
 	wake chan struct{} // the writer's goroutine takes over
@@ -74,11 +76,14 @@ type writer struct {
 	// The following belong to whoever set busy.
 	scratch []byte
 	round   []*Lane
+	pace    pace
 }
 
 func (w *writer) init(c *Conn, first []byte) {
 	w.c = c
 	w.control = first
+	w.pace.init()
+	c.tellSocket()
 	w.wake = make(chan struct{}, 1)
 }
 
@@ -224,7 +229,7 @@ func (w *writer) collect() error {
 		w.scratch = make([]byte, 0, scratchLen)
 	}
 	total := 0
-	for total < batchLen {
+	for limit := batchTurns * c.Turn(); total < limit; {
 		n, err := w.turn()
 		if err != nil {
 			return err
@@ -238,7 +243,11 @@ func (w *writer) collect() error {
 		return err
 	}
 	c.stats.sent.Add(uint64(total))
-	return c.socket.flush()
+	start := time.Now()
+	err := c.socket.flush()
+	w.pace.flushed(total, time.Since(start))
+	c.tellSocket()
+	return err
 }
 
 // turn writes what is urgent, a round of the fresh streams, and one frame of a
@@ -310,7 +319,7 @@ func (w *writer) turn() (total int, err error) {
 		}
 		w.mu.Lock()
 		if frame != nil {
-			l.bulk = len(frame) > smallData
+			l.bulk = more || len(frame) > smallData
 		}
 		if more {
 			w.queueLocked(l)

@@ -119,3 +119,74 @@ func TestFirstByteOfAWarmTunnelTakesHalfARoundTrip(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+
+// slowPair returns the ends of a connection that takes so many bytes a second.
+func slowPair(rate int) (a, b net.Conn) {
+	x, mid1 := net.Pipe()
+	mid2, y := net.Pipe()
+	for _, way := range []struct{ from, to net.Conn }{{mid1, mid2}, {mid2, mid1}} {
+		go func() {
+			defer way.to.Close()
+			defer way.from.Close()
+			buf := make([]byte, 2<<10)
+			for {
+				n, err := way.from.Read(buf)
+				if err != nil {
+					return
+				}
+				time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))
+				if _, err := way.to.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	return x, y
+}
+
+// A bulk stream fills whatever path there is; what is typed beside it must not
+// wait behind a quarter of a megabyte.
+func TestKeystrokesOvertakeBulkOnASlowPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate = 1 << 20
+		targets := make(chan net.Conn, 2)
+		var exit handler = func(context.Context, wire.Open) (net.Conn, error) {
+			x, y := net.Pipe()
+			targets <- y
+			return x, nil
+		}
+		p := newPair(t, exit, func(client, server *Config) {
+			r := newRelay(func() (net.Conn, net.Conn) { return slowPair(rate) })
+			client.Dial, server.Dial = r.dial, r.dial
+		})
+		bulk, other := net.Pipe()
+		bulkDone := openWith(p.client, wire.GrantID{1}, other)
+		go io.Copy(bulk, zeros{})
+		sink := <-targets
+		go io.Copy(io.Discard, sink)
+		typed, other := net.Pipe()
+		typedDone := openWith(p.client, wire.GrantID{2}, other)
+		shell := <-targets
+		// The bulk stream has found out how fast the path is.
+		time.Sleep(3 * time.Second)
+		worst := time.Duration(0)
+		var b [1]byte
+		for range 50 {
+			began := time.Now()
+			go typed.Write(b[:])
+			if _, err := io.ReadFull(shell, b[:]); err != nil {
+				t.Fatal(err)
+			}
+			worst = max(worst, time.Since(began))
+			time.Sleep(37 * time.Millisecond)
+		}
+		if worst > 60*time.Millisecond {
+			t.Errorf("a keystroke took %v on an otherwise undelayed path", worst)
+		}
+		for _, c := range []net.Conn{bulk, typed, sink, shell} {
+			c.Close()
+		}
+		<-bulkDone
+		<-typedDone
+	})
+}

@@ -97,6 +97,7 @@ func (p *pipe) pump(reader *rawio.Reader, src *source) {
 		if src.room = p.waitRoom(); src.room == 0 {
 			return
 		}
+		src.turn = p.link.conn.Turn()
 		n, err := reader.Read()
 		if !p.took(src, n, err) {
 			return
@@ -108,7 +109,7 @@ func (p *pipe) pump(reader *rawio.Reader, src *source) {
 // reading goes on.
 func (p *pipe) took(src *source, n int, err error) bool {
 	p.mu.Lock()
-	src.appendTo(p.st, n)
+	bulk := src.appendTo(p.st, n)
 	if err == io.EOF {
 		p.st.Finish()
 	}
@@ -118,8 +119,8 @@ func (p *pipe) took(src *source, n int, err error) bool {
 		p.cut(&EndError{Reason: wire.ReasonTargetReset, Text: "an application's connection broke"}, true)
 		return false
 	}
-	if n >= wire.MaxData {
-		// A bulk stream: let the writer work beside the reading.
+	if bulk {
+		// Let the writer work beside the reading.
 		p.lane.Ready()
 	} else {
 		p.lane.Write()

@@ -14,18 +14,19 @@ const sourceBlocks = 4
 // reads the application.
 type source struct {
 	room   int // how many bytes the stream takes
+	turn   int // how many bytes it should send at once
 	want   int // how many blocks the next read gets
 	blocks [sourceBlocks]*stream.Block
 	list   [sourceBlocks][]byte
 	n      int // how many of both are in use
 }
 
-func newSource() *source { return &source{room: wire.FirstLimit, want: 1} }
+func newSource() *source { return &source{room: wire.FirstLimit, turn: wire.MaxData, want: 1} }
 
 // Get implements rawio.Buffers.
 func (s *source) Get() [][]byte {
 	for room := s.room; s.n < s.want && room > 0; s.n++ {
-		size := min(room, wire.MaxData)
+		size := min(room, s.turn)
 		room -= size
 		b := stream.GetBlock()
 		s.blocks[s.n] = b
@@ -47,8 +48,9 @@ func (s *source) Put() {
 }
 
 // appendTo appends the n bytes that were read to st, and decides how much the
-// next read may bring: a read that fills a block comes from a bulk stream.
-func (s *source) appendTo(st *stream.Stream, n int) {
+// next read may bring. It reports whether they seem to come from a bulk stream.
+func (s *source) appendTo(st *stream.Stream, n int) (bulk bool) {
+	bulk = n >= s.turn
 	s.want = 1
 	if n >= wire.MaxData {
 		s.want = sourceBlocks
@@ -61,4 +63,5 @@ func (s *source) appendTo(st *stream.Stream, n int) {
 		}
 	}
 	s.Put()
+	return bulk
 }
