@@ -42,8 +42,9 @@ test: ## run every test; the lab's only as root
 lab-test: build ## run the network namespace topologies alone, as root or with sudo
 	@scripts/lab-test
 
-bench: build ## measure Netport and its rivals side by side, as root
-	@NETPORT_BIN=$(CURDIR)/bin go run ./lab/bench
+bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: sooner), as root
+	@go build -trimpath -o bin/netport-bench ./lab/bench
+	@NETPORT_BIN=$(CURDIR)/bin scripts/as-root bin/netport-bench $(BENCHFLAGS)
 
 check: ## look the source over: format, vet, staticcheck, modules, imports, scripts
 	@scripts/check
