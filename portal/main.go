@@ -12,5 +12,6 @@ import (
 
 func main() {
 	privateFiles()
+	guardMemory()
 	os.Exit(command.Main(cli.Root()))
 }

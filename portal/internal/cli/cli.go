@@ -49,11 +49,12 @@ func call[T any](ctx context.Context, c *cobra.Command, name string, args any) (
 	return result, plain(err)
 }
 
-// plain leaves of a daemon's answer only what it said.
+// plain leaves of a daemon's answer only what it said, which may quote another
+// machine.
 func plain(err error) error {
 	var said *local.Error
 	if errors.As(err, &said) {
-		return errors.New(said.Text)
+		return errors.New(command.Clean(said.Text))
 	}
 	return err
 }

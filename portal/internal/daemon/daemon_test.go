@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -242,6 +243,54 @@ func TestBothPortalsOpenAtOnce(t *testing.T) {
 		if r := <-results; r.err != nil {
 			t.Errorf("got %q, %v", r.got, r.err)
 		}
+	}
+}
+
+// The server ends a session that crossed another, in the moment it announced
+// it. Whoever waits for a tunnel gets the other's.
+func TestReplacedSessionIsNotNoticed(t *testing.T) {
+	w := newWorld(t)
+	ann, _, g := w.pair()
+	w.mu.Lock()
+	w.crossing = true
+	w.mu.Unlock()
+	if got, err := ask(w.dial("tcp", g.Listen.HostPort()), "hello"); got != "hello" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	w.wait("one tunnel", func() bool { return len(ann.Status().Tunnels) == 1 })
+	if s := ann.Status().Tunnels[0]; s.Opener || !s.Up {
+		t.Errorf("tunnel %+v, want the other portal's", s)
+	}
+}
+
+func TestServerThatDoesNotAnswerIsSaid(t *testing.T) {
+	w := newWorld(t)
+	ann, _, _ := w.pair()
+	w.mu.Lock()
+	w.silent = true
+	w.mu.Unlock()
+	_, err := asked[PingResult](ann, CallPing, PingArgs{Portal: "factory"})
+	if err == nil || !strings.Contains(err.Error(), "no tunnel: server unreachable: the server did not answer within 5s") {
+		t.Errorf("ping: %v", err)
+	}
+}
+
+func TestTargetLearnsItsClient(t *testing.T) {
+	w := newWorld(t)
+	ann, factory := w.portal("ann", ""), w.portal("factory", "")
+	target := w.echo("tcp", "127.0.0.1:0") // sends the header back, too
+	p := w.permission("web", "ann", "tcp://"+w.freePort("tcp"), "factory", "tcp://"+target.Addr().String())
+	p.Proxy = 1
+	w.grant(p)
+	ann.waitState("web", Up)
+	factory.waitState("web", Up)
+	conn := w.dial("tcp", p.Listen.HostPort())
+	io.WriteString(conn, "hello")
+	conn.(*net.TCPConn).CloseWrite()
+	_, from, _ := net.SplitHostPort(conn.LocalAddr().String())
+	want := fmt.Sprintf("PROXY TCP4 127.0.0.1 127.0.0.1 %s %d\r\nhello", from, p.Listen.Port())
+	if got, err := io.ReadAll(conn); string(got) != want || err != nil {
+		t.Errorf("target read %q, %v; want %q", got, err, want)
 	}
 }
 

@@ -90,6 +90,8 @@ type world struct {
 	grants   []grant.Grant
 	version  uint64
 	parties  map[string]grant.Party
+	crossing bool // the next session crosses one that the other portal asks for
+	silent   bool // requests are not answered
 }
 
 type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
@@ -260,6 +262,8 @@ func (w *world) sendStatesLocked() {
 func (w *world) openLocked(from string, conn *serverConn, m wire.OpenSession) {
 	to := w.conns[m.Peer]
 	switch {
+	case w.silent:
+		return
 	case to == nil:
 		conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonPeerOffline})
 		return
@@ -267,15 +271,28 @@ func (w *world) openLocked(from string, conn *serverConn, m wire.OpenSession) {
 		conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonNoRelay})
 		return
 	}
-	id := wire.NewSessionID()
-	secrets := [2]wire.Secret{wire.NewSecret(), wire.NewSecret()}
-	access := w.relay.expect(id, secrets)
-	s := wire.Session{ID: id, Relay: access, Lifetime: 3600, Transports: m.Transports}
-	mine, theirs := s, s
-	mine.Request, mine.Leg, mine.Secret, mine.Peer = m.Request, 0, secrets[0], m.Peer
-	theirs.Leg, theirs.Secret, theirs.Peer = 1, secrets[1], from
+	mine, theirs := w.session(from, m.Peer, m.Transports)
+	mine.Request = m.Request
 	conn.Send(mine)
+	if w.crossing {
+		// The other portal was quicker: its session stands, this one ends.
+		w.crossing = false
+		conn.Send(wire.SessionEnded{Session: mine.ID, Reason: wire.ReasonReplaced})
+		theirs, mine = w.session(m.Peer, from, m.Transports)
+		conn.Send(mine)
+	}
 	to.Send(theirs)
+}
+
+// session makes the two messages of a session, its opener's first.
+func (w *world) session(opener, other string, transports wire.Transports) (forOpener, forOther wire.Session) {
+	secrets := [2]wire.Secret{wire.NewSecret(), wire.NewSecret()}
+	s := wire.Session{ID: wire.NewSessionID(), Lifetime: 3600, Transports: transports}
+	s.Relay = w.relay.expect(s.ID, secrets)
+	forOpener, forOther = s, s
+	forOpener.Leg, forOpener.Secret, forOpener.Peer = 0, secrets[0], other
+	forOther.Leg, forOther.Secret, forOther.Peer = 1, secrets[1], opener
+	return forOpener, forOther
 }
 
 // permission returns what joins two portals of the world.

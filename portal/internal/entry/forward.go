@@ -53,7 +53,7 @@ type forward struct {
 
 func newForward(e *Entry, g grant.Grant) *forward {
 	ctx, stop := context.WithCancel(e.ctx)
-	log := e.log.With("forward", g.Forward, "listen", g.Listen.String(), "peer", g.Exit.Name)
+	log := e.log.With("listen", g.Listen.String(), "peer", g.Exit.Name)
 	return &forward{
 		entry: e, log: log, often: logs.Steady(log),
 		ctx: ctx, stop: stop, again: make(chan struct{}, 1), current: g, since: time.Now(),
@@ -112,7 +112,7 @@ func (f *forward) run() {
 	for f.ctx.Err() == nil {
 		serve, err := f.open(listen)
 		if err == nil {
-			f.log.Info("listening")
+			f.log.Info("listening", "forward", f.grant().Forward)
 			err = serve()
 			if f.ctx.Err() != nil {
 				return
@@ -124,7 +124,7 @@ func (f *forward) run() {
 		f.mu.Unlock()
 		if text := err.Error(); text != said { // once, not at each attempt
 			said = text
-			f.log.Warn("not listening", "error", err)
+			f.log.Warn("not listening", "forward", f.grant().Forward, "error", err)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -197,7 +197,7 @@ func (f *forward) serve(l net.Listener) error {
 		}
 		// Out of descriptors, most likely: those in use come back.
 		if pause == 0 {
-			f.log.Warn("connection not accepted", "error", err)
+			f.log.Warn("connection not accepted", "forward", f.grant().Forward, "error", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), maxAcceptPause)
 		timer := time.NewTimer(pause)
@@ -220,7 +220,7 @@ func (f *forward) carry(conn net.Conn) {
 		f.ended(source, err)
 		return
 	}
-	f.log.Debug("connection ended", "source", source.String(), "sent", totals.Sent, "received", totals.Received, "after", time.Since(start).Round(time.Millisecond))
+	f.log.Debug("connection ended", "forward", g.Forward, "source", source.String(), "sent", totals.Sent, "received", totals.Received, "after", time.Since(start).Round(time.Millisecond))
 }
 
 // ended logs what came to nothing, or to a bad end.
@@ -233,12 +233,13 @@ func (f *forward) ended(source netip.AddrPort, err error) {
 	if source.IsValid() {
 		from = source.String()
 	}
+	g := f.grant() // of now: the forward may have another name
 	var end *tunnel.EndError
 	if errors.As(err, &end) {
-		f.often.Warn("connection cut", "source", from, "reason", end.Reason.String(), "said-by", saidBy(end, f.grant()), "text", end.Text)
+		f.often.Warn("connection cut", "forward", g.Forward, "source", from, "reason", end.Reason.String(), "said-by", saidBy(end, g), "text", end.Text)
 		return
 	}
-	f.often.Warn("connection refused", "source", from, "error", err)
+	f.often.Warn("connection refused", "forward", g.Forward, "source", from, "error", err)
 }
 
 func saidBy(end *tunnel.EndError, g grant.Grant) string {
