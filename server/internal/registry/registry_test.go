@@ -70,12 +70,13 @@ func enrol(t *testing.T, r *Registry, n byte, name string, replace bool) Diff {
 }
 
 func text(forwards ...string) string {
-	s := "domain = \"example.org\"\n"
+	var s strings.Builder
+	s.WriteString("domain = \"example.org\"\n")
 	for _, f := range forwards {
 		part := strings.Fields(f)
-		s += fmt.Sprintf("[[forward]]\nname = %q\nfrom = \"%s %s\"\nto = \"%s %s\"\n", part[0], part[1], part[2], part[3], part[4])
+		fmt.Fprintf(&s, "[[forward]]\nname = %q\nfrom = \"%s %s\"\nto = \"%s %s\"\n", part[0], part[1], part[2], part[3], part[4])
 	}
-	return s
+	return s.String()
 }
 
 func apply(r *Registry, source string) (Diff, error) {

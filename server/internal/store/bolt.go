@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -140,8 +142,10 @@ func (s *Bolt) Commit(change Change) (revision uint64, err error) {
 				}
 			}
 		}
-		for key, value := range change.Put {
-			k := []byte(key)
+		// In the order of the keys: bbolt makes room in the middle of a page by
+		// moving the rest of it, and a page only splits in the end.
+		for _, key := range slices.Sorted(maps.Keys(change.Put)) {
+			k, value := []byte(key), change.Put[key]
 			if old := b.Get(k); old != nil {
 				h.remove(k, old)
 			}

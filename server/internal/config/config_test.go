@@ -1,0 +1,120 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func load(t *testing.T, text string) (*Config, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), ConfigFile)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(file)
+}
+
+func TestFileThatInitMakesIsReadBack(t *testing.T) {
+	text := string(Server("example.org", "netport.example.org:443", ":443"))
+	cfg, err := load(t, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(cfg.File)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	want := &Config{
+		File: cfg.File, Domain: "example.org", Address: "netport.example.org:443", Listen: []string{":443"},
+		Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), CAKey: in("ca.key"), PolicyKey: in("policy.key"), StampKey: in("stamp.key"),
+		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), LogLevel: "info", CertificateDays: 365, SessionsPerPortal: 1000,
+	}
+	if d := cmp.Diff(want, cfg); d != "" {
+		t.Errorf("configuration (-want +got):\n%s", d)
+	}
+	if got := cfg.StateFile(); got != in("state.db") {
+		t.Errorf("state file %s", got)
+	}
+	// What it says is what holds without it: only these must be written.
+	short, err := load(t, "domain = \"example.org\"\naddress = \"netport.example.org:443\"\nlisten = [\":443\"]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := filepath.Dir(short.File)
+	if d := cmp.Diff(strings.ReplaceAll(describe(cfg), dir, here), describe(short)); d != "" {
+		t.Errorf("defaults (-file +none):\n%s", d)
+	}
+}
+
+func describe(c *Config) string {
+	return strings.Join([]string{c.Certificate, c.Key, c.CA, c.CAKey, c.PolicyKey, c.StampKey, c.Policy, c.State, c.Socket, c.LogLevel}, "\n")
+}
+
+func TestFilesThatIssueMakesNameTheServer(t *testing.T) {
+	servers := regexp.MustCompile(`(?m)^servers = \["h:443"\]$`)
+	for what, text := range map[string][]byte{"portal": Portal("h:443", "ed25519:x"), "relay": Relay("h:443")} {
+		if !servers.Match(text) {
+			t.Errorf("%s: no servers in\n%s", what, text)
+		}
+	}
+	if !strings.Contains(string(Portal("h:443", "ed25519:x")), "\npolicy_key = \"ed25519:x\"\n") {
+		t.Error("the portal's file does not name the policy key")
+	}
+}
+
+func TestMistakesAreShownWhereTheyStand(t *testing.T) {
+	base := string(Server("example.org", "h:443", ":443"))
+	for _, c := range []struct{ from, to, want string }{
+		{`domain = "example.org"`, `domain = "Example"`, `config.toml:5:10: domain: name "Example"`},
+		{`domain = "example.org"`, ``, `config.toml: domain: empty name`},
+		{`address = "h:443"`, `address = "h"`, `config.toml:9:11: address: "h" is not HOST:PORT`},
+		{`address = "h:443"`, `address = ":443"`, `portals need a host to dial`},
+		{`address = "h:443"`, `address = "h:65536"`, `port "65536" is not a number from 1 to 65535`},
+		{`address = "h:443"`, `address = "2001:db8::1:443"`, `is not HOST:PORT (IPv6 in brackets)`},
+		{`listen = [":443"]`, `listen = []`, `at least one address`},
+		{`listen = [":443"]`, `listen = [":443", "127.1:443"]`, `config.toml:10:19: listen: "127.1" is neither an IP address nor a DNS name`},
+		{`listen = [":443"]`, `listen = ["[fe80::1%eth0]:443"]`, `an address with a zone`},
+		{`listen = [":443"]`, `listen = [":0"]`, `port "0"`},
+		{`listen = [":443"]`, `listen = [":+443"]`, `port "+443"`},
+		{`log_level = "info"`, `log_level = "loud"`, `log_level is debug, info, warn or error`},
+		{`certificate_days = 365`, `certificate_days = 0`, `a certificate lasts 1 to 3650 days`},
+		{`certificate_days = 365`, `certificate_days = "1y"`, `wrong type`},
+		{`sessions_per_portal = 1000`, `sessions_per_portal = -1`, `sessions_per_portal is 1 to 100000`},
+		{`stamp_key =`, `stamp_kye =`, `unknown key "stamp_kye"; did you mean "stamp_key"?`},
+	} {
+		if !strings.Contains(base, c.from) {
+			t.Fatalf("the file has no %q", c.from)
+		}
+		_, err := load(t, strings.Replace(base, c.from, c.to, 1))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.to, err, c.want)
+		}
+	}
+}
+
+func TestAddressOfInit(t *testing.T) {
+	for s, want := range map[string][2]string{
+		"netport.example.org":      {"netport.example.org:443", ":443"},
+		"netport.example.org:8443": {"netport.example.org:8443", ":8443"},
+		"192.0.2.1":                {"192.0.2.1:443", ":443"},
+		"192.0.2.1:1":              {"192.0.2.1:1", ":1"},
+		"2001:db8::1":              {"[2001:db8::1]:443", ":443"},
+		"[2001:db8::1]":            {"[2001:db8::1]:443", ":443"},
+		"[2001:db8::1]:65535":      {"[2001:db8::1]:65535", ":65535"},
+		"127.0.0.1:8443":           {"127.0.0.1:8443", "127.0.0.1:8443"},
+		"::1":                      {"[::1]:443", "[::1]:443"},
+	} {
+		address, listen, err := ParseAddress(s)
+		if got := [2]string{address, listen}; err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", ":443", "h:", "h:0", "h:65536", "h:-1", "h: 80", "h:80a", "127.1", "0x7f.0.0.1:443", "Host:443", "h:1:2", "[fe80::1%eth0]:443", "fe80::1%eth0", "http://h:443", "a b:443"} {
+		if address, _, err := ParseAddress(s); err == nil {
+			t.Errorf("%q is taken for %q", s, address)
+		}
+	}
+}
