@@ -100,8 +100,8 @@
 // for 4 minutes sends Ping, and one that then hears nothing for 15 seconds
 // closes (5 seconds where it has something to say). Ping is answered by Pong
 // with the same token. A message that has begun must be whole within 10
-// seconds. A server takes 2,000 messages of a peer at once and 200 a second
-// from then on, and closes where more come. Goodbye is the last message of its
+// seconds. A server takes 2,000 messages of a portal at once and 200 a second
+// from then on, a hundred times as many of a relay, and closes where more come. Goodbye is the last message of its
 // sender, with the reason; a connection that ends without it was cut. Who was
 // cut off dials again after a pause, which is drawn between half and all of a
 // bound that doubles from 0.5 s to 20 s, and begins anew after a connection of

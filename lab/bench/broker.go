@@ -154,8 +154,7 @@ func (b *broker) open() (session, error) {
 	return s, nil
 }
 
-// close ends a session.
-func (b *broker) close(s session) error {
-	_, err := b.ask(s.id, wire.EndSession{ID: s.id, Reason: wire.ReasonShutdown})
-	return err
+// close ends a session. One that the relay has ended already stays so.
+func (b *broker) close(s session) {
+	b.relay.Send(wire.EndSession{ID: s.id, Reason: wire.ReasonShutdown})
 }

@@ -36,8 +36,10 @@ func goodputExperiment(streams int) func(*world) (comparison, error) {
 		if err != nil {
 			return comparison{}, err
 		}
-		pumped := contender{name: pumpName, measure: func() ([]float64, error) { return w.pumpGoodput(streams, false) }}
-		bare := contender{name: barePumpName, measure: func() ([]float64, error) { return w.pumpGoodput(streams, true) }}
+		pumped := contender{name: pumpName, measure: func() ([]float64, error) {
+			return w.pumped(sinkPort, streams, func(addr string) ([]float64, error) { return w.goodput(addr, streams) })
+		}}
+		bare := contender{name: barePumpName, measure: func() ([]float64, error) { return w.barePumped(streams) }}
 		return comparison{contenders: append(all, pumped, bare), quantities: []quantity{{
 			what: "TCP goodput, " + plural(streams, "stream"), unit: bitrate,
 			targets: map[string]target{pumpName: {atLeast: 0.85}, sshName: {atLeast: 4}},
@@ -48,8 +50,11 @@ func goodputExperiment(streams int) func(*world) (comparison, error) {
 func pingPongExperiment(w *world) (comparison, error) {
 	all, err := overWays(func(via way) ([]float64, error) { return w.ask(doPingPong, via.addr(echoPort)) },
 		w.netport, w.ssh, w.sshOpen, w.direct)
+	pumped := contender{name: pumpName, measure: func() ([]float64, error) {
+		return w.pumped(echoPort, 1, func(addr string) ([]float64, error) { return w.ask(doPingPong, addr) })
+	}}
 	targets := map[string]target{sshName: {atMost: 0.3}}
-	return comparison{contenders: all, quantities: []quantity{
+	return comparison{contenders: append(all, pumped), quantities: []quantity{
 		{what: "1-byte ping-pong, p50", unit: seconds, targets: targets},
 		{what: "1-byte ping-pong, p99", unit: seconds, targets: targets},
 	}}, err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -14,24 +13,18 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
 
-const (
-	pumpName     = "TLS pump"
-	barePumpName = "TLS pump, no apps"
+// pumpReady is what a pump says when it is.
+const pumpReady = "pump is ready"
 
-	pumpShift = 30000 // from the sink's port to where the entry's pump listens
-	pumpReady = "pump is ready"
-)
-
-// pump is one end of the least that a forwarder over TLS 1.3 can be: blocks of 256 KiB, one way, between an
-// application's socket and a crypto/tls connection of its own, over a session of the same relay program. It has the keys,
-// the suites and the number of processes that Netport has, and so bounds what a forwarder in Go can do. This program plays
-// it with the subcommand pump, which reads a pump as JSON.
+// pump is one end of the least that a forwarder over TLS 1.3 can be: it copies blocks of 256 KiB between an application's
+// socket and a crypto/tls connection of its own, over a session of the same relay program. It has the keys, the suites and
+// the number of processes that Netport has, and so bounds what a forwarder in Go can do. This program plays it with the
+// subcommand pump, which reads a pump as JSON.
 type pump struct {
 	Credentials string         `json:"credentials"` // folder
 	Relay       netip.AddrPort `json:"relay"`       // the session's port
@@ -65,13 +58,8 @@ func runPump(config io.Reader) error {
 		if err != nil {
 			return err
 		}
-		running.Go(func() {
-			if p.Entry {
-				move(conn, app)
-			} else {
-				move(app, conn)
-			}
-		})
+		running.Go(func() { move(conn, app) })
+		running.Go(func() { move(app, conn) })
 	}
 	return nil
 }
@@ -110,10 +98,11 @@ func move(to io.WriteCloser, from io.ReadCloser) {
 }
 
 // zeros is an application that always has a block to send.
-type zeros struct{ io.Writer }
+type zeros struct{}
 
-func (zeros) Read(b []byte) (int, error) { return len(b), nil }
-func (zeros) Close() error               { return nil }
+func (zeros) Read(b []byte) (int, error)  { return len(b), nil }
+func (zeros) Write(b []byte) (int, error) { return len(b), nil }
+func (zeros) Close() error                { return nil }
 
 // connect makes the connections to the peer: each proves its leg to the relay, which joins it with the peer's of the same
 // number, and is then TLS from end to end.
@@ -159,82 +148,4 @@ func (p pump) connect(ctx context.Context, dial func(context.Context, string, st
 func loadCredentials(dir string, role identity.Role) (*identity.Credentials, error) {
 	file := func(name string) string { return filepath.Join(dir, name) }
 	return identity.Load(file("cert.pem"), file("key.pem"), file("ca.pem"), role, nil)
-}
-
-// pumpGoodput returns what arrives at the sink through a pair of pumps, in bit/s: with an application at both ends, or,
-// if bare, from one pump's memory to the other's.
-func (w *world) pumpGoodput(streams int, bare bool) ([]float64, error) {
-	b, err := w.broker()
-	if err != nil {
-		return nil, err
-	}
-	s, err := b.open()
-	if err != nil {
-		return nil, err
-	}
-	defer b.close(s)
-	entry, exit := b.pumps(s, streams)
-	if bare {
-		return w.bareGoodput(entry, exit)
-	}
-	entry.Application = fmt.Sprintf("127.0.0.1:%d", sinkPort+pumpShift)
-	exit.Application = fmt.Sprintf("127.0.0.1:%d", sinkPort)
-	far, err := w.startPump(w.service, exit)
-	if err != nil {
-		return nil, err
-	}
-	near, err := w.startPump(w.client, entry)
-	if err != nil {
-		return nil, err
-	}
-	defer near.Wait()
-	defer far.Wait()
-	near.WaitLog(pumpReady)
-	return w.goodput(entry.Application, streams)
-}
-
-// bareGoodput has the exit's pump in this program, which counts as the sink does.
-func (w *world) bareGoodput(entry, exit pump) ([]float64, error) {
-	near, err := w.startPump(w.client, entry)
-	if err != nil {
-		return nil, err
-	}
-	before := w.services.received.Load()
-	conns, err := exit.connect(context.Background(), func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return w.service.DialContext(ctx, network, netip.MustParseAddrPort(addr))
-	})
-	if err != nil {
-		return nil, err
-	}
-	var reading sync.WaitGroup
-	for _, conn := range conns {
-		reading.Go(func() { drain(conn, &w.services.received) })
-	}
-	rate, err := w.arriving(before)
-	near.Kill()
-	reading.Wait()
-	return []float64{rate}, err
-}
-
-// startPump starts a pump on a host.
-func (w *world) startPump(host *topo.Host, p pump) (*topo.Process, error) {
-	config, err := json.Marshal(p)
-	if err != nil {
-		return nil, err
-	}
-	cmd := host.Command(w.self, "pump")
-	cmd.Stdin = bytes.NewReader(config)
-	return host.Start(cmd), nil
-}
-
-// pumps are both ends of a pump over a session.
-func (b *broker) pumps(s session, connections int) (entry, exit pump) {
-	id, _ := s.id.MarshalText() // never fails
-	end := func(name string, leg int) pump {
-		return pump{
-			Credentials: b.folder(name), Relay: s.tcp, Session: string(id), Secret: hex.EncodeToString(s.secrets[leg][:]),
-			Entry: leg == 0, Connections: connections,
-		}
-	}
-	return end(entryPump, 0), end(exitPump, 1)
 }

@@ -56,10 +56,12 @@ const (
 	// maxQueue is how many bytes may wait for a peer that does not read. A
 	// portal with 4,000 grants gets about 2 MB at once.
 	maxQueue = 16 << 20
-	// A peer may send messageRate messages a second for ever, and messageBurst
-	// at once.
-	messageRate  = 200
-	messageBurst = 2000
+	// A portal may send a server portalRate messages a second for ever. A relay
+	// answers for every session of every portal: it may send relayRate.
+	portalRate = 200
+	relayRate  = 20000
+	// burst is for how many seconds' worth of messages a peer may have saved.
+	burst = 10
 )
 
 // Goodbye is the error of a connection that the peer closed with a reason.
@@ -96,7 +98,7 @@ type Conn[In, Out wire.Message] struct {
 	peer    identity.Peer
 	hello   wire.Hello // of the dialling side; as sent or received
 	parse   func(wire.Type, []byte) (In, error)
-	limited bool // the peer's message rate is bounded
+	rate    float64 // messages a second that the peer may send; 0: any number
 	log     *slog.Logger
 	made    time.Time
 
@@ -261,8 +263,8 @@ func (c *Conn[In, Out]) read(handle func(In) error) error {
 		}
 		c.heard.Store(int64(time.Since(c.made)))
 		c.received.Add(1)
-		if c.limited && !c.admit(time.Now()) {
-			return fmt.Errorf("more than %d messages a second", messageRate)
+		if c.rate > 0 && !c.admit(time.Now()) {
+			return fmt.Errorf("more than %v messages a second", c.rate)
 		}
 		m, err := c.parse(t, body)
 		if errors.Is(err, wire.ErrUnknownType) {
@@ -332,9 +334,9 @@ func cut(err error) error {
 // admit takes a token from the bucket of the peer's messages.
 func (c *Conn[In, Out]) admit(now time.Time) bool {
 	if c.filled.IsZero() {
-		c.tokens = messageBurst
+		c.tokens = burst * c.rate
 	} else {
-		c.tokens = min(messageBurst, c.tokens+now.Sub(c.filled).Seconds()*messageRate)
+		c.tokens = min(burst*c.rate, c.tokens+now.Sub(c.filled).Seconds()*c.rate)
 	}
 	c.filled = now
 	if c.tokens < 1 {

@@ -154,21 +154,21 @@ func (a *Accepted) Refuse(reason wire.Reason, text string) {
 
 // WelcomePortal welcomes an accepted portal: the first message it receives.
 func WelcomePortal(a *Accepted, w wire.Welcome, log *slog.Logger) (*Conn[wire.FromPortal, wire.ToPortal], error) {
-	return welcome[wire.FromPortal, wire.ToPortal](a, w, wire.ParseFromPortal, log)
+	return welcome[wire.FromPortal, wire.ToPortal](a, w, portalRate, wire.ParseFromPortal, log)
 }
 
 // WelcomeRelay welcomes an accepted relay.
 func WelcomeRelay(a *Accepted, w wire.Welcome, log *slog.Logger) (*Conn[wire.FromRelay, wire.ToRelay], error) {
-	return welcome[wire.FromRelay, wire.ToRelay](a, w, wire.ParseFromRelay, log)
+	return welcome[wire.FromRelay, wire.ToRelay](a, w, relayRate, wire.ParseFromRelay, log)
 }
 
-func welcome[In, Out wire.Message](a *Accepted, w wire.Welcome, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
+func welcome[In, Out wire.Message](a *Accepted, w wire.Welcome, rate float64, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
 	c, err := newConn[In, Out](a.tls, parse, log)
 	if err != nil {
 		return nil, err
 	}
 	c.hello = a.Hello
-	c.limited = true
+	c.rate = rate
 	c.enqueue(w)
 	return c, nil
 }

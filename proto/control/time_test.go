@@ -173,10 +173,10 @@ func TestFloodIsClosed(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		send(messageBurst)
+		send(burst*portalRate)
 		for range 10 { // a rate that is allowed for ever
 			time.Sleep(time.Second)
-			send(messageRate)
+			send(portalRate)
 		}
 		select {
 		case <-end.done:
@@ -201,13 +201,13 @@ func TestServerMayBurst(t *testing.T) {
 		a, b := net.Pipe()
 		got := 0
 		_, end, s := portalAgainst(t, r, a, b, func(wire.ToPortal) error { got++; return nil })
-		for range 5 * messageBurst {
+		for range 5 * burst*portalRate {
 			s.send(wire.GrantsComplete{Version: 1})
 		}
 		s.send(wire.Goodbye{})
 		end.wait()
-		if got != 5*messageBurst {
-			t.Errorf("%d messages, want %d", got, 5*messageBurst)
+		if got != 5*burst*portalRate {
+			t.Errorf("%d messages, want %d", got, 5*burst*portalRate)
 		}
 	})
 }

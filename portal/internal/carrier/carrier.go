@@ -155,7 +155,7 @@ func (c *Conn) Run(ctx context.Context, h Handler, joined func()) error {
 	close(done)
 	c.raw.Close()
 	tasks.Wait()
-	c.writer.drop()
+	c.writer.settle()
 	if c.writer.closing() {
 		return nil
 	}
@@ -165,9 +165,7 @@ func (c *Conn) Run(ctx context.Context, h Handler, joined func()) error {
 // Close sends the frames in last, waits a moment for the peer to read what was
 // sent, and ends Run.
 func (c *Conn) Close(last []byte) {
-	if c.writer.close(last) {
-		time.AfterFunc(closeWait, func() { c.raw.Close() })
-	}
+	c.writer.close(last, func() { c.raw.Close() })
 }
 
 // Abort ends Run with err, at once.

@@ -39,10 +39,11 @@ func (p *pace) init() { p.turn.Store(wire.MaxData) }
 func (p *pace) flushed(n int, took time.Duration) {
 	old := int64(p.turn.Load())
 	turn := old * 2
-	if took > slowFlush {
+	switch {
+	case n < minTurn || took <= slowFlush && int64(n) < old:
+		return // so little says nothing
+	case took > slowFlush:
 		turn = int64(n) * int64(turnTime) / int64(took)
-	} else if int64(n) < old {
-		return // it says nothing about more
 	}
 	if turn = min(max(turn, minTurn), wire.MaxData); turn != old {
 		p.turn.Store(int32(turn))

@@ -12,6 +12,9 @@ const (
 	// smallData is up to how long a frame is copied to be gathered; a longer
 	// one goes into records of its own without a copy.
 	smallData = 4 << 10
+	// maxRound is how many fresh streams get a turn before what is urgent is
+	// looked at again.
+	maxRound = 32
 	// maxControl bounds the control frames that wait to be written. Only a
 	// peer that asks and does not read lets so many wait.
 	maxControl = 256 << 10
@@ -65,6 +68,7 @@ type writer struct {
 	busy      bool // somebody writes, or the goroutine was woken to
 	shut      bool // Close was called
 	finished  bool // close_notify is on its way
+	closer    *time.Timer
 	err       error
 	control   []byte
 	urgent    []*Lane
@@ -130,8 +134,8 @@ func (l *Lane) Write() {
 }
 
 // Datagram queues one datagram frame, which it copies. It reports false if the
-// queue is full and the datagram was dropped. The caller may have to wait for
-// the socket.
+// queue is full and the datagram was dropped. It never waits for the socket:
+// the caller may serve the flows of other tunnels too.
 func (c *Conn) Datagram(head, body []byte) bool {
 	w := &c.writer
 	w.mu.Lock()
@@ -143,7 +147,7 @@ func (c *Conn) Datagram(head, body []byte) bool {
 	}
 	w.waiting += n
 	w.datagrams = append(w.datagrams, append(append(make([]byte, 0, n), head...), body...))
-	w.writeLocked()
+	w.startLocked()
 	return true
 }
 
@@ -264,15 +268,8 @@ func (w *writer) turn() (total int, err error) {
 		l.urgent = false
 	}
 	datagrams := w.takeDatagramsLocked()
-	w.round = append(w.round[:0], w.fresh...)
-	clear(w.fresh)
-	w.fresh = w.fresh[:0]
-	if len(w.bulk) > 0 {
-		w.round = append(w.round, w.bulk[0])
-		rest := copy(w.bulk, w.bulk[1:])
-		w.bulk[rest] = nil
-		w.bulk = w.bulk[:rest]
-	}
+	w.round = shift(w.round[:0], &w.fresh, maxRound)
+	w.round = shift(w.round, &w.bulk, 1)
 	for _, l := range w.round {
 		l.queued = false
 	}
@@ -329,6 +326,17 @@ func (w *writer) turn() (total int, err error) {
 	return total, nil
 }
 
+// shift moves up to n lanes from the front of a queue to the end of to.
+func shift(to []*Lane, queue *[]*Lane, n int) []*Lane {
+	q := *queue
+	n = min(n, len(q))
+	to = append(to, q[:n]...)
+	rest := copy(q, q[n:])
+	clear(q[rest:])
+	*queue = q[:rest]
+	return to
+}
+
 // put writes a frame: a small one is gathered with its neighbours.
 func (w *writer) put(frame []byte) error {
 	if len(frame) <= smallData {
@@ -376,17 +384,18 @@ func (w *writer) takeDatagramsLocked() [][]byte {
 	return taken
 }
 
-// close queues the last frames. It reports whether it is the first to.
-func (w *writer) close(last []byte) bool {
+// close queues the last frames, the first time, and has late called unless
+// settle is called before.
+func (w *writer) close(last []byte, late func()) {
 	w.mu.Lock()
 	if w.shut || w.err != nil {
 		w.mu.Unlock()
-		return false
+		return
 	}
 	w.shut = true
+	w.closer = time.AfterFunc(closeWait, late)
 	w.control = append(w.control, last...)
 	w.startLocked()
-	return true
 }
 
 func (w *writer) closing() bool {
@@ -406,9 +415,12 @@ func (w *writer) fail(err error) bool {
 	return true
 }
 
-// drop forgets what waits.
-func (w *writer) drop() {
+// settle forgets what waits: the connection is closed.
+func (w *writer) settle() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closer != nil {
+		w.closer.Stop()
+	}
 	w.control, w.urgent, w.fresh, w.bulk, w.datagrams = nil, nil, nil, nil, nil
 }

@@ -26,6 +26,9 @@ type link struct {
 const (
 	// maxCarriers bounds the carriers of a tunnel.
 	maxCarriers = 4
+	// maxJoins bounds the carriers in a tunnel's life, those that came to
+	// nothing included: each costs this portal a dial.
+	maxJoins = 64
 	// joinPause is how long the tunnel does without a further carrier after
 	// one could not be joined.
 	joinPause = time.Minute
@@ -136,7 +139,7 @@ func (t *Tunnel) spreadLocked() {
 	have := len(t.links) + t.joins
 	// A carrier is one processor's worth of AES-GCM at either portal.
 	most := min(max(runtime.GOMAXPROCS(0), 2), maxCarriers)
-	if !t.cfg.Client || t.over || have == 0 || have >= most || len(t.ends) <= have || time.Now().Before(t.joinAfter) {
+	if !t.cfg.Client || t.over || have == 0 || have >= most || t.nextConn > maxJoins || len(t.ends) <= have || time.Now().Before(t.joinAfter) {
 		return
 	}
 	n := t.nextConn
@@ -167,7 +170,7 @@ func (t *Tunnel) addCarrier(m wire.AddCarrier) error {
 	switch {
 	case t.cfg.Client || m.Connection != t.nextConn:
 		return fmt.Errorf("%w: CARRIER %d is not this side's to dial", wire.ErrMalformed, m.Connection)
-	case len(t.links)+t.joins >= 2*maxCarriers:
+	case len(t.links)+t.joins >= 2*maxCarriers || m.Connection > maxJoins:
 		return fmt.Errorf("%w: CARRIER %d: there are enough", wire.ErrMalformed, m.Connection)
 	case t.over:
 		return nil

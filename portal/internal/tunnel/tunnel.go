@@ -197,8 +197,8 @@ func (t *Tunnel) finish(err error, why *EndError) {
 	for _, e := range t.ends {
 		ends = append(ends, e)
 	}
-	close(t.done)
 	t.mu.Unlock()
+	defer close(t.done)
 
 	var last []byte
 	if !why.Peer {
