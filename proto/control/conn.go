@@ -94,13 +94,13 @@ func (e *brokenError) Unwrap() error { return e.err }
 // it sends. It holds its socket until Run has returned.
 type Conn[In, Out wire.Message] struct {
 	// Constant after the greeting.
-	tls     *tls.Conn
-	peer    identity.Peer
-	hello   wire.Hello // of the dialling side; as sent or received
-	parse   func(wire.Type, []byte) (In, error)
-	rate    float64 // messages a second that the peer may send; 0: any number
-	log     *slog.Logger
-	made    time.Time
+	tls   *tls.Conn
+	peer  identity.Peer
+	hello wire.Hello // of the dialling side; as sent or received
+	parse func(wire.Type, []byte) (In, error)
+	rate  float64 // messages a second that the peer may send; 0: any number
+	log   *slog.Logger
+	made  time.Time
 
 	// Owned by the goroutine in Run.
 	r      *bufio.Reader

@@ -173,7 +173,7 @@ func TestFloodIsClosed(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		send(burst*portalRate)
+		send(burst * portalRate)
 		for range 10 { // a rate that is allowed for ever
 			time.Sleep(time.Second)
 			send(portalRate)
@@ -201,7 +201,7 @@ func TestServerMayBurst(t *testing.T) {
 		a, b := net.Pipe()
 		got := 0
 		_, end, s := portalAgainst(t, r, a, b, func(wire.ToPortal) error { got++; return nil })
-		for range 5 * burst*portalRate {
+		for range 5 * burst * portalRate {
 			s.send(wire.GrantsComplete{Version: 1})
 		}
 		s.send(wire.Goodbye{})
