@@ -48,7 +48,12 @@ func newHostile(t *testing.T, exit Handler, change func(c *Config)) *hostile {
 	session := wire.NewSessionID()
 	cfg := Config{
 		Session: session, TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler),
-		Dial: func(context.Context, uint16) (net.Conn, error) { return b, nil },
+		Dial: func(_ context.Context, n uint16) (net.Conn, error) {
+			if n > 0 {
+				return nil, errors.New("there is one leg")
+			}
+			return b, nil
+		},
 	}
 	if change != nil {
 		change(&cfg)
@@ -221,6 +226,21 @@ func TestWhatWasUnderWayAtAResetIsNoOffence(t *testing.T) {
 	if s := h.tunnel.Stats(); s.Stray != 0 || s.Streams != 1 {
 		t.Errorf("stray %d, streams %d; want 0, 1", s.Stray, s.Streams)
 	}
+}
+
+// Each further carrier costs this portal a dial, whether it comes to be or not.
+func TestCarriersThatThePeerAsksForAreBounded(t *testing.T) {
+	h := newHostile(t, refuseAll, nil)
+	for i := range uint16(maxJoins + 1) {
+		h.send(0, wire.AddCarrier{Connection: i + 1})
+		// At most a few may be under way at once.
+		waitFor(t, "the dial to fail", func() bool {
+			h.tunnel.mu.Lock()
+			defer h.tunnel.mu.Unlock()
+			return h.tunnel.over || h.tunnel.nextConn == i+2 && h.tunnel.joins == 0
+		})
+	}
+	h.wantClosed("too many carriers")
 }
 
 // A peer that never answers a RESET cannot make the portal remember for ever.
