@@ -3,8 +3,10 @@ package daemon
 import (
 	"crypto/ed25519"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
@@ -222,5 +224,25 @@ func TestReplacedKeyIsWorthNothing(t *testing.T) {
 	again := r.portal("ann")
 	if g, _ := r.grants(again, 1); len(g) != 1 {
 		t.Errorf("the new key has %d grants", len(g))
+	}
+}
+
+// A server that has stopped has let go of everything it started.
+func TestStopLeavesNothingRunning(t *testing.T) {
+	before := runtime.NumGoroutine()
+	r := newRig(t, "ann", "plant", "relay-1")
+	r.apply(web)
+	ann, relay := r.portal("ann"), r.relay("relay-1")
+	r.grants(ann, 1)
+	half := r.raw()
+	half.Write([]byte{22})
+	r.shutdown()
+	ann.wantGoodbye(wire.ReasonShutdown)
+	relay.wantGoodbye(wire.ReasonShutdown)
+	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; r.log.pause() {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
 	}
 }

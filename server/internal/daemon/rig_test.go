@@ -39,6 +39,7 @@ type rig struct {
 	log         *logLines
 	stop        context.CancelFunc
 	ended       chan error
+	flush       func() // of the log
 	credentials map[string]*identity.Credentials
 }
 
@@ -82,7 +83,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Cleanup(flush)
+	r.flush = flush
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.ended = cancel, make(chan error, 1)
 	go func() { r.ended <- Run(ctx, r.cfg, log) }()
@@ -98,6 +99,7 @@ func (r *rig) shutdown() {
 			r.t.Errorf("server ended with: %v", err)
 		}
 		r.ended <- nil
+		r.flush()
 	case <-time.After(patience):
 		r.t.Fatal("server does not stop")
 	}
