@@ -131,8 +131,15 @@ func (p *Portal) serverGone() string {
 		p.credentials.ID.Name, strings.Join(p.client.Status().Servers, ", "))
 }
 
-func ends(g grant.Grant) Explanation {
-	return Explanation{Forward: g.Forward, Entry: g.Entry.Name, Listen: g.Listen.String(), Exit: g.Exit.Name, Target: g.Target.String()}
+// begin begins the explanation of a grant with this portal itself.
+func (p *Portal) begin(g grant.Grant) Explanation {
+	e := Explanation{Forward: g.Forward, Entry: g.Entry.Name, Listen: g.Listen.String(), Exit: g.Exit.Name, Target: g.Target.String()}
+	state, leaf := StepOK, p.credentials.Leaf()
+	if p.credentials.Now().After(leaf.NotAfter) {
+		state = StepUnsure
+	}
+	e.step(state, "portal", "%s runs since %s, its certificate ends at %s", p.credentials.ID.Name, stamp(p.started), stamp(leaf.NotAfter))
+	return e
 }
 
 // held adds the step of the grant and reports whether it holds.
@@ -147,7 +154,7 @@ func (p *Portal) held(e *Explanation, g grant.Grant) bool {
 
 // explainEntry follows a forward from its listener here to its target.
 func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
-	e := ends(g)
+	e := p.begin(g)
 	self := p.credentials.ID.Name
 	p.server(&e)
 	if !p.held(&e, g) {
@@ -199,7 +206,7 @@ func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
 
 // explainExit follows what this portal does for a forward as its exit.
 func (p *Portal) explainExit(ctx context.Context, g grant.Grant) Explanation {
-	e := ends(g)
+	e := p.begin(g)
 	self := p.credentials.ID.Name
 	p.server(&e)
 	if !p.held(&e, g) {

@@ -165,7 +165,7 @@ func (p *Portal) reach(peer string) (bool, string) {
 	case !online:
 		return false, fmt.Sprintf("%s is not connected to the server", peer)
 	}
-	if err, at := p.pool.Failed(peer); err != nil {
+	if at, err := p.pool.Failed(peer); err != nil {
 		return false, fmt.Sprintf("the server says %s is connected, but at %s: %v", peer, stamp(at), err)
 	}
 	return true, fmt.Sprintf("the server says %s is connected", peer)

@@ -15,6 +15,7 @@ import (
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/wire"
 )
 
 const (
@@ -235,7 +236,12 @@ func (f *forward) ended(source netip.AddrPort, err error) {
 	}
 	g := f.grant() // of now: the forward may have another name
 	var end *tunnel.EndError
-	if errors.As(err, &end) {
+	if errors.As(err, &end) && end.Reason == wire.ReasonTargetReset {
+		// One of the applications wanted it so.
+		f.log.Debug("connection reset", "forward", g.Forward, "source", from, "said-by", saidBy(end, g))
+		return
+	}
+	if end != nil {
 		f.often.Warn("connection cut", "forward", g.Forward, "source", from, "reason", end.Reason.String(), "said-by", saidBy(end, g), "text", end.Text)
 		return
 	}

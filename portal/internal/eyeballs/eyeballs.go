@@ -25,6 +25,9 @@ func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context
 // the first that failed. All attempts have ended when it returns, and their
 // connections but the one returned are closed.
 func Race[C any, T net.Conn](ctx context.Context, candidates []C, dial func(context.Context, C) (T, error)) (T, error) {
+	if len(candidates) == 1 {
+		return dial(ctx, candidates[0])
+	}
 	var none T
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {

@@ -48,7 +48,7 @@ func (s *Set) Admit(now time.Time, peer identity.Peer, id wire.GrantID, signed [
 	// Its stamp is over; the peer may have a fresher one.
 	h := p.held[id]
 	if g, err := s.parse(id, signed); h != nil && err == nil && g.Valid(now) == wire.ReasonNone {
-		h.grant = g
+		h.grant, s.moved = g, true
 		s.settle(now, key)
 		return g, nil
 	}

@@ -15,6 +15,10 @@ import (
 // and a machine may sleep, without its timers noticing.
 const longest = time.Minute
 
+// gather is how long a Keeper waits for more after something that may have
+// moved the next end: a server sends its grants all at once.
+const gather = 50 * time.Millisecond
+
 // Keeper keeps a Set by the clock and applies its changes, one after the
 // other. It is safe for concurrent use.
 type Keeper struct {
@@ -50,7 +54,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 		timer.Reset(wait)
 		select {
 		case <-timer.C:
+			continue
 		case <-k.nudge:
+		case <-ctx.Done():
+			return nil
+		}
+		timer.Reset(gather)
+		select {
+		case <-timer.C:
 		case <-ctx.Done():
 			return nil
 		}
@@ -70,14 +81,12 @@ func (k *Keeper) Put(encoded []byte) (err error) {
 		changes, err = k.set.Put(now, encoded)
 		return changes
 	})
-	k.wake()
 	return err
 }
 
 // Remove takes a grant back.
 func (k *Keeper) Remove(id wire.GrantID, reason wire.Reason) {
 	k.change(func(now time.Time) []Change { return k.set.Remove(now, id, reason) })
-	k.wake()
 }
 
 // Complete says that every grant of a policy version was put.
@@ -90,7 +99,7 @@ func (k *Keeper) Admit(peer identity.Peer, id wire.GrantID, signed []byte) (gran
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	g, err := k.set.Admit(k.now(), peer, id, signed)
-	k.wake()
+	k.wakeLocked()
 	return g, err
 }
 
@@ -106,13 +115,19 @@ func (k *Keeper) change(find func(now time.Time) []Change) {
 	defer k.order.Unlock()
 	k.mu.Lock()
 	changes := find(k.now())
+	k.wakeLocked()
 	k.mu.Unlock()
 	for _, c := range changes {
 		k.apply(c)
 	}
 }
 
-func (k *Keeper) wake() {
+// wakeLocked has Run look again if the Set has times that it does not know.
+func (k *Keeper) wakeLocked() {
+	if !k.set.moved {
+		return
+	}
+	k.set.moved = false
 	select {
 	case k.nudge <- struct{}{}:
 	default:

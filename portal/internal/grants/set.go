@@ -76,6 +76,7 @@ type Set struct {
 	pairs     map[Pair]*pair
 	ids       map[wire.GrantID]Pair // of every id in a pair's held or ids
 	count     int                   // of all held
+	moved     bool                  // there are times that no Tick has seen
 	// removed are grants above completed that the server has taken back.
 	removed map[wire.GrantID]bool
 }
@@ -155,6 +156,7 @@ func (s *Set) hold(g grant.Grant, h held) bool {
 	}
 	p.held[id] = &h
 	s.ids[id] = key
+	s.moved = true
 	return true
 }
 
@@ -176,6 +178,7 @@ func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Chang
 	}
 	if _, some := p.best(now); !some && p.running {
 		p.leaving, p.reason = now.Add(moveTime), reason
+		s.moved = true
 		return nil
 	}
 	return s.settle(now, key)
@@ -205,6 +208,7 @@ func (s *Set) Complete(now time.Time, version uint64) []Change {
 // Tick finds what has begun or ended by time alone, and returns when to call
 // again; the zero time is never.
 func (s *Set) Tick(now time.Time) (changes []Change, next time.Time) {
+	s.moved = false
 	for key, p := range s.pairs {
 		changes = append(changes, s.settle(now, key)...)
 		times := []time.Time{p.leaving}

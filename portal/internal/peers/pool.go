@@ -263,9 +263,12 @@ func (p *Pool) open(name string, id wire.GrantID) error {
 			err = p.comesUp(session)
 		}
 		var refused *control.Refused
+		var none *Unavailable
 		switch {
 		case err == nil:
 			return nil
+		case errors.As(err, &none):
+			return none
 		case p.ctx.Err() != nil:
 			return &Unavailable{Reason: wire.ReasonShutdown}
 		case errors.As(err, &refused) && !passing(refused.Reason):
@@ -305,6 +308,9 @@ func (p *Pool) comesUp(session wire.Session) error {
 	m := p.sessions[session.ID]
 	p.mu.Unlock()
 	if m == nil {
+		if _, err := p.Finder.Leg(session, p.Server.Server().Addr()); err != nil {
+			return &Unavailable{wire.ReasonForbidden, err.Error()}
+		}
 		return errors.New("the session was over before it began")
 	}
 	select {

@@ -74,14 +74,14 @@ func (p *Pool) Live(peer string) (Status, *tunnel.Tunnel, bool) {
 	return s, m.tunnel, s.Up
 }
 
-// Failed returns why the last attempt to open a tunnel to a peer failed, if
-// that was a moment ago, and when.
-func (p *Pool) Failed(peer string) (err error, at time.Time) {
+// Failed returns when and why the last attempt to open a tunnel to a peer has
+// failed, if that was a moment ago.
+func (p *Pool) Failed(peer string) (at time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pr := p.peers[peer]
 	if pr == nil || pr.attempt == nil || pr.attempt.over.IsZero() || time.Since(pr.attempt.over) > saidTime {
-		return nil, time.Time{}
+		return time.Time{}, nil
 	}
-	return pr.attempt.err, pr.attempt.over
+	return pr.attempt.over, pr.attempt.err
 }
