@@ -257,7 +257,7 @@ func TestMachinesThatFightForAName(t *testing.T) {
 			} else if reason != wire.ReasonBusy {
 				t.Errorf("refused with %v", reason)
 			}
-			time.Sleep(time.Second)
+			w.run(time.Second)
 		}
 		if switches < 10 || switches > 14 {
 			t.Errorf("%d changes in 120 s, want one in 10 s", switches)
