@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/netport/netport/lab/link"
+	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -128,6 +129,7 @@ func (r *refusing) Fatalf(format string, args ...any) {
 }
 
 func TestMistakesEndTheTestWithTheirReason(t *testing.T) {
+	need.Root(t)
 	for name, tt := range map[string]struct {
 		mistake func(l *topo.Lab)
 		want    string
