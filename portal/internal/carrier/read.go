@@ -145,6 +145,7 @@ func (c *Conn) answer(f wire.FrameHeader, body []byte) error {
 	if err != nil || f.Stream != 0 {
 		return fmt.Errorf("PING: %w", wire.ErrMalformed)
 	}
+	c.live.asked.Store(true)
 	c.Send(wire.AppendFrame(nil, 0, wire.TunnelPong(m)))
 	return nil
 }

@@ -129,25 +129,35 @@ func (p *pipe) took(src *source, n int, err error) bool {
 }
 
 // waitRoom waits until the peer takes more and there is memory to keep it in;
-// 0 when the stream is over. While memory is short a stream keeps little, but
-// never nothing, so that each goes on.
+// 0 when the stream is over.
 func (p *pipe) waitRoom() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for !p.st.WasReset() {
-		room := p.st.Room()
-		switch {
-		case p.t.budget.full():
-			room = min(room, stream.SmallWindow-p.st.Kept())
-		case p.t.budget.tight(0):
-			room = min(room, stream.InitialWindow-p.st.Kept())
-		}
-		if room > 0 {
+		if room := min(p.st.Room(), p.spareLocked()); room > 0 {
 			return room
 		}
 		p.room.Wait()
 	}
 	return 0
+}
+
+// spareLocked is how much more the stream may keep. While memory is short that
+// is little, but never nothing: an ACK for what is kept is sure to come, and
+// then the stream goes on.
+func (p *pipe) spareLocked() int {
+	limit := stream.MaxWindow
+	switch {
+	case p.t.budget.full():
+		limit = stream.SmallWindow
+	case p.t.budget.tight(0):
+		limit = stream.InitialWindow
+	}
+	spare := limit - p.st.Kept()
+	if p.st.Kept() > 0 && spare < limit/4 {
+		return 0 // rather than crumbs
+	}
+	return spare
 }
 
 // connect gives the stream its connection on the accepting side.
