@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/wire"
 )
 
 // The commands that a portal answers on its socket.
@@ -62,7 +63,7 @@ func (p *Portal) ping(ctx context.Context, raw json.RawMessage) (any, error) {
 		return nil, fmt.Errorf("read arguments: %w", err)
 	}
 	to, g, ok := p.partner(args.Portal)
-	if !ok || args.Portal == p.credentials.ID.Name {
+	if !ok {
 		return nil, fmt.Errorf("ping %s: no grant joins this portal and %q: its policy has no forward between them, or the server has not sent it yet", args.Portal, args.Portal)
 	}
 	t, err := p.pool.Tunnel(ctx, to, g.ID())
@@ -81,17 +82,22 @@ func (p *Portal) ping(ctx context.Context, raw json.RawMessage) (any, error) {
 }
 
 // partner returns the other end of a grant between this portal and another, in
-// either direction.
-func (p *Portal) partner(name string) (grant.Party, grant.Grant, bool) {
+// either direction; one that holds now, if there is one.
+func (p *Portal) partner(name string) (to grant.Party, found grant.Grant, ok bool) {
 	for _, g := range p.keeper.Held() {
-		switch name {
-		case g.Exit.Name:
-			return g.Exit, g, true
-		case g.Entry.Name:
-			return g.Entry, g, true
+		other := g.Exit
+		if g.Exit.Is(p.self) {
+			other = g.Entry
+		}
+		if other.Name != name {
+			continue
+		}
+		to, found, ok = other, g, true
+		if g.Valid(p.credentials.Now()) == wire.ReasonNone {
+			break
 		}
 	}
-	return grant.Party{}, grant.Grant{}, false
+	return to, found, ok
 }
 
 // maxFinished is how many outcomes wait to be asked for.

@@ -41,6 +41,7 @@ const (
 type Portal struct {
 	config      config.Config
 	credentials *identity.Credentials
+	self        identity.Peer // as grants name it
 	log         *slog.Logger
 	socket      *local.Server
 	started     time.Time
@@ -68,9 +69,11 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Portal{config: c, credentials: credentials, log: log, socket: socket, started: time.Now(), calls: newCalls()}
-	self := identity.Peer{ID: credentials.ID, Key: credentials.Key}
-	p.keeper = grants.NewKeeper(grants.NewSet(self, c.PolicyKey), time.Now, p.apply)
+	p := &Portal{
+		config: c, credentials: credentials, self: identity.Peer{ID: credentials.ID, Key: credentials.Key},
+		log: log, socket: socket, started: time.Now(), calls: newCalls(),
+	}
+	p.keeper = grants.NewKeeper(grants.NewSet(p.self, c.PolicyKey), time.Now, p.apply)
 	p.client = control.NewClient(credentials, "netport-portal/"+command.Version, c.Servers, p.keeper, log)
 	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, logs.Steady(log))
 	p.pool = peers.New(peers.Config{
@@ -124,7 +127,6 @@ func (p *Portal) Run(ctx context.Context) error {
 
 // apply does what a change of the grants asks for.
 func (p *Portal) apply(c grants.Change) {
-	self := p.credentials.ID.Name
 	log := p.log.With("forward", c.Grant.Forward, "entry", c.Grant.Entry.Name, "listen", c.Grant.Listen.String(), "exit", c.Grant.Exit.Name, "target", c.Grant.Target.String())
 	switch c.Kind {
 	case grants.Begin:
@@ -132,7 +134,7 @@ func (p *Portal) apply(c grants.Change) {
 	case grants.Renew:
 		log.Debug("forward renewed")
 	}
-	if c.Grant.Entry.Name == self {
+	if c.Grant.Entry.Is(p.self) {
 		p.entry.Apply(c)
 	}
 	if c.Kind == grants.End {

@@ -75,7 +75,7 @@ func (p *Portal) explain(ctx context.Context, raw json.RawMessage) (any, error) 
 		}
 		seen[pair] = true
 		ctx, cancel := context.WithTimeout(ctx, explainTime)
-		if g.Entry.Name == p.credentials.ID.Name {
+		if g.Entry.Is(p.self) {
 			list = append(list, p.explainEntry(ctx, g))
 		} else {
 			list = append(list, p.explainExit(ctx, g))

@@ -84,11 +84,10 @@ func (p *Portal) forwards() []Forward {
 			continue
 		}
 		seen[pair] = true
-		self := p.credentials.ID.Name
-		if g.Entry.Name == self {
+		if g.Entry.Is(p.self) {
 			list = append(list, p.entryForward(g, open[pair]))
 		}
-		if g.Exit.Name == self {
+		if g.Exit.Is(p.self) {
 			list = append(list, p.exitForward(g))
 		}
 	}

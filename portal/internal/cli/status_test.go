@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/portal/internal/control"
+	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/portal/internal/peers"
+)
+
+func TestStatusReadsAsAPersonWants(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	s := daemon.Status{
+		Portal: "laptop-ann", Domain: "example.org", Started: now.Add(-90 * time.Minute), Certificate: now.AddDate(1, 0, 0),
+		Server: control.Status{Connected: true, Name: "server", Address: "192.0.2.1:443", Since: now.Add(-59 * time.Second), Policy: 7},
+		Forwards: []daemon.Forward{
+			{Name: "web", State: daemon.Up, Role: "entry", Listen: "tcp://127.0.0.1:8080", Peer: "factory-1", Target: "tcp://10.0.0.5:80", Why: "listening; tunnel"},
+			{Name: "dns", State: daemon.Down, Role: "exit", Listen: "udp://127.0.0.1:53", Peer: "x", Target: "udp://10.0.0.5:53", Why: "bad\x1b[2J"},
+		},
+		Tunnels: []peers.Status{{
+			Peer: "factory-1", Session: "0a1b2c3d", Up: true, Since: now.Add(-72 * time.Hour), Path: "relay", Relay: "relay-1", Address: "192.0.2.2:20000",
+			RTT: 1.234, Carriers: 2, Streams: 3, Flows: 4, Sent: 999, Received: 1_500_000,
+		}, {Peer: "x", Session: "0a1b2c3e", Relay: "relay-1"}},
+		Unreachable: 2,
+	}
+	var b bytes.Buffer
+	if err := printStatus(&b, s, now); err != nil {
+		t.Fatal(err)
+	}
+	want := `portal   laptop-ann of example.org, running for 1h30m, certificate until 2027-11-22
+server   server at 192.0.2.1:443, connected for 59s, policy version 7
+UDP      2 datagrams found no one listening at their target, 0 were too large for the way there
+
+FORWARD  STATE  ROLE   LISTEN                PEER       TARGET             WHY
+web      up     entry  tcp://127.0.0.1:8080  factory-1  tcp://10.0.0.5:80  listening; tunnel
+dns      down   exit   udp://127.0.0.1:53    x          udp://10.0.0.5:53  bad?[2J
+
+TUNNEL     STATE      PATH   RELAY                    RTT      SENT   RECEIVED  STREAMS  FLOWS  CARRIERS  SESSION
+factory-1  up 3 days  relay  relay-1 192.0.2.2:20000  1.23 ms  999 B  1.5 MB    3        4      2         0a1b2c3d
+x          opening    -      relay-1                  -        0 B    0 B       0        0      0         0a1b2c3e
+`
+	if got := trimRight(b.String()); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// trimRight takes the padding off the ends of lines.
+func trimRight(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestExplanationsCannotCommandTheTerminal(t *testing.T) {
+	var b bytes.Buffer
+	err := printExplanations(&b, []daemon.Explanation{{
+		Forward: "web", Entry: "ann", Listen: "stdio:", Exit: "factory", Target: "tcp://10.0.0.5:80",
+		Steps:      []daemon.Step{{What: "target", State: daemon.StepFailed, Text: "factory said: \x1b]0;x\n"}},
+		Conclusion: "It fails at factory.",
+	}})
+	want := "web: ann stdio: -> factory tcp://10.0.0.5:80\n  failed  target        factory said: ?]0;x?\nIt fails at factory.\n"
+	if err != nil || b.String() != want {
+		t.Errorf("got %q, %v, want %q", b.String(), err, want)
+	}
+}
