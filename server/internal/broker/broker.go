@@ -37,7 +37,8 @@ const (
 	// avoidTime is how long a relay that did not answer is left out.
 	avoidTime = 10 * time.Second
 	// SessionLifetime is how long a relay holds a session that carries nothing.
-	SessionLifetime = 5 * time.Minute
+	// It is longer than any pause between the pings of a tunnel.
+	SessionLifetime = 10 * time.Minute
 	// MaxPending is how many requests of one portal may wait for a relay.
 	MaxPending = 32
 	// crossing is how long after a session was told to both portals a request

@@ -208,6 +208,9 @@ func TestReplacedKeyIsWorthNothing(t *testing.T) {
 	if m := next[wire.SessionEnded](plant); m.Reason != wire.ReasonRevoked {
 		t.Errorf("plant is told %+v", m)
 	}
+	if m := next[wire.PeerState](plant); m.Name != "ann" || m.Online {
+		t.Errorf("plant is told %+v", m)
+	}
 	if m := next[wire.RemoveGrant](plant); m.Grant != old["web"].ID() {
 		t.Errorf("plant is told %+v", m)
 	}

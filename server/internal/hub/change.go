@@ -68,13 +68,13 @@ func (h *Hub) dropOldKeys(now time.Time) {
 		if p, ok := h.registry.Portal(name); !ok || p.Key != c.peer.Key {
 			h.log.Warn("portal's key was replaced", "portal", name, "from", c.address)
 			h.broker.Revoke(now, name)
-			c.link.Close(wire.ReasonRevoked, unknownKey)
+			h.dropPortal(c, unknownKey)
 		}
 	}
 	for name, c := range h.relays {
 		if r, ok := h.registry.Relay(name); !ok || r.Key != c.peer.Key {
 			h.log.Warn("relay's key was replaced", "relay", name, "from", c.address)
-			c.link.Close(wire.ReasonRevoked, unknownKey)
+			h.dropRelay(c, unknownKey)
 		}
 	}
 }
@@ -93,7 +93,7 @@ func (h *Hub) care(now time.Time) {
 	for name, c := range h.portals {
 		if now.After(c.peer.NotAfter) {
 			h.log.Warn("portal's certificate has ended", "portal", name, "ended", c.peer.NotAfter)
-			c.link.Close(wire.ReasonRevoked, endedText)
+			h.dropPortal(c, endedText)
 			continue
 		}
 		for id, until := range c.until {
@@ -108,7 +108,7 @@ func (h *Hub) care(now time.Time) {
 	for name, c := range h.relays {
 		if now.After(c.peer.NotAfter) {
 			h.log.Warn("relay's certificate has ended", "relay", name, "ended", c.peer.NotAfter)
-			c.link.Close(wire.ReasonRevoked, endedText)
+			h.dropRelay(c, endedText)
 		}
 	}
 }

@@ -113,6 +113,17 @@ func takeOver[Out wire.Message](h *Hub, old, c *connection[Out]) bool {
 func (h *Hub) leavePortal(c *connection[wire.ToPortal]) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.portalGone(c)
+}
+
+// dropPortal closes the connection of a portal, which is gone at once.
+func (h *Hub) dropPortal(c *connection[wire.ToPortal], text string) {
+	c.link.Close(wire.ReasonRevoked, text)
+	h.portalGone(c)
+}
+
+// portalGone forgets a connection. The mutex is held.
+func (h *Hub) portalGone(c *connection[wire.ToPortal]) {
 	name := c.peer.ID.Name
 	if h.portals[name] != c {
 		return // another has taken its place

@@ -92,6 +92,17 @@ func (h *Hub) enterRelay(c *connection[wire.ToRelay], addresses []netip.Addr) (w
 func (h *Hub) leaveRelay(c *connection[wire.ToRelay]) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.relayGone(c)
+}
+
+// dropRelay closes the connection of a relay, which is gone at once.
+func (h *Hub) dropRelay(c *connection[wire.ToRelay], text string) {
+	c.link.Close(wire.ReasonRevoked, text)
+	h.relayGone(c)
+}
+
+// relayGone forgets a connection. The mutex is held.
+func (h *Hub) relayGone(c *connection[wire.ToRelay]) {
 	if name := c.peer.ID.Name; h.relays[name] == c {
 		delete(h.relays, name)
 		h.broker.RelayDown(time.Now(), name)
