@@ -191,6 +191,9 @@ func TestMain(m *testing.M) {
 	if file := os.Getenv("NETPORT_STORE_WRITER"); file != "" {
 		os.Exit(writer(file))
 	}
+	if file := os.Getenv("NETPORT_STORE_FILLER"); file != "" {
+		os.Exit(writeUntilFull(file))
+	}
 	os.Exit(m.Run())
 }
 
