@@ -10,6 +10,12 @@ type Relay struct {
 func (r *Relay) Start() {
 	r.t.Helper()
 	r.launch()
+	r.WaitReady()
+}
+
+// WaitReady waits until the server has the relay.
+func (r *Relay) WaitReady() {
+	r.t.Helper()
 	r.until("connected to the server", func() error { return r.server.relayReady(r.name) })
 }
 

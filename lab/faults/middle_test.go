@@ -1,0 +1,243 @@
+package faults
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/lab/topo"
+)
+
+// middle is a man in the middle, where a hostile relay would sit as well: a router turns every connection to a relay's
+// session ports over to it, and it carries their bytes as its tamper says. The first 64 bytes of each connection from
+// a portal prove its leg to the relay; what follows is the portals' own.
+type middle struct {
+	t      *testing.T
+	router *topo.Router
+
+	mu     sync.Mutex // guards the following
+	tamper tamper
+	conns  []net.Conn
+}
+
+// tamper carries what comes from the relay to the portal. It ends when it returns; then both sides are closed.
+type tamper func(portal io.Writer, relay io.Reader) error
+
+const middlePort = 9999
+
+// faithful changes nothing.
+func faithful(portal io.Writer, relay io.Reader) error {
+	_, err := io.Copy(portal, relay)
+	return err
+}
+
+// newMiddle puts a man in the middle of what a router's hosts send to relays.
+func newMiddle(t *testing.T, router *topo.Router) *middle {
+	m := &middle{t: t, router: router, tamper: faithful}
+	ln := router.Listen(middlePort)
+	t.Cleanup(m.close)
+	router.Run("nft", fmt.Sprintf(`add table ip middle;
+		add chain ip middle prerouting { type nat hook prerouting priority dstnat - 1; };
+		add rule ip middle prerouting iifname "lan" tcp dport 20000-32767 redirect to :%d`, middlePort))
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return // closed with the test
+			}
+			go m.carry(conn.(*net.TCPConn))
+		}
+	}()
+	return m
+}
+
+// use makes the man in the middle tamper with connections that begin from now on.
+func (m *middle) use(tamper tamper) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tamper = tamper
+}
+
+func (m *middle) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, conn := range m.conns {
+		conn.Close()
+	}
+}
+
+// carry carries one connection of a portal.
+func (m *middle) carry(portal *net.TCPConn) {
+	defer portal.Close()
+	to, err := originalDestination(portal)
+	if err != nil {
+		m.t.Errorf("man in the middle: %v", err)
+		return
+	}
+	relay, err := m.router.DialContext(m.t.Context(), "tcp", to)
+	if err != nil {
+		return // the relay is gone
+	}
+	defer relay.Close()
+	m.mu.Lock()
+	tamper := m.tamper
+	m.conns = append(m.conns, portal, relay)
+	m.mu.Unlock()
+	go func() {
+		io.Copy(relay, portal)
+		relay.(*net.TCPConn).CloseWrite()
+	}()
+	tamper(portal, relay)
+}
+
+// originalDestination is where a redirected connection was going (netfilter's SO_ORIGINAL_DST).
+func originalDestination(conn *net.TCPConn) (to netip.AddrPort, err error) {
+	const soOriginalDst = 80
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return to, err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		var b *unix.IPv6Mreq // 16 bytes that hold a sockaddr_in
+		if b, err = unix.GetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IP, soOriginalDst); err == nil {
+			a := b.Multiaddr
+			to = netip.AddrPortFrom(netip.AddrFrom4([4]byte(a[4:8])), binary.BigEndian.Uint16(a[2:4]))
+		}
+	})
+	return to, errors.Join(controlErr, err)
+}
+
+// after carries n bytes as they are and the rest with what follows.
+func after(n int64, rest tamper) tamper {
+	return func(portal io.Writer, relay io.Reader) error {
+		if _, err := io.CopyN(portal, relay, n); err != nil {
+			return err
+		}
+		return rest(portal, relay)
+	}
+}
+
+// part is how many bytes the tampers below take at a time.
+const part = 100
+
+// take reads the next part.
+func take(relay io.Reader) ([]byte, error) {
+	b := make([]byte, part)
+	_, err := io.ReadFull(relay, b)
+	return b, err
+}
+
+// The tampers: each does its harm once.
+var tampers = map[string]tamper{
+	"flips a bit": func(portal io.Writer, relay io.Reader) error {
+		b, err := take(relay)
+		if err != nil {
+			return err
+		}
+		b[part/2] ^= 0x10
+		portal.Write(b)
+		return faithful(portal, relay)
+	},
+	"duplicates": func(portal io.Writer, relay io.Reader) error {
+		b, err := take(relay)
+		if err != nil {
+			return err
+		}
+		portal.Write(append(b, b...))
+		return faithful(portal, relay)
+	},
+	"reorders": func(portal io.Writer, relay io.Reader) error {
+		first, err := take(relay)
+		if err != nil {
+			return err
+		}
+		second, err := take(relay)
+		if err != nil {
+			return err
+		}
+		portal.Write(append(second, first...))
+		return faithful(portal, relay)
+	},
+	"leaves out": func(portal io.Writer, relay io.Reader) error {
+		if _, err := take(relay); err != nil {
+			return err
+		}
+		return faithful(portal, relay)
+	},
+	"ends cleanly": func(io.Writer, io.Reader) error { return nil },
+}
+
+// T27 and T30: whatever a relay does to the bytes, an application gets the right ones or a reset, never a wrong byte and
+// never a clean end before the end.
+func TestTamperingOnThePathReachesNoApplication(t *testing.T) {
+	const size = 2 << 20
+	w := newWorld(t)
+	ln := w.plc.Listen(echoPort)
+	w.allow(w.echoes()[0])
+	m := newMiddle(t, w.office)
+	content := patterned(size)
+
+	// The tunnel lives on; each case needs one of its own.
+	fresh := func() {
+		w.factory.Kill()
+		w.factory.Start()
+		w.laptop.WaitUp("tcp")
+	}
+	transfer := func(t *testing.T) (got []byte, err error) {
+		t.Helper()
+		client := w.dial("tcp", entryPort)
+		go func() {
+			client.Write(content) // an error shows at the other end
+			client.(*net.TCPConn).CloseWrite()
+		}()
+		ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+		service, err := ln.Accept()
+		if err != nil {
+			return nil, err
+		}
+		defer service.Close()
+		limit(t, service)
+		return io.ReadAll(service)
+	}
+
+	fresh()
+	if got, err := transfer(t); err != nil || string(got) != string(content) {
+		t.Fatalf("nobody tampered, and %d of %d bytes came, %v", len(got), size, err)
+	}
+	for name, tamper := range tampers {
+		for _, offset := range []int64{1 << 20, 1<<20 + 12_345} {
+			t.Run(fmt.Sprintf("%s behind %d", name, offset), func(t *testing.T) {
+				m.use(after(offset, tamper))
+				defer m.use(faithful)
+				fresh()
+				got, err := transfer(t)
+				if len(got) > 0 && string(got) != string(content[:min(len(got), size)]) {
+					t.Errorf("wrong bytes came among %d", len(got))
+				}
+				if !errors.Is(err, unix.ECONNRESET) {
+					t.Errorf("the service read %d of %d bytes and then %v, want a reset", len(got), size, err)
+				}
+				if len(got) < 1<<19 || len(got) >= size {
+					t.Errorf("%d bytes came of %d: the harm was not done where it should", len(got), size)
+				}
+			})
+		}
+	}
+}
+
+// patterned is content of which every part is different.
+func patterned(size int) []byte {
+	b := make([]byte, 0, size)
+	for i := uint64(0); len(b) < size; i++ {
+		b = binary.BigEndian.AppendUint64(b, i*0x9e3779b97f4a7c15)
+	}
+	return b[:size]
+}

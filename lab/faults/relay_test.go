@@ -1,0 +1,120 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/topo"
+)
+
+// relayInUse is the name of the relay that laptop's tunnel to factory uses.
+func (w *world) relayInUse() string {
+	w.t.Helper()
+	for _, tunnel := range w.laptop.Status().Tunnels {
+		if tunnel.Peer == "factory" && tunnel.Up {
+			return tunnel.Relay
+		}
+	}
+	w.t.Fatalf("there is no tunnel: %+v", w.laptop.Status())
+	return ""
+}
+
+// Streams on a relay that dies end with a reset at both applications. New connections go over whatever relay there is.
+func TestRelayKilledResetsItsStreamsAndAnotherTakesOver(t *testing.T) {
+	w := newWorld(t)
+	relays := map[string]*daemon.Relay{"relay": w.relay, "relay-2": w.Relay(w.lab.Public("relay-2"))}
+	ln := w.plc.Listen(echoPort)
+	w.allow(w.echoes()[0])
+
+	streams := []pair{w.connect(entryPort, ln), w.connect(entryPort, ln)}
+	first := w.relayInUse()
+	relays[first].Kill()
+	for _, s := range streams {
+		s.reset(t)
+	}
+	again := w.connect(entryPort, ln)
+	second := w.relayInUse()
+	if second == first {
+		t.Fatalf("the tunnel is still said to be at %s, which is dead", first)
+	}
+
+	// With none, a client is turned away at once; with the first again, it is served.
+	relays[second].Kill()
+	again.reset(t)
+	waitFor(t, "noticed by the server that no relay is there", patience, func() error {
+		if out := w.Server.Run("status"); !strings.Contains(out, "0 of 2 ready") {
+			return fmt.Errorf("it says\n%s", out)
+		}
+		return nil
+	})
+	w.wantTurnedAway(entryPort, 3*time.Second)
+	wantExplained(t, w.laptop, "tcp", "It fails at the relay: none is connected to the server")
+	relays[first].Start()
+	// For a moment clients still hear of the attempt that has failed (250 ms).
+	waitFor(t, "served by the relay that is back", 2*time.Second, func() error { return w.tryConnect(entryPort, ln) })
+}
+
+// tryConnect is connect where a client may be turned away.
+func (w *world) tryConnect(port uint16, ln net.Listener) error {
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	conn, err := w.laptop.Host().DialContext(ctx, "tcp", local(port))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	limit(w.t, conn)
+	accepted := make(chan error, 1)
+	go func() {
+		service, err := ln.Accept()
+		if err == nil {
+			_, err = io.WriteString(service, "welcome")
+			service.Close()
+		}
+		accepted <- err
+	}()
+	got, err := io.ReadAll(conn)
+	if err != nil {
+		ln.(*net.TCPListener).SetDeadline(time.Unix(1, 0)) // nobody will come
+	}
+	if acceptErr := <-accepted; acceptErr != nil {
+		ln.(*net.TCPListener).SetDeadline(time.Time{})
+		return errors.Join(err, acceptErr)
+	}
+	if string(got) != "welcome" {
+		return fmt.Errorf("the client got %q", got)
+	}
+	return err
+}
+
+// A relay whose machine is gone says nothing: no reset, no ICMP. The carriers notice by themselves.
+func TestSilentRelayIsNoticed(t *testing.T) {
+	w := newWorld(t)
+	ln := w.plc.Listen(echoPort)
+	w.allow(w.echoes()[0])
+	stream := w.connect(entryPort, ln)
+
+	w.relay.Host().SetRules(topo.DropAll)
+	start := time.Now()
+	if _, err := stream.client.Write([]byte("anybody there?")); err != nil {
+		t.Fatal(err)
+	}
+	stream.reset(t)
+	// A look every 5 s: the one that finds the last answer, two that ask, one that gives up.
+	const most = 4*5*time.Second + 2*time.Second
+	took := time.Since(start)
+	t.Logf("noticed after %v", took)
+	if took > most {
+		t.Errorf("it took %v until the streams were reset, want %v at most", took, most)
+	}
+	w.relay.Host().SetRules()
+	w.relay.WaitReady()
+	w.connect(entryPort, ln)
+}
