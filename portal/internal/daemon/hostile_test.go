@@ -40,7 +40,7 @@ func (refuseAll) Open(context.Context, *x509.Certificate, wire.Open) (net.Conn, 
 // which it has a grant.
 func (w *world) hostile(name, to string) *hostile {
 	w.Helper()
-	own := w.credentials(identity.Portal, name)
+	own := w.ca.Credentials(identity.Portal, name)
 	w.mu.Lock()
 	w.parties[name] = grant.Party{Name: name, Key: own.Key}
 	w.mu.Unlock()

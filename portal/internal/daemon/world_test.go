@@ -2,20 +2,14 @@ package daemon
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -26,6 +20,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/config"
+	"github.com/netport/netport/portal/internal/identitytest"
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
@@ -74,8 +69,7 @@ func leaks() int {
 //	portal --- leg -------> relay (this test) <------- leg --- portal
 type world struct {
 	*testing.T
-	ca     *x509.Certificate
-	caKey  *ecdsa.PrivateKey
+	ca     *identitytest.Authority
 	policy ed25519.PrivateKey
 	stamp  ed25519.PrivateKey
 	own    *identity.Credentials
@@ -99,6 +93,7 @@ type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
 func newWorld(t *testing.T) *world {
 	w := &world{
 		T: t, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		ca:    identitytest.New(t),
 		conns: make(map[string]*serverConn), parties: make(map[string]grant.Party), version: 1,
 	}
 	var err error
@@ -108,13 +103,7 @@ func newWorld(t *testing.T) *world {
 	if _, w.stamp, err = ed25519.GenerateKey(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	if w.caKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	w.ca = w.certify(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, w.caKey)
-	w.own = w.credentials(identity.Server, "server")
+	w.own = w.ca.Credentials(identity.Server, "server")
 	w.relay = newRelay(w)
 	t.Cleanup(func() {
 		w.stopServer()
@@ -123,52 +112,6 @@ func newWorld(t *testing.T) *world {
 	})
 	w.startServer()
 	return w
-}
-
-// certify signs a template; the CA signs itself.
-func (w *world) certify(template *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
-	w.Helper()
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent := w.ca
-	if parent == nil {
-		parent = template
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), w.caKey)
-	if err != nil {
-		w.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		w.Fatal(err)
-	}
-	return cert
-}
-
-func (w *world) leaf(role identity.Role, name string) (*x509.Certificate, *ecdsa.PrivateKey) {
-	w.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		w.Fatal(err)
-	}
-	id, err := identity.New("example.org", role, name)
-	if err != nil {
-		w.Fatal(err)
-	}
-	return w.certify(&x509.Certificate{
-		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}, key), key
-}
-
-func (w *world) credentials(role identity.Role, name string) *identity.Credentials {
-	w.Helper()
-	cert, key := w.leaf(role, name)
-	c, err := identity.NewCredentials([]*x509.Certificate{cert}, key, []*x509.Certificate{w.ca}, nil)
-	if err != nil {
-		w.Fatal(err)
-	}
-	return c
 }
 
 // startServer listens, at the address of the last time if there was one.
@@ -342,7 +285,7 @@ type testPortal struct {
 func (w *world) portal(name, more string) *testPortal {
 	w.Helper()
 	dir := w.TempDir()
-	cert, key := w.leaf(identity.Portal, name)
+	cert, key := w.ca.Leaf(identity.Portal, name)
 	w.mu.Lock()
 	w.parties[name] = grant.Party{Name: name, Key: identity.HashKey(cert)}
 	w.mu.Unlock()
@@ -351,7 +294,7 @@ func (w *world) portal(name, more string) *testPortal {
 	}
 	text := fmt.Sprintf("servers = [%q]\npolicy_key = %q\n%s", w.address, grant.FormatKey(w.policy.Public().(ed25519.PublicKey)), more)
 	for file, b := range map[string][]byte{
-		"cert.pem": identity.EncodeCertificates(cert), "ca.pem": identity.EncodeCertificates(w.ca), "config.toml": []byte(text),
+		"cert.pem": identity.EncodeCertificates(cert), "ca.pem": identity.EncodeCertificates(w.ca.Certificate), "config.toml": []byte(text),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, file), b, 0o600); err != nil {
 			w.Fatal(err)

@@ -3,18 +3,13 @@ package exit
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +19,7 @@ import (
 
 	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/portal/internal/grants"
+	"github.com/netport/netport/portal/internal/identitytest"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
@@ -45,20 +41,8 @@ type portal struct {
 
 func newPortal(t *testing.T, name string) portal {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := identity.New("example.org", identity.Portal, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), URIs: []*url.URL{id.URL()}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
+	cert, _ := identitytest.New(t).Leaf(identity.Portal, name)
+	id, err := identity.FromCertificate(cert)
 	if err != nil {
 		t.Fatal(err)
 	}

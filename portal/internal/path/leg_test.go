@@ -1,75 +1,28 @@
 package path
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/netport/netport/portal/internal/identitytest"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
 
-// authority makes the identities of a test.
+// authority makes the identities and the relays of a test.
 type authority struct {
 	*testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	*identitytest.Authority
 }
 
-func newAuthority(t *testing.T) *authority {
-	a := &authority{T: t}
-	a.cert, a.key = a.sign(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.Fatal(err)
-	}
-	template.SerialNumber, template.NotAfter = big.NewInt(1), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		a.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.Fatal(err)
-	}
-	return cert, key
-}
-
-func (a *authority) credentials(role identity.Role, name string) *identity.Credentials {
-	a.Helper()
-	id, err := identity.New("example.org", role, name)
-	if err != nil {
-		a.Fatal(err)
-	}
-	cert, key := a.sign(&x509.Certificate{URIs: []*url.URL{id.URL()}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}})
-	c, err := identity.NewCredentials([]*x509.Certificate{cert}, key, []*x509.Certificate{a.cert}, nil)
-	if err != nil {
-		a.Fatal(err)
-	}
-	return c
-}
+func newAuthority(t *testing.T) *authority { return &authority{t, identitytest.New(t)} }
 
 // relay takes prefaces at a port, in clear or in TLS, and passes on what
 // proves.
@@ -154,8 +107,8 @@ func (a *authority) dial(l *Leg, session wire.Session, r *relay, connection uint
 func TestLegIsProvenByWhicheverWayThereIs(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()
-	f := NewFinder(a.credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
-	secure := a.credentials(identity.Relay, "relay-1").ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
+	f := NewFinder(a.Credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	secure := a.Credentials(identity.Relay, "relay-1").ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
 	clear, inTLS := a.relay(secret, nil), a.relay(secret, secure)
 	for _, c := range []struct {
 		tcp, shared uint16
@@ -182,9 +135,9 @@ func TestLegIsProvenByWhicheverWayThereIs(t *testing.T) {
 func TestRelayInTLSMustBeTheOneNamed(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()
-	f := NewFinder(a.credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	f := NewFinder(a.Credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
 	for role, name := range map[identity.Role]string{identity.Relay: "relay-2", identity.Server: "relay-1"} {
-		other := a.credentials(role, name).ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
+		other := a.Credentials(role, name).ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
 		session := a.session(secret, 0, a.relay(secret, other).port)
 		session.Transports = wire.TransportTLS
 		l, err := f.Leg(session, netip.MustParseAddr("127.0.0.1"))
@@ -200,7 +153,7 @@ func TestRelayInTLSMustBeTheOneNamed(t *testing.T) {
 func TestWayThatCarriedNothingIsNotTriedFirstAgain(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()
-	f := NewFinder(a.credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	f := NewFinder(a.Credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
 	r := a.relay(secret, nil)
 	session := a.session(secret, r.port, r.port)
 	begin := func(mode string) *Leg {

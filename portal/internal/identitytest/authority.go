@@ -1,0 +1,81 @@
+// Package identitytest makes identities for tests.
+package identitytest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+)
+
+// Domain is the domain of all identities made here.
+const Domain = "example.org"
+
+// Authority is a CA.
+type Authority struct {
+	Certificate *x509.Certificate
+
+	t   testing.TB
+	key *ecdsa.PrivateKey
+}
+
+// New makes a CA for the test t.
+func New(t testing.TB) *Authority {
+	t.Helper()
+	a := &Authority{t: t}
+	a.Certificate, a.key = a.sign(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return a
+}
+
+func (a *Authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(1)
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(30*24*time.Hour)
+	parent, signer := a.Certificate, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert, key
+}
+
+// Leaf makes a certificate and its key.
+func (a *Authority) Leaf(role identity.Role, name string) (*x509.Certificate, *ecdsa.PrivateKey) {
+	a.t.Helper()
+	id, err := identity.New(Domain, role, name)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return a.sign(&x509.Certificate{
+		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	})
+}
+
+// Credentials makes an identity that is ready to use.
+func (a *Authority) Credentials(role identity.Role, name string) *identity.Credentials {
+	a.t.Helper()
+	cert, key := a.Leaf(role, name)
+	c, err := identity.NewCredentials([]*x509.Certificate{cert}, key, []*x509.Certificate{a.Certificate}, nil)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return c
+}
