@@ -139,9 +139,22 @@ func (e *Entry) Find(exit string, target endpoint.Endpoint) (grant.Grant, bool) 
 // returns when both halves have ended. The error is that of Tunnels, an
 // *tunnel.EndError, or that of ctx, which ends the wait for a tunnel.
 func (e *Entry) Carry(ctx context.Context, g grant.Grant, source netip.AddrPort, conn net.Conn) (tunnel.Totals, error) {
+	now := make(chan struct{})
+	close(now)
+	return e.carry(ctx, now, g, source, conn)
+}
+
+// carry is Carry that opens nothing until before is closed. It looks for a
+// tunnel meanwhile.
+func (e *Entry) carry(ctx context.Context, before <-chan struct{}, g grant.Grant, source netip.AddrPort, conn net.Conn) (tunnel.Totals, error) {
 	id, signed := g.ID(), g.AppendTo(nil)
 	var totals tunnel.Totals
 	err := e.with(ctx, g, func(ctx context.Context, t *tunnel.Tunnel) (err error) {
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		totals, err = t.OpenStream(ctx, id, signed, source, conn)
 		return err
 	})

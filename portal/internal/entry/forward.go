@@ -184,12 +184,16 @@ func (f *forward) opened(l interface{ Close() error }) error {
 func (f *forward) serve(l net.Listener) error {
 	defer l.Close()
 	var pause time.Duration
+	opened := make(chan struct{}) // of the connection before
+	close(opened)
 	for {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			f.entry.tasks.Go(func() { f.carry(conn) })
+			before, mine := opened, make(chan struct{})
+			f.entry.tasks.Go(func() { f.carry(conn, before, mine) })
+			opened = mine
 			continue
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -210,13 +214,17 @@ func (f *forward) serve(l net.Listener) error {
 	}
 }
 
-// carry carries one accepted connection.
-func (f *forward) carry(conn net.Conn) {
+// carry carries one accepted connection. Its stream is opened after that of the
+// connection before, and then closes opened: an application may count on which
+// of its connections the server gets first.
+func (f *forward) carry(conn net.Conn, before <-chan struct{}, opened chan struct{}) {
+	begun := sync.OnceFunc(func() { close(opened) })
+	defer begun()
 	f.accepted.Add(1)
 	g := f.grant()
 	source := addrPort(conn.RemoteAddr())
 	start := time.Now()
-	totals, err := f.entry.Carry(f.ctx, g, source, conn)
+	totals, err := f.entry.carry(tunnel.WithBegun(f.ctx, begun), before, g, source, conn)
 	if err != nil {
 		f.ended(source, err)
 		return

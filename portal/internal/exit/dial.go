@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/portal/internal/eyeballs"
+	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
@@ -27,6 +29,12 @@ type dialError struct {
 
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
+
+// begun is called with a new socket, right before it connects.
+func begun(ctx context.Context, _, _ string, _ syscall.RawConn) error {
+	tunnel.Begun(ctx)
+	return nil
+}
 
 // dial resolves the target of g once, checks what came, and dials that.
 func (x *Exit) dial(ctx context.Context, g grant.Grant) (net.Conn, error) {

@@ -67,6 +67,7 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 		t.busy.Do(func() {
 			t.cfg.Log.Warn("streams are refused until others end", "streams", maxStreams, "dials", maxPending, "held", t.budget.Used())
 		})
+		t.order.begin(id)
 		t.refuse(e, &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory"})
 		return nil
 	}
@@ -77,14 +78,17 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 	}
 	t.tasks.Go(func() {
 		defer cancel()
-		t.serve(ctx, e, m)
+		t.serve(ctx, id, e, m)
 	})
 	return nil
 }
 
 // serve has the Handler dial, and carries what it dialled until it ends.
-func (t *Tunnel) serve(ctx context.Context, e end, m wire.Open) {
-	conn, err := t.cfg.Handler.Open(ctx, e.carrier().conn.Peer(), m)
+func (t *Tunnel) serve(ctx context.Context, id uint32, e end, m wire.Open) {
+	t.order.wait(ctx, id)
+	begun := func() { t.order.begin(id) }
+	conn, err := t.cfg.Handler.Open(WithBegun(ctx, begun), e.carrier().conn.Peer(), m)
+	begun()
 	t.mu.Lock()
 	t.pending--
 	if err == nil && len(m.Signed) > 0 && len(t.heard) < maxGrants && !t.over {

@@ -78,6 +78,7 @@ func (t *Tunnel) open(ctx context.Context, grant wire.GrantID, signed []byte, bu
 	id := t.nextID
 	t.nextID += 2
 	t.addLocked(id, l, build(l, id, signed))
+	Begun(ctx)
 	return nil
 }
 

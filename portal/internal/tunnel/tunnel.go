@@ -89,6 +89,7 @@ type Tunnel struct {
 	ends      map[uint32]end
 	nextID    uint32
 	seen      idWindow
+	order     order                   // of what the peer opens
 	told      map[wire.GrantID]bool   // grants that the peer holds whole
 	heard     map[wire.GrantID][]byte // grants that the peer sent whole
 	pending   int                     // OPENs with the Handler
