@@ -23,6 +23,7 @@ import (
 )
 
 const usage = `usage: bench [-run P5,P7] [-rounds N] [-window 2s] [-quick] [-congestion NAME] [-out DIR]
+experiments: P4 UDP through the relay, P5 TCP goodput, P7 latency, P8 new connections
 `
 
 // options are what the command line says.

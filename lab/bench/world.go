@@ -86,9 +86,7 @@ func runAll(t testing.TB, o options) error {
 			continue
 		}
 		if err := w.run(e, r); err != nil {
-			err = fmt.Errorf("%s: %w", e.id, err)
-			t.Log(err)
-			failed = errors.Join(failed, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", e.id, err))
 		}
 	}
 	fmt.Print(r.table())
