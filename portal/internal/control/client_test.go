@@ -1,0 +1,244 @@
+package control
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/portal/internal/grants"
+	"github.com/netport/netport/portal/internal/identitytest"
+	wirecontrol "github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/endpoint"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+)
+
+// script is a server whose every word the test says, with one portal.
+type script struct {
+	*testing.T
+	client  *Client
+	keeper  *grants.Keeper
+	self    grant.Party
+	policy  ed25519.PrivateKey
+	asked   chan wire.FromPortal
+	changes chan grants.Change
+	events  chan string // what Sessions was told
+
+	conns chan *serverConn // as they come
+	conn  *serverConn      // of now
+}
+
+type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
+
+func newScript(t *testing.T) *script {
+	s := &script{
+		T: t, asked: make(chan wire.FromPortal, 16), changes: make(chan grants.Change, 16), events: make(chan string, 16),
+		conns: make(chan *serverConn, 4), policy: ed25519.NewKeyFromSeed(slices.Repeat([]byte{1}, ed25519.SeedSize)),
+	}
+	ca := identitytest.New(t)
+	server, own := ca.Credentials(identity.Server, "server"), ca.Credentials(identity.Portal, "ann")
+	s.self = grant.Party{Name: "ann", Key: own.Key}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			raw, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { s.serve(raw, server, log) })
+		}
+	})
+	policy := s.policy.Public().(ed25519.PublicKey)
+	s.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: own.ID, Key: own.Key}, policy), time.Now, func(c grants.Change) { s.changes <- c })
+	s.client = NewClient(own, "test", []string{l.Addr().String()}, s.keeper, log)
+	ctx, cancel := context.WithCancel(context.Background())
+	running.Go(func() { s.client.Run(ctx, s) })
+	t.Cleanup(func() {
+		cancel()
+		l.Close()
+		running.Wait()
+	})
+	s.connected()
+	return s
+}
+
+// connected waits for the next connection, until both sides know of it.
+func (s *script) connected() {
+	s.Helper()
+	s.conn = <-s.conns
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !s.client.Status().Connected {
+		select {
+		case <-tick.C:
+		case <-s.Context().Done():
+			s.Fatal("the client does not know that it is connected")
+		}
+	}
+}
+
+func (s *script) serve(raw net.Conn, own *identity.Credentials, log *slog.Logger) {
+	defer raw.Close()
+	a, err := wirecontrol.Accept(context.Background(), raw, own.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Portal, "ann")))
+	if err != nil {
+		return
+	}
+	stamp := s.policy.Public().(ed25519.PublicKey) // one key for both
+	conn, err := wirecontrol.WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{stamp}}, log)
+	if err != nil {
+		s.Error(err)
+		return
+	}
+	s.conns <- conn
+	conn.Run(context.Background(), func(m wire.FromPortal) error {
+		s.asked <- m
+		return nil
+	})
+}
+
+// Accept and Ended implement Sessions.
+func (s *script) Accept(m wire.Session) { s.events <- "accept " + m.Peer }
+
+func (s *script) Ended(_ wire.SessionID, r wire.Reason) { s.events <- "ended " + r.String() }
+
+// open asks for a session and returns the server's side of it.
+func (s *script) open(ctx context.Context) (wire.OpenSession, func() (wire.Session, error)) {
+	s.Helper()
+	type result struct {
+		session wire.Session
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		session, err := s.client.OpenSession(ctx, "factory", wire.GrantID{7}, wire.TransportSplice)
+		done <- result{session, err}
+	}()
+	m, ok := (<-s.asked).(wire.OpenSession)
+	if !ok || m.Peer != "factory" || m.Grant != (wire.GrantID{7}) {
+		s.Fatalf("asked %+v", m)
+	}
+	return m, func() (wire.Session, error) {
+		r := <-done
+		return r.session, r.err
+	}
+}
+
+func session(request uint32, peer string) wire.Session {
+	return wire.Session{
+		Request: request, ID: wire.NewSessionID(), Lifetime: 60, Secret: wire.NewSecret(), Peer: peer,
+		Relay: wire.RelayAccess{Name: "relay-1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, TCP: 20000},
+	}
+}
+
+func (s *script) wantRefused(err error, want wire.Reason) {
+	s.Helper()
+	var r *Refused
+	if !errors.As(err, &r) || r.Reason != want {
+		s.Errorf("got %v, want refused: %v", err, want)
+	}
+}
+
+func TestRequestsGetTheirAnswers(t *testing.T) {
+	s := newScript(t)
+	m, answer := s.open(t.Context())
+	s.conn.Send(session(m.Request, "factory"))
+	if got, err := answer(); err != nil || got.Peer != "factory" {
+		t.Errorf("session %+v, %v", got, err)
+	}
+	if got := <-s.events; got != "accept factory" {
+		t.Errorf("Sessions was told %q", got)
+	}
+	m, answer = s.open(t.Context())
+	s.conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonPeerOffline, Text: "it sleeps"})
+	_, err := answer()
+	s.wantRefused(err, wire.ReasonPeerOffline)
+
+	m, answer = s.open(t.Context())
+	s.conn.Send(session(m.Request, "mallory"))
+	_, err = answer()
+	s.wantRefused(err, wire.ReasonWrongPeer)
+}
+
+func TestLateAnswersHurtNobody(t *testing.T) {
+	s := newScript(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	m, answer := s.open(ctx)
+	cancel()
+	if _, err := answer(); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	s.conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonBusy})
+	s.conn.Send(wire.Refused{Request: 999, Reason: wire.ReasonBusy})
+	s.conn.Send(session(m.Request, "factory"))
+	s.conn.Send(wire.SessionEnded{Reason: wire.ReasonReplaced})
+	for _, want := range []string{"accept factory", "ended replaced by a newer connection"} {
+		if got := <-s.events; got != want {
+			t.Errorf("Sessions was told %q, want %q", got, want)
+		}
+	}
+}
+
+func TestLostServerEndsRequestsAndIsFoundAgain(t *testing.T) {
+	s := newScript(t)
+	s.conn.Send(wire.PeerState{Name: "factory", Online: true})
+	m, answer := s.open(t.Context()) // behind the state, so that is known
+	s.conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonBusy})
+	answer()
+	if online, known := s.client.Online("factory"); !online || !known {
+		t.Errorf("online %t, known %t", online, known)
+	}
+	_, answer = s.open(t.Context())
+	s.conn.Close(wire.ReasonShutdown, "")
+	_, err := answer()
+	s.wantRefused(err, wire.ReasonServerGone)
+	if _, known := s.client.Online("factory"); known {
+		t.Error("claims to know who is connected to a server that is gone")
+	}
+	_, err = s.client.OpenSession(t.Context(), "factory", wire.GrantID{7}, 0)
+	s.wantRefused(err, wire.ReasonServerGone)
+	if at := s.client.Server(); !at.Addr().IsLoopback() {
+		t.Errorf("forgot where the server was: %v", at)
+	}
+	s.connected()
+	m, answer = s.open(t.Context())
+	s.conn.Send(session(m.Request, "factory"))
+	if _, err := answer(); err != nil {
+		t.Errorf("after the server came back: %v", err)
+	}
+}
+
+func TestBadGrantOfTheServerClosesNothing(t *testing.T) {
+	s := newScript(t)
+	p := grant.Permission{
+		Version: 1, Forward: "web", Entry: s.self, Listen: endpoint.MustParse("tcp://127.0.0.1:1"),
+		Exit: grant.Party{Name: "factory", Key: identity.KeyHash{1}}, Target: endpoint.MustParse("tcp://10.0.0.5:80"),
+	}
+	g := grant.Sign(p, s.policy).Stamp(s.policy, time.Now())
+	forged := slices.Clone(g.AppendTo(nil))
+	forged[len(forged)-1] ^= 1
+	s.conn.Send(wire.PutGrant{Grant: []byte("no grant")})
+	s.conn.Send(wire.PutGrant{Grant: forged})
+	s.conn.Send(wire.PutGrant{Grant: g.AppendTo(nil)})
+	s.conn.Send(wire.GrantsComplete{Version: 1})
+	if c := <-s.changes; c.Kind != grants.Begin || c.Grant.ID() != g.ID() {
+		t.Errorf("change %d of %q", c.Kind, c.Grant.Forward)
+	}
+	s.conn.Send(wire.RemoveGrant{Grant: g.ID(), Reason: wire.ReasonGrantRemoved})
+	s.conn.Send(wire.GrantsComplete{Version: 2})
+	if c := <-s.changes; c.Kind != grants.End || c.Reason != wire.ReasonGrantRemoved {
+		t.Errorf("change %d, %v", c.Kind, c.Reason)
+	}
+}
