@@ -31,6 +31,8 @@ const (
 // application is no dead peer: only a PING that nothing answers is.
 type liveness struct {
 	rtt    atomic.Int64 // smoothed, in nanoseconds
+	least  atomic.Int64 // the shortest so far, in nanoseconds
+	last   atomic.Int64 // when the last PING left, Unix nanoseconds
 	heard  atomic.Bool  // a frame came since the last look
 	asked  atomic.Bool  // the peer's PING came since the last look
 	busy   atomic.Bool  // a frame other than PING and PONG came or left since
@@ -42,6 +44,11 @@ type liveness struct {
 	sent    map[uint64]time.Time // PINGs without an answer
 	waiting map[uint64]chan time.Duration
 }
+
+// measureEvery is how often the round trip is measured while a stream's window
+// depends on it. A path that fills, or a machine that is busy, makes it longer
+// by orders of magnitude from one moment to the next.
+const measureEvery = 100 * time.Millisecond
 
 // maxPings bounds the PINGs under way; older ones are given up.
 const maxPings = 64
@@ -59,10 +66,30 @@ func (l *liveness) init() {
 func (l *liveness) ping(now time.Time) wire.TunnelPing {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.last.Store(now.UnixNano())
 	l.next++
 	l.sent[l.next] = now
 	delete(l.sent, l.next-maxPings)
 	return wire.TunnelPing{Token: l.next}
+}
+
+// WindowRTT is the round trip that windows should be made for: what is
+// measured now, but at most four times the shortest ever. A window that is too
+// large fills the sockets on the way, and that makes the measured round trip
+// longer: without a bound it would call for a larger window for ever. A carrier
+// stays on one path, so the shortest stays true.
+func (c *Conn) WindowRTT() time.Duration {
+	return time.Duration(min(c.live.rtt.Load(), 4*c.live.least.Load()))
+}
+
+// Measure measures the round trip unless that was done a moment ago. It does
+// not wait for the answer.
+func (c *Conn) Measure(now time.Time) {
+	last := c.live.last.Load()
+	if now.UnixNano()-last < int64(measureEvery) || !c.live.last.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	c.Send(wire.AppendFrame(nil, 0, c.live.ping(now)))
 }
 
 // pong takes an answer. One that nobody asked for says nothing.
@@ -75,10 +102,13 @@ func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
 	}
 	delete(l.sent, m.Token)
 	took := max(now.Sub(at), time.Microsecond)
+	if old := l.least.Load(); old == 0 || int64(took) < old {
+		l.least.Store(int64(took))
+	}
 	if old := l.rtt.Load(); old == 0 {
 		l.rtt.Store(int64(took))
 	} else {
-		l.rtt.Store(old + (int64(took)-old)/4)
+		l.rtt.Store(old + (int64(took)-old)/2)
 	}
 	if ch := l.waiting[m.Token]; ch != nil {
 		delete(l.waiting, m.Token)

@@ -11,16 +11,27 @@ type growth struct {
 	small bool
 }
 
-// growFloor is added to two round trips: on a way as short as a loopback the
-// cost of an ACK for every quarter of a small window is what holds a stream
-// back, not the round trip.
-const growFloor = 2 * time.Millisecond
+// longWindow is the window above which only a long way needs more. It is what
+// keeps a bulk stream between two processors' caches, and a portal's memory
+// small.
+const longWindow = 2 << 20
 
 func (g *growth) wrote(written, window uint64, now time.Time, rtt time.Duration) {
-	if written-g.from < window && !g.since.IsZero() {
+	need, within := window, 2*rtt
+	if window < longWindow {
+		// On a way as short as a loopback it is not the round trip that holds
+		// a stream back but how long its processes wait for a processor, and
+		// what an ACK for every quarter of a small window costs.
+		within += 10 * time.Millisecond
+	} else {
+		// What had piled up in a socket while this portal was not running
+		// comes at once, and says nothing about the way.
+		need, within = 2*need, 2*within
+	}
+	if written-g.from < need && !g.since.IsZero() {
 		return
 	}
-	g.small = g.small || !g.since.IsZero() && now.Sub(g.since) <= 2*rtt+growFloor
+	g.small = g.small || !g.since.IsZero() && now.Sub(g.since) <= within
 	g.since, g.from = now, written
 }
 

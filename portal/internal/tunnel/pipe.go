@@ -311,14 +311,16 @@ func (p *pipe) tellEndLocked() {
 // ACK sent when it is time for one.
 func (p *pipe) wroteLocked(n int, err error, queued bool) {
 	if n > 0 {
+		now, rtt := time.Now(), p.link.conn.WindowRTT()
 		if queued {
-			p.st.WroteQueued(n, time.Now(), p.link.conn.RTT())
+			p.st.WroteQueued(n, now, rtt)
 		} else {
-			p.st.WroteOut(n, time.Now(), p.link.conn.RTT())
+			p.st.WroteOut(n, now, rtt)
 		}
 		p.fitWindowLocked()
 		switch {
 		case p.st.AckDue():
+			p.link.conn.Measure(now)
 			p.lane.Urgent()
 		case !p.ackWaits && p.st.AckOwed():
 			p.ackWaits = true
