@@ -133,6 +133,7 @@ var benchGrant = wire.GrantID{1}
 // dialTo is a Handler that dials one address, whatever the grant.
 func dialTo(addr net.Addr) handler {
 	return func(ctx context.Context, _ wire.Open) (net.Conn, error) {
+		Begun(ctx)
 		var d net.Dialer
 		return d.DialContext(ctx, addr.Network(), addr.String())
 	}
