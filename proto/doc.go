@@ -113,7 +113,8 @@
 //
 // After Welcome the server sends a portal every grant that concerns it
 // (PutGrant), as entry or as exit, then GrantsComplete with the version of the
-// policy, then PeerState for each portal it shares a grant with.
+// policy, then PeerState for each portal it shares a grant with, and RelayState
+// if it has a relay that could hold a session.
 //
 //   - What a portal holds from an earlier connection stays valid until
 //     GrantsComplete; what was not put again is then gone.
@@ -124,7 +125,8 @@
 //     ends in the same way (grant.Permission.SamePair).
 //   - A grant is put again with a fresh stamp when half the life of its stamp
 //     is over.
-//   - PeerState follows every change of a peer's connection to the server.
+//   - PeerState follows every change of a peer's connection to the server, and
+//     RelayState the coming of the first relay and the going of the last.
 //
 // A portal uses a grant while both signatures are right, by the policy key it
 // was enrolled with and by a stamp key of the last Welcome, and while neither

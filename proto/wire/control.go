@@ -44,6 +44,7 @@ const (
 	TypeRemoveGrant    Type = 36 // server to portal
 	TypeGrantsComplete Type = 37 // server to portal
 	TypePeerState      Type = 38 // server to portal
+	TypeRelayState     Type = 39 // server to portal
 	TypeRelayReady     Type = 64 // relay to server
 	TypeRelayLoad      Type = 65 // relay to server
 	TypeSessionReady   Type = 66 // relay to server
@@ -139,6 +140,7 @@ var parsers = map[Type]parser{
 	TypeRemoveGrant:    parse(ParseRemoveGrant),
 	TypeGrantsComplete: parse(ParseGrantsComplete),
 	TypePeerState:      parse(ParsePeerState),
+	TypeRelayState:     parse(ParseRelayState),
 	TypeRelayReady:     parse(ParseRelayReady),
 	TypeRelayLoad:      parse(ParseRelayLoad),
 	TypeSessionReady:   parse(ParseSessionReady),

@@ -339,6 +339,25 @@ func ParsePeerState(b []byte) (PeerState, error) {
 	return finish(PeerState{Name: readName(&r), Online: r.Bool()}, &r)
 }
 
+// RelayState tells a portal whether the server has a relay that could hold a
+// session; server to portal. Until it is said on a connection there is none.
+//
+//	ready bool
+type RelayState struct{ Ready bool }
+
+// Type implements Message.
+func (RelayState) Type() Type { return TypeRelayState }
+func (RelayState) toPortal()  {}
+
+// AppendTo implements Message.
+func (m RelayState) AppendTo(b []byte) []byte { return AppendBool(b, m.Ready) }
+
+// ParseRelayState reads a RelayState.
+func ParseRelayState(b []byte) (RelayState, error) {
+	r := NewReader(b)
+	return finish(RelayState{Ready: r.Bool()}, &r)
+}
+
 func appendAddrs(b []byte, addrs []netip.Addr) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(addrs)))
 	for _, a := range addrs {

@@ -177,6 +177,11 @@ var controlGoldens = []struct {
 			"01", // online
 	},
 	{
+		RelayState{Ready: true},
+		toPortal,
+		"01",
+	},
+	{
 		RelayReady{First: 20000, Last: 32767, SharedTCP: 443, SharedUDP: 3478, Capacity: 70000, Transports: TransportPacket, Sessions: []SessionID{testSession}},
 		fromRelay,
 		"4e20 7fff" + // first, last
@@ -236,7 +241,7 @@ var controlGoldens = []struct {
 var typeNumbers = map[Type]Type{
 	TypeHello: 1, TypeWelcome: 2, TypePing: 3, TypePong: 4, TypeGoodbye: 5,
 	TypeOpenSession: 16, TypeSessionDone: 17,
-	TypeSession: 32, TypeRefused: 33, TypeSessionEnded: 34, TypePutGrant: 35, TypeRemoveGrant: 36, TypeGrantsComplete: 37, TypePeerState: 38,
+	TypeSession: 32, TypeRefused: 33, TypeSessionEnded: 34, TypePutGrant: 35, TypeRemoveGrant: 36, TypeGrantsComplete: 37, TypePeerState: 38, TypeRelayState: 39,
 	TypeRelayReady: 64, TypeRelayLoad: 65, TypeSessionReady: 66, TypeSessionRefused: 67, TypeSessionOver: 68,
 	TypeCreateSession: 80, TypeEndSession: 81,
 }
@@ -332,7 +337,7 @@ func TestCutOrLongControlMessagesAreRefused(t *testing.T) {
 }
 
 func TestUnknownControlTypeIsToldApart(t *testing.T) {
-	for _, typ := range []Type{0, 6, 15, 39, 82, 0xffff} {
+	for _, typ := range []Type{0, 6, 15, 40, 82, 0xffff} {
 		for _, d := range directions {
 			if m, err := receive(d, typ, []byte{1}); m != nil || !errors.Is(err, ErrUnknownType) {
 				t.Errorf("type %d: got %v, %v; want nil, ErrUnknownType", typ, m, err)

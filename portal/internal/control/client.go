@@ -56,6 +56,7 @@ type Client struct {
 	address  netip.AddrPort
 	version  uint64 // policy version that is complete
 	peers    map[string]bool
+	relay    bool // as the server says: there is one for a new session
 	requests map[uint32]*request
 	next     uint32
 }
@@ -96,6 +97,7 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 	c.conn, c.since, c.server = conn, time.Now(), conn.Peer().ID.Name
 	c.address = addrOf(conn.RemoteAddr())
 	clear(c.peers)
+	c.relay = false
 	c.mu.Unlock()
 	if skew := time.Since(time.Unix(int64(welcome.Time), 0)).Abs(); skew > maxSkew {
 		c.log.Warn("the clock here and the server's differ", "by", skew.Round(time.Second))
@@ -137,6 +139,10 @@ func (c *Client) handle(m wire.ToPortal) error {
 		if _, known := c.peers[m.Name]; known || len(c.peers) < maxPeers {
 			c.peers[m.Name] = m.Online
 		}
+		c.mu.Unlock()
+	case wire.RelayState:
+		c.mu.Lock()
+		c.relay = m.Ready
 		c.mu.Unlock()
 	case wire.Session:
 		c.session(m)
@@ -249,6 +255,13 @@ func (c *Client) Online(peer string) (online, known bool) {
 	defer c.mu.Unlock()
 	online, known = c.peers[peer]
 	return online, known && c.conn != nil
+}
+
+// Relay reports whether the server says that it has a relay for a new session.
+func (c *Client) Relay() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.relay && c.conn != nil
 }
 
 // Status is what a Client knows.

@@ -422,6 +422,15 @@ func TestExplainNamesTheMachineThatFails(t *testing.T) {
 	if f := ann.waitState("web", Down); f.Why != "factory is not connected to the server" {
 		t.Errorf("down because %q", f.Why)
 	}
+	factory = w.portal("factory", "")
+	ann.waitState("web", Up)
+	w.tellRelay(false)
+	if f := ann.waitState("web", Down); f.Why != "factory is connected to the server, and no relay is" {
+		t.Errorf("down because %q", f.Why)
+	}
+	w.tellRelay(true)
+	ann.waitState("web", Up)
+	factory.stop()
 	w.stopServer()
 	w.wait("no server", func() bool { return !ann.Status().Server.Connected })
 	// The answer of a moment ago, "offline", may still stand.

@@ -164,6 +164,9 @@ func (p *Portal) reach(peer string) (bool, string) {
 	case !online:
 		return false, fmt.Sprintf("%s is not connected to the server", peer)
 	}
+	if !p.client.Relay() {
+		return false, fmt.Sprintf("%s is connected to the server, and no relay is", peer)
+	}
 	if at, err := p.pool.Failed(peer); err != nil {
 		return false, fmt.Sprintf("the server says %s is connected, but at %s: %v", peer, stamp(at), err)
 	}

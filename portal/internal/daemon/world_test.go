@@ -192,8 +192,18 @@ func (w *world) sendGrantsLocked(name string) {
 	w.conns[name].Send(wire.GrantsComplete{Version: w.version})
 }
 
+// tellRelay tells all portals whether there is a relay.
+func (w *world) tellRelay(ready bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		c.Send(wire.RelayState{Ready: ready})
+	}
+}
+
 func (w *world) sendStatesLocked() {
 	for to, c := range w.conns {
+		c.Send(wire.RelayState{Ready: true})
 		for name := range w.parties {
 			if name != to {
 				c.Send(wire.PeerState{Name: name, Online: w.conns[name] != nil})

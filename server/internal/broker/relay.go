@@ -92,6 +92,16 @@ func (b *Broker) pick(now time.Time, tried map[string]bool) *relay {
 	return best
 }
 
+// HasRelay reports whether a relay is there that could be asked.
+func (b *Broker) HasRelay() bool {
+	for _, r := range b.relays {
+		if r.usable() {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *relay) usable() bool { return r.online && r.ready != nil && len(r.addresses) > 0 }
 
 // held is how many sessions the relay has, as it says or as we know: what it

@@ -10,8 +10,10 @@ import (
 
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/hub"
 )
 
 const web = "web: ann tcp://127.0.0.1:8080 -> plant tcp://10.0.0.5:80"
@@ -246,6 +248,34 @@ func TestStopLeavesNothingRunning(t *testing.T) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<16)
 			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
+
+func TestPortalsAreToldWhetherThereIsARelay(t *testing.T) {
+	r := newRig(t, "ann", "bo", "relay-1", "relay-2")
+	ann := r.portal("ann")
+	next[wire.GrantsComplete](ann)
+	first := r.relay("relay-1")
+	if m := next[wire.RelayState](ann); !m.Ready {
+		t.Error("the first relay came, and ann was told that there is none")
+	}
+	second := r.relay("relay-2")
+	bo := r.portal("bo")
+	next[wire.GrantsComplete](bo)
+	if m := next[wire.RelayState](bo); !m.Ready {
+		t.Error("bo came after the relays, and was told that there is none")
+	}
+	first.conn.Close(wire.ReasonShutdown, "")
+	r.until("relay-1 is gone", func() bool {
+		var relays []hub.RelayView
+		err := local.Call(t.Context(), r.cfg.Socket, CommandRelays, nil, &relays)
+		return err == nil && !relays[0].Online && relays[1].Online
+	})
+	second.conn.Close(wire.ReasonShutdown, "")
+	for _, p := range []*peer[wire.ToPortal, wire.FromPortal]{ann, bo} {
+		if m := next[wire.RelayState](p); m.Ready {
+			t.Errorf("%s: the last relay went, and it was told that there is one", p.name)
 		}
 	}
 }

@@ -57,6 +57,7 @@ type Hub struct {
 	broker   *broker.Broker
 	portals  map[string]*connection[wire.ToPortal]
 	relays   map[string]*connection[wire.ToRelay]
+	hasRelay bool                         // as portals were told
 	stamped  map[wire.GrantID]grant.Grant // the freshest stamp of each grant that was sent
 	switched map[identity.ID]time.Time    // when a connection last took another's place
 	ended    time.Time                    // grants that ended until then were taken back

@@ -82,6 +82,9 @@ func (h *Hub) enterPortal(c *connection[wire.ToPortal]) (wire.Reason, string) {
 		peers[otherOf(g.Permission, name)] = true
 	}
 	c.link.Send(wire.GrantsComplete{Version: h.registry.Applied().Version})
+	if h.hasRelay {
+		c.link.Send(wire.RelayState{Ready: true})
+	}
 	for peer := range peers {
 		other := h.portals[peer]
 		c.link.Send(wire.PeerState{Name: peer, Online: other != nil})

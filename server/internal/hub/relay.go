@@ -106,6 +106,20 @@ func (h *Hub) relayGone(c *connection[wire.ToRelay]) {
 	if name := c.peer.ID.Name; h.relays[name] == c {
 		delete(h.relays, name)
 		h.broker.RelayDown(time.Now(), name)
+		h.tellRelays()
+	}
+}
+
+// tellRelays tells all portals when the first relay has come or the last has
+// gone. The mutex is held.
+func (h *Hub) tellRelays() {
+	ready := h.broker.HasRelay()
+	if ready == h.hasRelay {
+		return
+	}
+	h.hasRelay = ready
+	for _, c := range h.portals {
+		c.link.Send(wire.RelayState{Ready: ready})
 	}
 }
 
@@ -116,9 +130,7 @@ func (h *Hub) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) error {
 	if h.relays[name] != c {
 		return nil
 	}
-	if _, ok := m.(wire.Hello); ok {
-		return fmt.Errorf("a second hello")
-	}
 	h.broker.FromRelay(time.Now(), name, m)
+	h.tellRelays()
 	return nil
 }
