@@ -39,7 +39,7 @@ const (
 	maxRequest = 32 << 20 // a policy file travels in one
 	maxAnswer  = 64 << 20
 	maxPath    = 107 // of sockaddr_un, without the final NUL
-	maxCallers = 64
+	maxCallers = 1024
 
 	// callTimeout bounds the reading of a request, and the writing of an
 	// answer: a caller that hangs gives its place to another.
