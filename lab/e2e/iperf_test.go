@@ -2,7 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/netport/netport/lab/need"
@@ -38,10 +39,9 @@ func (c client) iperf(t *testing.T, args ...string) iperfReport {
 		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
 			t.Fatalf("iperf3 %q: status %d, no report (%v):\n%s%s", args, r.status, err, r.stdout, r.stderr)
 		}
-		const busy = "error - the server is busy running a test. try again later"
 		switch {
-		case report.Error == busy:
-			return fmt.Errorf("%s", busy)
+		case strings.Contains(report.Error, "the server is busy"):
+			return errors.New(report.Error)
 		case report.Error != "" || r.status != 0:
 			t.Fatalf("iperf3 %q: status %d, %s", args, r.status, report.Error)
 		}

@@ -109,7 +109,7 @@ func (w *world) checkForwards(t *testing.T) {
 
 // A home whose line is slow to answer, loses packets and mixes them up.
 func TestNothingIsLostOverABadLine(t *testing.T) {
-	bad := link.Shape{Delay: 10 * time.Millisecond, Jitter: 2 * time.Millisecond, Loss: 0.01, Reorder: 0.01}
+	bad := link.Shape{Delay: 20 * time.Millisecond, Jitter: 2 * time.Millisecond, Loss: 0.01, Reorder: 0.01}
 	home := site{router: append(commonHome.router, topo.Uplink(bad))}
 	w := newWorldOf(t, home, commonOffice)
 	w.allowMeters(t)
