@@ -31,8 +31,7 @@ func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []by
 	err := t.open(ctx, grant, signed, func(l *link, id uint32, signed []byte) end {
 		p = newPipe(t, l, id, grant, stream.New(id, wire.FirstLimit, uint64(window)))
 		p.mine = true
-		p.app = app
-		p.direct = rawio.NewWriter(app)
+		p.joinLocked(app) // nobody else has p yet
 		p.open = wire.AppendFrame(nil, id, wire.Open{Kind: wire.OpenStream, Grant: grant, Signed: signed, Limit: uint64(window), Source: source})
 		return p
 	})

@@ -76,17 +76,34 @@ func (p *pipe) finish() (Totals, error) {
 		abort(p.app)
 		return totals, why
 	}
+	linger(p.app, -1) // as usual: nothing is missing
 	p.app.Close()
 	return totals, nil
+}
+
+// joinLocked takes the application's connection. Until the stream has ended
+// cleanly its close is a reset, where there is such a thing: also the one that
+// the system does for a portal that was killed, so that its application cannot
+// take a part for the whole.
+func (p *pipe) joinLocked(app net.Conn) {
+	linger(app, 0)
+	p.app = app
+	p.direct = rawio.NewWriter(app)
 }
 
 // abort closes a connection so that its application learns that something is
 // missing: with RST where there is such a thing.
 func abort(c net.Conn) {
-	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
-		_ = l.SetLinger(0)
-	}
+	linger(c, 0)
 	c.Close()
+}
+
+// linger sets what a close of the connection does (SO_LINGER): with 0 it is a
+// reset.
+func linger(c net.Conn, seconds int) {
+	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(seconds)
+	}
 }
 
 // pump reads the application and appends to the stream, as far as the peer
@@ -167,8 +184,7 @@ func (p *pipe) connect(app net.Conn) bool {
 		p.mu.Unlock()
 		return false
 	}
-	p.app = app
-	p.direct = rawio.NewWriter(app)
+	p.joinLocked(app)
 	p.st.Accept(uint64(p.t.budget.window()))
 	p.drainLocked()
 	p.mu.Unlock()
