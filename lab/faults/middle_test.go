@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/lab/topo"
+	"github.com/netport/netport/proto/leg"
 )
 
 // middle is a man in the middle, where a hostile relay would sit as well: a router turns every connection to a relay's
@@ -23,9 +24,12 @@ type middle struct {
 	t      *testing.T
 	router *topo.Router
 
-	mu     sync.Mutex // guards the following
-	tamper tamper
-	conns  []net.Conn
+	mu      sync.Mutex // guards the following
+	tamper  tamper
+	join    func(a, b crossing) // of the next two, instead; while it is not nil, others are closed
+	waiting *crossing           // the first of the two
+	joined  bool
+	conns   []net.Conn
 }
 
 // tamper carries what comes from the relay to the portal. It ends when it returns; then both sides are closed.
@@ -63,7 +67,32 @@ func newMiddle(t *testing.T, router *topo.Router) *middle {
 func (m *middle) use(tamper tamper) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tamper = tamper
+	m.tamper, m.join = tamper, nil
+}
+
+// cross makes it join the next two connections with each other, once their legs are proven, instead of each with its
+// own, and refuse those behind them.
+func (m *middle) cross(join func(a, b crossing)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.join, m.waiting, m.joined = join, nil, false
+}
+
+// hold joins a connection with the one that waits, or lets it wait.
+func (m *middle) hold(c crossing, join func(a, b crossing)) {
+	_, err := io.CopyN(c.relay, c.portal, leg.PrefaceLen)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case err != nil || m.joined:
+		c.portal.Close()
+		c.relay.Close()
+	case m.waiting == nil:
+		m.waiting = &c
+	default:
+		m.joined = true
+		join(*m.waiting, c)
+	}
 }
 
 func (m *middle) close() {
@@ -76,21 +105,27 @@ func (m *middle) close() {
 
 // carry carries one connection of a portal.
 func (m *middle) carry(portal *net.TCPConn) {
-	defer portal.Close()
 	to, err := originalDestination(portal)
 	if err != nil {
 		m.t.Errorf("man in the middle: %v", err)
+		portal.Close()
 		return
 	}
 	relay, err := m.router.DialContext(m.t.Context(), "tcp", to)
-	if err != nil {
-		return // the relay is gone
+	if err != nil { // the relay is gone
+		portal.Close()
+		return
 	}
-	defer relay.Close()
 	m.mu.Lock()
-	tamper := m.tamper
+	tamper, join := m.tamper, m.join
 	m.conns = append(m.conns, portal, relay)
 	m.mu.Unlock()
+	if join != nil {
+		m.hold(crossing{portal, relay.(*net.TCPConn)}, join)
+		return
+	}
+	defer portal.Close()
+	defer relay.Close()
 	go func() {
 		io.Copy(relay, portal)
 		relay.(*net.TCPConn).CloseWrite()

@@ -45,22 +45,32 @@ func logged(d *daemon.Daemon, mark int, texts ...string) error {
 // wantTurnedAway connects as a client and wants the connection to be closed, with nothing read, within the time.
 func (w *world) wantTurnedAway(port uint16, within time.Duration) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
 	start := time.Now()
-	conn, err := w.laptop.Host().DialContext(ctx, "tcp", local(port))
-	var n int
-	if err == nil { // else it was closed even before the client had noticed that it was open
-		defer conn.Close()
-		limit(w.t, conn)
-		n, err = conn.Read(make([]byte, 100))
-	}
-	if n > 0 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
-		w.t.Errorf("the client read %d bytes, %v; want its connection closed", n, err)
+	if err := turnedAway(w.t, w.laptop.Host(), port); err != nil {
+		w.t.Error(err)
 	}
 	if took := time.Since(start); took > within {
 		w.t.Errorf("the client was closed after %v, want %v at most", took, within)
 	}
+}
+
+// turnedAway connects as a client on an entry portal's machine and reports if it is not turned away.
+func turnedAway(t testing.TB, host *topo.Host, port uint16) error {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	conn, err := host.DialContext(ctx, "tcp", local(port))
+	var n int
+	if err == nil { // else it was closed even before the client had noticed that it was open
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		n, err = conn.Read(make([]byte, 100))
+	}
+	if n > 0 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("the client read %d bytes, %v; want its connection closed", n, err)
+	}
+	return nil
 }
 
 // A client that cannot be served is closed at once, and explain and the logs say why, and on which machine.

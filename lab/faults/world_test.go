@@ -233,3 +233,9 @@ func waitServer(t testing.TB, p *daemon.Portal, connected bool) {
 		return nil
 	})
 }
+
+func (w *world) serverAddr() netip.AddrPort { return netip.AddrPortFrom(w.Server.Host().Addr(), 443) }
+
+func (w *world) relayAddr(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(w.relay.Host().Addr(), port)
+}
