@@ -33,8 +33,10 @@ const (
 	// idleTime closes a tunnel that carried nothing.
 	idleTime = 10 * time.Minute
 	// tryTime is how long new sessions are asked for until a tunnel is up; a
-	// last one may take the time of its handshake beyond that.
-	tryTime = 8 * time.Second
+	// last one may take the time of its handshake beyond that. It is more than
+	// the 10 s of a handshake that nothing answers, so that whoever waits gets a
+	// tunnel by the next way to the relay.
+	tryTime = 11 * time.Second
 	// firstPause and maxPause bound the pause between sessions that failed.
 	firstPause = 100 * time.Millisecond
 	maxPause   = 2 * time.Second
@@ -96,7 +98,8 @@ type member struct {
 	since   time.Time
 	gone    chan struct{} // closed when the tunnel has ended; err is set then
 	err     error
-	ended   bool // by the server; the Pool's lock guards it
+	ended   bool // by the server; the Pool's lock guards it and the next
+	lost    bool // the server ended it because the other portal lost its carriers
 }
 
 // attempt is the opening of a session for all who wait for it.
@@ -398,7 +401,7 @@ func (p *Pool) run(ctx context.Context, m *member, log *slog.Logger) {
 	pr := p.peers[m.session.Peer]
 	pr.members = slices.DeleteFunc(pr.members, func(o *member) bool { return o == m })
 	p.tidyLocked(m.session.Peer)
-	ended := m.ended
+	ended, lost := m.ended, m.lost
 	p.mu.Unlock()
 	reason := doneReason(m.err, p.ctx)
 	if !ended {
@@ -407,7 +410,7 @@ func (p *Pool) run(ctx context.Context, m *member, log *slog.Logger) {
 	select {
 	case <-m.tunnel.Up():
 	default:
-		if !ended && p.ctx.Err() == nil {
+		if (!ended || lost) && p.ctx.Err() == nil { // the other portal may have noticed first
 			m.leg.Failed()
 		}
 	}
@@ -440,7 +443,7 @@ func (p *Pool) Ended(id wire.SessionID, reason wire.Reason) {
 	p.mu.Lock()
 	m := p.sessions[id]
 	if m != nil {
-		m.ended = true
+		m.ended, m.lost = true, reason == wire.ReasonCarrierLost
 	}
 	p.mu.Unlock()
 	if m != nil {
