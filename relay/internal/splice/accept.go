@@ -26,19 +26,24 @@ const acceptPause = 100 * time.Millisecond
 // accept takes connections until l is closed. port is the session's own, or 0
 // at the shared port.
 func (r *Relay) accept(l *net.TCPListener, port uint16) {
+	failed := false // said already
 	for {
 		c, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			r.cfg.Log.Warn("connection not accepted", "port", port, "error", err)
+			if !failed {
+				r.cfg.Log.Warn("connection not accepted", "port", port, "error", err)
+			}
+			failed = true
 			select {
 			case <-time.After(acceptPause):
 			case <-r.ctx.Done():
 			}
 			continue
 		}
+		failed = false
 		r.running.Go(func() { r.serve(c, port) })
 	}
 }
