@@ -131,7 +131,8 @@ type relayStatus struct {
 	Unproven int               `json:"tcp_unproven"`
 	Drops    map[string]uint64 `json:"drops"`
 	Sessions []struct {
-		Bound int `json:"udp_bound"` // legs
+		Port  uint16 `json:"port"`
+		Bound int    `json:"udp_bound"` // legs
 	} `json:"sessions"`
 }
 

@@ -1,0 +1,118 @@
+package faults
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/topo"
+)
+
+// F39: a daemon that runs out of descriptors does not spin, what it carries goes on, and it serves again as soon as there
+// are some.
+func TestDaemonsOutliveDescriptorExhaustion(t *testing.T) {
+	w := newWorld(t)
+	w.allow(w.echoes()[0], w.other())
+	hold(t, w.plc.Listen(echoPort))
+	stranger, ln := w.lab.Public("stranger"), w.plc.Listen(otherPort)
+	stream := w.connect(otherEntry, ln)
+	credentials := w.identity("portal", "honest")
+
+	for _, c := range []struct {
+		daemon *daemon.Daemon
+		from   *topo.Host
+		to     func() netip.AddrPort
+		serves func() // again; it ends the test if not
+	}{
+		{w.Server.Daemon, stranger, w.serverAddr, func() { w.join(stranger, credentials).conn.Close() }},
+		{w.relay.Daemon, stranger, func() netip.AddrPort { return w.relayAddr(w.sessionPort()) }, func() {
+			w.factory.Restart() // for a new tunnel, at a port of its own
+			w.laptop.WaitUp("other")
+			stream = w.connect(otherEntry, ln)
+		}},
+		{w.laptop.Daemon, w.laptop.Host(), func() netip.AddrPort { return local(entryPort) }, func() { w.connect(otherEntry, ln) }},
+		{w.factory.Daemon, w.laptop.Host(), func() netip.AddrPort { return local(entryPort) }, func() { w.connect(otherEntry, ln) }},
+	} {
+		t.Run(c.daemon.Name(), func(t *testing.T) {
+			lift := limitDescriptors(t, c.daemon, 64)
+			mark := c.daemon.Process().Mark()
+			taken := dialMany(t, c.from, c.to(), 100)
+			if c.daemon == w.factory.Daemon {
+				wantLogged(t, c.daemon, mark, "refused to a peer", "exit portal could not dial", "too many open files")
+			} else {
+				wantLogged(t, c.daemon, mark, "connection not accepted", "too many open files")
+			}
+			before := cpuTime(t, c.daemon)
+			lasts(t, time.Second)
+			if used := cpuTime(t, c.daemon) - before; used > time.Second/4 {
+				t.Errorf("it used %v of a second of the processor", used)
+			}
+			stream.alive(t)
+
+			for _, conn := range taken {
+				conn.Close()
+			}
+			lift()
+			start := time.Now()
+			c.serves()
+			took := time.Since(start)
+			t.Logf("serves again after %v", took)
+			if took > 2*time.Second {
+				t.Errorf("it took %v to serve again", took)
+			}
+			stream.alive(t)
+		})
+	}
+}
+
+// dialMany opens connections, or begins to: those that the daemon does not take wait in its listener's queue.
+func dialMany(t *testing.T, from *topo.Host, to netip.AddrPort, count int) (conns []net.Conn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for range count {
+		conn, err := from.DialContext(ctx, "tcp", to)
+		if err != nil {
+			continue // turned away already
+		}
+		t.Cleanup(func() { conn.Close() })
+		conns = append(conns, conn)
+	}
+	return conns
+}
+
+// hold takes every connection of a service and leaves it open until the test ends.
+func hold(t *testing.T, ln net.Listener) {
+	var held []net.Conn
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		ln.Close()
+		<-done
+		for _, conn := range held {
+			conn.Close()
+		}
+	})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			held = append(held, conn)
+		}
+	}()
+}
+
+// sessionPort is the port of the one session that the relay holds.
+func (w *world) sessionPort() uint16 {
+	w.t.Helper()
+	sessions := w.relayStatus().Sessions
+	if len(sessions) != 1 {
+		w.t.Fatalf("the relay holds %d sessions, want 1", len(sessions))
+	}
+	return sessions[0].Port
+}
