@@ -2,6 +2,7 @@ package carrier
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -23,6 +24,10 @@ const (
 	maxDatagrams     = 256
 	maxDatagramBytes = 512 << 10
 )
+
+// crowd is how soon after another stream's write a stream leaves its own to
+// the writer's goroutine, which writes the frames of all at once.
+const crowd = time.Millisecond
 
 // Source is what the writer asks for a stream's frames when its turn comes.
 type Source interface {
@@ -65,9 +70,11 @@ type writer struct {
 	wake chan struct{} // the writer's goroutine takes over
 
 	mu        sync.Mutex
-	busy      bool // somebody writes, or the goroutine was woken to
-	shut      bool // Close was called
-	finished  bool // close_notify is on its way
+	busy      bool  // somebody writes, or the goroutine was woken to
+	shut      bool  // Close was called
+	finished  bool  // close_notify is on its way
+	last      *Lane // that asked last for its frames to be written
+	lastAt    time.Time
 	closer    *time.Timer
 	err       error
 	control   []byte
@@ -130,6 +137,13 @@ func (l *Lane) Write() {
 	w := &l.c.writer
 	w.mu.Lock()
 	w.queueLocked(l)
+	now := time.Now()
+	crowded := w.last != l && now.Sub(w.lastAt) < crowd
+	w.last, w.lastAt = l, now
+	if crowded {
+		w.startLocked()
+		return
+	}
 	w.writeLocked()
 }
 
@@ -198,6 +212,7 @@ func (w *writer) run(done <-chan struct{}) {
 			return
 		case <-w.wake:
 		}
+		runtime.Gosched() // streams that can run add their frames first
 		for w.batch() {
 		}
 	}

@@ -168,17 +168,17 @@ func (s *Stream) AckDue() bool {
 	switch {
 	case h.dropped || h.finAckSent:
 		return false
-	case h.finDone || h.accepted || h.frames >= ackFrames && h.written > h.ackedAt:
+	case h.frames >= ackFrames && h.written > h.ackedAt:
 		return true
 	}
-	return !h.fin && h.written+h.window >= h.limit+max(h.window/4, 1)
+	return !h.fin && h.written-h.ackedAt >= min(minAck, h.window/4) && h.written+h.window >= h.limit+max(h.window/4, 1)
 }
 
 // AckOwed reports whether anything was written out that the peer has not been
 // told of. An ACK that is not due can wait for some time.
 func (s *Stream) AckOwed() bool {
 	h := &s.receive
-	return !h.dropped && !h.finAckSent && (h.written > h.ackedAt || s.AckDue())
+	return !h.dropped && !h.finAckSent && (h.accepted || h.finDone || h.written > h.ackedAt || s.AckDue())
 }
 
 // Ack returns the ACK to send now.

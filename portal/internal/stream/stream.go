@@ -44,6 +44,9 @@ const (
 	// ackFrames is after how many DATA frames an ACK is due however little
 	// they carried; it keeps the peer below maxKept.
 	ackFrames = 256
+	// minAck is how much must have been written out before an ACK is due for
+	// the window's sake.
+	minAck = 16 << 10
 )
 
 // ErrProtocol is what every error of a peer's making wraps: the peer broke the

@@ -187,8 +187,8 @@ func (p *pipe) connect(app net.Conn) bool {
 	p.joinLocked(app)
 	p.st.Accept(uint64(p.t.budget.window()))
 	p.drainLocked()
+	p.ackLaterLocked()
 	p.mu.Unlock()
-	p.lane.Urgent()
 	return true
 }
 
@@ -320,7 +320,16 @@ func (p *pipe) tellEndLocked() {
 	}
 	p.mu.Lock()
 	p.st.ToldEnd()
-	p.lane.Urgent()
+	p.ackLaterLocked()
+}
+
+// ackLaterLocked has the stream's ACK sent soon, with what its stream or
+// others have to send by then.
+func (p *pipe) ackLaterLocked() {
+	if !p.ackWaits && p.st.AckOwed() {
+		p.ackWaits = true
+		p.t.acks.add(p)
+	}
 }
 
 // wroteLocked counts bytes that were written to the application, and has an
@@ -338,9 +347,8 @@ func (p *pipe) wroteLocked(n int, err error, queued bool) {
 		case p.st.AckDue():
 			p.link.conn.Measure(now)
 			p.lane.Urgent()
-		case !p.ackWaits && p.st.AckOwed():
-			p.ackWaits = true
-			p.t.acks.add(p)
+		default:
+			p.ackLaterLocked()
 		}
 	}
 	if err != nil {
