@@ -102,7 +102,7 @@ func (t *Tunnel) serve(ctx context.Context, id uint32, e end, m wire.Open) {
 	switch e := e.(type) {
 	case *pipe:
 		if !e.connect(conn) {
-			conn.Close()
+			abort(conn) // the stream was reset meanwhile: a plain close would say that it was whole
 			return
 		}
 		src := newSource()
