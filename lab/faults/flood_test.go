@@ -1,0 +1,177 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/topo"
+)
+
+// flood is strangers who open connections and send a byte a second on each, and open another for each that is closed.
+type flood struct {
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex // guards the following
+	opened int
+	conns  []net.Conn
+}
+
+// startFlood starts it, from several hosts with count connections each. Each byte is the next of prefix, so that the
+// daemon waits for more.
+func startFlood(t *testing.T, hosts []*topo.Host, count int, to netip.AddrPort, prefix string) *flood {
+	ctx, stop := context.WithCancel(t.Context())
+	f := &flood{stop: stop}
+	t.Cleanup(f.end)
+	for _, host := range hosts {
+		f.running.Go(func() {
+			conns, sent := make([]net.Conn, count), make([]int, count)
+			tick := time.NewTicker(time.Second)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				for i := range conns {
+					if conns[i] != nil {
+						if _, err := conns[i].Write([]byte{prefix[sent[i]%len(prefix)]}); err == nil {
+							sent[i]++
+							continue
+						}
+						conns[i].Close()
+					}
+					dialing, cancel := context.WithTimeout(ctx, time.Second)
+					conn, err := host.DialContext(dialing, "tcp", to)
+					cancel()
+					conns[i], sent[i] = nil, 0
+					if err == nil {
+						conns[i] = conn
+						f.mu.Lock()
+						f.opened++
+						f.conns = append(f.conns, conn)
+						f.mu.Unlock()
+					}
+				}
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	return f
+}
+
+// silence ends the sending. The connections stay open.
+func (f *flood) silence() {
+	f.stop()
+	f.running.Wait()
+}
+
+func (f *flood) end() {
+	f.silence()
+	for _, conn := range f.conns {
+		conn.Close()
+	}
+}
+
+func (f *flood) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.opened
+}
+
+const strangers = 8 // hosts of a flood, each in a network of its own
+
+// T6 and G8: half-open connections, many more than are kept, keep no honest portal out and cost little memory, and
+// whoever holds them is gone soon after. What has a tunnel does not notice.
+func TestHalfOpenConnectionsKeepNobodyOut(t *testing.T) {
+	joins := 20
+	if *full {
+		joins = 100
+	}
+	t.Run("server", func(t *testing.T) {
+		w := newWorld(t)
+		w.allow(w.echoes()...)
+		host, credentials := w.lab.Public("honest"), w.identity("portal", "honest")
+		w.testFlood(w.Server.Daemon, w.serverAddr(), "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", joins, func() time.Duration {
+			start := time.Now()
+			w.join(host, credentials).conn.Close()
+			return time.Since(start)
+		})
+	})
+	t.Run("relay", func(t *testing.T) {
+		w := newWorld(t)
+		tablet := w.Portal(w.home.Host("tablet"))
+		w.Apply(w.policy(w.echoes()...) + "[[forward]]\nname = \"tablet\"\nfrom = \"tablet stdio:\"\nto = \"factory tcp://127.0.0.1:7\"\n")
+		w.laptop.WaitUp("tcp")
+		w.laptop.Run("ping", "--count", "1", "factory") // for a session, whose port is flooded
+		w.testFlood(w.relay.Daemon, w.relayAddr(w.sessionPort()), "NPLG\x01", joins/4, func() time.Duration {
+			tablet.Restart() // without a tunnel
+			start := time.Now()
+			tablet.Run("ping", "--count", "1", "factory")
+			return time.Since(start)
+		})
+	})
+}
+
+// testFlood floods a daemon's port, with the beginning of what an honest peer would send there, while honest portals
+// come; honest says how long one took.
+func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tries int, honest func() time.Duration) {
+	const mostMemory, mostWait, mostHandshake = 64 << 20, 15 * time.Second, time.Second
+	const kept = 1000
+	t := w.t
+	each := 200 // more than a thousand in all
+	if *full {
+		each = 5000 / strangers
+	}
+	var hosts []*topo.Host
+	for i := range strangers {
+		hosts = append(hosts, w.lab.Public(fmt.Sprintf("stranger-%d", i)))
+	}
+	usual := honest()
+	before, open := memory(t, d), descriptors(t, d)
+	traffic := w.startTraffic()
+	f := startFlood(t, hosts, each, to, prefix)
+	waitFor(t, "flooded", patience, func() error {
+		if n := f.count(); n < strangers*each {
+			return fmt.Errorf("%d of %d connections were opened", n, strangers*each)
+		}
+		return nil
+	})
+	var slowest time.Duration
+	for range tries {
+		slowest = max(slowest, honest())
+	}
+	lasts(t, 2*time.Second)
+	slowest = max(slowest, honest())
+	t.Logf("the slowest of %d honest portals took %v, without strangers %v", tries+1, slowest, usual)
+	if slowest > mostHandshake+usual {
+		t.Errorf("an honest portal took %v, want %v at most", slowest, mostHandshake)
+	}
+	if n := descriptors(t, d) - open; n > kept+100 { // what is closed and not noticed yet
+		t.Errorf("it holds %d connections of strangers, want %d at most", n, kept)
+	}
+	grown := memory(t, d) - before
+	t.Logf("%d connections were opened, memory grew by %d KiB", f.count(), grown>>10)
+	if grown > mostMemory {
+		t.Errorf("its memory grew by %d bytes, want %d at most", grown, mostMemory)
+	}
+	f.silence()
+	traffic.end()
+	start := time.Now()
+	waitFor(t, "rid of the strangers", mostWait+5*time.Second, func() error {
+		if n := descriptors(t, d) - open; n > 5 {
+			return fmt.Errorf("%d descriptors are open still", n)
+		}
+		return nil
+	})
+	took := time.Since(start)
+	t.Logf("the strangers were gone after %v", took)
+	if took > mostWait {
+		t.Errorf("it took %v until the strangers were gone, want %v at most", took, mostWait)
+	}
+}
