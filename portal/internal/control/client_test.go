@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/grants"
-	"github.com/netport/netport/portal/internal/identitytest"
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/wire"
 )
 

@@ -19,11 +19,11 @@ import (
 
 	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/portal/internal/grants"
-	"github.com/netport/netport/portal/internal/identitytest"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/wire"
 )
 

@@ -10,8 +10,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/netport/netport/portal/internal/identitytest"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )

@@ -14,8 +14,8 @@ import (
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/identity"
 
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/relay/internal/daemon"
-	"github.com/netport/netport/relay/internal/identitytest"
 )
 
 // call runs the program and returns what it printed.
@@ -102,7 +102,7 @@ func TestRelayRunsWithoutItsServerAndStops(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &s); err != nil || s.Name != "relay-1" || s.Connected || s.Sessions == nil {
 		t.Errorf("status %+v, %v", s, err)
 	}
-	if _, out, _ := call(t.Context(), "status", "--config", file); !strings.Contains(out, "relay     relay-1 of test.example") || !strings.Contains(out, "server    not connected\n") {
+	if _, out, _ := call(t.Context(), "status", "--config", file); !strings.Contains(out, "relay     relay-1 of example.org") || !strings.Contains(out, "server    not connected\n") {
 		t.Errorf("status:\n%s", out)
 	}
 	if code, _, errs := call(t.Context(), "run", "--config", file); code != 1 || !strings.Contains(errs, "relay.sock") {

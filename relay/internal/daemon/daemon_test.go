@@ -23,8 +23,8 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/relay/internal/config"
-	"github.com/netport/netport/relay/internal/identitytest"
 )
 
 // server is a scripted server with one relay, the one under test.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/netport/netport/proto/identity"
 
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/relay/internal/drop"
-	"github.com/netport/netport/relay/internal/identitytest"
 	"github.com/netport/netport/relay/internal/lease"
 )
 

@@ -1,4 +1,5 @@
-// Package identitytest makes identities for tests.
+// Package identitytest makes identities for tests: what the server's CA makes
+// for real ones.
 package identitytest
 
 import (
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net/url"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -39,7 +41,7 @@ func (a *Authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	template.SerialNumber = big.NewInt(1)
+	template.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
 	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(30*24*time.Hour)
 	parent, signer := a.Certificate, a.key
 	if parent == nil {
@@ -78,4 +80,22 @@ func (a *Authority) Credentials(role identity.Role, name string) *identity.Crede
 		a.t.Fatal(err)
 	}
 	return c
+}
+
+// Enrol writes cert.pem, key.pem and ca.pem of a new identity into a new
+// folder, as "netport-server issue" does, and returns it.
+func (a *Authority) Enrol(role identity.Role, name string) (dir string) {
+	a.t.Helper()
+	cert, key := a.Leaf(role, name)
+	dir = a.t.TempDir()
+	for _, err := range []error{
+		identity.CreateFile(filepath.Join(dir, "cert.pem"), identity.EncodeCertificates(cert), 0o644),
+		identity.CreateFile(filepath.Join(dir, "ca.pem"), identity.EncodeCertificates(a.Certificate), 0o644),
+		identity.SaveKey(filepath.Join(dir, "key.pem"), key),
+	} {
+		if err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	return dir
 }
