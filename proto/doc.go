@@ -181,8 +181,9 @@
 // it named; to others every peer is ReasonNotGranted, without a text.
 //
 // A session lasts while it is used: a relay drops one for which, as long as its
-// lifetime, no leg was proven and nothing was carried. A portal that has closed its
-// tunnel says SessionDone; the server tells the other portal (SessionEnded)
+// lifetime, no leg was proven and nothing was carried, and one of which no leg
+// was proven in its first 30 seconds. A portal that has closed its tunnel says
+// SessionDone; the server tells the other portal (SessionEnded)
 // and the relay (EndSession). A server ends a session when no grant joins the
 // two any more. SessionEnded ends the tunnel. A server that is gone ends
 // nothing.

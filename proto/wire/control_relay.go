@@ -107,7 +107,8 @@ type Leg struct {
 // SessionReady or SessionRefused with the same session id.
 //
 //	session    [16]byte
-//	lifetime   uint32    not 0: seconds without traffic after which the session ends
+//	lifetime   uint32    not 0: seconds without traffic after which the session ends;
+//	                     it ends after 30 seconds if no leg was proven by then
 //	transports uint8     what both portals can use
 //	legs       2 × Leg   the opener's first
 type CreateSession struct {

@@ -159,16 +159,32 @@ func TestLegIsRefusedFromTheMomentTheLifetimeIsOver(t *testing.T) {
 	table := newTable()
 	m := order("a", "b")
 	s := create(t, table, m)
-	over := start.Add(time.Minute)
 	p := prove(m, 0, 0)
+	if got := table.Prove(start, p, s.Port); got != drop.None {
+		t.Errorf("the first leg: %v", got)
+	}
+	over := start.Add(time.Minute)
+	p = prove(m, 1, 0)
 	if got := table.Prove(over, p, s.Port); got != drop.Expired {
 		t.Errorf("at its end: %v, want %v", got, drop.Expired)
 	}
 	if got := table.Prove(over.Add(-time.Millisecond), p, s.Port); got != drop.None {
 		t.Errorf("a millisecond before: %v", got)
 	}
-	if got := table.Prove(over, prove(m, 1, 0), s.Port); got != drop.None {
+	if got := table.Prove(over, prove(m, 0, 1), s.Port); got != drop.None {
 		t.Errorf("after a leg renewed it: %v", got)
+	}
+}
+
+// F53: the server may have died before it told the portals.
+func TestSessionOfWhichNoLegIsProvenEndsSoon(t *testing.T) {
+	table := newTable()
+	s := create(t, table, order("a", "b"))
+	if due := table.Expired(start.Add(ProveTime - time.Millisecond)); len(due) > 0 {
+		t.Errorf("%v expired early", due)
+	}
+	if due := table.Expired(start.Add(ProveTime)); len(due) != 1 || due[0] != s.ID {
+		t.Errorf("expired: %v, want %v", due, s.ID)
 	}
 }
 

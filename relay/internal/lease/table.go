@@ -32,6 +32,9 @@ const (
 	// MaxBound is how many connections a session may have bound over UDP: each
 	// may cost two sockets.
 	MaxBound = 16
+	// ProveTime is how long a session lasts of which no leg was proven: its
+	// portals may never have heard of it.
+	ProveTime = 30 * time.Second
 	// maxTries is how many prefaces a leg may prove for one connection before
 	// it is joined.
 	maxTries = 16
@@ -142,7 +145,7 @@ func (t *Table) Create(now time.Time, m wire.CreateSession) (s Session, fresh bo
 		splices: make(map[uint16]*spliced),
 		binds:   make(map[leg.ID]leg.Binding),
 	}
-	n.deadline = now.Add(n.Lifetime)
+	n.deadline = now.Add(min(n.Lifetime, ProveTime))
 	n.Port = t.ports.take()
 	if n.Port == 0 && !t.sharedServes(m.Transports) {
 		return Session{}, false, &Refusal{wire.ReasonBusy, "all session ports are in use"}
