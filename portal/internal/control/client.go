@@ -216,7 +216,7 @@ func (c *Client) OpenSession(ctx context.Context, peer string, id wire.GrantID, 
 	c.conn.Send(wire.OpenSession{Request: number, Peer: peer, Grant: id, Transports: transports})
 	// There is something to say: a server that is gone unnoticed is to be
 	// found out now.
-	conn := c.conn
+	c.conn.Probe()
 	c.mu.Unlock()
 	select {
 	case a := <-r.answer:
@@ -225,7 +225,6 @@ func (c *Client) OpenSession(ctx context.Context, peer string, id wire.GrantID, 
 		c.mu.Lock()
 		delete(c.requests, number)
 		c.mu.Unlock()
-		conn.Probe()
 		return wire.Session{}, context.Cause(ctx)
 	}
 }
