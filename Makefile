@@ -17,7 +17,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build demo test lab-test bench check generate fuzz
+.PHONY: help build demo test lab-test lab-soak bench check generate fuzz
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,11 @@ test: ## run every test; the lab's only as root
 
 lab-test: build ## run the network namespace topologies alone, as root or with sudo
 	@scripts/lab-test
+
+lab-soak: build ## run the tests of faults and attacks with their whole numbers, as root or with sudo
+	@go test -c -o bin/lab-soak.test ./lab/faults
+	@cd lab/faults && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
+		$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 60m -full
 
 bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: sooner), as root
 	@go build -trimpath -o bin/netport-bench ./lab/bench
