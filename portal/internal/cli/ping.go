@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/local"
 )
 
 // pingTime bounds one round trip; the first may have to open the tunnel.
@@ -45,6 +47,9 @@ func pings(c *cobra.Command, portal string, count int, interval time.Duration) e
 		cancel()
 		if c.Context().Err() != nil {
 			break
+		}
+		if errors.Is(err, local.ErrNoDaemon) {
+			return err // the next one would find none either
 		}
 		sent++
 		if err != nil {
