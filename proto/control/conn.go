@@ -62,6 +62,11 @@ const (
 	relayRate  = 20000
 	// burst is for how many seconds' worth of messages a peer may have saved.
 	burst = 10
+	// messageReads is how many reads a message may take; each further as many
+	// count as one more. A read returns a TLS record at most, which may hold one
+	// byte and costs as much as a message. The longest message takes fewer
+	// than half of them from who fills his records.
+	messageReads = 32
 )
 
 // Goodbye is the error of a connection that the peer closed with a reason.
@@ -104,6 +109,7 @@ type Conn[In, Out wire.Message] struct {
 
 	// Owned by the goroutine in Run.
 	r      *bufio.Reader
+	reads  *countedReader // below r
 	body   []byte
 	tokens float64
 	filled time.Time
@@ -132,9 +138,11 @@ func newConn[In, Out wire.Message](c *tls.Conn, parse func(wire.Type, []byte) (I
 	if err != nil {
 		return nil, err
 	}
+	reads := &countedReader{Reader: c}
 	return &Conn[In, Out]{
 		tls: c, peer: peer, parse: parse, log: log, made: time.Now(),
-		r:     bufio.NewReaderSize(c, 4096),
+		r:     bufio.NewReaderSize(reads, 4096),
+		reads: reads,
 		wake:  make(chan struct{}, 1),
 		probe: make(chan struct{}, 1),
 		over:  make(chan struct{}),
@@ -331,18 +339,32 @@ func cut(err error) error {
 	return &brokenError{err}
 }
 
-// admit takes a token from the bucket of the peer's messages.
+// countedReader counts reads.
+type countedReader struct {
+	io.Reader
+	count int
+}
+
+func (r *countedReader) Read(b []byte) (int, error) {
+	r.count++
+	return r.Reader.Read(b)
+}
+
+// admit takes what a message costs from the bucket of the peer's messages: a
+// token, and more if it came in very small pieces.
 func (c *Conn[In, Out]) admit(now time.Time) bool {
+	cost := float64(max(1, c.reads.count/messageReads))
+	c.reads.count = 0
 	if c.filled.IsZero() {
 		c.tokens = burst * c.rate
 	} else {
 		c.tokens = min(burst*c.rate, c.tokens+now.Sub(c.filled).Seconds()*c.rate)
 	}
 	c.filled = now
-	if c.tokens < 1 {
+	if c.tokens < cost {
 		return false
 	}
-	c.tokens--
+	c.tokens -= cost
 	return true
 }
 
