@@ -3,8 +3,10 @@ package control
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -191,6 +193,43 @@ func TestFloodIsClosed(t *testing.T) {
 			t.Errorf("the peer was told %v", m)
 		}
 	})
+}
+
+// TestTinyRecordsCountAsMessages: a byte in a TLS record of its own costs as
+// much work as a message.
+func TestTinyRecordsCountAsMessages(t *testing.T) {
+	r := newRoles(t)
+	const unknown = 0x7fff // a type that is skipped
+	message := binary.BigEndian.AppendUint16(nil, unknown)
+	message = binary.BigEndian.AppendUint32(message, wire.MaxControl)
+	message = append(message, make([]byte, wire.MaxControl)...)
+	for piece, closed := range map[int]bool{len(message): false, 1000: false, 1: true} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := net.Pipe()
+			c, end, s := serverAgainst(t, r, a, b, nothing[wire.FromPortal](t))
+			go s.readUntilGoodbye()
+			for range burst*portalRate*messageReads/wire.MaxControl + 1 {
+				for part := range slices.Chunk(message, piece) {
+					if _, err := s.tls.Write(part); err != nil {
+						break
+					}
+				}
+			}
+			synctest.Wait()
+			select {
+			case <-end.done:
+				if !closed {
+					t.Errorf("pieces of %d bytes: ended: %v", piece, end.err)
+				}
+			default:
+				if closed {
+					t.Errorf("pieces of %d bytes: %d messages were taken", piece, c.Unknown())
+				}
+				s.send(wire.Goodbye{})
+			}
+			end.wait()
+		})
+	}
 }
 
 // TestServerMayBurst: what a portal takes from its server has no such limit,
