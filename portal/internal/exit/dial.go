@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,9 +32,33 @@ func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
 // begun is called with a new socket, right before it connects.
-func begun(ctx context.Context, _, _ string, _ syscall.RawConn) error {
+//
+// A dial that is given up may have connected already, with nobody here having
+// noticed. The target must not take the close for the end of an empty stream:
+// until dialTCP returns the connection, closing it resets it.
+func begun(ctx context.Context, network, _ string, socket syscall.RawConn) error {
+	var set error
+	if strings.HasPrefix(network, "tcp") {
+		if err := socket.Control(func(fd uintptr) { set = resetOnClose(fd) }); err != nil {
+			return err
+		}
+	}
 	tunnel.Begun(ctx)
-	return nil
+	return set
+}
+
+func (x *Exit) dialTCP(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	conn, err := x.dialer.DialContext(ctx, "tcp", a.String())
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := conn.(*net.TCPConn); ok {
+		if err := c.SetLinger(-1); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return conn, nil
 }
 
 // dial resolves the target of g once, checks what came, and dials that.
@@ -68,9 +93,7 @@ func (x *Exit) dialTarget(ctx context.Context, target endpoint.Endpoint) (net.Co
 			return x.dialUDP(ctx, a)
 		})
 	}
-	return eyeballs.Dial(ctx, addrs, func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
-		return x.dialer.DialContext(ctx, "tcp", a.String())
-	})
+	return eyeballs.Dial(ctx, addrs, x.dialTCP)
 }
 
 // resolve returns the addresses of a target, all of them admitted.
