@@ -128,8 +128,6 @@ func TestStoppedPortalLeavesNothingBehind(t *testing.T) {
 
 // relayStatus is what the relay says of itself, as far as it is looked at here.
 type relayStatus struct {
-	Unproven int               `json:"tcp_unproven"`
-	Drops    map[string]uint64 `json:"drops"`
 	Sessions []struct {
 		Port  uint16 `json:"port"`
 		Bound int    `json:"udp_bound"` // legs

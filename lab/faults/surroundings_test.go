@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/lab/daemon"
 )
@@ -134,7 +135,7 @@ func wantOnline(t *testing.T, w *world) {
 	}
 }
 
-// B96: SIGHUP and SIGPIPE change nothing.
+// B96: SIGHUP and SIGPIPE change nothing; a second SIGTERM ends a daemon whatever it is still doing.
 func TestDaemonsOutliveSignals(t *testing.T) {
 	w := newWorld(t)
 	w.allow(w.other())
@@ -147,6 +148,15 @@ func TestDaemonsOutliveSignals(t *testing.T) {
 	}
 	p.alive(t)
 	wantOnline(t, w)
+	for _, d := range w.daemons() {
+		d.Process().Signal(syscall.SIGTERM)
+		d.Process().Signal(syscall.SIGTERM)
+		select {
+		case <-d.Process().Done():
+		case <-time.After(3 * time.Second):
+			t.Errorf("%s still runs 3 s after two SIGTERM", d.Name())
+		}
+	}
 }
 
 // B99: nobody reads the log, or whoever did is gone; the data does not wait for it.
