@@ -42,6 +42,11 @@ func (w *world) startTraffic() *traffic {
 	p := w.connect(entryPort, ln)
 	flow := w.dial("udp", entryPort).(*net.UDPConn)
 	wantEcho(w, flow)
+	for _, conn := range []net.Conn{p.client, p.service, flow} {
+		if err := conn.SetDeadline(time.Now().Add(serverOutage() + patience)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 	ctx, stop := context.WithCancel(w.t.Context())
 	tr := &traffic{w: w, stop: stop, stream: make(chan error, 1), flow: make(chan datagrams, 1), beside: make(chan datagrams, 1)}
 	w.t.Cleanup(stop)
