@@ -38,6 +38,9 @@ is none. The other portal must share a forward with this one.`,
 }
 
 func pings(c *cobra.Command, portal string, count int, interval time.Duration) error {
+	if _, err := load(c); err != nil {
+		return err
+	}
 	out := c.OutOrStdout()
 	sent, times := 0, []float64{}
 	var last error
