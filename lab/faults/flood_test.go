@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -84,6 +85,36 @@ func (f *flood) count() int {
 	return f.opened
 }
 
+// startJunk sends datagrams of random lengths to a port until the function it returns is called, which says how many.
+func startJunk(t *testing.T, host *topo.Host, to netip.AddrPort, perSecond int) (stop func() int) {
+	socket := host.ListenUDP(0)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	go func() {
+		const tick = 10 * time.Millisecond
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		payload, sent := make([]byte, 1400), 0
+		for {
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				done <- sent
+				return
+			}
+			for range perSecond / int(time.Second/tick) {
+				if _, err := socket.WriteToUDPAddrPort(payload[:rand.N(len(payload))], to); err == nil {
+					sent++
+				}
+			}
+		}
+	}()
+	return func() int {
+		cancel()
+		return <-done
+	}
+}
+
 const strangers = 8 // hosts of a flood, each in a network of its own
 
 // T6 and G8: half-open connections, many more than are kept, keep no honest portal out and cost little memory, and
@@ -124,9 +155,9 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	const mostMemory, mostWait, mostHandshake = 64 << 20, 15 * time.Second, time.Second
 	const kept = 1000
 	t := w.t
-	each := 200 // more than a thousand in all
+	each, junk := 200, 2000 // more than a thousand connections in all; datagrams a second
 	if *full {
-		each = 5000 / strangers
+		each, junk = 5000/strangers, 20_000
 	}
 	var hosts []*topo.Host
 	for i := range strangers {
@@ -135,7 +166,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	usual := honest()
 	before, open := memory(t, d), descriptors(t, d)
 	traffic := w.startTraffic()
-	f := startFlood(t, hosts, each, to, prefix)
+	f, stopJunk := startFlood(t, hosts, each, to, prefix), startJunk(t, hosts[0], to, junk)
 	waitFor(t, "flooded", patience, func() error {
 		if n := f.count(); n < strangers*each {
 			return fmt.Errorf("%d of %d connections were opened", n, strangers*each)
@@ -161,6 +192,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 		t.Errorf("its memory grew by %d bytes, want %d at most", grown, mostMemory)
 	}
 	f.silence()
+	t.Logf("%d datagrams of junk were sent", stopJunk())
 	traffic.end()
 	start := time.Now()
 	waitFor(t, "rid of the strangers", mostWait+5*time.Second, func() error {
