@@ -100,6 +100,7 @@ func (w *world) checkForwards(t *testing.T) {
 		}
 		datagrams := meter.Datagrams{Count: 50, Interval: time.Millisecond, Key: []byte(c.name)}
 		conn := c.dial(t, "udp", entryPort)
+		wantAlive(t, conn, conn) // while a flow is being opened, no more than a few datagrams wait
 		report, err := datagrams.Measure(t.Context(), conn, conn.(*net.UDPConn))
 		if err := errors.Join(err, report.Check()); err != nil || report.Lost > 0 {
 			t.Errorf("%s: %v, %v", c.name, report, err)
