@@ -111,11 +111,11 @@ func TestCrossedSessionsMakeNoTunnel(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			ln := w.plc.Listen(echoPort)
 			defer ln.Close()
-			w.factory.Restart() // no tunnel is left
 			c.where.cross(c.join)
+			w.factory.Restart() // no tunnel is left
 			mark := c.portal.Process().Mark()
-			w.dial("tcp", entryPort)
-			tablet.Host().Dial("tcp", local(entryPort))
+			defer w.dial("tcp", entryPort).Close()
+			defer tablet.Host().Dial("tcp", local(entryPort)).Close()
 			wantLogged(t, c.portal.Daemon, mark, "tunnel lost", c.finding)
 			ln.(*net.TCPListener).SetDeadline(time.Now().Add(100 * time.Millisecond))
 			if _, err := ln.Accept(); err == nil {
@@ -123,7 +123,9 @@ func TestCrossedSessionsMakeNoTunnel(t *testing.T) {
 			}
 			c.where.use(faithful)
 			welcome(ln)
-			waitFor(t, "served as soon as the relay is honest", patience, func() error { return w.welcomed(entryPort) })
+			for _, host := range []*topo.Host{w.laptop.Host(), tablet.Host()} {
+				waitFor(t, "served as soon as the relay is honest", patience, func() error { return w.welcomedAt(host, entryPort) })
+			}
 		})
 	}
 }

@@ -77,11 +77,14 @@ func welcome(ln net.Listener) {
 	}()
 }
 
-// welcomed reports if a client is not served.
-func (w *world) welcomed(port uint16) error {
+// welcomed reports if a client on laptop is not served.
+func (w *world) welcomed(port uint16) error { return w.welcomedAt(w.laptop.Host(), port) }
+
+// welcomedAt is welcomed for a client on another entry portal's machine.
+func (w *world) welcomedAt(host *topo.Host, port uint16) error {
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
-	conn, err := w.laptop.Host().DialContext(ctx, "tcp", local(port))
+	conn, err := host.DialContext(ctx, "tcp", local(port))
 	if err != nil {
 		return err
 	}

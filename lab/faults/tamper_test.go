@@ -120,8 +120,8 @@ func TestTamperingOnThePathReachesNoApplication(t *testing.T) {
 				if !errors.Is(err, syscall.ECONNRESET) {
 					t.Errorf("the service read %d of %d bytes and then %v, want a reset", len(got), size, err)
 				}
-				if len(got) < 1<<19 || len(got) >= size {
-					t.Errorf("%d bytes came of %d: the harm was not done where it should", len(got), size)
+				if len(got) >= size {
+					t.Errorf("all %d bytes came: no harm was done", len(got))
 				}
 			})
 		}
