@@ -35,7 +35,7 @@ func (e *dialError) Unwrap() error { return e.err }
 //
 // A dial that is given up may have connected already, with nobody here having
 // noticed. The target must not take the close for the end of an empty stream:
-// until dialTCP returns the connection, closing it resets it.
+// closing the connection resets it, until the tunnel says otherwise.
 func begun(ctx context.Context, network, _ string, socket syscall.RawConn) error {
 	var set error
 	if strings.HasPrefix(network, "tcp") {
@@ -45,20 +45,6 @@ func begun(ctx context.Context, network, _ string, socket syscall.RawConn) error
 	}
 	tunnel.Begun(ctx)
 	return set
-}
-
-func (x *Exit) dialTCP(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
-	conn, err := x.dialer.DialContext(ctx, "tcp", a.String())
-	if err != nil {
-		return nil, err
-	}
-	if c, ok := conn.(*net.TCPConn); ok {
-		if err := c.SetLinger(-1); err != nil {
-			c.Close()
-			return nil, err
-		}
-	}
-	return conn, nil
 }
 
 // dial resolves the target of g once, checks what came, and dials that.
@@ -93,7 +79,9 @@ func (x *Exit) dialTarget(ctx context.Context, target endpoint.Endpoint) (net.Co
 			return x.dialUDP(ctx, a)
 		})
 	}
-	return eyeballs.Dial(ctx, addrs, x.dialTCP)
+	return eyeballs.Dial(ctx, addrs, func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+		return x.dialer.DialContext(ctx, "tcp", a.String())
+	})
 }
 
 // resolve returns the addresses of a target, all of them admitted.

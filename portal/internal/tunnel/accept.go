@@ -110,6 +110,7 @@ func (t *Tunnel) serve(ctx context.Context, id uint32, e end, m wire.Open) {
 	case *Flow:
 		if m.Kind == wire.OpenProbe {
 			text := conn.RemoteAddr().String()
+			linger(conn, -1) // an ordinary end: nothing was to be carried
 			conn.Close()
 			e.cut(&EndError{Text: text}, true)
 			return
@@ -123,6 +124,9 @@ func (t *Tunnel) refusal(m wire.Open, err error) *EndError {
 	var why *EndError
 	if errors.As(err, &why) {
 		return why
+	}
+	if errors.Is(err, context.Canceled) { // the peer gave up, or the tunnel ends: nobody failed
+		return &EndError{Reason: wire.ReasonShutdown}
 	}
 	t.cfg.Log.Error("open under a grant", "grant", m.Grant.String(), "error", err)
 	return &EndError{Reason: wire.ReasonInternal}

@@ -3,7 +3,9 @@ package tunnel
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -183,6 +185,31 @@ func TestProbeTellsWhetherTheTargetCanBeReached(t *testing.T) {
 	p = newPair(t, refuseAll, nil)
 	_, err = p.client.Probe(context.Background(), benchGrant, []byte("grant"))
 	wantEnd(t, err, EndError{Peer: true, Reason: wire.ReasonNotGranted})
+}
+
+// lingering is a target whose connection is a reset on close until somebody
+// says otherwise, as those of the exit are.
+type lingering struct{ targets }
+
+func (l lingering) Open(ctx context.Context, peer *x509.Certificate, open wire.Open) (net.Conn, error) {
+	c, err := l.targets.Open(ctx, peer, open)
+	if err == nil {
+		err = c.(*net.TCPConn).SetLinger(0)
+	}
+	return c, err
+}
+
+func TestProbeIsAnOrdinaryEndToItsTarget(t *testing.T) {
+	at := make(targets, 1)
+	p := newPair(t, lingering{at}, nil)
+	if _, err := p.client.Probe(context.Background(), benchGrant, []byte("grant")); err != nil {
+		t.Fatal(err)
+	}
+	target := <-at
+	defer target.Close()
+	if _, err := target.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the target reads %v, want its end", err)
+	}
 }
 
 func TestProbeEndsWithItsContext(t *testing.T) {

@@ -26,7 +26,7 @@ type Handler interface {
 	// For OpenStream it returns a connection of which the tunnel takes
 	// ownership. CloseWrite is called on it if it has that method, and so is
 	// SetLinger: 0 from the beginning, so that it is reset whatever ends the
-	// stream, and -1 before Close when that ended cleanly. For OpenFlow it
+	// stream, and -1 before Close when that, or a probe, ended cleanly. For OpenFlow it
 	// returns a connection that keeps datagrams apart, such as a connected
 	// *net.UDPConn; the flow ends when Read fails, so an idle timeout is
 	// the read deadline that the Handler's connection keeps. For OpenProbe
