@@ -275,8 +275,9 @@
 // FIN ends its sender's half, and counts as one number after the last byte: the
 // ACK of offset+1 says that the application was told. The other half goes on.
 // RESET ends both at once and is answered by RESET with ReasonNone, unless its
-// receiver has sent one already. A number is free of frames when both FINs
-// are acknowledged or a RESET went both ways. An application's connection that
+// receiver has sent one already. Who has sent its FIN and acknowledged the other's
+// sends no RESET any more: the peer may have forgotten the stream. A number is
+// free of frames when both FINs are acknowledged or a RESET went both ways. An application's connection that
 // was cut short, on either side, ends with a TCP reset there, never with a clean
 // end.
 //

@@ -160,9 +160,8 @@ func (s *Stream) Accept(window uint64) {
 	s.receive.window = window
 }
 
-// AckDue reports whether the peer should get an ACK now: the stream was just
-// accepted, a quarter of the window is free again, many small frames came, or
-// the end was told.
+// AckDue reports whether the peer should get an ACK now: a quarter of the window
+// is free again, or many small frames came.
 func (s *Stream) AckDue() bool {
 	h := &s.receive
 	switch {
@@ -174,8 +173,9 @@ func (s *Stream) AckDue() bool {
 	return !h.fin && h.written-h.ackedAt >= min(minAck, h.window/4) && h.written+h.window >= h.limit+max(h.window/4, 1)
 }
 
-// AckOwed reports whether anything was written out that the peer has not been
-// told of. An ACK that is not due can wait for some time.
+// AckOwed reports whether there is anything that the peer has not been told of:
+// the stream was accepted, bytes were written out, or the end was told. An ACK
+// that is not due can wait for some time.
 func (s *Stream) AckOwed() bool {
 	h := &s.receive
 	return !h.dropped && !h.finAckSent && (h.accepted || h.finDone || h.written > h.ackedAt || s.AckDue())

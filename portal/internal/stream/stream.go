@@ -64,6 +64,7 @@ type Stream struct {
 
 	id    uint32
 	epoch uint32
+	reset bool // both halves were ended at once
 	// What was said and heard of RESET.
 	resetSent, resetReceived bool
 }
@@ -83,7 +84,7 @@ func (s *Stream) Limit() uint64 { return s.receive.limit }
 
 // Held is how many bytes the stream holds or has promised to take.
 func (s *Stream) Held() int64 {
-	if s.resetSent || s.resetReceived {
+	if s.reset {
 		return 0
 	}
 	r := &s.receive
@@ -95,13 +96,20 @@ func (s *Stream) Held() int64 {
 }
 
 // Reset ends both halves at once and forgets all bytes. It reports whether a
-// RESET is to be sent: not if one was sent before.
+// RESET is to be sent: not if one was sent before, and not if the peer may have
+// forgotten the stream already, because both FINs went out and its own was
+// acknowledged. Then it has every byte, and the stream is over with its last
+// ACK.
 func (s *Stream) Reset() bool {
 	s.send.drop()
 	s.receive.drop()
-	first := !s.resetSent
+	s.reset = true
+	forgotten := s.send.finSent && s.receive.finAckSent && !s.resetReceived
+	if s.resetSent || forgotten {
+		return false
+	}
 	s.resetSent = true
-	return first
+	return true
 }
 
 // ReceiveReset takes the peer's RESET and forgets all bytes. It reports
@@ -112,7 +120,7 @@ func (s *Stream) ReceiveReset() bool {
 }
 
 // WasReset reports whether either side has reset the stream.
-func (s *Stream) WasReset() bool { return s.resetSent }
+func (s *Stream) WasReset() bool { return s.reset }
 
 // Over reports whether no more frames of the stream will come and none is to
 // be sent, so that its owner may forget it.
