@@ -4,15 +4,13 @@ package config
 
 import (
 	"crypto/ed25519"
-	"net"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/proto/conffile"
+	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
 )
 
@@ -84,8 +82,8 @@ func check(f *conffile.File, raw file) (Config, error) {
 		return Config{}, f.Errorf("servers", "%d servers: at most %d are possible", len(raw.Servers), maxServers)
 	}
 	for i, s := range raw.Servers {
-		if reason := badServer(s); reason != "" {
-			return Config{}, f.Errorf(at("servers", i), "server %q: %s", s, reason)
+		if err := control.CheckServer(s); err != nil {
+			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
 		}
 	}
 	for _, p := range []struct{ key, path string }{
@@ -136,24 +134,3 @@ func rules(f *conffile.File, key string, raw list) (allow.List, error) {
 }
 
 func at(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }
-
-// badServer says what is wrong with an entry of servers, or nothing.
-func badServer(s string) string {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), "443"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
-		return "the port is not a number from 1 to 65535"
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return ""
-	}
-	if strings.Contains(host, ":") {
-		return "an IPv6 address with a port stands in brackets, like [2001:db8::1]:443"
-	}
-	if host == "" || len(host) > 253 || strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
-		return "write HOST:PORT, where HOST is a name or an IP address"
-	}
-	return ""
-}
