@@ -1,24 +1,12 @@
 package local
 
-import (
-	"net"
+import "golang.org/x/sys/unix"
 
-	"golang.org/x/sys/unix"
-)
-
-// checkPeer admits callers of our own user and root.
-func checkPeer(c *net.UnixConn) error {
-	raw, err := c.SyscallConn()
+// callerOf returns the user id of whoever connected to a socket.
+func callerOf(fd int) (int, error) {
+	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	var cred *unix.Xucred
-	var cerr error
-	if err := raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED) }); err != nil {
-		return err
-	}
-	if cerr != nil {
-		return cerr
-	}
-	return admit(int(cred.Uid))
+	return int(cred.Uid), nil
 }
