@@ -148,6 +148,23 @@ func TestDamagedStateIsRefused(t *testing.T) {
 	}
 }
 
+// Every number in a page's header and in its first elements is followed by
+// bbolt: a wrong one once took all memory of the machine.
+func TestEveryBitOfAPageIsChecked(t *testing.T) {
+	whole, want := fill(t)
+	pageSize := os.Getpagesize()
+	for at := 0; at < len(whole); at++ {
+		if at%pageSize >= pageHeader+2*pageElement {
+			continue
+		}
+		for bit := range 8 {
+			b := bytes.Clone(whole)
+			b[at] ^= 1 << bit
+			openDamaged(t, b, want, fmt.Sprintf("bit %d of byte %d flipped", bit, at))
+		}
+	}
+}
+
 func TestTruncatedStateIsRefused(t *testing.T) {
 	whole, want := fill(t)
 	for n := 0; n < len(whole); n += 512 {
