@@ -1,0 +1,41 @@
+package privilege
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// T38: what is given back is gone on every thread, and cannot be had again.
+func TestEveryThreadKeepsOnlyWhatIsNamed(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: without capabilities there is nothing to give back")
+	}
+	program := filepath.Join(t.TempDir(), "keep")
+	build := exec.Command("go", "build", "-o", program, "./testdata/keep")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as netport-relay is built
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out, err := exec.Command(program).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	kept := fmt.Sprintf("%016x", uint64(Of(unix.CAP_NET_ADMIN)))
+	none := strings.Repeat("0", 16)
+	want := fmt.Sprintf("CapInh: %s CapPrm: %s CapEff: %s CapBnd: %s CapAmb: %s NoNewPrivs: 1", none, kept, kept, kept, none)
+	threads := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(threads) < 5 {
+		t.Fatalf("%d threads: %s", len(threads), out)
+	}
+	for _, got := range threads {
+		if strings.TrimSpace(got) != want {
+			t.Errorf("a thread has\n%s, want\n%s", got, want)
+		}
+	}
+}
