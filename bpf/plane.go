@@ -10,15 +10,21 @@
 // that a leg may be joined. What is not in its table is not its business: user
 // space gets it, and so does every packet that carries the STUN cookie.
 //
-// This package holds only the interface, so that the core can be written and
-// tested against it. The kernel planes (tc and XDP, from one C source) belong here
-// beside it.
+// This file holds only the interface, so that the core can be written and tested
+// against it. Kernel is the plane that runs in the kernel (tc and XDP, from one C
+// source); the one of user space belongs to the relay, which has the sockets.
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 )
+
+// ErrVersions says that the legs of a pair differ in their IP version: the
+// kernel rewrites packets in place, so user space carries such a pair.
+var ErrVersions = errors.New("the legs differ in their IP version")
 
 // Protocol is the IP protocol of a pair, by its IANA number.
 type Protocol uint8
@@ -48,6 +54,10 @@ type Leg struct {
 	Remote netip.AddrPort
 	// Port is the relay's port that the portal sends to and hears from.
 	Port uint16
+	// Local is the relay's address that the portal sends to and hears from, of
+	// the version of Remote. An invalid one is not known; then only user space
+	// can carry the leg.
+	Local netip.Addr
 }
 
 // Pair is two legs that are joined: what comes from one goes to the other. It is
@@ -55,6 +65,19 @@ type Leg struct {
 type Pair struct {
 	Protocol Protocol
 	A, B     Leg
+}
+
+// Terms bound what a pair may carry. A rate holds for each direction by itself,
+// with a tolerance for bursts of 100 ms of it; what exceeds it is dropped and
+// counted.
+type Terms struct {
+	// Lifetime is how long the pair lives on with no packet in either direction,
+	// in whole seconds; the plane may take less than it seems by one second. 0:
+	// for ever.
+	Lifetime time.Duration
+	// Packets and Bytes are rates per second; bytes are of the transport's
+	// payload. 0: no limit.
+	Packets, Bytes uint64
 }
 
 // Traffic counts what a plane has sent on in one direction. Bytes are those of
@@ -76,12 +99,13 @@ type Plane interface {
 	// "tc", "xdp".
 	Name() string
 
-	// Add makes both directions of the pair forward from now on. A direction
-	// that is in the table already is redirected and keeps its counters: a leg
-	// that moved to a new address is added with the new pair first, and the
-	// old pair is removed afterwards, so that no packet falls between them.
-	// An error leaves the table as it was.
-	Add(pair Pair) error
+	// Add makes both directions of the pair forward from now on, within its
+	// terms. A direction that is in the table already is redirected and keeps
+	// its counters: a leg that moved to a new address is added with the new pair
+	// first, and the old pair is removed afterwards, so that no packet falls
+	// between them. A pair that is in the table already gets the new terms.
+	// An error, of which ErrVersions is one, leaves the table as it was.
+	Add(pair Pair, terms Terms) error
 
 	// Remove ends both directions of the pair, except one that has been
 	// redirected by a later Add, and returns the last counters of those that

@@ -84,7 +84,7 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error 
 	delete(s.legs, was)
 	s.legs[to] = id
 	if pair, ok := c.pair(); ok {
-		if err := r.plane.Add(pair); err != nil {
+		if err := r.plane.Add(pair, bpf.Terms{}); err != nil {
 			return err
 		}
 	}

@@ -42,8 +42,8 @@ func (p *Plane) detach(l bpf.Leg) {
 	delete(p.sockets, l)
 }
 
-// Add implements bpf.Plane.
-func (p *Plane) Add(pair bpf.Pair) error {
+// Add implements bpf.Plane. Here lifetimes are kept by whoever closes sessions.
+func (p *Plane) Add(pair bpf.Pair, _ bpf.Terms) error {
 	if pair.Protocol != bpf.UDP {
 		return fmt.Errorf("add a %v pair to the userspace plane: it carries udp", pair.Protocol)
 	}
