@@ -89,7 +89,8 @@
 // Versions: Hello has the highest version that its sender speaks. The server
 // answers with the version that both speak from then on, at most that one; if
 // there is none it says Goodbye with ReasonVersion and a text that has both
-// numbers. Who cannot speak the version of a Welcome closes. This is version 1.
+// numbers. Who cannot speak the version of a Welcome closes. This is version 2;
+// version 1 had no packet mode and is not spoken any more.
 // Within a version nothing in a message ever changes: a new field is a new type
 // of message. A type that the receiver does not know is skipped and counted; a
 // known type in the wrong direction closes the connection. A transport bit that
@@ -138,15 +139,27 @@
 //
 // A relay says RelayReady after Welcome: its session ports, shared ports,
 // capacity, transports, and the sessions it still holds, in several messages if
-// they are more than 1,000. What it offers does not change within a connection.
+// they are more than 100. What it offers does not change within a connection.
 // It says RelayLoad when its load has changed, at most once a second. It
 // answers CreateSession with SessionReady or SessionRefused, and EndSession
 // with SessionOver, also for a session it does not know. It sends SessionOver of
 // its own accord when a session's lifetime is over.
 //
+// The server takes up a session that a relay still holds and it does not know:
+// it was started since. It can end such a session as any other; it does not know
+// its secrets, so a portal that asks for the pair gets a new session, and the
+// old one ends. It ends at once what no grant joins any more, and what a relay
+// holds beside a session that was opened since. A relay cannot displace with
+// such a word what another relay holds.
+//
+// After Welcome, and whenever a relay comes or changes its ports, the server
+// tells each relay where all others are (OtherRelays). A relay takes no leg from
+// their ports: neither a preface nor a bind, and no packet mode from their
+// addresses. Nor does it from addresses of its own machine.
+//
 // Portals learn a relay's addresses from the server, which knows them from the
-// relay's enrolment, never from the relay; the ports must be among those of
-// RelayReady, and session ports are 1024 or above. A portal dials a relay at a
+// relay's enrolment, never from the relay; the ports, those for packet mode all
+// 8, must be among those of RelayReady, and session ports are 1024 or above. A portal dials a relay at a
 // loopback address only if it reached its server at one, at a private address
 // only if its server's is private or loopback, and at no link-local,
 // multicast or otherwise special address at all.
@@ -182,7 +195,7 @@
 //
 // A session lasts while it is used: a relay drops one for which, as long as its
 // lifetime, no leg was proven and nothing was carried, and one of which no leg
-// was proven in its first 30 seconds. A portal that has closed its tunnel says
+// was proven, and no connection in packet mode made, in its first 30 seconds. A portal that has closed its tunnel says
 // SessionDone; the server tells the other portal (SessionEnded)
 // and the relay (EndSession). A server ends a session when no grant joins the
 // two any more. SessionEnded ends the tunnel. A server that is gone ends
@@ -190,10 +203,12 @@
 //
 // # Legs at the relay
 //
-// What exists is the TCP leg in splice mode. A portal that is to dial carrier
-// N connects to the relay's session port, or to its shared port, or to its
-// shared port with TLS, and sends the 64 bytes of the preface (package leg), by
-// which the relay knows session, leg and N. The relay answers nothing. When
+// There are three kinds, and both legs of a carrier are of the same.
+//
+// TCP in splice mode (TransportSplice, TransportTLS): a portal that is to dial
+// carrier N connects to the relay's session port, or to its shared port, or to
+// its shared port with TLS, and sends the 64 bytes of the preface (package leg),
+// by which the relay knows session, leg and N. The relay answers nothing. When
 // both legs of one number are proven it joins them: what one sends after its
 // preface, the other receives, and a half-close with it. A relay closes, without
 // a word, what is not proven within 10 seconds; a proven leg waits 30 seconds
@@ -201,12 +216,26 @@
 // on as one. On the shared port a first byte of 0x16 begins TLS; a preface never
 // begins so.
 //
-// UDP legs are bound with STUN as package leg says. A relay then sends each
-// datagram of one leg's bound source on to the other's, unchanged, and keeps up
-// to 8 for a leg that is not bound yet. Portals do not use them yet.
-// TransportPacket and TransportUDP are for that and for kernel forwarding; what
-// a session may use is the transports that its opener, the other portal (if it
-// asked too) and the relay have in common.
+// TCP in packet mode (TransportPacket): a portal that is to dial carrier N
+// connects to port packet + N mod 8 of its leg, where RelayAccess has the first
+// of them. It sends nothing to prove its leg, and what it reads first was sent by
+// the other portal. To the portal this is an ordinary connect, but for one thing:
+// it succeeds only when the other portal dials the same number, for the relay
+// answers each portal's SYN with what it read in the other's, and then only
+// rewrites addresses and ports. What shows the leg is where it comes from: an
+// address that the server saw, or from which the portal has proven this leg in
+// another way, at ports that no other leg has for that address. Who comes from
+// elsewhere is met with silence: a portal dials packet mode first and splice mode
+// soon after, and takes what connects on both sides. Package leg has the
+// details.
+//
+// UDP (TransportUDP): legs are bound with STUN as package leg says. A relay then
+// sends each datagram of one leg's bound source on to the other's, unchanged, and
+// keeps up to 8 for a leg that is not bound yet. Portals do not use them yet.
+//
+// What a session may use is the transports that its opener, the other portal (if
+// it asked too) and the relay have in common. TransportPacket is among them only if
+// the relay gave ports for it.
 //
 // # Tunnel: carriers
 //
@@ -310,7 +339,9 @@
 //	text for people                      256 bytes; software in Hello 64
 //	addresses of a relay, candidates     16
 //	stamp keys                           8
-//	sessions named by one RelayReady     1,000
+//	sessions named by one RelayReady     100
+//	relays named by one OtherRelays      50
+//	ports of a leg in packet mode        8
 //	offset of a stream                   2^62
 //	streams and flows of one tunnel      4,096 open; more are refused (ReasonBusy)
 //	certificates sent                    4

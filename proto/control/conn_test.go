@@ -37,7 +37,7 @@ func TestMessagesArriveInOrderBothWays(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		server, err = WelcomePortal(acc, wire.Welcome{Version: 1, Time: 77}, discard)
+		server, err = WelcomePortal(acc, wire.Welcome{Version: wire.ControlVersion, Time: 77}, discard)
 		if err != nil {
 			t.Error(err)
 			return
@@ -100,8 +100,8 @@ func TestServerRefusesWhatBreaksTheProtocol(t *testing.T) {
 		{"unknown type of length 2^32-1", header(999, 0xffffffff), "4294967295 bytes"},
 		{"malformed body", frame(wire.TypeOpenSession, []byte{1}), "malformed"},
 		{"trailing byte", frame(wire.TypePing, make([]byte, 9)), "malformed"},
-		{"Hello again", wire.AppendMessage(nil, wire.Hello{Version: 1}), "after the greeting"},
-		{"Welcome", wire.AppendMessage(nil, wire.Welcome{Version: 1}), "wrong direction"},
+		{"Hello again", wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion}), "after the greeting"},
+		{"Welcome", wire.AppendMessage(nil, wire.Welcome{Version: wire.ControlVersion}), "wrong direction"},
 		{"Session", frame(wire.TypeGrantsComplete, make([]byte, 8)), "wrong direction"},
 		{"a relay's message", wire.AppendMessage(nil, wire.RelayLoad{}), "wrong direction"},
 		{"a message to a relay", wire.AppendMessage(nil, wire.EndSession{}), "wrong direction"},
@@ -122,7 +122,7 @@ func TestServerRefusesWhatBreaksTheProtocol(t *testing.T) {
 
 func TestPortalRefusesWhatBreaksTheProtocol(t *testing.T) {
 	r := newRoles(t)
-	for _, m := range []wire.Message{wire.Welcome{Version: 1}, wire.Hello{Version: 1}, wire.OpenSession{Request: 1, Peer: "p"}, wire.EndSession{}} {
+	for _, m := range []wire.Message{wire.Welcome{Version: wire.ControlVersion}, wire.Hello{Version: wire.ControlVersion}, wire.OpenSession{Request: 1, Peer: "p"}, wire.EndSession{}} {
 		a, b := tcpPipe(t)
 		_, end, s := portalAgainst(t, r, a, b, nothing[wire.ToPortal](t))
 		s.send(m)
@@ -262,7 +262,7 @@ func TestGoodbyeOfEitherSide(t *testing.T) {
 		_, _, err := r.dialer().greet(t.Context(), a)
 		greeted <- err
 	}()
-	c, err := WelcomePortal(<-acc, wire.Welcome{Version: 1}, discard)
+	c, err := WelcomePortal(<-acc, wire.Welcome{Version: wire.ControlVersion}, discard)
 	if err != nil {
 		t.Fatal(err)
 	}

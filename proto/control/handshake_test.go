@@ -26,7 +26,7 @@ func TestStrangersAreClosedQuietly(t *testing.T) {
 		"SSH":          "SSH-2.0-OpenSSH_9.9\r\n",
 		"RDP":          "\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x03\x00\x00\x00",
 		"line ends":    "\n\n\n\n\n\n",
-		"our messages": string(wire.AppendMessage(nil, wire.Hello{Version: 1})),
+		"our messages": string(wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion})),
 		"zeros":        strings.Repeat("\x00", 1000),
 	} {
 		a, b2 := tcpPipe(t)
@@ -48,7 +48,7 @@ func TestStrangersAreClosedQuietly(t *testing.T) {
 // TestGreetingHasOneDeadline lets a stranger stop, or dribble, at every stage.
 func TestGreetingHasOneDeadline(t *testing.T) {
 	r := newRoles(t)
-	hello := wire.AppendMessage(nil, wire.Hello{Version: 1, Software: "x"})
+	hello := wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion, Software: "x"})
 	dribble := func(w io.Writer, b []byte) {
 		for _, c := range b {
 			if _, err := w.Write([]byte{c}); err != nil {
@@ -94,7 +94,7 @@ func TestGreetingHasOneDeadline(t *testing.T) {
 			defer close(done)
 			s := script{t, tls.Server(b, r.serverTLS())}
 			s.want(wire.TypeHello)
-			dribble(s.tls, wire.AppendMessage(nil, wire.Welcome{Version: 1}))
+			dribble(s.tls, wire.AppendMessage(nil, wire.Welcome{Version: wire.ControlVersion}))
 		}()
 		ctx, cancel := context.WithTimeout(t.Context(), HandshakeTimeout)
 		defer cancel()
@@ -134,7 +134,7 @@ func TestServerRefusesGreetings(t *testing.T) {
 		reason wire.Reason
 		text   string // in the error here and in what the peer is told
 	}{
-		{"version 0", wire.AppendMessage(nil, wire.Hello{Version: 0}), wire.ReasonVersion, "the server speaks version 1 of the control protocol, p speaks version 0"},
+		{"version 1", wire.AppendMessage(nil, wire.Hello{Version: 1}), wire.ReasonVersion, "the server speaks version 2 of the control protocol, p speaks version 1"},
 		{"another message first", wire.AppendMessage(nil, wire.OpenSession{Request: 1, Peer: "q"}), wire.ReasonProtocol, "type 16 came first"},
 		{"Goodbye first", wire.AppendMessage(nil, wire.Goodbye{}), wire.ReasonProtocol, "type 5 came first"},
 		{"an unknown type first", frame(999, []byte{1}), wire.ReasonProtocol, "type 999 came first"},
@@ -207,17 +207,17 @@ func TestPortalSaysWhatIsWrongWithItsServer(t *testing.T) {
 		server func(*testing.T, net.Conn)
 		want   string
 	}{
-		{"version 2", asServer(r.server, func(s script) {
+		{"version 3", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
-			s.send(wire.Welcome{Version: 2})
-		}), "server speaks version 2 of the control protocol, this program speaks version 1"},
+			s.send(wire.Welcome{Version: 3})
+		}), "server speaks version 3 of the control protocol, this program speaks version 2"},
 		{"another message first", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
 			s.send(wire.GrantsComplete{Version: 1})
 		}), "type 37 before its welcome"},
 		{"a portal's message first", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
-			s.send(wire.Hello{Version: 1})
+			s.send(wire.Hello{Version: wire.ControlVersion})
 		}), "wrong direction"},
 		{"silent close", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
@@ -287,7 +287,7 @@ func TestRelayIsWelcomedToo(t *testing.T) {
 			served <- err
 			return
 		}
-		c, err := WelcomeRelay(acc, wire.Welcome{Version: 1}, discard)
+		c, err := WelcomeRelay(acc, wire.Welcome{Version: wire.ControlVersion}, discard)
 		if err != nil {
 			served <- err
 			return

@@ -104,7 +104,7 @@ func TestKeepFindsTheServerThatAnswers(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			c, err := WelcomePortal(acc, wire.Welcome{Version: 1, Time: 5}, discard)
+			c, err := WelcomePortal(acc, wire.Welcome{Version: wire.ControlVersion, Time: 5}, discard)
 			if err != nil {
 				t.Error(err)
 				return

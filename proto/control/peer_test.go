@@ -162,7 +162,7 @@ func serverAgainst(t testing.TB, r roles, portal, server net.Conn, handle func(w
 		ready <- accepted{c, err}
 	}()
 	s := script{t, tls.Client(portal, r.portal.ClientTLS(identity.ProtocolControl, anyone))}
-	s.send(wire.Hello{Version: 1, Software: "script"})
+	s.send(wire.Hello{Version: wire.ControlVersion, Software: "script"})
 	a := <-ready
 	if a.err != nil {
 		t.Fatal(a.err)

@@ -349,7 +349,7 @@ func TestCancelledRunSaysGoodbye(t *testing.T) {
 			defer close(greeted)
 			s.tls = tls.Server(b, r.serverTLS())
 			s.want(wire.TypeHello)
-			s.send(wire.Welcome{Version: 1})
+			s.send(wire.Welcome{Version: wire.ControlVersion})
 		}()
 		conn, _, err := r.dialer().greet(t.Context(), a)
 		if err != nil {

@@ -4,7 +4,8 @@
 // and its own leg secret; it gives the relay both secrets. The secret never
 // crosses the wire here: it keys a MAC. One leg may hold several connections,
 // told apart by their number; connection n of leg 0 is joined with connection
-// n of leg 1, and with nothing else.
+// n of leg 1, and with nothing else. A TCP leg shows what it is by a preface
+// (splice mode) or by where it comes from (packet mode); a UDP leg is bound.
 //
 // Numbers are big endian. MACs are HMAC-SHA256 (RFC 2104, RFC 6234).
 //
@@ -32,6 +33,47 @@
 // once. Until a connection is joined, its portal may prove it again with a new
 // nonce (its first dial may have died unnoticed): the newest stands. Once
 // joined, a connection number is used up.
+//
+// # TCP: packet mode
+//
+// A session that may use packet mode has a block of PacketPorts ports for each
+// leg. Its portal is told the first of them; connection n uses port first +
+// n mod PacketPorts. The portal connects there and sends nothing to prove its leg:
+// the first byte it sends is payload, and the first it reads was sent by the
+// other portal. No two legs have the same block for the same source address, so
+// address and block say which leg it is. Two connections at once need two ports;
+// a port serves again when the connection there has ended.
+//
+// The relay takes a SYN from a leg's admitted addresses alone: the one that the
+// server saw the portal come from, and those from which the portal proved a leg
+// of the session by a preface or a bind; at most 4. All else is met with silence.
+// It answers for the other portal, with what that portal's own SYN said:
+//
+//	portal of leg 0                  relay                  portal of leg 1
+//	  | SYN, sequence number x         |                                 |
+//	  |------------------------------->| kept                            |
+//	  |                                |    SYN, sequence number y       |
+//	  |                                |<--------------------------------|
+//	  |   SYN-ACK, number y, acks x+1  |                                 |
+//	  |<-------------------------------|                                 |
+//	  | ACK of y+1                     |                                 |
+//	  |------------------------------->| leg 0 has read y: both          |
+//	  |                                | directions are forwarded        |
+//	  |                                |    SYN-ACK, number x, acks y+1  |
+//	  |                                |-------------------------------->|
+//	  |                                |                     ACK of x+1  |
+//	  |<-----------------------------------------------------------------|
+//	  | one TCP connection: the relay rewrites addresses and ports       |
+//
+// So a portal, and every NAT and firewall on its way, sees an outgoing
+// connection as any other: SYN, SYN-ACK, ACK. It is connected only when the
+// other portal dials too; until then its SYNs stay unanswered, and a portal gives
+// up as for any host that is silent. A SYN with a forged source binds
+// nothing: its sender never sees the number that it would have to acknowledge.
+// Maximum segment size, window scale, selective acknowledgements and timestamps are
+// agreed between the two portals, and nothing else is. The two legs are of one
+// IP version. End and reset are passed on as they are. A portal that connects
+// anew with the same number begins from a new source port.
 //
 // # UDP: the bind
 //

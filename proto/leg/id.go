@@ -8,6 +8,10 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
+// PacketPorts is how many ports a leg has in packet mode. Connection n uses port
+// first + n % PacketPorts.
+const PacketPorts = 8
+
 // ID names one connection of one leg of a session.
 type ID struct {
 	Session    wire.SessionID

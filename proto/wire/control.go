@@ -52,6 +52,7 @@ const (
 	TypeSessionOver    Type = 68 // relay to server
 	TypeCreateSession  Type = 80 // server to relay
 	TypeEndSession     Type = 81 // server to relay
+	TypeOtherRelays    Type = 82 // server to relay
 )
 
 // Message is a control message.
@@ -148,6 +149,7 @@ var parsers = map[Type]parser{
 	TypeSessionOver:    parse(ParseSessionOver),
 	TypeCreateSession:  parse(ParseCreateSession),
 	TypeEndSession:     parse(ParseEndSession),
+	TypeOtherRelays:    parse(ParseOtherRelays),
 }
 
 func parseAs[M Message](t Type, body []byte) (M, error) {

@@ -7,8 +7,9 @@ import (
 	"github.com/netport/netport/proto/identity"
 )
 
-// ControlVersion is the version of the control protocol spoken here.
-const ControlVersion = 1
+// ControlVersion is the version of the control protocol spoken here. Version 1
+// knew no packet mode.
+const ControlVersion = 2
 
 const (
 	maxSoftware  = 64

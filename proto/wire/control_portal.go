@@ -11,7 +11,7 @@ type Transports uint8
 // The transports. A bit that the receiver does not know is ignored.
 const (
 	TransportSplice Transports = 1 << 0 // TCP leg, joined in the relay's user space
-	TransportPacket Transports = 1 << 1 // TCP leg, forwarded packet by packet in the kernel
+	TransportPacket Transports = 1 << 1 // TCP leg whose packets the relay forwards: packet mode
 	TransportUDP    Transports = 1 << 2 // UDP leg, bound by STUN
 	TransportTLS    Transports = 1 << 3 // TCP leg inside TLS on the relay's shared port
 )
@@ -98,6 +98,7 @@ func ParseSessionDone(b []byte) (SessionDone, error) {
 //	udp         uint16   the session's own UDP port, 0: none
 //	shared TCP  uint16   the relay's shared TCP port, 0: none
 //	shared UDP  uint16   the relay's shared UDP port, 0: none
+//	packet      uint16   the first of the leg's ports for packet mode (see package leg), 0: none
 type RelayAccess struct {
 	Name      string
 	Addresses []netip.Addr
@@ -105,12 +106,13 @@ type RelayAccess struct {
 	UDP       uint16
 	SharedTCP uint16
 	SharedUDP uint16
+	Packet    uint16
 }
 
 func (a RelayAccess) appendTo(b []byte) []byte {
 	b = AppendBlob(b, []byte(a.Name))
 	b = appendAddrs(b, a.Addresses)
-	for _, p := range []uint16{a.TCP, a.UDP, a.SharedTCP, a.SharedUDP} {
+	for _, p := range []uint16{a.TCP, a.UDP, a.SharedTCP, a.SharedUDP, a.Packet} {
 		b = binary.BigEndian.AppendUint16(b, p)
 	}
 	return b
@@ -118,7 +120,7 @@ func (a RelayAccess) appendTo(b []byte) []byte {
 
 func readRelayAccess(r *Reader) RelayAccess {
 	a := RelayAccess{Name: readName(r), Addresses: readAddrs(r)}
-	for _, p := range []*uint16{&a.TCP, &a.UDP, &a.SharedTCP, &a.SharedUDP} {
+	for _, p := range []*uint16{&a.TCP, &a.UDP, &a.SharedTCP, &a.SharedUDP, &a.Packet} {
 		*p = r.Uint16()
 	}
 	if len(a.Addresses) == 0 {

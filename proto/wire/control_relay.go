@@ -15,19 +15,36 @@ import (
 //	shared UDP uint16   0: none
 //	capacity   uint32   sessions it will hold at once
 //	transports uint8    what it can carry
-//	sessions   count    ids of sessions it still holds, from before; at most 1,000
+//	sessions   count    sessions it still holds, from before; at most 100 HeldSessions
 type RelayReady struct {
 	First, Last uint16
 	SharedTCP   uint16
 	SharedUDP   uint16
 	Capacity    uint32
 	Transports  Transports
-	Sessions    []SessionID
+	Sessions    []HeldSession
+}
+
+// HeldSession is a session that a relay still holds, as a server needs to know
+// it that was started since.
+//
+//	session    [16]byte
+//	portals    2 × blob  names, the opener's first; they differ
+//	transports uint8     what the session may use
+//	age        uint32    seconds since it was made
+type HeldSession struct {
+	ID         SessionID
+	Portals    [2]string
+	Transports Transports
+	Age        uint32
 }
 
 // MaxHeld is the most sessions that one RelayReady names. A relay that holds
 // more sends several.
-const MaxHeld = 1000
+const MaxHeld = 100
+
+// minHeldLen is the shortest encoding of a HeldSession.
+const minHeldLen = 16 + 2*(2+1) + 1 + 4
 
 // Type implements Message.
 func (RelayReady) Type() Type { return TypeRelayReady }
@@ -41,8 +58,12 @@ func (m RelayReady) AppendTo(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, m.Capacity)
 	b = append(b, byte(m.Transports))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(m.Sessions)))
-	for _, id := range m.Sessions {
-		b = append(b, id[:]...)
+	for _, s := range m.Sessions {
+		b = append(b, s.ID[:]...)
+		for _, name := range s.Portals {
+			b = AppendBlob(b, []byte(name))
+		}
+		b = binary.BigEndian.AppendUint32(append(b, byte(s.Transports)), s.Age)
 	}
 	return b
 }
@@ -56,10 +77,15 @@ func ParseRelayReady(b []byte) (RelayReady, error) {
 	}
 	m.Capacity = r.Uint32()
 	m.Transports = Transports(r.Uint8())
-	for range r.Count(MaxHeld, 16) {
-		var id SessionID
-		r.Copy(id[:])
-		m.Sessions = append(m.Sessions, id)
+	for range r.Count(MaxHeld, minHeldLen) {
+		var s HeldSession
+		r.Copy(s.ID[:])
+		s.Portals = [2]string{readName(&r), readName(&r)}
+		s.Transports, s.Age = Transports(r.Uint8()), r.Uint32()
+		if s.ID.IsZero() || s.Portals[0] == s.Portals[1] {
+			r.Reject()
+		}
+		m.Sessions = append(m.Sessions, s)
 	}
 	if m.First == 0 || m.Last < m.First {
 		r.Reject()
@@ -108,7 +134,8 @@ type Leg struct {
 //
 //	session    [16]byte
 //	lifetime   uint32    not 0: seconds without traffic after which the session ends;
-//	                     it ends after 30 seconds if no leg was proven by then
+//	                     it ends after 30 seconds if no leg was proven by then, and
+//	                     no connection in packet mode made
 //	transports uint8     what both portals can use
 //	legs       2 × Leg   the opener's first
 type CreateSession struct {
@@ -159,10 +186,13 @@ func ParseCreateSession(b []byte) (CreateSession, error) {
 //	session [16]byte
 //	tcp     uint16     the session's own TCP port, 0: the shared port only
 //	udp     uint16     the session's own UDP port, 0: the shared port only
+//	packet  2 × uint16 the first port of each leg for packet mode (see package
+//	                   leg), leg 0's first; both 0: no packet mode
 type SessionReady struct {
-	ID  SessionID
-	TCP uint16
-	UDP uint16
+	ID     SessionID
+	TCP    uint16
+	UDP    uint16
+	Packet [2]uint16
 }
 
 // Type implements Message.
@@ -172,7 +202,10 @@ func (SessionReady) fromRelay() {}
 // AppendTo implements Message.
 func (m SessionReady) AppendTo(b []byte) []byte {
 	b = append(b, m.ID[:]...)
-	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, m.TCP), m.UDP)
+	for _, p := range []uint16{m.TCP, m.UDP, m.Packet[0], m.Packet[1]} {
+		b = binary.BigEndian.AppendUint16(b, p)
+	}
+	return b
 }
 
 // ParseSessionReady reads a SessionReady.
@@ -180,7 +213,12 @@ func ParseSessionReady(b []byte) (SessionReady, error) {
 	r := NewReader(b)
 	var m SessionReady
 	r.Copy(m.ID[:])
-	m.TCP, m.UDP = r.Uint16(), r.Uint16()
+	for _, p := range []*uint16{&m.TCP, &m.UDP, &m.Packet[0], &m.Packet[1]} {
+		*p = r.Uint16()
+	}
+	if (m.Packet[0] == 0) != (m.Packet[1] == 0) {
+		r.Reject()
+	}
 	return finish(m, &r)
 }
 
@@ -272,5 +310,72 @@ func ParseEndSession(b []byte) (EndSession, error) {
 	var m EndSession
 	r.Copy(m.ID[:])
 	m.Reason = Reason(r.Uint16())
+	return finish(m, &r)
+}
+
+// OtherRelay is where another relay takes legs.
+//
+//	addresses  count    IP addresses, 1 to 16
+//	first      uint16   first session port
+//	last       uint16   last session port
+//	shared TCP uint16   0: none
+//	shared UDP uint16   0: none
+type OtherRelay struct {
+	Addresses   []netip.Addr
+	First, Last uint16
+	SharedTCP   uint16
+	SharedUDP   uint16
+}
+
+// MaxOthers is the most relays that one OtherRelays names. A server that knows
+// more sends several.
+const MaxOthers = 50
+
+// minOtherLen is the shortest encoding of an OtherRelay.
+const minOtherLen = 2 + 5 + 4*2
+
+// OtherRelays tells a relay where all other relays are, so that it takes no leg
+// from there: two relays that are joined with each other would send what they
+// carry in circles. Server to relay, after Welcome and after each change. The
+// last message of a list, which may be the only one, has more unset; the list
+// then stands in the place of the one before.
+//
+//	more   bool    the list goes on in the next message
+//	relays count   at most 50 OtherRelays
+type OtherRelays struct {
+	More   bool
+	Relays []OtherRelay
+}
+
+// Type implements Message.
+func (OtherRelays) Type() Type { return TypeOtherRelays }
+func (OtherRelays) toRelay()   {}
+
+// AppendTo implements Message.
+func (m OtherRelays) AppendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(AppendBool(b, m.More), uint16(len(m.Relays)))
+	for _, o := range m.Relays {
+		b = appendAddrs(b, o.Addresses)
+		for _, p := range []uint16{o.First, o.Last, o.SharedTCP, o.SharedUDP} {
+			b = binary.BigEndian.AppendUint16(b, p)
+		}
+	}
+	return b
+}
+
+// ParseOtherRelays reads an OtherRelays.
+func ParseOtherRelays(b []byte) (OtherRelays, error) {
+	r := NewReader(b)
+	m := OtherRelays{More: r.Bool()}
+	for range r.Count(MaxOthers, minOtherLen) {
+		o := OtherRelay{Addresses: readAddrs(&r)}
+		for _, p := range []*uint16{&o.First, &o.Last, &o.SharedTCP, &o.SharedUDP} {
+			*p = r.Uint16()
+		}
+		if len(o.Addresses) == 0 || o.First == 0 || o.Last < o.First {
+			r.Reject()
+		}
+		m.Relays = append(m.Relays, o)
+	}
 	return finish(m, &r)
 }

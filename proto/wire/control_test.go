@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/netport/netport/proto/identity"
 )
 
 var (
@@ -125,7 +127,7 @@ var controlGoldens = []struct {
 		Session{
 			Request: 9, ID: testSession, Leg: 1, Secret: testSecret0, Peer: "b",
 			Relay: RelayAccess{Name: "r1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8::5")},
-				TCP: 20001, UDP: 20002, SharedTCP: 443, SharedUDP: 3478},
+				TCP: 20001, UDP: 20002, SharedTCP: 443, SharedUDP: 3478, Packet: 28672},
 			Lifetime: 300, Transports: TransportUDP, Candidates: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:9")},
 		},
 		toPortal,
@@ -136,7 +138,7 @@ var controlGoldens = []struct {
 			"0001 62" + // peer
 			"0002 7231" + // relay: name
 			"0002 04 cb007105 10 20010db8000000000000000000000005" + // addresses
-			"4e21 4e22 01bb 0d96" + // ports
+			"4e21 4e22 01bb 0d96 7000" + // ports
 			"0000012c" + // lifetime
 			"04" + // transports
 			"0001 04 0a000001 0009", // candidates
@@ -182,13 +184,15 @@ var controlGoldens = []struct {
 		"01",
 	},
 	{
-		RelayReady{First: 20000, Last: 32767, SharedTCP: 443, SharedUDP: 3478, Capacity: 70000, Transports: TransportPacket, Sessions: []SessionID{testSession}},
+		RelayReady{First: 20000, Last: 32767, SharedTCP: 443, SharedUDP: 3478, Capacity: 70000, Transports: TransportPacket, Sessions: []HeldSession{
+			{ID: testSession, Portals: [2]string{"a", "b-1"}, Transports: TransportSplice | TransportPacket, Age: 86400},
+		}},
 		fromRelay,
 		"4e20 7fff" + // first, last
 			"01bb 0d96" + // shared
 			"00011170" + // capacity
 			"02" + // transports
-			"0001 " + hexSession, // sessions
+			"0001 " + hexSession + "0001 61 0003 622d31" + "03" + "00015180", // sessions
 	},
 	{
 		RelayLoad{Sessions: 0x01020304, Rate: 0x0a0b0c0d0e0f1011},
@@ -197,10 +201,11 @@ var controlGoldens = []struct {
 			"0a0b0c0d0e0f1011", // rate
 	},
 	{
-		SessionReady{ID: testSession, TCP: 20001, UDP: 20002},
+		SessionReady{ID: testSession, TCP: 20001, UDP: 20002, Packet: [2]uint16{28672, 32760}},
 		fromRelay,
 		hexSession +
-			"4e21 4e22", // ports
+			"4e21 4e22" + // ports
+			"7000 7ff8", // packet
 	},
 	{
 		SessionRefused{ID: testSession, Reason: ReasonBusy, Text: "full"},
@@ -235,6 +240,18 @@ var controlGoldens = []struct {
 		hexSession +
 			"0012", // reason
 	},
+	{
+		OtherRelays{More: true, Relays: []OtherRelay{{
+			Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8::5")},
+			First:     20000, Last: 32767, SharedTCP: 443, SharedUDP: 3478,
+		}}},
+		toRelay,
+		"01" + // more
+			"0001" + // relays
+			"0002 04 cb007105 10 20010db8000000000000000000000005" + // addresses
+			"4e20 7fff" + // first, last
+			"01bb 0d96", // shared
+	},
 }
 
 // typeNumbers pins the numbers of the types: they are the protocol.
@@ -243,7 +260,7 @@ var typeNumbers = map[Type]Type{
 	TypeOpenSession: 16, TypeSessionDone: 17,
 	TypeSession: 32, TypeRefused: 33, TypeSessionEnded: 34, TypePutGrant: 35, TypeRemoveGrant: 36, TypeGrantsComplete: 37, TypePeerState: 38, TypeRelayState: 39,
 	TypeRelayReady: 64, TypeRelayLoad: 65, TypeSessionReady: 66, TypeSessionRefused: 67, TypeSessionOver: 68,
-	TypeCreateSession: 80, TypeEndSession: 81,
+	TypeCreateSession: 80, TypeEndSession: 81, TypeOtherRelays: 82,
 }
 
 func unhexBody(t testing.TB, s string) []byte {
@@ -337,7 +354,7 @@ func TestCutOrLongControlMessagesAreRefused(t *testing.T) {
 }
 
 func TestUnknownControlTypeIsToldApart(t *testing.T) {
-	for _, typ := range []Type{0, 6, 15, 40, 82, 0xffff} {
+	for _, typ := range []Type{0, 6, 15, 40, 83, 0xffff} {
 		for _, d := range directions {
 			if m, err := receive(d, typ, []byte{1}); m != nil || !errors.Is(err, ErrUnknownType) {
 				t.Errorf("type %d: got %v, %v; want nil, ErrUnknownType", typ, m, err)
@@ -367,11 +384,13 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 	}
 	const candidate = "04 01020304 0050"
 	relay := func(addresses string) string {
-		return "00000009" + hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + addresses + "4e21 4e22 01bb 0d96" + "0000012c" + "04" + "0000"
+		return "00000009" + hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + addresses + "4e21 4e22 01bb 0d96 7000" + "0000012c" + "04" + "0000"
 	}
 	leg := func(portal, source string) string { return portal + hexSecret0 + source }
 	create := func(legs string) string { return hexSession + "0000003c" + "01" + legs }
 	goodLeg := leg("0001 61", "00")
+	const held = hexSession + "0001 61 0001 62" + "01" + "0000003c"
+	const other = "0001 04 01020304" + "4e20 7fff 0000 0000"
 	for _, tt := range []struct {
 		name string
 		to   direction
@@ -437,9 +456,17 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 
 		{"relay ports backwards", fromRelay, TypeRelayReady, "4e21 4e20 01bb 0d96 00000001 01 0000", false},
 		{"relay ports from 0", fromRelay, TypeRelayReady, "0000 4e20 01bb 0d96 00000001 01 0000", false},
-		{"relay with 1000 sessions", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01" + repeat(1000, hexSession), true},
-		{"relay with 1001 sessions", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01" + repeat(1001, hexSession), false},
-		{"relay with 1000 sessions announced", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01 03e8" + hexSession, false},
+		{"relay with 100 sessions", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01" + repeat(100, held), true},
+		{"relay with 101 sessions", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01" + repeat(101, held), false},
+		{"relay with 100 sessions announced", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01 0064" + held, false},
+		{"held session with id 0", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01 0001" + strings.Replace(held, hexSession, strings.Repeat("00", 16), 1), false},
+		{"held session of a portal with itself", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01 0001" + strings.Replace(held, "0001 62", "0001 61", 1), false},
+		{"held session of no name", fromRelay, TypeRelayReady, "4e20 4e20 01bb 0d96 00000001 01 0001" + strings.Replace(held, "0001 62", "0000", 1), false},
+
+		{"packet ports of both legs", fromRelay, TypeSessionReady, hexSession + "4e21 4e22 7000 7000", true},
+		{"packet ports of no leg", fromRelay, TypeSessionReady, hexSession + "4e21 4e22 0000 0000", true},
+		{"packet ports of leg 0 alone", fromRelay, TypeSessionReady, hexSession + "4e21 4e22 7000 0000", false},
+		{"packet ports of leg 1 alone", fromRelay, TypeSessionReady, hexSession + "4e21 4e22 0000 7000", false},
 
 		{"legs without a source", toRelay, TypeCreateSession, create(goodLeg + goodLeg), true},
 		{"leg without a portal", toRelay, TypeCreateSession, create(goodLeg + leg("0000", "00")), false},
@@ -447,6 +474,16 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		{"leg with a mapped source", toRelay, TypeCreateSession, create(goodLeg + leg("0001 62", "10 00000000000000000000ffff01020304")), false},
 		{"creation with lifetime 0", toRelay, TypeCreateSession, hexSession + "00000000" + "01" + goodLeg + goodLeg, false},
 		{"creation with the longest lifetime", toRelay, TypeCreateSession, hexSession + "ffffffff" + "01" + goodLeg + goodLeg, true},
+		{"no other relays", toRelay, TypeOtherRelays, "00 0000", true},
+		{"50 other relays", toRelay, TypeOtherRelays, "00" + repeat(50, other), true},
+		{"51 other relays", toRelay, TypeOtherRelays, "00" + repeat(51, other), false},
+		{"50 other relays announced", toRelay, TypeOtherRelays, "00 0032" + other, false},
+		{"other relays of more than they are", toRelay, TypeOtherRelays, "02 0000", false},
+		{"other relay without an address", toRelay, TypeOtherRelays, "00 0001 0000 4e20 7fff 0000 0000 0000000000", false},
+		{"other relay with an empty address", toRelay, TypeOtherRelays, "00 0001 0001 00 4e20 7fff 0000 0000 00000000", false},
+		{"other relay with 17 addresses", toRelay, TypeOtherRelays, "00 0001" + repeat(17, "04 01020304") + "4e20 7fff 0000 0000", false},
+		{"other relay's ports backwards", toRelay, TypeOtherRelays, "00 0001 0001 04 01020304 4e21 4e20 0000 0000", false},
+		{"other relay's ports from 0", toRelay, TypeOtherRelays, "00 0001 0001 04 01020304 0000 4e20 0000 0000", false},
 		{"creation with id 0", toRelay, TypeCreateSession, strings.Repeat("00", 16) + "0000003c" + "01" + goodLeg + goodLeg, false},
 	} {
 		m, err := receive(tt.to, tt.typ, unhexBody(t, tt.body))
@@ -491,9 +528,23 @@ func TestWhatIsAppendedIsAccepted(t *testing.T) {
 }
 
 func TestLargestMessagesFitTheirFrame(t *testing.T) {
-	m := RelayReady{First: 1, Last: 1, Sessions: make([]SessionID, MaxHeld)}
-	if _, _, err := ParseControlHeader(AppendMessage(nil, m)); err != nil {
-		t.Error(err)
+	ready := RelayReady{First: 1, Last: 1}
+	long := strings.Repeat("x", identity.MaxName)
+	for range MaxHeld {
+		ready.Sessions = append(ready.Sessions, HeldSession{ID: testSession, Portals: [2]string{long, long[1:]}})
+	}
+	var others OtherRelays
+	for range MaxOthers {
+		o := OtherRelay{First: 1, Last: 1}
+		for range MaxCandidates {
+			o.Addresses = append(o.Addresses, netip.MustParseAddr("2001:db8::5"))
+		}
+		others.Relays = append(others.Relays, o)
+	}
+	for _, m := range []Message{ready, others} {
+		if _, _, err := ParseControlHeader(AppendMessage(nil, m)); err != nil {
+			t.Errorf("%T: %v", m, err)
+		}
 	}
 }
 

@@ -53,7 +53,7 @@ func (d *Daemon) serve(ctx context.Context, c *conn, _ wire.Welcome) error {
 func (d *Daemon) connected(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := d.leases.List()
+	list, now := d.leases.List(), time.Now()
 	for {
 		ready := wire.RelayReady{
 			First: d.cfg.First, Last: d.cfg.Last, SharedTCP: d.cfg.SharedTCP, SharedUDP: d.cfg.SharedUDP,
@@ -61,7 +61,9 @@ func (d *Daemon) connected(c *conn) {
 		}
 		n := min(len(list), wire.MaxHeld)
 		for _, s := range list[:n] {
-			ready.Sessions = append(ready.Sessions, s.ID)
+			ready.Sessions = append(ready.Sessions, wire.HeldSession{
+				ID: s.ID, Portals: s.Portals, Transports: s.Transports, Age: uint32(now.Sub(s.Created) / time.Second),
+			})
 		}
 		c.Send(ready)
 		if list = list[n:]; len(list) == 0 {

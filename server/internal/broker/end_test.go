@@ -78,7 +78,7 @@ func TestSessionsOutliveTheirPortalsAndRelaysConnections(t *testing.T) {
 	s.b.RelayDown(s.now, "r1")
 	s.after(time.Minute)
 	held := ready
-	held.Sessions = []wire.SessionID{{1}, session} // one is of before our time
+	held.Sessions = []wire.HeldSession{{ID: session, Portals: [2]string{"ann", "plant"}}}
 	s.relay("r1", held)
 	s.after(confirmTime)
 	s.portals("ann")

@@ -160,8 +160,8 @@ func (b *Broker) relayReady(r *relay, m wire.RelayReady) {
 		b.drop(r, fmt.Sprintf("session ports from %d on: the lowest is %d", m.First, lowestPort))
 		return
 	}
-	for _, id := range m.Sessions {
-		if s := b.sessions[id]; s != nil && s.relay == r.name {
+	for _, held := range m.Sessions {
+		if s := b.sessions[held.ID]; s != nil && s.relay == r.name {
 			s.confirmed = true
 		}
 	}

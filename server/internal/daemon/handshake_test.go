@@ -57,7 +57,7 @@ func TestStrangers(t *testing.T) {
 		"zeros":              make([]byte, 4096),
 		"a ClientHello of 0": record(64),
 		"a huge ClientHello": hello,
-		"our own messages":   wire.AppendMessage(nil, wire.Hello{Version: 1}),
+		"our own messages":   wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion}),
 	} {
 		c := r.raw().(*net.TCPConn)
 		c.Write(b)
@@ -94,7 +94,7 @@ func TestGreetingHasOneDeadline(t *testing.T) {
 	go func() { // a byte a second
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
-		for _, b := range wire.AppendMessage(nil, wire.Hello{Version: 1, Software: strings.Repeat("x", 60)}) {
+		for _, b := range wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion, Software: strings.Repeat("x", 60)}) {
 			if _, err := slow.Write([]byte{b}); err != nil {
 				return
 			}

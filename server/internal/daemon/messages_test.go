@@ -48,7 +48,7 @@ func message(t wire.Type, length uint32, body ...byte) []byte {
 
 func whole(t wire.Type, body ...byte) []byte { return message(t, uint32(len(body)), body...) }
 
-var hello = wire.AppendMessage(nil, wire.Hello{Version: 1, Software: "x"})
+var hello = wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion, Software: "x"})
 
 // openBody is an OpenSession, field by field.
 func openBody(fields ...[]byte) []byte {
@@ -81,7 +81,7 @@ func TestBrokenMessages(t *testing.T) {
 		{"hello with 65 bytes of software", "ann", whole(wire.TypeHello, append([]byte{0, 1, 0, 65}, make([]byte, 65)...)...), wire.ReasonProtocol},
 		{"hello twice", "ann", append(slices.Clone(hello), hello...), wire.ReasonProtocol},
 		{"a message of the server", "ann", append(slices.Clone(hello), wire.AppendMessage(nil, wire.GrantsComplete{Version: 1})...), wire.ReasonProtocol},
-		{"a welcome", "ann", append(slices.Clone(hello), wire.AppendMessage(nil, wire.Welcome{Version: 1})...), wire.ReasonProtocol},
+		{"a welcome", "ann", append(slices.Clone(hello), wire.AppendMessage(nil, wire.Welcome{Version: wire.ControlVersion})...), wire.ReasonProtocol},
 		{"a message of relays from a portal", "ann", append(slices.Clone(hello), wire.AppendMessage(nil, wire.SessionReady{ID: wire.SessionID{1}, TCP: 1})...), wire.ReasonProtocol},
 		{"a message of portals from a relay", "relay-1", append(slices.Clone(hello), wire.AppendMessage(nil, wire.OpenSession{Request: 1, Peer: "ann"})...), wire.ReasonProtocol},
 		{"hello twice from a relay", "relay-1", append(slices.Clone(hello), hello...), wire.ReasonProtocol},
@@ -179,7 +179,7 @@ func TestOddMessagesThatAreInOrder(t *testing.T) {
 func TestPortalCannotWriteTheLog(t *testing.T) {
 	r := newRig(t, "witness", "ann")
 	c := r.rawTLS("ann")
-	c.Write(wire.AppendMessage(nil, wire.Hello{Version: 1, Software: "x\nlevel=INFO msg=\"accepted\"\x1b[2J\u202e"}))
+	c.Write(wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion, Software: "x\nlevel=INFO msg=\"accepted\"\x1b[2J\u202e"}))
 	readMessage(t, c)
 	line := r.log.wait(t, "portal connected")
 	if !strings.Contains(line, `software="x\nlevel=INFO msg=\"accepted\"\x1b[2J`) {
