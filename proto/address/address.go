@@ -62,14 +62,20 @@ func KindOf(a netip.Addr) Kind {
 	if a.Zone() != "" {
 		return LinkLocal
 	}
-	a = a.Unmap()
-	k := plain(a)
-	for _, in := range embedded(a) {
+	k := Ordinary
+	for _, m := range Meanings(a) {
 		if k == Ordinary {
-			k = plain(in)
+			k = plain(m)
 		}
 	}
 	return k
+}
+
+// Meanings returns every address that a may stand for: itself, first, as IPv4
+// where it is IPv4-mapped and without a zone, and the IPv4 addresses inside it.
+func Meanings(a netip.Addr) []netip.Addr {
+	a = a.Unmap().WithZone("")
+	return append([]netip.Addr{a}, embedded(a)...)
 }
 
 func plain(a netip.Addr) Kind {

@@ -1,9 +1,25 @@
 package address
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 )
+
+func TestMeaningsBeginWithTheAddress(t *testing.T) {
+	for a, want := range map[string]string{
+		"192.0.2.1":                  "[192.0.2.1]",
+		"::ffff:192.0.2.1":           "[192.0.2.1]",
+		"2001:db8::1":                "[2001:db8::1]",
+		"fe80::1%eth0":               "[fe80::1]",
+		"64:ff9b::c000:201":          "[64:ff9b::c000:201 192.0.2.1]",
+		"2001:0:c000:201::3fff:fdfe": "[2001:0:c000:201::3fff:fdfe 192.0.2.1 192.0.2.1]",
+	} {
+		if got := fmt.Sprint(Meanings(netip.MustParseAddr(a))); got != want {
+			t.Errorf("%s means %s, want %s", a, got, want)
+		}
+	}
+}
 
 func TestKindSeesThroughEveryEncoding(t *testing.T) {
 	for _, c := range []struct {

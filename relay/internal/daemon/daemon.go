@@ -48,6 +48,7 @@ type Daemon struct {
 	splice  *splice.Relay
 	udp     *udp.Relay
 	drops   *drop.Counters
+	sources *source.Rules
 	machine source.Machine
 
 	mu       sync.Mutex // guards the following
@@ -73,13 +74,16 @@ func New(cfg config.Config, log *slog.Logger) (*Daemon, error) {
 		First: cfg.First, Last: cfg.Last, Sessions: cfg.Capacity, PerPortal: cfg.SessionsPerPortal,
 		SharedTCP: cfg.SharedTCP != 0, SharedUDP: cfg.SharedUDP != 0,
 	})
-	sources := &source.Rules{AllowLoopback: cfg.AllowLoopback, Own: d.machine.Has, Deny: cfg.Deny}
+	d.sources = &source.Rules{
+		AllowLoopback: cfg.AllowLoopback, Own: d.machine.Has, Deny: cfg.Deny,
+		Ports: source.Ports{First: cfg.First, Last: cfg.Last, SharedTCP: cfg.SharedTCP, SharedUDP: cfg.SharedUDP},
+	}
 	d.splice = splice.New(splice.Config{
-		Listen: cfg.Addresses, Leases: d.leases, Sources: sources, Drops: d.drops, Log: log, Now: time.Now,
+		Listen: cfg.Addresses, Leases: d.leases, Sources: d.sources, Drops: d.drops, Log: log, Now: time.Now,
 		TLS: credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
 	})
 	d.udp, err = udp.New(udp.Config{
-		Listen: cfg.Addresses, Leases: d.leases, Sources: sources, Drops: d.drops, Log: log, Now: time.Now,
+		Listen: cfg.Addresses, Leases: d.leases, Sources: d.sources, Drops: d.drops, Log: log, Now: time.Now,
 	})
 	return d, err
 }

@@ -323,6 +323,45 @@ func TestQuotaIsPerOpener(t *testing.T) {
 	s.wantRefused(none, wire.ReasonRelayRefused)
 }
 
+// T5: a leg from another relay's ports is turned away, whatever it shows.
+func TestNoLegIsTakenFromAnotherRelay(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	m := order("a", "b")
+	ready := s.create(m)
+	relay := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), ready.UDP)
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	port := c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	elsewhere := wire.OtherRelay{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, First: 1, Last: 65535}
+	s.send(wire.OtherRelays{More: true, Relays: []wire.OtherRelay{{Addresses: []netip.Addr{relay.Addr()}, First: port, Last: port}}})
+	s.send(wire.OtherRelays{Relays: []wire.OtherRelay{elsewhere}})
+	s.send(m)
+	s.want("the order again, after the list", ready)
+
+	bind := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := leg.NewBinder(leg.ID{Session: m.ID}, m.Legs[0].Secret, 0).Exchange(ctx, c, relay)
+		return err
+	}
+	if err := bind(); err == nil {
+		t.Error("a leg is bound to another relay's port")
+	}
+	if v := s.status(); v.Drops["forbidden_source"] == 0 {
+		t.Errorf("drops %v", v.Drops)
+	}
+	s.send(wire.OtherRelays{Relays: []wire.OtherRelay{elsewhere}})
+	s.send(m)
+	s.want("the order again, after the next list", ready)
+	if err := bind(); err != nil {
+		t.Errorf("the relay is gone, and its port still refused: %v", err)
+	}
+}
+
 func TestPortOfAnotherProgramIsLeftAlone(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -20,6 +20,9 @@ type conn = control.Conn[wire.ToRelay, wire.FromRelay]
 // sit on the relay's ports.
 const maxPortTries = 16
 
+// maxOthers is how many other relays there may be.
+const maxOthers = 10_000
+
 // transports returns what the relay can carry.
 func (d *Daemon) transports() wire.Transports {
 	set := wire.TransportSplice | wire.TransportUDP
@@ -33,6 +36,7 @@ func (d *Daemon) transports() wire.Transports {
 func (d *Daemon) serve(ctx context.Context, c *conn, _ wire.Welcome) error {
 	d.connected(c)
 	defer d.disconnected(c)
+	var others []wire.OtherRelay // of a list that is not whole yet
 	return c.Run(ctx, func(m wire.ToRelay) error {
 		switch m := m.(type) {
 		case wire.CreateSession:
@@ -40,6 +44,14 @@ func (d *Daemon) serve(ctx context.Context, c *conn, _ wire.Welcome) error {
 		case wire.EndSession:
 			if !d.end(m.ID, m.Reason) {
 				c.Send(wire.SessionOver{ID: m.ID, Reason: m.Reason})
+			}
+		case wire.OtherRelays:
+			if others = append(others, m.Relays...); len(others) > maxOthers {
+				return fmt.Errorf("%w: more than %d other relays", wire.ErrMalformed, maxOthers)
+			}
+			if !m.More {
+				d.sources.SetOthers(others)
+				others = nil
 			}
 		default:
 			return fmt.Errorf("%w: a message of type %d at this point", wire.ErrMalformed, m.Type())

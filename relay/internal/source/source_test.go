@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+
+	"github.com/netport/netport/proto/wire"
 )
 
 func rules(loopback bool) *Rules {
@@ -11,6 +13,7 @@ func rules(loopback bool) *Rules {
 	return &Rules{
 		AllowLoopback: loopback,
 		Own:           func(a netip.Addr) bool { return a == own },
+		Ports:         Ports{First: 20000, Last: 32767, SharedTCP: 443},
 		Deny:          []netip.Prefix{netip.MustParsePrefix("203.0.113.0/28")},
 	}
 }
@@ -24,7 +27,8 @@ func TestAddressesAreJudgedByTheirRealMeaning(t *testing.T) {
 		"fe80::1%eth0", "fe80::1", "fec0::1", "ff02::1", "169.254.169.254", "::ffff:a9fe:a9fe",
 		"fd00:ec2::254", "100.100.100.200", "255.255.255.255", "240.0.0.1", "224.0.0.251",
 		"::1%lo", "2001:db8::5efe:7f00:1", "2001:db8::200:5efe:a9fe:a9fe",
-		"198.51.100.1", "::ffff:198.51.100.1", "203.0.113.9",
+		"198.51.100.1", "::ffff:198.51.100.1", "64:ff9b::c633:6401", // its own
+		"203.0.113.9", "64:ff9b::cb00:7109", // denied
 	}
 	for _, s := range refused {
 		if rules(false).Allows(netip.AddrPortFrom(netip.MustParseAddr(s), 4000)) {
@@ -54,6 +58,48 @@ func TestLoopbackIsServedOnlyWhereAllowed(t *testing.T) {
 	}
 	if rules(true).Allows(netip.MustParseAddrPort("0.0.0.0:1")) {
 		t.Error("allow_loopback admits 0.0.0.0")
+	}
+}
+
+// T5: a relay that is joined with itself or with another sends in circles.
+func TestPortsOfRelaysAreRefused(t *testing.T) {
+	others := []wire.OtherRelay{
+		{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.66"), netip.MustParseAddr("2001:db8::66")}, First: 30000, Last: 30999, SharedTCP: 444, SharedUDP: 3478},
+		{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.66"), netip.MustParseAddr("127.0.0.1")}, First: 31000, Last: 31999},
+	}
+	for _, loopback := range []bool{false, true} {
+		r := rules(loopback)
+		other := netip.MustParseAddrPort("192.0.2.66:30000")
+		if !r.Allows(other) || !r.Admits(other.Addr()) {
+			t.Error("a relay is refused before it is known")
+		}
+		r.SetOthers(others)
+		for _, s := range []string{
+			"192.0.2.66:30000", "192.0.2.66:30999", "192.0.2.66:444", "192.0.2.66:3478", "192.0.2.66:31000", "192.0.2.66:31999",
+			"[2001:db8::66]:30500", "[::ffff:192.0.2.66]:30500", "[64:ff9b::c000:242]:30500",
+			"127.0.0.1:31500", "127.0.0.1:20000", "[::1]:32767", "198.51.100.1:443", "[::ffff:198.51.100.1]:20000",
+		} {
+			if r.Allows(netip.MustParseAddrPort(s)) {
+				t.Errorf("loopback %v: %s is allowed", loopback, s)
+			}
+		}
+		for _, s := range []string{"192.0.2.66:29999", "192.0.2.66:32000", "[2001:db8::66]:31500", "192.0.2.67:30500", "192.0.2.1:20000"} {
+			if !r.Allows(netip.MustParseAddrPort(s)) {
+				t.Errorf("loopback %v: %s is refused", loopback, s)
+			}
+		}
+		for _, s := range []string{"192.0.2.66", "::ffff:192.0.2.66", "2001:db8::66"} {
+			if r.Admits(netip.MustParseAddr(s)) != loopback {
+				t.Errorf("loopback %v: %s at any port: %v", loopback, s, !loopback)
+			}
+		}
+		if !r.Admits(netip.MustParseAddr("192.0.2.67")) || r.Admits(netip.MustParseAddr("198.51.100.1")) != loopback || r.Admits(netip.MustParseAddr("127.0.0.1")) != loopback {
+			t.Errorf("loopback %v: wrong addresses at any port", loopback)
+		}
+		r.SetOthers(others[1:])
+		if !r.Allows(other) || r.Allows(netip.MustParseAddrPort("192.0.2.66:31000")) {
+			t.Errorf("loopback %v: the old list stands", loopback)
+		}
 	}
 }
 
