@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 )
 
@@ -14,14 +15,14 @@ func TestCoAP(t *testing.T) {
 	need.Program(t, "coap-client-notls", "coap-server-notls")
 	w := newWorld(t)
 	w.plc.Start(w.plc.Command("coap-server-notls", "-A", w.plc.Addr().String(), "-p", "5683", "-d", "10").As("nobody"))
-	waitListening(t, w.plc, "udp", 5683)
+	await.Listening(t, w.plc, "udp", 5683)
 	w.allow(t, w.offer("coap", "udp", 5683, endpoint("udp", w.plc.Addr(), 5683))...)
 
 	w.each(t, func(t *testing.T, c client) {
 		coap := func(method, resource string, args ...string) string {
 			t.Helper()
 			args = append([]string{"-B", "30", "-m", method}, append(args, "coap://"+hostPort(c.entry, 5683)+"/"+resource)...)
-			return succeed(t, c.host.Command("coap-client-notls", args...))
+			return await.Success(t, c.host.Command("coap-client-notls", args...))
 		}
 		if got := coap("get", ".well-known/core"); !strings.Contains(got, "</time>") {
 			t.Errorf("the server's resources: %q", got)

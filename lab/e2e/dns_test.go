@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 )
 
@@ -24,7 +25,7 @@ func TestDNS(t *testing.T) {
 	}
 	dnsmasq := w.plc.Start(w.plc.Command("dnsmasq", args...).As("nobody"))
 	dnsmasq.WaitLog("started")
-	waitListening(t, w.plc, "udp", 5353)
+	await.Listening(t, w.plc, "udp", 5353)
 	w.allow(t, append(
 		w.offer("dns-udp", "udp", 1053, endpoint("udp", w.plc.Addr(), 5353)),
 		w.offer("dns-tcp", "tcp", 1053, endpoint("tcp", w.plc.Addr(), 5353))...)...)
@@ -32,7 +33,7 @@ func TestDNS(t *testing.T) {
 	w.each(t, func(t *testing.T, c client) {
 		dig := func(args ...string) string {
 			t.Helper()
-			return succeed(t, c.host.Command("dig", append([]string{"@" + c.entry.String(), "-p", "1053", "+tries=1", "+timeout=20"}, args...)...))
+			return await.Success(t, c.host.Command("dig", append([]string{"@" + c.entry.String(), "-p", "1053", "+tries=1", "+timeout=20"}, args...)...))
 		}
 		for _, over := range []string{"+notcp", "+tcp"} {
 			if got := strings.TrimSpace(dig(over, "+short", "plc-5.example")); got != "10.0.0.5" {

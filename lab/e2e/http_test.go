@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/topo"
 )
@@ -54,7 +55,7 @@ func startNginx(t *testing.T, host *topo.Host) webServer {
 			}
 		}`, dir, webPort, proxyPort))
 	host.Start(host.Command("nginx", "-p", dir, "-e", "stderr", "-c", config).As("nobody"))
-	waitListening(t, host, "tcp", webPort)
+	await.Listening(t, host, "tcp", webPort)
 	return webServer{host, dir}
 }
 
@@ -121,7 +122,7 @@ func TestHTTP(t *testing.T) {
 			sum := sha256.New()
 			cmd := c.curl(c.url(8080, "big"))
 			cmd.Stdout = sum
-			succeed(t, cmd)
+			await.Success(t, cmd)
 			if got := hex.EncodeToString(sum.Sum(nil)); got != bigSum {
 				t.Errorf("SHA-256 %s, want %s", got, bigSum)
 			}
@@ -137,7 +138,7 @@ func TestHTTP(t *testing.T) {
 			if _, err := f.ReadAt(want, 1_000_000_000); err != nil {
 				t.Fatal(err)
 			}
-			if got := succeed(t, cmd); got != string(want) {
+			if got := await.Success(t, cmd); got != string(want) {
 				t.Errorf("got %d bytes, not the %d that were asked for", len(got), len(want))
 			}
 		})
@@ -146,27 +147,27 @@ func TestHTTP(t *testing.T) {
 			cmd := c.curl("--parallel", "--parallel-immediate", "--parallel-max", "20",
 				"--header", "Connection: close", "--output", "/dev/null", "--write-out", `%{http_code} %{size_download} %{num_connects}\n`,
 				c.url(8080, fmt.Sprintf("small?[1-%d]", requests)))
-			if got, want := succeed(t, cmd), strings.Repeat("200 1000 1\n", requests); got != want {
+			if got, want := await.Success(t, cmd), strings.Repeat("200 1000 1\n", requests); got != want {
 				t.Errorf("got %d answers that are not all like 200 1000 1:\n%s", strings.Count(got, "\n"), got)
 			}
 		})
 		t.Run("one that the client gives up", func(t *testing.T) {
 			// curl reads 1 MB and closes its socket with bytes unread: the server must be told, or it would wait for ever.
-			r := run(t, c.curl("--max-filesize", "1000000", c.url(8080, "big")))
-			if r.status == 0 {
+			r := await.Exit(t, c.curl("--max-filesize", "1000000", c.url(8080, "big")))
+			if r.Status == 0 {
 				t.Error("curl took a file above its limit, so that the test shows nothing")
 			}
 			cmd := c.host.Command("sh", "-c", "curl --silent "+c.url(8080, "big")+" | head --bytes 1000000 | wc --bytes")
-			if got := strings.TrimSpace(succeed(t, cmd)); got != "1000000" {
+			if got := strings.TrimSpace(await.Success(t, cmd)); got != "1000000" {
 				t.Errorf("got %s bytes", got)
 			}
-			waitFor(t, "without an open stream", func() error {
+			await.Until(t, "without an open stream", func() error {
 				for _, tunnel := range w.laptop.Status().Tunnels {
 					if tunnel.Streams != 0 {
 						return fmt.Errorf("a tunnel has %d", tunnel.Streams)
 					}
 				}
-				open := succeed(t, w.plc.Command("ss", "--no-header", "--tcp", "--numeric", "state", "established"))
+				open := await.Success(t, w.plc.Command("ss", "--no-header", "--tcp", "--numeric", "state", "established"))
 				if strings.Contains(open, fmt.Sprint(":", webPort)) {
 					return fmt.Errorf("nginx has\n%s", open)
 				}
@@ -191,7 +192,7 @@ func TestServerSeesTheClientByThePROXYProtocol(t *testing.T) {
 	w.each(t, func(t *testing.T, c client) {
 		for version := uint16(1); version <= 2; version++ {
 			cmd := c.curl("--write-out", `%{local_ip} %{local_port}\n`, c.url(8080+version, ""))
-			seen, itself, _ := strings.Cut(succeed(t, cmd), "\n")
+			seen, itself, _ := strings.Cut(await.Success(t, cmd), "\n")
 			if itself = strings.TrimSpace(itself); seen != itself {
 				t.Errorf("version %d: nginx saw the client %q, which is %q", version, seen, itself)
 			}

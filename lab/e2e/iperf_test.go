@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 )
 
@@ -33,17 +34,17 @@ func (c client) iperf(t *testing.T, args ...string) iperfReport {
 	args = append([]string{"--client", c.entry.String(), "--json", "--time", "1"}, args...)
 	var report iperfReport
 	// The server takes one client at a time and says so; the one before may not have left it yet.
-	waitFor(t, "served", func() error {
-		r := run(t, c.host.Command("iperf3", args...))
+	await.Until(t, "served", func() error {
+		r := await.Exit(t, c.host.Command("iperf3", args...))
 		report = iperfReport{}
-		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
-			t.Fatalf("iperf3 %q: status %d, no report (%v):\n%s%s", args, r.status, err, r.stdout, r.stderr)
+		if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+			t.Fatalf("iperf3 %q: status %d, no report (%v):\n%s%s", args, r.Status, err, r.Stdout, r.Stderr)
 		}
 		switch {
 		case strings.Contains(report.Error, "the server is busy"):
 			return errors.New(report.Error)
-		case report.Error != "" || r.status != 0:
-			t.Fatalf("iperf3 %q: status %d, %s", args, r.status, report.Error)
+		case report.Error != "" || r.Status != 0:
+			t.Fatalf("iperf3 %q: status %d, %s", args, r.Status, report.Error)
 		}
 		return nil
 	})
@@ -55,7 +56,7 @@ func TestIperf3(t *testing.T) {
 	need.Program(t, "iperf3")
 	w := newWorld(t)
 	w.plc.Start(w.plc.Command("iperf3", "--server").As("nobody"))
-	waitListening(t, w.plc, "tcp", 5201)
+	await.Listening(t, w.plc, "tcp", 5201)
 	w.allow(t, append(
 		w.offer("iperf-tcp", "tcp", 5201, endpoint("tcp", w.plc.Addr(), 5201)),
 		w.offer("iperf-udp", "udp", 5201, endpoint("udp", w.plc.Addr(), 5201))...)...)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/link"
 	"github.com/netport/netport/lab/meter"
 	"github.com/netport/netport/lab/topo"
@@ -30,59 +31,15 @@ func (w *world) allowMeters(t *testing.T) {
 // dial connects to the entry portal. The connection is closed with the test, and does not stall for ever.
 func (c client) dial(t *testing.T, network string, port uint16) net.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	conn, err := c.host.DialContext(ctx, network, netip.AddrPortFrom(c.entry, port))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	await.Limit(t, conn)
 	return conn
-}
-
-// accept takes the next connection, which is closed with the test and does not stall for ever.
-func accept(t *testing.T, ln net.Listener) net.Conn {
-	t.Helper()
-	if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	return conn
-}
-
-// echoUDP sends back each datagram that reaches the host's port.
-func echoUDP(t *testing.T, host *topo.Host, port uint16) {
-	t.Helper()
-	ended := make(chan error, 1)
-	t.Cleanup(func() { // after the socket is closed
-		if err := <-ended; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("echo: %v", err)
-		}
-	})
-	conn := host.ListenUDP(port)
-	go func() {
-		b := make([]byte, 1<<16)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(b)
-			if err == nil {
-				_, err = conn.WriteToUDPAddrPort(b[:n], from)
-			}
-			if err != nil {
-				ended <- err
-				return
-			}
-		}
-	}()
 }
 
 // checkForwards carries a checked stream in both directions between each client and plc, and numbered datagrams there and
@@ -91,16 +48,16 @@ func (w *world) checkForwards(t *testing.T) {
 	t.Helper()
 	w.allowMeters(t)
 	ln := w.plc.Listen(meterPort)
-	echoUDP(t, w.plc, meterPort)
+	w.plc.EchoUDP(meterPort)
 	for _, c := range w.clients() {
 		stream := meter.Stream{Bytes: 1 << 20}
-		there, back := stream.Exchange(t.Context(), c.dial(t, "tcp", entryPort), accept(t, ln))
+		there, back := stream.Exchange(t.Context(), c.dial(t, "tcp", entryPort), await.Accept(t, ln))
 		if err := errors.Join(there.Check(), back.Check()); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		datagrams := meter.Datagrams{Count: 50, Interval: time.Millisecond, Key: []byte(c.name)}
 		conn := c.dial(t, "udp", entryPort)
-		wantAlive(t, conn, conn) // while a flow is being opened, no more than a few datagrams wait
+		await.RoundTrip(t, conn, conn) // while a flow is being opened, no more than a few datagrams wait
 		report, err := datagrams.Measure(t.Context(), conn, conn.(*net.UDPConn))
 		if err := errors.Join(err, report.Check()); err != nil || report.Lost > 0 {
 			t.Errorf("%s: %v, %v", c.name, report, err)
@@ -115,7 +72,7 @@ func TestNothingIsLostOverABadLine(t *testing.T) {
 	w := newWorldOf(t, home, commonOffice)
 	w.allowMeters(t)
 	ln := w.plc.Listen(meterPort)
-	echoUDP(t, w.plc, meterPort)
+	w.plc.EchoUDP(meterPort)
 
 	w.each(t, func(t *testing.T, c client) {
 		// Both at once, over the same carrier, for some seconds.
@@ -130,7 +87,7 @@ func TestNothingIsLostOverABadLine(t *testing.T) {
 			}
 			measured <- errors.Join(err, report.Check())
 		}()
-		client, service := c.dial(t, "tcp", entryPort), accept(t, ln)
+		client, service := c.dial(t, "tcp", entryPort), await.Accept(t, ln)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		there, back := meter.Stream{}.Exchange(ctx, client, service)
@@ -151,7 +108,7 @@ func TestNothingIsLostOverABadLine(t *testing.T) {
 func TestDatagramsKeepTheirSize(t *testing.T) {
 	w := newWorld(t)
 	w.allowMeters(t)
-	echoUDP(t, w.plc, meterPort)
+	w.plc.EchoUDP(meterPort)
 	w.each(t, func(t *testing.T, c client) {
 		conn := c.dial(t, "udp", entryPort)
 		got := make([]byte, 1<<16)
@@ -186,7 +143,7 @@ func TestEndsOfAConnectionAreCarriedThrough(t *testing.T) {
 	w.allowMeters(t)
 	ln := w.plc.Listen(meterPort)
 	w.each(t, func(t *testing.T, c client) {
-		client, service := c.dial(t, "tcp", entryPort), accept(t, ln)
+		client, service := c.dial(t, "tcp", entryPort), await.Accept(t, ln)
 		write(t, client, "question")
 		if err := client.(*net.TCPConn).CloseWrite(); err != nil {
 			t.Fatal(err)
@@ -203,9 +160,9 @@ func TestEndsOfAConnectionAreCarriedThrough(t *testing.T) {
 		}
 
 		for range 50 { // at whatever moment of the opening
-			client, service = c.dial(t, "tcp", entryPort), accept(t, ln)
+			client, service = c.dial(t, "tcp", entryPort), await.Accept(t, ln)
 			wantReset(t, client, service)
-			client, service = c.dial(t, "tcp", entryPort), accept(t, ln)
+			client, service = c.dial(t, "tcp", entryPort), await.Accept(t, ln)
 			wantReset(t, service, client)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 )
 
@@ -14,7 +15,7 @@ func TestMQTT(t *testing.T) {
 	w := newWorld(t)
 	config := w.plc.WriteFile("mosquitto.conf", "listener 1883 0.0.0.0\nallow_anonymous true\nlog_dest stderr\nlog_type all\n")
 	broker := w.plc.Start(w.plc.Command("mosquitto", "-c", config).As("nobody"))
-	waitListening(t, w.plc, "tcp", 1883)
+	await.Listening(t, w.plc, "tcp", 1883)
 	w.allow(t, w.offer("mqtt", "tcp", 1883, endpoint("tcp", w.plc.Addr(), 1883))...)
 
 	w.each(t, func(t *testing.T, c client) {
@@ -30,13 +31,13 @@ func TestMQTT(t *testing.T) {
 		}
 		publish := c.host.Command("mosquitto_pub", append(at, "-l")...) // a message a line
 		publish.Stdin = strings.NewReader(sent.String())
-		succeed(t, publish)
+		await.Success(t, publish)
 		large := strings.Repeat("large ", 50_000)
 		publish = c.host.Command("mosquitto_pub", append(at, "-s")...) // one message
 		publish.Stdin = strings.NewReader(large)
-		succeed(t, publish)
+		await.Success(t, publish)
 
-		waitEnd(t, subscriber)
+		await.End(t, subscriber)
 		if got, want := subscriber.Log(), sent.String()+large+"\n"; got != want {
 			t.Errorf("the subscriber got %d bytes that are not the %d that were published; they begin with %.100q", len(got), len(want), got)
 		}

@@ -3,13 +3,14 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/netport/netport/lab/await"
 )
 
 // wantReset resets one end of a connection and wants the other reset, too.
@@ -21,29 +22,7 @@ func wantReset(t *testing.T, from, to net.Conn) {
 	if err := from.Close(); err != nil {
 		t.Fatal(err)
 	}
-	wantCut(t, to)
-}
-
-// wantCut wants the next thing on a connection to be a reset.
-func wantCut(t *testing.T, conn net.Conn) {
-	t.Helper()
-	if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("read %d bytes, %v; want a reset", n, err)
-	}
-}
-
-// wantAlive sends a line from one end of a connection to the other and back.
-func wantAlive(t *testing.T, a, b net.Conn) {
-	t.Helper()
-	const line = "are you there?"
-	got := make([]byte, len(line))
-	for range 2 {
-		write(t, a, line)
-		if _, err := io.ReadFull(b, got); err != nil || string(got) != line {
-			t.Fatalf("got %q, %v", got, err)
-		}
-		a, b = b, a
-	}
+	await.Reset(t, "the other end", to)
 }
 
 // wantClosed wants that no one listens where the client looks.
@@ -62,7 +41,7 @@ func (c client) wantClosed(t *testing.T, port uint16) {
 func TestPolicyTakesEffectAtOnce(t *testing.T) {
 	w := newWorld(t)
 	ln := w.plc.Listen(meterPort)
-	echoUDP(t, w.plc, meterPort)
+	w.plc.EchoUDP(meterPort)
 	target := endpoint("tcp", w.plc.Addr(), meterPort)
 	stays := w.offer("stays", "tcp", 7001, target)
 	goes := append(w.offer("goes", "tcp", 7002, target), w.offer("goes-udp", "udp", 7002, endpoint("udp", w.plc.Addr(), meterPort))...)
@@ -71,7 +50,7 @@ func TestPolicyTakesEffectAtOnce(t *testing.T) {
 	type pair struct{ client, service net.Conn }
 	connect := func(c client, port uint16) pair {
 		t.Helper()
-		return pair{c.dial(t, "tcp", port), accept(t, ln)}
+		return pair{c.dial(t, "tcp", port), await.Accept(t, ln)}
 	}
 	var staying, going []pair
 	var flows []net.Conn
@@ -82,14 +61,14 @@ func TestPolicyTakesEffectAtOnce(t *testing.T) {
 	w.allow(t, append(stays, goes...)...)
 	for _, c := range w.clients() {
 		p, flow := connect(c, 7002), c.dial(t, "udp", 7002)
-		wantAlive(t, p.client, p.service)
-		wantAlive(t, flow, flow)
+		await.RoundTrip(t, p.client, p.service)
+		await.RoundTrip(t, flow, flow)
 		going, flows = append(going, p), append(flows, flow)
 	}
 	w.allow(t, stays...)
 	for i, c := range w.clients() {
-		wantCut(t, going[i].client)
-		wantCut(t, going[i].service)
+		await.Reset(t, "client", going[i].client)
+		await.Reset(t, "service", going[i].service)
 		w.laptop.WaitGone(goes[i].name)
 		c.wantClosed(t, 7002)
 		// Nobody listens for datagrams any more: the kernel says so.
@@ -99,7 +78,7 @@ func TestPolicyTakesEffectAtOnce(t *testing.T) {
 		if n, err := flows[i].Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("%s: a datagram: %d bytes came back, %v; want a refusal", c.name, n, err)
 		}
-		wantAlive(t, staying[i].client, staying[i].service)
+		await.RoundTrip(t, staying[i].client, staying[i].service)
 	}
 }
 
@@ -115,15 +94,15 @@ func TestForwardEndsWhenThePolicySaysSo(t *testing.T) {
 	w.allow(t, forwards...)
 	var ends []net.Conn
 	for _, c := range w.clients() {
-		client, service := c.dial(t, "tcp", entryPort), accept(t, ln)
-		wantAlive(t, client, service)
+		client, service := c.dial(t, "tcp", entryPort), await.Accept(t, ln)
+		await.RoundTrip(t, client, service)
 		ends = append(ends, client, service)
 	}
 	if left := time.Until(until); left < 0 {
 		t.Fatalf("this machine is too slow for the test: the forwards ended %v ago", -left)
 	}
 	for _, end := range ends {
-		wantCut(t, end)
+		await.Reset(t, "client or service", end)
 		if left := time.Until(until); left > 0 {
 			t.Errorf("cut %v too early", left)
 		} else if left < -5*time.Second {
@@ -131,7 +110,7 @@ func TestForwardEndsWhenThePolicySaysSo(t *testing.T) {
 		}
 	}
 	// Each portal has a clock of its own: the other may have cut the streams first.
-	waitFor(t, "with the forwards down", func() error {
+	await.Until(t, "with the forwards down", func() error {
 		for _, f := range w.laptop.Status().Forwards {
 			if f.State != "down" || !strings.Contains(f.Why, "until has passed") {
 				return fmt.Errorf("the status of %s is %s, %q", f.Name, f.State, f.Why)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/topo"
 )
@@ -34,11 +35,11 @@ func startPostgres(t *testing.T, host *topo.Host) (sockets string) {
 	dir := host.DirOf("postgres")
 	data, sockets := filepath.Join(dir, "data"), filepath.Join(dir, "run")
 	for _, open := range []string{dir, sockets} {
-		succeed(t, host.Command("install", "--directory", "--owner", "postgres", "--mode", "755", open))
+		await.Success(t, host.Command("install", "--directory", "--owner", "postgres", "--mode", "755", open))
 	}
 	init := host.Command(initdb, "--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync", "--pgdata", data).As("postgres")
 	init.Dir = dir
-	succeed(t, init)
+	await.Success(t, init)
 	hba, err := os.OpenFile(filepath.Join(data, "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -96,20 +97,20 @@ func TestPostgreSQL(t *testing.T) {
 				commit;
 				select count(*), sum(id) from %[1]s;
 				begin; delete from %[1]s; rollback;`, c.table, rows))
-			if got, want := succeed(t, transaction), strings.Repeat(fmt.Sprintf("%d|%d\n", rows, sum), 2); got != want {
+			if got, want := await.Success(t, transaction), strings.Repeat(fmt.Sprintf("%d|%d\n", rows, sum), 2); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 
 			file := filepath.Join(c.host.DirOf("nobody"), c.table)
-			succeed(t, psql(c.host, c.at, "--command", `\copy (select * from `+c.table+` order by id) to '`+file+`'`))
-			succeed(t, psql(c.host, c.at, "--command", "create table copy_"+c.table+" (like "+c.table+")"))
-			succeed(t, psql(c.host, c.at, "--command", `\copy copy_`+c.table+` from '`+file+`'`))
+			await.Success(t, psql(c.host, c.at, "--command", `\copy (select * from `+c.table+` order by id) to '`+file+`'`))
+			await.Success(t, psql(c.host, c.at, "--command", "create table copy_"+c.table+" (like "+c.table+")"))
+			await.Success(t, psql(c.host, c.at, "--command", `\copy copy_`+c.table+` from '`+file+`'`))
 			different := psql(c.host, c.at, "--command", "select count(*), count(distinct a), count(distinct b) from "+c.table+" a full join copy_"+c.table+" b on a = b")
-			if got, want := succeed(t, different), fmt.Sprintf("%[1]d|%[1]d|%[1]d\n", rows); got != want {
+			if got, want := await.Success(t, different), fmt.Sprintf("%[1]d|%[1]d|%[1]d\n", rows); got != want {
 				t.Errorf("the copy: got %q, want %q", got, want)
 			}
 
-			if r := run(t, psql(c.host, c.at, "--command", "select 1/0")); r.status == 0 || !strings.Contains(r.stderr, "division by zero") {
+			if r := await.Exit(t, psql(c.host, c.at, "--command", "select 1/0")); r.Status == 0 || !strings.Contains(r.Stderr, "division by zero") {
 				t.Errorf("an error of the server: got %+v", r)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/topo"
 )
@@ -28,7 +29,7 @@ func startSSHD(t *testing.T, host *topo.Host) sshServer {
 	dir := host.DirOf("root")
 	newKey := func(name string) (file string) {
 		file = filepath.Join(dir, name)
-		succeed(t, host.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file))
+		await.Success(t, host.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file))
 		return file
 	}
 	read := func(file string) []byte {
@@ -49,7 +50,7 @@ func startSSHD(t *testing.T, host *topo.Host) sshServer {
 	}
 	// Nothing outside of this host knows the account.
 	host.ShowFile("/etc/passwd", fmt.Sprintf("root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\nann:x:%d:%d::%s:/bin/sh\n", ann, ann, s.home))
-	succeed(t, host.Command("mkdir", "-p", "/run/sshd")) // of the host's own /run
+	await.Success(t, host.Command("mkdir", "-p", "/run/sshd")) // of the host's own /run
 	config := host.WriteFile("sshd_config", fmt.Sprintf(`
 Port %d
 HostKey %s
@@ -75,7 +76,7 @@ type sshClient struct {
 func (s sshServer) client(t *testing.T, host *topo.Host, name, lines string) sshClient {
 	t.Helper()
 	key := filepath.Join(host.DirOf("nobody"), name+".key")
-	succeed(t, host.Command("install", "-m", "600", "/dev/null", key).As("nobody"))
+	await.Success(t, host.Command("install", "-m", "600", "/dev/null", key).As("nobody"))
 	if err := os.WriteFile(key, s.key, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +104,8 @@ func (c sshClient) command(program string, args ...string) *topo.Cmd {
 // check is what has to work over one way to the server.
 func (s sshServer) check(t *testing.T, c sshClient) {
 	t.Run("a command with output, errors and a status", func(t *testing.T) {
-		r := run(t, c.command("ssh", "plc", "id -un; echo trouble >&2; exit 7"))
-		if want := (result{"ann\n", "trouble\n", 7}); r != want {
+		r := await.Exit(t, c.command("ssh", "plc", "id -un; echo trouble >&2; exit 7"))
+		if want := (await.Result{Stdout: "ann\n", Stderr: "trouble\n", Status: 7}); r != want {
 			t.Errorf("got %+v, want %+v", r, want)
 		}
 	})
@@ -114,7 +115,7 @@ func (s sshServer) check(t *testing.T, c sshClient) {
 		sum := sha256.New()
 		cmd := c.command("ssh", "plc", "cat; echo behind")
 		cmd.Stdin, cmd.Stdout = bytes.NewReader(input), sum
-		succeed(t, cmd)
+		await.Success(t, cmd)
 		want := sha256.Sum256(append(input, "behind\n"...))
 		if got := sum.Sum(nil); !bytes.Equal(got, want[:]) {
 			t.Error("what cat gave back is not what it got")
@@ -124,18 +125,18 @@ func (s sshServer) check(t *testing.T, c sshClient) {
 		dir := c.host.DirOf("nobody")
 		there, here := filepath.Join(dir, "there"), filepath.Join(dir, "here")
 		want := writeRandom(t, there, 50_000_000)
-		succeed(t, c.command("scp", "-q", there, "plc:copy"))
+		await.Success(t, c.command("scp", "-q", there, "plc:copy"))
 		if got := fileSum(t, filepath.Join(s.home, "copy")); got != want {
 			t.Errorf("there: SHA-256 %s, want %s", got, want)
 		}
-		succeed(t, c.command("scp", "-q", "plc:copy", here))
+		await.Success(t, c.command("scp", "-q", "plc:copy", here))
 		if got := fileSum(t, here); got != want {
 			t.Errorf("back: SHA-256 %s, want %s", got, want)
 		}
 	})
 	t.Run("a key that the server does not have is noticed", func(t *testing.T) {
 		cmd := c.command("ssh", "-o", "UserKnownHostsFile=/dev/null", "plc", "true")
-		if r := run(t, cmd); r.status != 255 || !strings.Contains(r.stderr, "Host key verification failed") {
+		if r := await.Exit(t, cmd); r.Status != 255 || !strings.Contains(r.Stderr, "Host key verification failed") {
 			t.Errorf("got %+v", r)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
@@ -55,9 +56,9 @@ func TestLabCatchesBrokenPortals(t *testing.T) {
 			client := l.Router("home", c.nat, topo.IPv4Only()).Host("client")
 			asked, answers := l.Public("asked"), l.Public("answers")
 			in, out := asked.ListenUDP(20000), answers.ListenUDP(20000)
-			limit(t, in)
+			await.Limit(t, in)
 			conn := client.ListenUDP(0)
-			limit(t, conn)
+			await.Limit(t, conn)
 			if _, err := conn.WriteToUDPAddrPort([]byte("?"), netip.AddrPortFrom(asked.Addr(), 20000)); err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +125,7 @@ func TestCrossedSessionsMakeNoTunnel(t *testing.T) {
 			c.where.use(faithful)
 			welcome(ln)
 			for _, host := range []*topo.Host{w.laptop.Host(), tablet.Host()} {
-				waitFor(t, "served as soon as the relay is honest", patience, func() error { return w.welcomedAt(host, entryPort) })
+				await.Until(t, "served as soon as the relay is honest", func() error { return w.welcomedAt(host, entryPort) })
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
@@ -46,7 +47,7 @@ func TestDaemonsOutliveDescriptorExhaustion(t *testing.T) {
 				wantLogged(t, c.daemon, mark, "connection not accepted", "too many open files")
 			}
 			before := cpuTime(t, c.daemon)
-			lasts(t, time.Second)
+			await.Passing(t, time.Second)
 			if used := cpuTime(t, c.daemon) - before; used > time.Second/4 {
 				t.Errorf("it used %v of a second of the processor", used)
 			}
@@ -71,7 +72,7 @@ func TestDaemonsOutliveDescriptorExhaustion(t *testing.T) {
 // dialMany opens connections, or begins to: those that the daemon does not take wait in its listener's queue.
 func dialMany(t *testing.T, from *topo.Host, to netip.AddrPort, count int) (conns []net.Conn) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	for range count {
 		conn, err := from.DialContext(ctx, "tcp", to)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
@@ -168,7 +169,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	before, open := memory(t, d), descriptors(t, d)
 	traffic := w.startTraffic()
 	f, stopJunk := startFlood(t, hosts, each, to, prefix), startJunk(t, hosts[0], to, junk)
-	waitFor(t, "flooded", patience, func() error {
+	await.Until(t, "flooded", func() error {
 		if n := f.count(); n < strangers*each {
 			return fmt.Errorf("%d of %d connections were opened", n, strangers*each)
 		}
@@ -178,7 +179,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	for range tries {
 		slowest = max(slowest, honest())
 	}
-	lasts(t, 2*time.Second)
+	await.Passing(t, 2*time.Second)
 	slowest = max(slowest, honest())
 	t.Logf("the slowest of %d honest portals took %v, without strangers %v", tries+1, slowest, usual)
 	if slowest > mostHandshake+usual {
@@ -196,7 +197,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	t.Logf("%d datagrams of junk were sent", stopJunk())
 	traffic.end()
 	start := time.Now()
-	waitFor(t, "rid of the strangers", mostWait+5*time.Second, func() error {
+	await.Within(t, "rid of the strangers", mostWait+5*time.Second, func() error {
 		if n := descriptors(t, d) - open; n > own {
 			return fmt.Errorf("%d descriptors are open still", n)
 		}

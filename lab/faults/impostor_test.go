@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
@@ -49,14 +50,14 @@ func (w *world) join(host *topo.Host, credentials *identity.Credentials) *impost
 }
 
 func (w *world) tryJoin(host *topo.Host, credentials *identity.Credentials) (*impostor, error) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), await.Patience)
 	defer cancel()
 	raw, err := host.DialContext(ctx, "tcp", w.serverAddr())
 	if err != nil {
 		return nil, err
 	}
 	w.t.Cleanup(func() { raw.Close() })
-	limit(w.t, raw)
+	await.Limit(w.t, raw)
 	i := &impostor{
 		w: w, name: credentials.ID.Name,
 		conn: tls.Client(raw, credentials.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
@@ -21,7 +22,7 @@ func TestServerDropsRelaysThatLie(t *testing.T) {
 			w.laptop.WaitUp("tcp")
 			liar := w.join(host, id)
 			liar.send(wire.RelayReady{First: 20_000, Last: 21_000, Capacity: 1_000_000, Transports: wire.TransportSplice})
-			waitFor(t, "ready at the server", patience, func() error { return w.relayIsReady("liar") })
+			await.Until(t, "ready at the server", func() error { return w.relayIsReady("liar") })
 			arrived, mark := host.CountArrivals(), w.Server.Process().Mark()
 			served := make(chan error, 1)
 			client := w.dial("tcp", entryPort)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -17,7 +18,7 @@ func TestPortalStartedWithoutServerSaysSoAndWaits(t *testing.T) {
 	w.Server.Kill()
 	w.laptop.Kill()
 	w.laptop.Host().Start(w.laptop.Command("run"))
-	waitFor(t, "answered by laptop", patience, func() error {
+	await.Until(t, "answered by laptop", func() error {
 		out, err := w.laptop.Command("status").CombinedOutput()
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)
@@ -68,7 +69,7 @@ func TestServerKilledWhileASessionIsMadeLeavesNothing(t *testing.T) {
 	w.relay.Process().Signal(syscall.SIGSTOP)
 	asked := make(chan error, 1)
 	go func() { asked <- turnedAway(t, w.laptop.Host(), otherEntry) }()
-	waitFor(t, "asked of the relay", patience, func() error {
+	await.Until(t, "asked of the relay", func() error {
 		if w.sessions() == 0 {
 			return fmt.Errorf("the server has no session")
 		}
@@ -80,7 +81,7 @@ func TestServerKilledWhileASessionIsMadeLeavesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	if *full { // package lease of the relay tests the same without waiting
-		waitFor(t, "rid of the session", 32*time.Second, func() error {
+		await.Within(t, "rid of the session", 32*time.Second, func() error {
 			if n := len(w.relayStatus().Sessions); n > 0 {
 				return fmt.Errorf("the relay holds %d sessions", n)
 			}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/netport/netport/lab/await"
 )
 
 // F34: a server that is killed while it takes a new policy starts with the old one or the new one, whole, never with a
@@ -41,7 +43,7 @@ func TestServerKilledInPolicyApplyHasOneOfTheTwo(t *testing.T) {
 		if err := apply.Start(); err != nil {
 			t.Fatal(err)
 		}
-		lasts(t, time.Duration(dice.Int64N(int64(typical))))
+		await.Passing(t, time.Duration(dice.Int64N(int64(typical))))
 		w.Server.Kill()
 		acknowledged := apply.Wait() == nil
 		begun := time.Now()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 )
 
@@ -45,7 +46,7 @@ func TestPortalKilledIsCleanedUpAndComesBack(t *testing.T) {
 			killed.Start()
 			w.laptop.WaitUp("tcp")
 			welcome(ln)
-			waitFor(t, "served again", patience, func() error { return w.welcomed(entryPort) })
+			await.Until(t, "served again", func() error { return w.welcomed(entryPort) })
 			took := time.Since(start)
 			t.Logf("usable after %v", took)
 			if took > 3*time.Second {
@@ -70,7 +71,7 @@ func TestSuspendedPortalLosesNothing(t *testing.T) {
 		if _, err := p.client.Write([]byte(sent)); err != nil {
 			t.Fatal(err)
 		}
-		lasts(t, 10*time.Second)
+		await.Passing(t, 10*time.Second)
 		stopped.Process().Signal(syscall.SIGCONT)
 		start := time.Now()
 		got := make([]byte, len(sent))
@@ -101,15 +102,15 @@ func TestStoppedPortalLeavesNothingBehind(t *testing.T) {
 	p := w.connect(entryPort, ln)
 
 	w.laptop.Stop() // wants exit status 0
-	wantReset(t, "service", p.service)
-	wantReset(t, "client", p.client)
+	await.Reset(t, "service", p.service)
+	await.Reset(t, "client", p.client)
 	wantRefused(t, w.laptop.Host(), local(entryPort))
 	for _, name := range []string{socket, filepath.Join(w.laptop.Dir(), "state", "portal.sock")} {
 		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s is still there (%v)", name, err)
 		}
 	}
-	waitFor(t, "cleaned up", 5*time.Second, func() error {
+	await.Within(t, "cleaned up", 5*time.Second, func() error {
 		if n := w.sessions(); n > 0 {
 			return fmt.Errorf("the server has %d sessions", n)
 		}

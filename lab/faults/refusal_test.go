@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
@@ -27,7 +28,7 @@ func wantExplained(t testing.TB, p *daemon.Portal, forward, want string) {
 // wantLogged waits for a line of a daemon's log, written after the mark, that has all the texts.
 func wantLogged(t testing.TB, d *daemon.Daemon, mark int, texts ...string) {
 	t.Helper()
-	waitFor(t, "logged", patience, func() error { return logged(d, mark, texts...) })
+	await.Until(t, "logged", func() error { return logged(d, mark, texts...) })
 }
 
 // logged reports that there is no such line.
@@ -56,13 +57,13 @@ func (w *world) wantTurnedAway(port uint16, within time.Duration) {
 
 // turnedAway connects as a client on an entry portal's machine and reports if it is not turned away.
 func turnedAway(t testing.TB, host *topo.Host, port uint16) error {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	conn, err := host.DialContext(ctx, "tcp", local(port))
 	var n int
 	if err == nil { // else it was closed even before the client had noticed that it was open
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(await.Patience)); err != nil {
 			return err
 		}
 		n, err = conn.Read(make([]byte, 100))
@@ -143,7 +144,7 @@ func TestWhatDoesNotWorkIsSaidWithItsReasonAndPlace(t *testing.T) {
 		w.Server.Kill()
 		waitServer(t, w.laptop, false)
 		// For a moment clients still hear of the attempt before (250 ms).
-		waitFor(t, "turned away because of the server", 2*time.Second, func() error {
+		await.Within(t, "turned away because of the server", 2*time.Second, func() error {
 			mark := w.laptop.Process().Mark()
 			w.wantTurnedAway(entryPort, 2*time.Second) // F9
 			return logged(w.laptop.Daemon, mark, "connection refused", "forward=refused", "server unreachable")

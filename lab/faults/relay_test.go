@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
@@ -48,7 +49,7 @@ func TestRelayKilledResetsItsStreamsAndAnotherTakesOver(t *testing.T) {
 	// With none, a client is turned away at once; with the first again, it is served.
 	relays[second].Kill()
 	again.reset(t)
-	waitFor(t, "noticed by the server that no relay is there", patience, func() error {
+	await.Until(t, "noticed by the server that no relay is there", func() error {
 		if out := w.Server.Run("status"); !strings.Contains(out, "0 of 2 ready") {
 			return fmt.Errorf("it says\n%s", out)
 		}
@@ -59,7 +60,7 @@ func TestRelayKilledResetsItsStreamsAndAnotherTakesOver(t *testing.T) {
 	relays[first].Start()
 	welcome(ln)
 	// For a moment clients still hear of the attempt that has failed (250 ms).
-	waitFor(t, "served by the relay that is back", 2*time.Second, func() error { return w.welcomed(entryPort) })
+	await.Within(t, "served by the relay that is back", 2*time.Second, func() error { return w.welcomed(entryPort) })
 }
 
 // welcome serves every client of a service, until its listener is closed.
@@ -82,14 +83,14 @@ func (w *world) welcomed(port uint16) error { return w.welcomedAt(w.laptop.Host(
 
 // welcomedAt is welcomed for a client on another entry portal's machine.
 func (w *world) welcomedAt(host *topo.Host, port uint16) error {
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), await.Patience)
 	defer cancel()
 	conn, err := host.DialContext(ctx, "tcp", local(port))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	limit(w.t, conn)
+	await.Limit(w.t, conn)
 	got, err := io.ReadAll(conn)
 	if err == nil && string(got) != "welcome" {
 		err = fmt.Errorf("the client got %q", got)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 )
 
@@ -42,7 +43,7 @@ func TestRelayIsSilentToScanners(t *testing.T) {
 	if _, err := socket.WriteToUDPAddrPort([]byte("?"), w.relayAddr(used+1)); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "answered with ICMP", patience, func() error {
+	await.Until(t, "answered with ICMP", func() error {
 		if arrived().Packets == 0 {
 			return fmt.Errorf("nothing came")
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/netport/netport/lab/await"
 )
 
 // enrolled is a portal or relay as the server lists it, without what changes by itself.
@@ -54,7 +56,7 @@ func TestServerKilledDisturbsNothing(t *testing.T) {
 	for range 5 {
 		w.connect(otherEntry, ln)
 	}
-	lasts(t, serverOutage())
+	await.Passing(t, serverOutage())
 	w.connect(otherEntry, ln)
 
 	w.Server.Start()

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 )
 
@@ -34,8 +35,8 @@ func TestSlowReadersStallOnlyThemselves(t *testing.T) {
 		}()
 	}
 	last := int64(-1)
-	waitFor(t, "stalled", patience, func() error {
-		lasts(t, time.Second)
+	await.Until(t, "stalled", func() error {
+		await.Passing(t, time.Second)
 		now := taken.Load()
 		if moved := now != last; moved {
 			last = now

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
@@ -62,7 +63,7 @@ func bindRequest(id leg.ID, secret wire.Secret, counter uint64) []byte {
 func bind(t *testing.T, host *topo.Host, s wire.Session, counter uint64) *net.UDPConn {
 	t.Helper()
 	conn := host.ListenUDP(0)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	to := netip.AddrPortFrom(s.Relay.Addresses[0].Unmap(), s.Relay.UDP)
 	if _, err := leg.NewBinder(leg.ID{Session: s.ID, Leg: s.Leg}, s.Secret, counter).Exchange(ctx, conn, to); err != nil {
@@ -137,7 +138,7 @@ func TestRelayReflectsNothing(t *testing.T) {
 // carry sends a datagram into the relay and wants it at the other leg.
 func carry(t *testing.T, from *net.UDPConn, relay netip.AddrPort, to *net.UDPConn) {
 	t.Helper()
-	limit(t, to)
+	await.Limit(t, to)
 	if _, err := from.WriteToUDPAddrPort([]byte("data"), relay); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/proto/identity"
 )
@@ -50,7 +51,7 @@ func TestStrangersWriteNoLogLines(t *testing.T) {
 			config := config.Clone()
 			config.InsecureSkipVerify = true // a stranger believes everything
 			conn := stranger.Dial("tcp", addr)
-			limit(t, conn)
+			await.Limit(t, conn)
 			c := tls.Client(conn, config)
 			if err := c.Handshake(); err == nil {
 				io.Copy(io.Discard, c) // the server's half of TLS 1.3 ends after the client's
@@ -59,11 +60,11 @@ func TestStrangersWriteNoLogLines(t *testing.T) {
 		}
 		for _, text := range []string{"GET / HTTP/1.1\r\n\r\n", "SSH-2.0-x\r\n", evil, "\n", "\x16\x03\x01\xff\xff" + evil} {
 			conn := stranger.Dial("tcp", addr)
-			limit(t, conn)
+			await.Limit(t, conn)
 			io.WriteString(conn, text)
 			conn.Close()
 		}
-		waitFor(t, "rid of the strangers", patience, func() error {
+		await.Until(t, "rid of the strangers", func() error {
 			if n := descriptors(t, to.daemon); n > open {
 				return fmt.Errorf("%d descriptors are open, %d were", n, open)
 			}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 )
 
@@ -31,7 +32,7 @@ func TestDaemonsRunInPoorSurroundings(t *testing.T) {
 		run := d.Command("run")
 		cmd := d.Host().Command("sh", append([]string{"-c", poor, filepath.Join(d.Dir(), "cwd")}, run.Args...)...).As(daemon.User)
 		p := d.Host().Start(cmd)
-		waitFor(t, d.Name()+" answers", patience, func() error {
+		await.Until(t, d.Name()+" answers", func() error {
 			out, err := d.Command("status").CombinedOutput()
 			if err != nil {
 				err = fmt.Errorf("%w: %s", err, out)
@@ -53,7 +54,7 @@ func TestDaemonsRunInPoorSurroundings(t *testing.T) {
 // waitUp is WaitUp for daemons that the test has started itself.
 func (w *world) waitUp(forward string) {
 	w.t.Helper()
-	waitFor(w.t, forward+" up", patience, func() error {
+	await.Until(w.t, forward+" up", func() error {
 		out, err := w.laptop.Command("status", "--json").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)

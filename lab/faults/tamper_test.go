@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/netport/netport/lab/await"
 )
 
 // after carries n bytes as they are and the rest with what follows.
@@ -145,13 +147,13 @@ func (w *world) transfer(t *testing.T, ln net.Listener, content []byte) ([]byte,
 		client.Write(content) // an error shows at the other end
 		client.(*net.TCPConn).CloseWrite()
 	}()
-	ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	ln.(*net.TCPListener).SetDeadline(time.Now().Add(await.Patience))
 	service, err := ln.Accept()
 	if err != nil {
 		return nil, err
 	}
 	defer service.Close()
-	limit(t, service)
+	await.Limit(t, service)
 	return io.ReadAll(service)
 }
 
@@ -186,7 +188,7 @@ func TestFlippedBitAtTheBeginningReachesNoApplication(t *testing.T) {
 			if err != nil {
 				return
 			}
-			service.SetDeadline(time.Now().Add(patience))
+			service.SetDeadline(time.Now().Add(await.Patience))
 			got, err := io.ReadAll(service)
 			service.Close()
 			if len(got) > len(content) || string(got) != string(content[:len(got)]) || err == nil && len(got) < len(content) {
@@ -198,13 +200,13 @@ func TestFlippedBitAtTheBeginningReachesNoApplication(t *testing.T) {
 	for _, offset := range offsets {
 		m.use(flipAt(offset))
 		w.fresh()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 		client, err := w.laptop.Host().DialContext(ctx, "tcp", local(entryPort))
 		cancel()
 		if err != nil {
 			continue // turned away already
 		}
-		client.SetDeadline(time.Now().Add(patience))
+		await.Limit(t, client)
 		client.Write(content)
 		client.(*net.TCPConn).CloseWrite()
 		if _, err := io.ReadAll(client); err == nil {

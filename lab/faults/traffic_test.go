@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/meter"
 )
 
@@ -36,14 +37,14 @@ const maxGap = 200 * time.Millisecond
 func (w *world) startTraffic() *traffic {
 	w.t.Helper()
 	ln := w.plc.Listen(echoPort)
-	echo(w.plc.ListenUDP(echoPort))
+	w.plc.EchoUDP(echoPort)
 	stranger := w.lab.Public("beside")
-	echo(stranger.ListenUDP(echoPort))
+	stranger.EchoUDP(echoPort)
 	p := w.connect(entryPort, ln)
 	flow := w.dial("udp", entryPort).(*net.UDPConn)
 	wantEcho(w, flow)
 	for _, conn := range []net.Conn{p.client, p.service, flow} {
-		if err := conn.SetDeadline(time.Now().Add(serverOutage() + patience)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(serverOutage() + await.Patience)); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -108,20 +109,4 @@ func (tr *traffic) end() {
 	if most := maxGap + 3*beside.report.LongestGap; flow.report.LongestGap > most {
 		t.Errorf("a gap of %v between datagrams, want %v at most", flow.report.LongestGap, most)
 	}
-}
-
-// echo sends back each datagram, until the socket is closed.
-func echo(conn *net.UDPConn) {
-	go func() {
-		b := make([]byte, 1<<16)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(b)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				conn.WriteToUDPAddrPort(b[:n], from) // an error is a lost datagram
-			}
-		}
-	}()
 }

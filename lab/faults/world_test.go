@@ -5,22 +5,18 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
 
 var full = flag.Bool("full", false, "run with the whole numbers of the threat list, which takes minutes more")
-
-// patience bounds whatever a test waits for, on a slow machine.
-const patience = 60 * time.Second
 
 // Ports of the world: where the entry portal listens, and where the services of plc do.
 const (
@@ -114,29 +110,7 @@ func local(port uint16) netip.AddrPort {
 func (w *world) dial(network string, port uint16) net.Conn {
 	w.t.Helper()
 	conn := w.laptop.Host().Dial(network, local(port))
-	limit(w.t, conn)
-	return conn
-}
-
-func limit(t testing.TB, conn net.Conn) {
-	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// accept takes the next connection of a service.
-func accept(t testing.TB, ln net.Listener) net.Conn {
-	t.Helper()
-	if err := ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	limit(t, conn)
+	await.Limit(w.t, conn)
 	return conn
 }
 
@@ -147,7 +121,7 @@ type pair struct{ client, service net.Conn }
 func (w *world) connect(port uint16, ln net.Listener) pair {
 	w.t.Helper()
 	p := pair{client: w.dial("tcp", port)}
-	p.service = accept(w.t, ln)
+	p.service = await.Accept(w.t, ln)
 	p.alive(w.t)
 	return p
 }
@@ -155,39 +129,20 @@ func (w *world) connect(port uint16, ln net.Listener) pair {
 // alive sends a line from one end to the other and back.
 func (p pair) alive(t testing.TB) {
 	t.Helper()
-	a, b := p.client, p.service
-	const line = "are you there?"
-	got := make([]byte, len(line))
-	for range 2 {
-		if _, err := io.WriteString(a, line); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(b, got); err != nil || string(got) != line {
-			t.Fatalf("got %q, %v; want %q", got, err, line)
-		}
-		a, b = b, a
-	}
-}
-
-// wantReset wants the next thing on a connection to be a reset, and no clean end.
-func wantReset(t testing.TB, who string, conn net.Conn) {
-	t.Helper()
-	if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("%s: read %d bytes, %v; want a reset", who, n, err)
-	}
+	await.RoundTrip(t, p.client, p.service)
 }
 
 // reset wants both ends to be reset.
 func (p pair) reset(t testing.TB) {
 	t.Helper()
-	wantReset(t, "client", p.client)
-	wantReset(t, "service", p.service)
+	await.Reset(t, "client", p.client)
+	await.Reset(t, "service", p.service)
 }
 
 // wantRefused wants nobody to listen.
 func wantRefused(t testing.TB, host *topo.Host, to netip.AddrPort) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	conn, err := host.DialContext(ctx, "tcp", to)
 	if !errors.Is(err, syscall.ECONNREFUSED) {
@@ -198,35 +153,10 @@ func wantRefused(t testing.TB, host *topo.Host, to netip.AddrPort) {
 	}
 }
 
-// waitFor tries again and again until ready returns nil; its last error says what was missing.
-func waitFor(t testing.TB, what string, within time.Duration, ready func() error) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.After(within); ; {
-		err := ready()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("not %s within %v: %v", what, within, err)
-		}
-	}
-}
-
-// lasts lets a fault last.
-func lasts(t testing.TB, d time.Duration) {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
-	<-ctx.Done()
-}
-
 // waitServer waits until the portal has noticed that the server is there, or that it is not.
 func waitServer(t testing.TB, p *daemon.Portal, connected bool) {
 	t.Helper()
-	waitFor(t, fmt.Sprintf("connected = %t at %s", connected, p.Name()), patience, func() error {
+	await.Until(t, fmt.Sprintf("connected = %t at %s", connected, p.Name()), func() error {
 		if got := p.Status().Server.Connected; got != connected {
 			return fmt.Errorf("connected = %t", got)
 		}

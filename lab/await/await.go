@@ -1,0 +1,44 @@
+// Package await waits for what a test expects of programs and connections. What does not come within Patience ends the
+// test, and the message says what was missing.
+package await
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// Patience bounds whatever is waited for, on a slow machine.
+const Patience = 60 * time.Second
+
+// Until tries again and again until ready returns nil; its last error says what was missing. What names the state that
+// is waited for, for instance "ready at the server".
+func Until(t testing.TB, what string, ready func() error) {
+	t.Helper()
+	Within(t, what, Patience, ready)
+}
+
+// Within is Until for what must come sooner.
+func Within(t testing.TB, what string, limit time.Duration, ready func() error) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(limit); ; {
+		err := ready()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("not %s within %v: %v", what, limit, err)
+		}
+	}
+}
+
+// Passing lets time pass, for a fault that lasts.
+func Passing(t testing.TB, d time.Duration) {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	<-ctx.Done()
+}
