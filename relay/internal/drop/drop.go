@@ -30,6 +30,11 @@ const (
 	SendFailed              // the system did not take the packet
 	TLS                     // the TLS handshake of a shared port failed
 	Splice                  // the two sockets could not be joined
+	RateLimit               // beyond the rates that a session may carry
+	WrongChecksum           // a packet's transport checksum is wrong
+	WrongNumbers            // sequence numbers that no handshake of this source has
+	Quarantined             // a 4-tuple that was another session's a moment ago
+	HopLimit                // a packet whose TTL or hop limit is used up
 	count
 )
 
@@ -53,6 +58,11 @@ var names = [count]string{
 	SendFailed:       "send_failed",
 	TLS:              "tls",
 	Splice:           "splice",
+	RateLimit:        "rate_limit",
+	WrongChecksum:    "wrong_checksum",
+	WrongNumbers:     "wrong_numbers",
+	Quarantined:      "quarantined",
+	HopLimit:         "hop_limit",
 }
 
 // String returns the name that status and logs use.

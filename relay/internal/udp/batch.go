@@ -19,7 +19,7 @@ const (
 	maxSegments = 64
 	maxJoined   = 65000
 
-	controlLen = 64 // room for a segment size and two kinds of TOS
+	controlLen = 96 // room for a segment size, a TOS and an address
 )
 
 // message is the kernel's struct mmsghdr.
@@ -109,10 +109,16 @@ func (b *batch) source(i int) netip.AddrPort {
 // payload returns the bytes of message i.
 func (b *batch) payload(i int) []byte { return b.buffers[i][:b.in[i].length] }
 
-// meta returns the size of the packets that message i was joined from (its
-// own length if it is one packet) and its ECN bits.
-func (b *batch) meta(i int) (segment int, ecn byte) {
-	segment = int(b.in[i].length)
+// meta is what the kernel says of a message.
+type meta struct {
+	segment int // size of the packets it was joined from; its own length if it is one
+	ecn     byte
+	local   netip.Addr // it came to, where the socket asks for that
+}
+
+// meta returns what the kernel said of message i.
+func (b *batch) meta(i int) meta {
+	m := meta{segment: int(b.in[i].length)}
 	control := b.controls[i][:b.in[i].header.Controllen]
 	for len(control) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
@@ -124,16 +130,20 @@ func (b *batch) meta(i int) (segment int, ecn byte) {
 		switch {
 		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(value) >= 4:
 			if size := int(*(*int32)(unsafe.Pointer(&value[0]))); size > 0 {
-				segment = min(segment, size)
+				m.segment = min(m.segment, size)
 			}
 		case h.Level == unix.SOL_IP && h.Type == unix.IP_TOS && len(value) >= 1:
-			ecn = value[0] & ecnMask
+			m.ecn = value[0] & ecnMask
 		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_TCLASS && len(value) >= 4:
-			ecn = byte(*(*int32)(unsafe.Pointer(&value[0]))) & ecnMask
+			m.ecn = byte(*(*int32)(unsafe.Pointer(&value[0]))) & ecnMask
+		case h.Level == unix.SOL_IP && h.Type == unix.IP_PKTINFO && len(value) >= unix.SizeofInet4Pktinfo:
+			m.local = netip.AddrFrom4((*unix.Inet4Pktinfo)(unsafe.Pointer(&value[0])).Spec_dst)
+		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_PKTINFO && len(value) >= unix.SizeofInet6Pktinfo:
+			m.local = netip.AddrFrom16((*unix.Inet6Pktinfo)(unsafe.Pointer(&value[0])).Addr).Unmap()
 		}
 		control = control[min(len(control), cmsgAlign(n)):]
 	}
-	return segment, ecn
+	return m
 }
 
 // add queues packets of one size, the last of which may be shorter, to go by
@@ -184,12 +194,12 @@ func (b *batch) prepare() {
 		h := &b.out[i].header
 		h.SetIovlen(g.pieces)
 		h.Name, h.Namelen = g.route.name()
-		control := b.outCtrl[i][:0]
+		control := append(b.outCtrl[i][:0], g.route.source...)
 		if g.packets > 1 {
 			control = appendSegmentSize(control, g.segment)
 		}
 		if g.ecn != 0 {
-			control = g.route.appendECN(control, g.ecn)
+			control = appendECN(control, g.route.to.Remote.Addr(), g.ecn)
 		}
 		h.Control = nil
 		if len(control) > 0 {

@@ -1,8 +1,6 @@
 package udp
 
 import (
-	"net/netip"
-
 	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
 
@@ -11,8 +9,8 @@ import (
 
 // bind handles a packet with the STUN cookie: a bind request, or nothing to
 // answer.
-func (r *Relay) bind(s *socket, from netip.AddrPort, packet []byte) {
-	if !r.cfg.Sources.Allows(from) {
+func (r *Relay) bind(s *socket, from bpf.Leg, packet []byte) {
+	if !r.cfg.Sources.Allows(from.Remote) {
 		r.cfg.Drops.Add(drop.ForbiddenSource)
 		return
 	}
@@ -21,39 +19,48 @@ func (r *Relay) bind(s *socket, from netip.AddrPort, packet []byte) {
 		r.cfg.Drops.Add(drop.Malformed)
 		return
 	}
-	n := r.session(q.ID.Session)
-	if n == nil {
-		r.cfg.Drops.Add(drop.UnknownSession)
-		return
-	}
-	at, port := s, s.port
+	at := s
 	if s.parent != nil {
 		// Its peer binds anew; or a stranger, whom a connected socket may hear
 		// between its bind and its connect, but cannot answer.
 		at = s.parent
 	}
+	answer, moved, why := r.judge(q, from, at)
+	r.cfg.Drops.Add(why)
+	if moved && r.cfg.Bound != nil {
+		r.cfg.Bound(q.ID.Session)
+	}
+	if answer != nil && at.write(answer, from.Local, from.Remote, 0) != nil {
+		r.cfg.Drops.Add(drop.SendFailed)
+	}
+}
+
+// judge lets a bind request of a leg at a listening socket take effect, and
+// returns what to answer, if anything, and whether the leg was bound or moved.
+func (r *Relay) judge(q leg.Request, from bpf.Leg, at *socket) (answer []byte, moved bool, why drop.Reason) {
+	s := r.session(q.ID.Session)
+	if s == nil {
+		return nil, false, drop.UnknownSession
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, false, drop.UnknownSession
+	}
+	port := at.port
 	if at.owner == nil {
 		port = 0
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		r.cfg.Drops.Add(drop.UnknownSession)
-		return
+	o := r.cfg.Leases.Bind(r.cfg.Now(), q, from.Remote, port)
+	if !o.Moved {
+		return o.Answer, false, o.Drop
 	}
-	o := r.cfg.Leases.Bind(r.cfg.Now(), q, from, port)
-	r.cfg.Drops.Add(o.Drop)
-	if o.Moved {
-		if err := r.moveLocked(n, q.ID, bpf.Leg{Remote: from, Port: s.port}, at); err != nil {
-			r.cfg.Log.Error("leg not bound", "session", n.ID, "leg", q.ID.Leg, "remote", from, "error", err)
-			r.cfg.Drops.Add(drop.SendFailed)
-			return
-		}
-		r.cfg.Log.Debug("leg bound", "session", n.ID, "leg", q.ID.Leg, "connection", q.ID.Connection, "remote", from, "port", s.port)
+	if err := r.moveLocked(s, q.ID, from, at); err != nil {
+		r.cfg.Log.Error("leg not bound", "session", s.ID, "leg", q.ID.Leg, "remote", from.Remote, "error", err)
+		return nil, false, drop.SendFailed
 	}
-	if o.Answer != nil && at.write(o.Answer, from, 0) != nil {
-		r.cfg.Drops.Add(drop.SendFailed)
-	}
+	r.cfg.Log.Debug("leg bound", "session", s.ID, "leg", q.ID.Leg, "connection", q.ID.Connection, "remote", from.Remote, "port", from.Port, "local", from.Local)
+	return o.Answer, true, drop.None
 }
 
 // moveLocked binds a leg that is heard at a listening socket to where it is now:
@@ -70,7 +77,7 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error 
 		return nil
 	}
 	if at.owner == nil {
-		n, err := at.connect(to.Remote, s)
+		n, err := at.connect(to, s)
 		if err != nil {
 			return err
 		}
@@ -84,12 +91,12 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error 
 	delete(s.legs, was)
 	s.legs[to] = id
 	if pair, ok := c.pair(); ok {
-		if err := r.plane.Add(pair, bpf.Terms{}); err != nil {
+		if err := r.addLocked(s, c, pair); err != nil {
 			return err
 		}
 	}
 	if pair, ok := old.pair(); ok {
-		s.settleLocked(r.plane.Remove(pair))
+		r.removeLocked(s, pair)
 	}
 	if wasAt != nil {
 		r.plane.detach(was)
@@ -97,7 +104,6 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error 
 			wasAt.stop()
 		}
 	}
-	r.releaseLocked(c)
 	return nil
 }
 
@@ -109,6 +115,10 @@ func (r *Relay) releaseLocked(c *connection) {
 	for n := range c.held {
 		if way := r.plane.route(c.legs[n]); way != nil {
 			for _, h := range c.held[n] {
+				if way.meter != nil && way.meter.admit(r.clock(), h.packet, len(h.packet)) == 0 {
+					r.cfg.Drops.Add(drop.RateLimit)
+					continue
+				}
 				r.send(way, h.packet, h.ecn)
 			}
 		}
@@ -118,14 +128,14 @@ func (r *Relay) releaseLocked(c *connection) {
 
 // hold keeps a packet of a bound leg that has no way yet, and drops every
 // other one.
-func (r *Relay) hold(s *socket, from netip.AddrPort, packet []byte, ecn byte) {
+func (r *Relay) hold(s *socket, from bpf.Leg, packet []byte, ecn byte) {
 	if s.owner == nil {
 		r.cfg.Drops.Add(drop.UnknownSource) // bound legs have sockets of their own
 		return
 	}
 	s.owner.mu.Lock()
 	defer s.owner.mu.Unlock()
-	id, ok := s.owner.legs[bpf.Leg{Remote: from, Port: s.port}]
+	id, ok := s.owner.legs[from]
 	if !ok || s.owner.closed {
 		r.cfg.Drops.Add(drop.UnknownSource)
 		return

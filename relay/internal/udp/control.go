@@ -11,7 +11,7 @@ import (
 const ecnMask = 3
 
 // appendControl appends a control message of one native value.
-func appendControl[V uint8 | uint16 | int32](b []byte, level, kind int32, value V) []byte {
+func appendControl[V uint8 | uint16 | int32 | unix.Inet4Pktinfo | unix.Inet6Pktinfo](b []byte, level, kind int32, value V) []byte {
 	at := len(b)
 	b = append(b, make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(value))))...)
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[at]))
@@ -32,6 +32,14 @@ func appendECN(b []byte, to netip.Addr, ecn byte) []byte {
 		return appendControl(b, unix.SOL_IP, unix.IP_TOS, ecn)
 	}
 	return appendControl(b, unix.SOL_IPV6, unix.IPV6_TCLASS, int32(ecn))
+}
+
+// appendSource makes a message leave from one of the machine's addresses.
+func appendSource(b []byte, from netip.Addr) []byte {
+	if from.Is4() {
+		return appendControl(b, unix.SOL_IP, unix.IP_PKTINFO, unix.Inet4Pktinfo{Spec_dst: from.As4()})
+	}
+	return appendControl(b, unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.Inet6Pktinfo{Addr: from.As16()})
 }
 
 // cmsgAlign is where the control message after one of n bytes begins.

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -16,26 +17,34 @@ func (r *Relay) forward(s *socket, b *batch) (packets int) {
 	b.outCount = 0
 	routes := s.routes.Load()
 	for i := range b.received {
-		from := b.source(i)
-		payload := b.payload(i)
-		segment, ecn := b.meta(i)
-		packets += packetsIn(len(payload), segment)
-		way := find(routes, from)
-		if way == nil || hasSTUN(payload, segment) {
+		from, payload, m := b.source(i), b.payload(i), b.meta(i)
+		packets += packetsIn(len(payload), m.segment)
+		way := find(routes, from, s.heardAt(m))
+		switch {
+		case way == nil || hasSTUN(payload, m.segment):
 			r.apart(s, b, i, way)
-			continue
+		case m.segment < len(payload) && m.segment > int(way.maxSegment.Load()):
+			each(payload, m.segment, func(p []byte) { r.queue(b, way, p, len(p), m.ecn) })
+		default:
+			r.queue(b, way, payload, m.segment, m.ecn)
 		}
-		if segment < len(payload) && segment > int(way.maxSegment.Load()) {
-			each(payload, segment, func(p []byte) { r.queue(b, way, p, len(p), ecn) })
-			continue
-		}
-		r.queue(b, way, payload, segment, ecn)
 	}
 	r.flush(b)
 	return packets
 }
 
+// queue has packets of one size, the last of which may be shorter, sent on
+// their way as far as its rates allow.
 func (r *Relay) queue(b *batch, way *route, payload []byte, segment int, ecn byte) {
+	if way.meter != nil {
+		packets := packetsIn(len(payload), segment)
+		admitted := way.meter.admit(r.clock(), payload, segment)
+		r.cfg.Drops.AddN(drop.RateLimit, packets-admitted)
+		if admitted == 0 {
+			return
+		}
+		payload = payload[:min(len(payload), admitted*segment)]
+	}
 	if !b.add(way, payload, segment, ecn) {
 		r.flush(b)
 		b.add(way, payload, segment, ecn)
@@ -44,16 +53,16 @@ func (r *Relay) queue(b *batch, way *route, payload []byte, segment int, ecn byt
 
 // apart handles a message that does not simply go its way: packet by packet.
 func (r *Relay) apart(s *socket, b *batch, i int, way *route) {
-	from := b.source(i)
-	segment, ecn := b.meta(i)
-	each(b.payload(i), segment, func(p []byte) {
+	from, m := b.source(i), b.meta(i)
+	at := bpf.Leg{Remote: from, Port: s.port, Local: s.heardAt(m)}
+	each(b.payload(i), m.segment, func(p []byte) {
 		switch {
 		case leg.IsSTUN(p):
-			r.bind(s, from, p)
+			r.bind(s, at, p)
 		case way != nil:
-			r.queue(b, way, p, len(p), ecn)
+			r.queue(b, way, p, len(p), m.ecn)
 		default:
-			r.hold(s, from, p, ecn)
+			r.hold(s, at, p, m.ecn)
 		}
 	})
 }
@@ -145,7 +154,7 @@ func (r *Relay) sendEach(b *batch, i int) {
 
 // send sends one packet on its way by itself.
 func (r *Relay) send(way *route, packet []byte, ecn byte) {
-	if way.out.write(packet, way.to.Remote, ecn) != nil {
+	if way.out.write(packet, way.to.Local, way.to.Remote, ecn) != nil {
 		r.cfg.Drops.Add(drop.SendFailed)
 		return
 	}

@@ -2,7 +2,6 @@ package udp
 
 import (
 	"fmt"
-	"math"
 	"sync"
 
 	"github.com/netport/netport/bpf"
@@ -43,7 +42,7 @@ func (p *Plane) detach(l bpf.Leg) {
 }
 
 // Add implements bpf.Plane. Here lifetimes are kept by whoever closes sessions.
-func (p *Plane) Add(pair bpf.Pair, _ bpf.Terms) error {
+func (p *Plane) Add(pair bpf.Pair, terms bpf.Terms) error {
 	if pair.Protocol != bpf.UDP {
 		return fmt.Errorf("add a %v pair to the userspace plane: it carries udp", pair.Protocol)
 	}
@@ -53,24 +52,17 @@ func (p *Plane) Add(pair bpf.Pair, _ bpf.Terms) error {
 	if a == nil || b == nil {
 		return fmt.Errorf("add a pair of %v and %v: no socket is attached for it", pair.A.Remote, pair.B.Remote)
 	}
-	p.setLocked(a, b, pair.A, pair.B)
-	p.setLocked(b, a, pair.B, pair.A)
+	p.setLocked(a, b, pair.A, pair.B, terms)
+	p.setLocked(b, a, pair.B, pair.A, terms)
 	return nil
 }
 
 // setLocked makes what comes from a leg at in go to another leg by out.
-func (p *Plane) setLocked(in, out *socket, from, to bpf.Leg) {
-	r := &route{from: from, to: to, in: in, out: out, count: new(traffic)}
-	r.maxSegment.Store(math.MaxInt32)
-	if !out.remote.IsValid() {
-		r.address = appendSockaddr(nil, to.Remote, out.family)
-	}
+func (p *Plane) setLocked(in, out *socket, from, to bpf.Leg, terms bpf.Terms) {
 	old := p.routes[from]
-	if old != nil {
-		r.count = old.count
-		if old.in != in {
-			old.in.replace(old, nil)
-		}
+	r := newRoute(in, out, from, to, terms, old)
+	if old != nil && old.in != in {
+		old.in.replace(old, nil)
 	}
 	p.routes[from] = r
 	in.replace(old, r)

@@ -14,13 +14,20 @@
 // a port without a session the system itself answers with ICMP port
 // unreachable, unless its firewall drops what comes to the session ports.
 //
+// Where there is a kernel plane, it is given every pair as well: what it takes
+// then reaches user space only with the STUN cookie. It is a short cut and
+// decides nothing: what it does not take, and whatever it passes, goes by the
+// sockets.
+//
+// A packet leaves from the very address that the other portal sends to, of a
+// machine that has several.
+//
 // A packet that the socket does not take is dropped and counted: nothing is
 // queued but up to 8 packets of a leg that wait for the other one's bind.
 package udp
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
@@ -29,7 +36,6 @@ import (
 	"time"
 
 	"github.com/netport/netport/bpf"
-	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -44,7 +50,7 @@ const MaxHeld = 8
 // maxReaders bounds the threads that read, each with buffers of 4 MiB.
 const maxReaders = 16
 
-// Config is what a Relay works with. All fields are needed.
+// Config is what a Relay works with. Up to Now, all fields are needed.
 type Config struct {
 	Listen  []netip.Addr // addresses of all sockets; none: every address of the machine
 	Leases  *lease.Table
@@ -52,14 +58,26 @@ type Config struct {
 	Drops   *drop.Counters
 	Log     *slog.Logger
 	Now     func() time.Time
+
+	// Kernel is a plane that is given all pairs too. It is its owner's to
+	// close, after Run.
+	Kernel bpf.Plane
+	// Packets and Bytes limit what each connection of a session carries in one
+	// direction in a second; bytes are of payload. 0: no limit.
+	Packets, Bytes uint64
+	// Bound is called when a leg of a session was bound or has moved, before its
+	// portal is told: see State.
+	Bound func(wire.SessionID)
 }
 
 // Relay holds the UDP legs of all sessions.
 type Relay struct {
-	cfg     Config
-	plane   *Plane
-	readers []*reader
-	turn    atomic.Uint32 // which reader gets the next socket
+	cfg      Config
+	made     time.Time
+	plane    *Plane
+	shortcut *shortcut
+	readers  []*reader
+	turn     atomic.Uint32 // which reader gets the next socket
 
 	shared []*socket // set by Share, before Run; none: no shared port
 
@@ -68,39 +86,9 @@ type Relay struct {
 	sessions map[wire.SessionID]*session
 }
 
-// session is one session's sockets and bound legs.
-type session struct {
-	lease.Session
-	sockets []*socket // none: the shared port only
-
-	mu          sync.Mutex // guards the following
-	closed      bool
-	connections map[uint16]*connection
-	legs        map[bpf.Leg]leg.ID // all that are bound
-	carried     lease.Traffic      // by pairs that are gone
-}
-
-// connection is two legs that are bound or wait to be.
-type connection struct {
-	legs  [2]bpf.Leg // zero: not bound
-	ports [2]*socket // where a bound leg is heard and sent to
-	held  [2][]held  // packets of a bound leg that wait for the other
-}
-
-type held struct {
-	packet []byte
-	ecn    byte
-}
-
-// pair returns the pair of both legs, if both are bound.
-func (c *connection) pair() (bpf.Pair, bool) {
-	p := bpf.Pair{Protocol: bpf.UDP, A: c.legs[0], B: c.legs[1]}
-	return p, p.A.Port != 0 && p.B.Port != 0
-}
-
 // New returns a Relay without sessions, to be Run.
 func New(cfg Config) (*Relay, error) {
-	r := &Relay{cfg: cfg, plane: NewPlane(), sessions: make(map[wire.SessionID]*session)}
+	r := &Relay{cfg: cfg, made: cfg.Now(), plane: NewPlane(), shortcut: newShortcut(cfg.Kernel, cfg.Log), sessions: make(map[wire.SessionID]*session)}
 	for range min(runtime.GOMAXPROCS(0), maxReaders) {
 		d, err := newReader(r)
 		if err != nil {
@@ -114,7 +102,7 @@ func New(cfg Config) (*Relay, error) {
 	return r, nil
 }
 
-// Plane returns the data plane that carries the packets.
+// Plane returns the data plane that carries the packets in user space.
 func (r *Relay) Plane() bpf.Plane { return r.plane }
 
 // listen opens a port at each of the relay's addresses, and has it read.
@@ -174,8 +162,10 @@ func (r *Relay) Share(port uint16) (uint16, error) {
 	return list[0].port, nil
 }
 
-// Run serves until ctx is cancelled, then ends all sessions and returns when
-// every reader has stopped.
+// Run serves until ctx is cancelled, and returns when every reader has stopped.
+// Sessions that were not closed before that are left to the kernel plane: what
+// it has of them goes on, until a later Relay takes them over or their lifetime
+// ends.
 func (r *Relay) Run(ctx context.Context) error {
 	var reading sync.WaitGroup
 	for _, d := range r.readers {
@@ -184,13 +174,11 @@ func (r *Relay) Run(ctx context.Context) error {
 	<-ctx.Done()
 	r.mu.Lock()
 	r.closed = true
-	ids := make([]wire.SessionID, 0, len(r.sessions))
-	for id := range r.sessions {
-		ids = append(ids, id)
-	}
+	left := r.sessions
+	r.sessions = nil
 	r.mu.Unlock()
-	for _, id := range ids {
-		r.Close(id)
+	for _, s := range left {
+		s.stop()
 	}
 	stopAll(r.shared)
 	for _, d := range r.readers {
@@ -203,87 +191,5 @@ func (r *Relay) Run(ctx context.Context) error {
 	return r.plane.Close()
 }
 
-// Open lets a session's legs bind, at its own port if it has one. An error
-// means that the port could not be opened: nothing is left behind.
-func (r *Relay) Open(s lease.Session) error {
-	n := &session{Session: s, connections: make(map[uint16]*connection), legs: make(map[bpf.Leg]leg.ID)}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return fmt.Errorf("open session %v: %w", s.ID, context.Canceled)
-	}
-	if s.Port != 0 {
-		var err error
-		if n.sockets, err = r.listen(s.Port, n); err != nil {
-			return err
-		}
-	}
-	r.sessions[s.ID] = n
-	return nil
-}
-
-// Close ends a session. It returns what the session's UDP legs carried, when
-// nothing of it is read any more.
-func (r *Relay) Close(id wire.SessionID) lease.Traffic {
-	r.mu.Lock()
-	s, ok := r.sessions[id]
-	delete(r.sessions, id)
-	r.mu.Unlock()
-	if !ok {
-		return lease.Traffic{}
-	}
-	s.mu.Lock()
-	s.closed = true
-	sockets := s.sockets
-	for _, c := range s.connections {
-		for _, p := range c.ports {
-			if p != nil && p.parent != nil {
-				sockets = append(sockets, p)
-			}
-		}
-	}
-	s.mu.Unlock()
-	stopAll(sockets)
-	for _, p := range sockets {
-		p.settle() // its reader may be counting
-	}
-	for _, c := range s.connections {
-		if p, ok := c.pair(); ok {
-			s.settleLocked(r.plane.Remove(p))
-		}
-		for _, l := range c.legs {
-			r.plane.detach(l)
-		}
-	}
-	return s.carried
-}
-
-// settleLocked keeps the counters of a pair that is gone.
-func (s *session) settleLocked(c bpf.Counters, _ error) {
-	s.carried = s.carried.Plus(lease.Traffic{c.FromA.Bytes, c.FromB.Bytes})
-}
-
-// Traffic returns what a session's UDP legs have carried so far.
-func (r *Relay) Traffic(id wire.SessionID) lease.Traffic {
-	s := r.session(id)
-	if s == nil {
-		return lease.Traffic{}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	total := s.carried
-	for _, c := range s.connections {
-		if p, ok := c.pair(); ok {
-			if n, err := r.plane.Counters(p); err == nil {
-				total = total.Plus(lease.Traffic{n.FromA.Bytes, n.FromB.Bytes})
-			}
-		}
-	}
-	return total
-}
-
-func (r *Relay) session(id wire.SessionID) *session {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.sessions[id]
-}
+// clock returns the nanoseconds that have passed since the Relay was made.
+func (r *Relay) clock() int64 { return int64(r.cfg.Now().Sub(r.made)) }

@@ -21,9 +21,10 @@ const readBuffer = 4 << 20
 // bare descriptor, because a reader waits for many of them at once.
 type socket struct {
 	// Constant.
-	family int
-	port   uint16
-	owner  *session // nil at the shared port
+	family  int
+	address netip.Addr // that it is bound to; an unspecified one stands for all of the machine's
+	port    uint16
+	owner   *session // nil at the shared port
 	// Of a connected socket only: whom it is connected to, and the socket that
 	// listens at its port.
 	remote netip.AddrPort
@@ -46,52 +47,65 @@ type socket struct {
 // listen opens a socket at a port of an address; the zero Addr stands for all
 // addresses of the machine.
 func listen(address netip.Addr, port uint16, owner *session) (*socket, error) {
-	s := &socket{family: unix.AF_INET6, port: port, owner: owner}
 	if !address.IsValid() {
 		address = netip.IPv6Unspecified()
 		if !hasIPv6() {
 			address = netip.IPv4Unspecified()
 		}
 	}
+	s := &socket{family: unix.AF_INET6, address: address, port: port, owner: owner}
 	if address.Is4() {
 		s.family = unix.AF_INET
 	}
-	return s, s.open(netip.AddrPortFrom(address, port), owner == nil)
+	return s, s.open(owner == nil)
 }
 
 // hasIPv6 reports whether the machine has IPv6 at all.
 var hasIPv6 = sync.OnceValue(func() bool {
-	s := &socket{family: unix.AF_INET6}
-	if s.open(netip.AddrPortFrom(netip.IPv6Unspecified(), 0), false) != nil {
+	s := &socket{family: unix.AF_INET6, address: netip.IPv6Unspecified()}
+	if s.open(false) != nil {
 		return false
 	}
 	s.close()
 	return true
 })
 
-// connect opens a socket at the port of parent that hears remote alone: the
-// kernel gives a packet to the socket that is connected to its sender, else to
-// the one that listens.
-func (parent *socket) connect(remote netip.AddrPort, owner *session) (*socket, error) {
-	local, err := parent.local()
-	if err != nil {
+// connect opens a socket for one leg at the port of parent, which hears that
+// leg alone: the kernel gives a packet to the socket that is connected to its
+// sender, else to the one that listens.
+func (parent *socket) connect(l bpf.Leg, owner *session) (*socket, error) {
+	s := &socket{family: parent.family, address: parent.address, port: parent.port, owner: owner, remote: l.Remote, parent: parent}
+	if parent.everywhere() && l.Local.IsValid() {
+		s.address = l.Local // the kernel would choose one, and maybe not this
+	}
+	if err := s.open(true); err != nil {
 		return nil, err
 	}
-	s := &socket{family: parent.family, port: parent.port, owner: owner, remote: remote, parent: parent}
-	if err := s.open(local, true); err != nil {
-		return nil, err
-	}
-	if err := unix.Connect(s.fd, sockaddr(remote, s.family)); err != nil {
+	if err := unix.Connect(s.fd, sockaddr(s.remote, s.family)); err != nil {
 		s.close()
-		return nil, fmt.Errorf("connect a UDP socket to %v: %w", remote, err)
+		return nil, fmt.Errorf("connect a UDP socket to %v: %w", s.remote, err)
 	}
 	return s, nil
+}
+
+// everywhere reports whether the socket is bound to all addresses of the
+// machine. Then each packet says which of them it came to, and is to say which
+// it leaves from.
+func (s *socket) everywhere() bool { return s.address.IsUnspecified() }
+
+// heardAt returns the relay's address that a packet came to, of which the
+// kernel has said what it was asked.
+func (s *socket) heardAt(m meta) netip.Addr {
+	if s.everywhere() {
+		return m.local
+	}
+	return s.address
 }
 
 // open makes the descriptor and binds it. Only the shared port is one that
 // several sockets have together; SO_REUSEPORT keeps the sockets of other users
 // out of it.
-func (s *socket) open(local netip.AddrPort, shared bool) (err error) {
+func (s *socket) open(shared bool) (err error) {
 	s.fd, err = unix.Socket(s.family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		s.fd = -1
@@ -102,50 +116,63 @@ func (s *socket) open(local netip.AddrPort, shared bool) (err error) {
 			s.close()
 		}
 	}()
+	if err := s.setOptions(shared); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	at := netip.AddrPortFrom(s.address, s.port)
+	if err := unix.Bind(s.fd, sockaddr(at, s.family)); err != nil {
+		return fmt.Errorf("open UDP port %v: %w", at, err)
+	}
+	if s.port == 0 {
+		s.port, err = s.chosenPort()
+	}
+	return err
+}
+
+func (s *socket) setOptions(shared bool) error {
 	set := func(level, option, value int) error { return unix.SetsockoptInt(s.fd, level, option, value) }
 	if shared {
 		if err := set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return os.NewSyscallError("setsockopt", err)
+			return err
 		}
 	}
 	if s.family == unix.AF_INET6 {
 		only := 1
-		if local.Addr().IsUnspecified() {
+		if s.everywhere() || s.address.Is4() {
 			only = 0 // IPv4 too
 		}
 		if err := set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
-			return os.NewSyscallError("setsockopt", err)
+			return err
 		}
 		set(unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1)
+	}
+	if s.everywhere() {
+		var err error
+		if s.family == unix.AF_INET6 {
+			err = set(unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1) // tells IPv4 addresses too
+		} else {
+			err = set(unix.SOL_IP, unix.IP_PKTINFO, 1)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	// What the kernel does not have only costs speed, or the ECN bits.
 	set(unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer)
 	set(unix.SOL_UDP, unix.UDP_GRO, 1)
 	set(unix.SOL_IP, unix.IP_RECVTOS, 1)
-	if err := unix.Bind(s.fd, sockaddr(local, s.family)); err != nil {
-		return fmt.Errorf("open UDP port %v: %w", local, err)
-	}
-	if s.port == 0 {
-		local, err := s.local()
-		if err != nil {
-			return err
-		}
-		s.port = local.Port()
-	}
 	return nil
 }
 
-// local returns the address that the socket is bound to.
-func (s *socket) local() (netip.AddrPort, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+// chosenPort returns the port that the system has chosen.
+func (s *socket) chosenPort() (uint16, error) {
 	switch sa, err := unix.Getsockname(s.fd); sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
+		return uint16(sa.Port), nil
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), nil
+		return uint16(sa.Port), nil
 	default:
-		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+		return 0, os.NewSyscallError("getsockname", err)
 	}
 }
 
@@ -181,11 +208,12 @@ func (s *socket) send(b *batch, from, to int) (int, unix.Errno) {
 	return b.send(s.fd, from, to)
 }
 
-// write sends one packet by the slow way: an answer, or what was held.
-func (s *socket) write(packet []byte, to netip.AddrPort, ecn byte) error {
-	var control []byte
+// write sends one packet from one of the relay's addresses by the slow way: an
+// answer, or what was held.
+func (s *socket) write(packet []byte, from netip.Addr, to netip.AddrPort, ecn byte) error {
+	control := s.source(from)
 	if ecn != 0 {
-		control = appendECN(nil, to.Addr(), ecn)
+		control = appendECN(control, to.Addr(), ecn)
 	}
 	var name unix.Sockaddr
 	if !s.remote.IsValid() {
@@ -196,47 +224,11 @@ func (s *socket) write(packet []byte, to netip.AddrPort, ecn byte) error {
 	return unix.Sendmsg(s.fd, packet, control, name, unix.MSG_DONTWAIT)
 }
 
-// find returns the way of packets from source.
-func find(routes *[]*route, source netip.AddrPort) *route {
-	if routes == nil {
+// source returns the control message that makes a packet leave from an address,
+// where the socket needs one for that.
+func (s *socket) source(from netip.Addr) []byte {
+	if !s.everywhere() || !from.IsValid() {
 		return nil
 	}
-	for _, r := range *routes {
-		if r.from.Remote == source {
-			return r
-		}
-	}
-	return nil
+	return appendSource(nil, from)
 }
-
-// route is one direction of a pair: where packets from a leg go.
-type route struct {
-	from, to bpf.Leg
-	in, out  *socket
-	address  []byte // raw form of to.Remote; nil: out is connected to it
-	count    *traffic
-	// maxSegment is the longest packet that the way has let the kernel cut out
-	// of a larger message.
-	maxSegment atomic.Int32
-}
-
-// traffic is bpf.Traffic, counted while it flows.
-type traffic struct{ packets, bytes atomic.Uint64 }
-
-func (t *traffic) add(packets, bytes int) {
-	t.packets.Add(uint64(packets))
-	t.bytes.Add(uint64(bytes))
-}
-
-func (t *traffic) load() bpf.Traffic {
-	return bpf.Traffic{Packets: t.packets.Load(), Bytes: t.bytes.Load()}
-}
-
-func (r *route) name() (*byte, uint32) {
-	if r.address == nil {
-		return nil, 0
-	}
-	return &r.address[0], uint32(len(r.address))
-}
-
-func (r *route) appendECN(b []byte, ecn byte) []byte { return appendECN(b, r.to.Remote.Addr(), ecn) }
