@@ -3,6 +3,7 @@ module github.com/netport/netport/lab
 go 1.26.0
 
 require (
+	github.com/cilium/ebpf v0.22.0
 	github.com/google/go-cmp v0.7.0
 	github.com/netport/netport/proto v0.0.0
 	github.com/pelletier/go-toml/v2 v2.4.3
@@ -22,3 +23,5 @@ require (
 )
 
 replace github.com/netport/netport/proto => ../proto
+
+tool github.com/cilium/ebpf/cmd/bpf2go

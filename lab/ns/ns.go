@@ -163,6 +163,10 @@ func (n *Namespace) Sysctl(key, value string) error {
 	return err
 }
 
+// Inside runs f on the namespace's own thread, inside the network and the mount namespace. Calls run one after another.
+// Goroutines that f starts do not run there.
+func (n *Namespace) Inside(f func()) { n.call(f) }
+
 func (n *Namespace) call(f func()) {
 	done := make(chan struct{})
 	n.calls <- func() {

@@ -20,6 +20,11 @@ var (
 	// DropBareSYN drops every TCP segment that arrives and asks for a connection, without looking at what was sent
 	// before, as filters without memory do.
 	DropBareSYN = Rule{in: "tcp flags & (syn | ack) == syn"}
+	// WantACK drops every TCP segment that arrives without the ACK bit, as filters without memory do that let in what
+	// seems to belong to a connection.
+	WantACK = Rule{in: "tcp flags & ack != ack"}
+	// BlockICMPErrors drops what routers say about packets that they could not deliver, so that a path's MTU is not told.
+	BlockICMPErrors = Rule{in: "meta l4proto { icmp, ipv6-icmp } ct state related"}
 	// BlockUDP drops all UDP, both ways.
 	BlockUDP = Rule{in: "meta l4proto udp", out: "meta l4proto udp"}
 	// DropAll drops everything, both ways, as if the machine beyond were gone.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netport/netport/lab/link"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -86,6 +87,7 @@ func TestFirewallsPassAndDropWhatTheyShould(t *testing.T) {
 		{"none", nil, true, true, true, [2]bool{true, true}},
 		{"DropUnsolicited", []topo.Rule{topo.DropUnsolicited}, true, false, false, [2]bool{true, true}},
 		{"DropBareSYN", []topo.Rule{topo.DropBareSYN}, true, true, false, [2]bool{true, true}},
+		{"WantACK", []topo.Rule{topo.WantACK}, true, true, false, [2]bool{true, true}},
 		{"BlockUDP", []topo.Rule{topo.BlockUDP}, false, false, true, [2]bool{true, true}},
 		{"AllowTCP", []topo.Rule{topo.AllowTCP(80, 443)}, true, true, true, [2]bool{true, false}},
 		{"AllowTCP and BlockUDP", []topo.Rule{topo.AllowTCP(443), topo.BlockUDP}, false, false, true, [2]bool{true, false}},
@@ -137,5 +139,47 @@ func TestRulesChangeUnderALiveConnection(t *testing.T) {
 		if got := passesUDP(t, from, to, outside.Addr(), want); got != want {
 			t.Errorf("step %d, rules %v: passes %t, want %t", i, rules, got, want)
 		}
+	}
+}
+
+// Two hosts that only dial, each the other: their SYNs meet on the way (a simultaneous open, RFC 9293, section 3.5). Filters
+// without memory before both do not let that pass, as a relay would learn that forwards each side's SYN to the other.
+func TestFiltersWithoutMemoryStopASimultaneousOpen(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		rules []topo.RouterOption
+		opens bool
+	}{
+		{"none", nil, true},
+		{"DropBareSYN", []topo.RouterOption{topo.DropBareSYN}, false},
+		{"WantACK", []topo.RouterOption{topo.WantACK}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l := topo.New(t)
+			far := topo.Uplink(link.Shape{Delay: 50 * time.Millisecond}) // more than the two need to begin
+			a, b := l.Router("gate-a", tt.rules...).Host("a", far), l.Router("gate-b", tt.rules...).Host("b")
+			const port = 7000
+			ctx, cancel := context.WithTimeout(t.Context(), patience(tt.opens))
+			defer cancel()
+			opened := make(chan error)
+			for from, to := range map[*topo.Host]*topo.Host{a: b, b: a} {
+				go func() {
+					dialer := net.Dialer{LocalAddr: &net.TCPAddr{Port: port}}
+					var conn net.Conn
+					var err error
+					from.Do(func() { conn, err = dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(to.Addr4(), port).String()) })
+					if err == nil {
+						conn.Close()
+					}
+					opened <- err
+				}()
+			}
+			for range 2 {
+				if err := <-opened; (err == nil) != tt.opens {
+					t.Errorf("%v, want the connection to open: %t", err, tt.opens)
+				}
+			}
+		})
 	}
 }

@@ -35,7 +35,7 @@ type Node struct {
 	device    string // the uplink's, in the namespace
 	at        place
 	emulated  *link.Link // nil if the uplink is a veth pair
-	capture   *capture.Capture
+	captures  []*capture.Capture
 	firewall  firewall
 	processes int // started so far, to number their logs
 }
@@ -134,8 +134,8 @@ func (n *Node) close() {
 	if n.emulated != nil {
 		err = n.emulated.Close()
 	}
-	if n.capture != nil {
-		err = errors.Join(err, n.capture.Close())
+	for _, c := range n.captures {
+		err = errors.Join(err, c.Close())
 	}
 	if err = errors.Join(err, n.space.Close()); err != nil {
 		n.t.Errorf("end %s: %v", n.name, err)

@@ -130,11 +130,11 @@ func (r *Router) place(n *Node, c config) place {
 	return p
 }
 
-// attach takes the far end of a new node's uplink: into the bridge, or with the gateway's addresses.
-func (r *Router) attach(n *Node) {
+// attach takes the far end of a new uplink: into the bridge, or with the gateway's addresses.
+func (r *Router) attach(device string, at place) {
 	r.t.Helper()
 	r.netlink(func(h *netlink.Handle) error {
-		port, err := h.LinkByName(n.name)
+		port, err := h.LinkByName(device)
 		if err != nil {
 			return err
 		}
@@ -144,14 +144,14 @@ func (r *Router) attach(n *Node) {
 				return err
 			}
 			if err := h.LinkSetMaster(port, bridge); err != nil {
-				return fmt.Errorf("%s into the bridge: %w", n.name, err)
+				return fmt.Errorf("%s into the bridge: %w", device, err)
 			}
 		}
 		if err := h.LinkSetUp(port); err != nil {
-			return fmt.Errorf("%s up: %w", n.name, err)
+			return fmt.Errorf("%s up: %w", device, err)
 		}
 		if r.parent == nil {
-			return r.addressGateway(h, port, n.at.gateway4, n.at.gateway6, n.at.bits4)
+			return r.addressGateway(h, port, at.gateway4, at.gateway6, at.bits4)
 		}
 		return nil
 	})

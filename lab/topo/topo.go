@@ -75,6 +75,9 @@ func New(t testing.TB, options ...Option) *Lab {
 	return l
 }
 
+// Internet returns the router that all public nodes hang on; its devices carry their names.
+func (l *Lab) Internet() *Router { return l.inet }
+
 // Public adds a host with a public address of its own.
 func (l *Lab) Public(name string, options ...HostOption) *Host {
 	l.t.Helper()

@@ -24,20 +24,20 @@ func (n *Node) connect(device string, c config) {
 	if c.up != nil {
 		n.makeEmulated(c)
 	} else {
-		n.makeVeth(c.mtu)
+		n.makeVeth(n.device, n.name, c.mtu)
 	}
-	n.parent.attach(n)
+	n.parent.attach(n.name, n.at)
 	n.SetUp(true)
 	if n.lab.capturing {
-		n.startCapture()
+		n.startCapture(n.device)
 	}
 }
 
-func (n *Node) makeVeth(mtu int) {
+func (n *Node) makeVeth(device, far string, mtu int) {
 	n.t.Helper()
 	n.netlink(func(h *netlink.Handle) error {
-		veth := netlink.NewVeth(netlink.LinkAttrs{Name: n.device, MTU: mtu, TxQLen: -1})
-		veth.PeerName, veth.PeerMTU, veth.PeerNamespace = n.name, uint32(mtu), netlink.NsFd(n.parent.space.FD())
+		veth := netlink.NewVeth(netlink.LinkAttrs{Name: device, MTU: mtu, TxQLen: -1})
+		veth.PeerName, veth.PeerMTU, veth.PeerNamespace = far, uint32(mtu), netlink.NsFd(n.parent.space.FD())
 		if err := h.LinkAdd(veth); err != nil {
 			return fmt.Errorf("add veth pair: %w", err)
 		}
@@ -130,14 +130,14 @@ func linkAddr(addr netip.Addr, bits int) *netlink.Addr {
 	return &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, addr.BitLen())}}
 }
 
-func (n *Node) startCapture() {
+func (n *Node) startCapture(device string) {
 	n.t.Helper()
-	f := n.artifact(n.device + ".pcap")
+	f := n.artifact(device + ".pcap")
 	var c *capture.Capture
 	var err error
-	n.Do(func() { c, err = capture.Start(n.device, f) })
+	n.Do(func() { c, err = capture.Start(device, f) })
 	if err != nil {
 		n.t.Fatalf("%s: %v", n.name, errors.Join(err, f.Close()))
 	}
-	n.capture = c
+	n.captures = append(n.captures, c)
 }
