@@ -110,7 +110,7 @@ func (d *Daemon) create(m wire.CreateSession) wire.FromRelay {
 		return wire.SessionRefused{ID: m.ID, Reason: refused.Reason, Text: refused.Text}
 	}
 	d.log.Info("session opened", "session", s.ID, "opener", s.Portals[0], "peer", s.Portals[1], "port", s.Port)
-	ready := wire.SessionReady{ID: s.ID}
+	ready := wire.SessionReady{ID: s.ID, Packet: s.Packet}
 	if s.TCP() {
 		ready.TCP = s.Port
 	}

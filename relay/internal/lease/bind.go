@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
 )
@@ -34,7 +35,11 @@ func (t *Table) Bind(now time.Time, q leg.Request, source netip.AddrPort, port u
 	if why != drop.None {
 		return Outcome{Drop: why}
 	}
-	last, bound := s.binds[q.ID]
+	var last leg.Binding
+	b, again := s.binds[q.ID]
+	if again {
+		last = b.Binding
+	}
 	verdict, answer := t.gate.Judge(now, q, source, s.secrets[q.ID.Leg], last)
 	switch verdict {
 	case leg.WrongMAC:
@@ -48,7 +53,7 @@ func (t *Table) Bind(now time.Time, q leg.Request, source netip.AddrPort, port u
 	case leg.Challenge, leg.Repeat:
 		return Outcome{Answer: answer}
 	}
-	if !bound && len(s.binds) >= 2*MaxBound {
+	if !again && len(s.binds) >= 2*MaxBound {
 		return Outcome{Drop: drop.Limit}
 	}
 	if t.takenLocked(s, q.ID, boundAt{source, port}) {
@@ -58,9 +63,50 @@ func (t *Table) Bind(now time.Time, q leg.Request, source netip.AddrPort, port u
 	if port == 0 {
 		t.sources[boundAt{source, 0}] = q.ID
 	}
-	s.binds[q.ID] = leg.Binding{Counter: q.Counter, Source: source}
-	s.deadline = now.Add(s.Lifetime)
+	s.bind(q.ID, bound{leg.Binding{Counter: q.Counter, Source: source}, port})
+	kept := s.proven
+	s.provenLocked(now)
+	if t.admitLocked(s, q.ID.Leg, source.Addr()) || !kept {
+		t.keepLocked(s)
+	}
+	t.keepBindLocked(s, q.ID)
 	return Outcome{Answer: answer, Moved: true}
+}
+
+// bind sets where a connection of a leg is.
+func (s *session) bind(id leg.ID, at bound) {
+	if b, ok := s.binds[id]; ok {
+		*b = at
+		return
+	}
+	if s.binds == nil {
+		s.binds = make(map[leg.ID]*bound)
+	}
+	s.binds[id] = &at
+	s.order = append(s.order, id)
+}
+
+// Bound is a connection of a UDP leg that is bound.
+type Bound struct {
+	ID     leg.ID
+	Source netip.AddrPort
+	Port   uint16 // of the relay; 0: the shared one
+}
+
+// Bound returns the bound legs of a session, in the order in which they were
+// first bound: what is to be taken up again of an adopted session.
+func (t *Table) Bound(id wire.SessionID) []Bound {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, ok := t.sessions[id]
+	if !ok {
+		return nil
+	}
+	list := make([]Bound, 0, len(s.order))
+	for _, id := range s.order {
+		list = append(list, Bound{id, s.binds[id].Source, s.binds[id].port})
+	}
+	return list
 }
 
 // takenLocked reports whether another leg is bound to the same source: of this

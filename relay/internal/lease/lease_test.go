@@ -160,18 +160,18 @@ func TestLegIsRefusedFromTheMomentTheLifetimeIsOver(t *testing.T) {
 	m := order("a", "b")
 	s := create(t, table, m)
 	p := prove(m, 0, 0)
-	if got := table.Prove(start, p, s.Port); got != drop.None {
+	if got := table.Prove(start, p, home, s.Port); got != drop.None {
 		t.Errorf("the first leg: %v", got)
 	}
 	over := start.Add(time.Minute)
 	p = prove(m, 1, 0)
-	if got := table.Prove(over, p, s.Port); got != drop.Expired {
+	if got := table.Prove(over, p, home, s.Port); got != drop.Expired {
 		t.Errorf("at its end: %v, want %v", got, drop.Expired)
 	}
-	if got := table.Prove(over.Add(-time.Millisecond), p, s.Port); got != drop.None {
+	if got := table.Prove(over.Add(-time.Millisecond), p, home, s.Port); got != drop.None {
 		t.Errorf("a millisecond before: %v", got)
 	}
-	if got := table.Prove(over, prove(m, 0, 1), s.Port); got != drop.None {
+	if got := table.Prove(over, prove(m, 0, 1), home, s.Port); got != drop.None {
 		t.Errorf("after a leg renewed it: %v", got)
 	}
 }
@@ -204,7 +204,7 @@ func TestPrefaceIsJudged(t *testing.T) {
 	s, f := create(t, table, m), create(t, table, foreign)
 	want := func(what string, want drop.Reason, p leg.Preface, port uint16) {
 		t.Helper()
-		if got := table.Prove(start, p, port); got != want {
+		if got := table.Prove(start, p, home, port); got != want {
 			t.Errorf("%s: %v, want %v", what, got, want)
 		}
 	}

@@ -30,5 +30,14 @@ func (p *ports) take() uint16 {
 	}
 }
 
+// claim takes one port, if it is free and one to hand out.
+func (p *ports) claim(port uint16) bool {
+	if port < p.first || port > p.last || p.used[port] {
+		return false
+	}
+	p.used[port] = true
+	return true
+}
+
 // give takes a port back. 0 is no port.
 func (p *ports) give(port uint16) { delete(p.used, port) }

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -9,10 +10,11 @@ import (
 	"github.com/netport/netport/relay/internal/drop"
 )
 
-// Prove judges a preface that came at port (0: the shared port). None means
-// that the leg is proven: its connection may wait for the other leg, in the
-// place of an older one of the same leg and number.
-func (t *Table) Prove(now time.Time, p leg.Preface, port uint16) drop.Reason {
+// Prove judges a preface that came from source at port (0: the shared port).
+// None means that the leg is proven: its connection may wait for the other leg, in
+// the place of an older one of the same leg and number. From then on the leg
+// may also come from that address in packet mode.
+func (t *Table) Prove(now time.Time, p leg.Preface, source netip.AddrPort, port uint16) drop.Reason {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, why := t.findLocked(now, p.ID.Session, port)
@@ -22,12 +24,19 @@ func (t *Table) Prove(now time.Time, p leg.Preface, port uint16) drop.Reason {
 	if !p.ProvenBy(s.secrets[p.ID.Leg]) {
 		return drop.WrongMAC
 	}
+	number := uint32(p.ID.Connection)
+	if number < s.usedUp {
+		return drop.Joined
+	}
 	c, ok := s.splices[p.ID.Connection]
 	if !ok {
 		if len(s.splices) >= MaxConnections {
 			return drop.Limit
 		}
 		c = &spliced{}
+		if s.splices == nil {
+			s.splices = make(map[uint16]*spliced)
+		}
 		s.splices[p.ID.Connection] = c
 	}
 	nonces := c.nonces[p.ID.Leg]
@@ -40,7 +49,12 @@ func (t *Table) Prove(now time.Time, p leg.Preface, port uint16) drop.Reason {
 		return drop.Limit
 	}
 	c.nonces[p.ID.Leg] = append(nonces, p.Nonce)
-	s.deadline = now.Add(s.Lifetime)
+	kept := s.proven && number < s.next
+	s.next = max(s.next, number+1)
+	s.provenLocked(now)
+	if t.admitLocked(s, p.ID.Leg, source.Addr()) || !kept {
+		t.keepLocked(s)
+	}
 	return drop.None
 }
 

@@ -1,11 +1,14 @@
 // Package lease holds the rules of a relay's sessions: which exist and for how
-// long, which port each has, who pays for it, and what a leg must show to be
-// taken. It has no sockets and no clock: packages splice and udp bring what
-// came and when, and do what the answer says.
+// long, which ports each has, who pays for it, and what a leg must show to be
+// taken. It has no sockets and no clock: packages splice, udp and answer bring
+// what came and when, and do what the answer says. Where a kernel plane runs, the
+// rules also say which sources it lets through to packet ports, and have it keep
+// what the next process needs to go on with the sessions (see Kernel).
 package lease
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -15,14 +18,17 @@ import (
 	"github.com/netport/netport/relay/internal/drop"
 )
 
-// Limits bound a Table. All are at least 1.
+// Limits bound a Table. All numbers are at least 1.
 type Limits struct {
-	First, Last uint16 // session ports
+	First, Last uint16 // session ports that have sockets
 	Sessions    int    // at once
 	PerPortal   int    // at once, that one portal has opened
 	// SharedTCP and SharedUDP say that the relay has such a shared port, which
 	// serves sessions that got no port of their own.
 	SharedTCP, SharedUDP bool
+	// Packet is what packet mode takes. Nil: no kernel plane runs; then no session
+	// has packet ports, and nothing outlives the process.
+	Packet *Packet
 }
 
 const (
@@ -55,7 +61,8 @@ type Session struct {
 	Portals    [2]string // the opener's first
 	Transports wire.Transports
 	Lifetime   time.Duration
-	Port       uint16 // of TCP and UDP alike; 0: the shared ports only
+	Port       uint16    // of splice mode and UDP alike; 0: the shared ports only
+	Packet     [2]uint16 // the first port of each leg for packet mode; both 0: none
 }
 
 // TCP reports whether the session's portals can use TCP legs.
@@ -76,9 +83,22 @@ type session struct {
 	secrets  [2]wire.Secret
 	created  time.Time
 	deadline time.Time
+	proven   bool // a leg was, or a pair in packet mode installed
 	traffic  Traffic
-	splices  map[uint16]*spliced
-	binds    map[leg.ID]leg.Binding
+	spent    Traffic             // carried by what has ended
+	sources  [2][]netip.Addr     // admitted at the packet ports
+	splices  map[uint16]*spliced // nil before the first
+	usedUp   uint32              // connection numbers below were used before a restart
+	next     uint32              // above all connection numbers that were proven
+	binds    map[leg.ID]*bound   // nil before the first
+	order    []leg.ID            // of binds, as they were first made
+	unkept   bool                // the kernel would not keep its records
+}
+
+// bound is where a connection of a UDP leg is.
+type bound struct {
+	leg.Binding
+	port uint16 // of the relay; 0: the shared one
 }
 
 // spliced is one connection number of the TCP legs.
@@ -99,11 +119,12 @@ type Table struct {
 	// sources says which leg is bound to a source at the shared UDP port,
 	// where all sessions meet.
 	sources map[boundAt]leg.ID
+	blocks  blocks
 }
 
 // NewTable returns an empty Table.
 func NewTable(l Limits) *Table {
-	return &Table{
+	t := &Table{
 		limits:    l,
 		gate:      leg.NewGate(),
 		sessions:  make(map[wire.SessionID]*session),
@@ -111,6 +132,10 @@ func NewTable(l Limits) *Table {
 		ports:     newPorts(l.First, l.Last),
 		sources:   make(map[boundAt]leg.ID),
 	}
+	if p := l.Packet; p != nil {
+		t.blocks = newBlocks(p.First, p.Last)
+	}
+	return t
 }
 
 // Create makes a session of what the server asked for. A session that exists
@@ -142,16 +167,18 @@ func (t *Table) Create(now time.Time, m wire.CreateSession) (s Session, fresh bo
 		},
 		secrets: secrets,
 		created: now,
-		splices: make(map[uint16]*spliced),
-		binds:   make(map[leg.ID]leg.Binding),
 	}
 	n.deadline = now.Add(min(n.Lifetime, ProveTime))
-	n.Port = t.ports.take()
-	if n.Port == 0 && !t.sharedServes(m.Transports) {
-		return Session{}, false, &Refusal{wire.ReasonBusy, "all session ports are in use"}
+	if m.Transports&^wire.TransportPacket != 0 {
+		n.Port = t.ports.take()
+	}
+	t.givePacketLocked(n, m.Legs)
+	if n.Port == 0 && n.Packet[0] == 0 && !t.sharedServes(m.Transports) {
+		return Session{}, false, &Refusal{wire.ReasonBusy, "no session port is left that the two portals could use"}
 	}
 	t.sessions[m.ID] = n
 	t.perPortal[opener]++
+	t.keepLocked(n)
 	return n.Session, true, nil
 }
 
@@ -174,9 +201,10 @@ func (t *Table) MovePort(id wire.SessionID) (Session, error) {
 		return Session{}, &Refusal{wire.ReasonInternal, "the session has ended meanwhile"}
 	}
 	s.Port = t.ports.take() // the old one is not given back
-	if s.Port == 0 && !t.sharedServes(s.Transports) {
+	if s.Port == 0 && s.Packet[0] == 0 && !t.sharedServes(s.Transports) {
 		return Session{}, &Refusal{wire.ReasonBusy, "no session port can be opened"}
 	}
+	t.keepLocked(s)
 	return s.Session, nil
 }
 
@@ -207,6 +235,13 @@ func (t *Table) Expired(now time.Time) []wire.SessionID {
 
 func (s *session) over(now time.Time) bool { return !now.Before(s.deadline) }
 
+// provenLocked lets the lifetime of a session begin anew because a leg was
+// proven, and from now on without the bound of ProveTime.
+func (s *session) provenLocked(now time.Time) {
+	s.proven = true
+	s.deadline = now.Add(s.Lifetime)
+}
+
 // End takes a session out and gives back what it held. It reports whether the
 // session was there.
 func (t *Table) End(id wire.SessionID) (Session, bool) {
@@ -217,10 +252,12 @@ func (t *Table) End(id wire.SessionID) (Session, bool) {
 		return Session{}, false
 	}
 	delete(t.sessions, id)
+	t.forgetLocked(s)
 	for id, b := range s.binds {
 		t.releaseSourceLocked(id, b.Source)
 	}
 	t.ports.give(s.Port)
+	t.takePacketLocked(s)
 	opener := s.Portals[0]
 	if t.perPortal[opener]--; t.perPortal[opener] == 0 {
 		delete(t.perPortal, opener)
@@ -234,8 +271,9 @@ type Info struct {
 	Created time.Time
 	Expires time.Time // unless traffic renews it
 	Traffic Traffic
-	Spliced int // TCP connections joined so far
-	Bound   int // UDP legs bound
+	Spent   Traffic // as told with Spend
+	Spliced int     // TCP connections joined so far
+	Bound   int     // UDP legs bound
 }
 
 // List returns all sessions in no order.
@@ -244,7 +282,7 @@ func (t *Table) List() []Info {
 	defer t.mu.Unlock()
 	list := make([]Info, 0, len(t.sessions))
 	for _, s := range t.sessions {
-		i := Info{Session: s.Session, Created: s.created, Expires: s.deadline, Traffic: s.traffic, Bound: len(s.binds)}
+		i := Info{Session: s.Session, Created: s.created, Expires: s.deadline, Traffic: s.traffic, Spent: s.spent, Bound: len(s.binds)}
 		for _, c := range s.splices {
 			if c.joined {
 				i.Spliced++

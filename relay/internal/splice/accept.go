@@ -59,7 +59,7 @@ func (r *Relay) serve(raw *net.TCPConn, port uint16) {
 		var p leg.Preface
 		if p, why = r.prove(c, port == 0); why == drop.None {
 			id = p.ID
-			if why = r.cfg.Leases.Prove(r.cfg.Now(), p, port); why == drop.None {
+			if why = r.cfg.Leases.Prove(r.cfg.Now(), p, remote, port); why == drop.None {
 				why = r.join(c, id)
 			}
 		}
