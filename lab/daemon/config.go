@@ -10,8 +10,9 @@ import (
 
 // Option changes a daemon before it is started first.
 type Option struct {
-	key   string
-	value any
+	key    string
+	value  any
+	kernel bool // the daemon needs what InKernel gives
 }
 
 // Set sets a key of the daemon's config.toml, for instance Set("dial.allow", []string{"10.0.0.5:80"}).

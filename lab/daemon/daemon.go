@@ -24,9 +24,20 @@ type Daemon struct {
 	name    string
 	host    *topo.Host
 	program string
-	dir     string // of its files; only User can read it
+	dir     string    // of its files; only User can read it
+	rights  []uintptr // capabilities that it is started with
 
 	process *topo.Process // that was started last; nil before
+}
+
+// newDaemon is one that carries its host's name; its program is in the folder bin.
+func newDaemon(t testing.TB, bin, role string, host *topo.Host) *Daemon {
+	t.Helper()
+	return &Daemon{
+		t: t, role: role, name: host.Name(), host: host,
+		program: programFile(bin, role),
+		dir:     filepath.Join(host.DirOf(User), role),
+	}
 }
 
 // Name is the daemon's name in its identity: its host's.
@@ -47,7 +58,7 @@ func (d *Daemon) config() string { return filepath.Join(d.dir, "config.toml") }
 // launch starts the daemon.
 func (d *Daemon) launch() {
 	d.t.Helper()
-	d.process = d.host.Start(d.Command("run"))
+	d.process = d.host.Start(d.Command("run").With(d.rights...))
 }
 
 // Stop asks the daemon to end and wants exit status 0.

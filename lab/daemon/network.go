@@ -20,8 +20,6 @@ package daemon
 
 import (
 	"fmt"
-	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,22 +60,19 @@ func New(t testing.TB, host *topo.Host, options ...Option) *Network {
 // Relay adds a relay, starts it and waits until the server has it.
 func (n *Network) Relay(host *topo.Host, options ...Option) *Relay {
 	n.t.Helper()
-	r := &Relay{Daemon: n.daemon("relay", host), server: n.Server}
-	n.Server.Run("issue", "relay", r.name, "--address", strings.Join(addresses(host), ","), "--out", r.dir)
-	r.configure(options)
-	r.Start()
+	r := &Relay{Daemon: n.daemon("relay", host), ready: n.Server.relayReady}
+	n.Server.Run("issue", "relay", r.name, "--address", addresses(host), "--out", r.dir)
+	r.setUp(options)
 	return r
 }
 
-// addresses are the host's of either IP version.
-func addresses(host *topo.Host) []string {
+// addresses are the host's, as a list for the command line.
+func addresses(host *topo.Host) string {
 	var texts []string
-	for _, addr := range []netip.Addr{host.Addr4(), host.Addr6()} {
-		if addr.IsValid() {
-			texts = append(texts, addr.String())
-		}
+	for _, addr := range host.Addrs() {
+		texts = append(texts, addr.String())
 	}
-	return texts
+	return strings.Join(texts, ",")
 }
 
 // Portal adds a portal, starts it and waits until it is connected to the server.
@@ -95,11 +90,7 @@ func (n *Network) Program(role string) string { return programFile(n.bin, role) 
 
 func (n *Network) daemon(role string, host *topo.Host) *Daemon {
 	n.t.Helper()
-	return &Daemon{
-		t: n.t, role: role, name: host.Name(), host: host,
-		program: n.Program(role),
-		dir:     filepath.Join(host.DirOf(User), role),
-	}
+	return newDaemon(n.t, n.bin, role, host)
 }
 
 // Apply makes the policy the server's: the text of a policy file without its first line, the domain. The portals have

@@ -1,9 +1,33 @@
 package daemon
 
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
 // Relay is a netport-relay.
 type Relay struct {
 	*Daemon
-	server *Server
+	ready func(name string) error // reports why the relay's server does not have it
+}
+
+// kernelRights are the capabilities that a relay needs to forward in the kernel, and no others.
+var kernelRights = []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
+
+// InKernel lets a relay forward in the kernel, in a mode of its configuration ("tc", "xdp", "xdp-generic", "auto"): it runs
+// with the rights that this takes, and its host has a BPF file system.
+func InKernel(mode string) Option { return Option{key: "mode", value: mode, kernel: true} }
+
+// setUp configures the relay and starts it.
+func (r *Relay) setUp(options []Option) {
+	r.t.Helper()
+	if slices.ContainsFunc(options, func(o Option) bool { return o.kernel }) {
+		r.host.MountBPF(User)
+		r.rights = kernelRights
+	}
+	r.configure(options)
+	r.Start()
 }
 
 // Start starts the relay and waits until the server has it.
@@ -16,7 +40,7 @@ func (r *Relay) Start() {
 // WaitReady waits until the server has the relay.
 func (r *Relay) WaitReady() {
 	r.t.Helper()
-	r.until("connected to the server", func() error { return r.server.relayReady(r.name) })
+	r.until("connected to the server", func() error { return r.ready(r.name) })
 }
 
 // Restart stops the relay and starts it again.
@@ -24,4 +48,20 @@ func (r *Relay) Restart() {
 	r.t.Helper()
 	r.Stop()
 	r.Start()
+}
+
+// Status asks the relay how it is and reads the answer into v.
+func (r *Relay) Status(v any) {
+	r.t.Helper()
+	if err := r.ask(v, "status"); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// Unload takes what forwards in the kernel down ("netport-relay unload").
+func (r *Relay) Unload() {
+	r.t.Helper()
+	if _, err := r.output(r.Command("unload").With(r.rights...)); err != nil {
+		r.t.Fatal(err)
+	}
 }

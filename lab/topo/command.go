@@ -33,6 +33,15 @@ func (c *Cmd) As(name string) *Cmd {
 	return c
 }
 
+// With gives the program capabilities (unix.CAP_NET_ADMIN and so on), whoever it runs as. It returns the command.
+func (c *Cmd) With(capabilities ...uintptr) *Cmd {
+	if c.SysProcAttr == nil {
+		c.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	c.SysProcAttr.AmbientCaps = capabilities
+	return c
+}
+
 // Start starts the program and does not wait for it.
 func (c *Cmd) Start() error { return c.node.space.Start(c.Cmd) }
 

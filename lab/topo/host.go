@@ -7,12 +7,22 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 )
 
-// Host is a machine with one uplink.
-type Host struct{ *Node }
+// Host is a machine with one uplink, or with a second, too.
+type Host struct {
+	*Node
+	second Second // zero if there is none
+}
+
+// Addrs are all the host's addresses, those of its first uplink first.
+func (h *Host) Addrs() []netip.Addr {
+	all := []netip.Addr{h.at.addr4, h.at.addr6, h.second.Addr4, h.second.Addr6}
+	return slices.DeleteFunc(all, func(a netip.Addr) bool { return !a.IsValid() })
+}
 
 // dialTimeout bounds Dial, so that a test of a network that drops everything ends.
 const dialTimeout = 10 * time.Second

@@ -62,7 +62,8 @@ func (h *Host) SecondUplink(options ...HostOption) Second {
 	if h.lab.capturing {
 		h.startCapture(secondDevice)
 	}
-	return Second{Device: secondDevice, Addr4: at.addr4, Addr6: at.addr6}
+	h.second = Second{Device: secondDevice, Addr4: at.addr4, Addr6: at.addr6}
+	return h.second
 }
 
 // addSecond sets an address, and the way that packets from it take.
