@@ -10,13 +10,20 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
+// Adopted is a session that was taken up.
+type Adopted struct {
+	Session
+	Bound   []Bound // its UDP legs, in the order in which they were first bound
+	Settled Traffic // as it was told with Settle
+}
+
 // Adopt takes up the sessions that an earlier process left, from all records that
 // the kernel kept. It is called once, before anything else. The lifetimes begin
 // anew. Limits on the number of sessions do not hold for them. It returns what
 // was taken up; the error says what was not, session by session: damaged, of
 // another version, or of other ports than the relay has now. Those records are
 // deleted, and what the plane still forwards for them is to be removed.
-func (t *Table) Adopt(now time.Time, records iter.Seq2[RecordKey, []byte]) ([]Session, error) {
+func (t *Table) Adopt(now time.Time, records iter.Seq2[RecordKey, []byte]) ([]Adopted, error) {
 	var errs []error
 	var foreign []RecordKey
 	left := make(map[wire.SessionID]*found)
@@ -39,7 +46,7 @@ func (t *Table) Adopt(now time.Time, records iter.Seq2[RecordKey, []byte]) ([]Se
 		errs = append(errs, fmt.Errorf("adopt a session: a record with the key %x is of no session", key))
 		t.limits.Packet.Kernel.DeleteRecord(key)
 	}
-	var adopted []Session
+	var adopted []Adopted
 	for id, f := range left {
 		s, err := f.session()
 		if err == nil {
@@ -52,7 +59,11 @@ func (t *Table) Adopt(now time.Time, records iter.Seq2[RecordKey, []byte]) ([]Se
 			}
 			continue
 		}
-		adopted = append(adopted, s.Session)
+		a := Adopted{Session: s.Session, Settled: s.settled}
+		for _, id := range s.order {
+			a.Bound = append(a.Bound, Bound{id, s.binds[id].at})
+		}
+		adopted = append(adopted, a)
 	}
 	return adopted, errors.Join(errs...)
 }
@@ -120,7 +131,7 @@ func (t *Table) adoptLocked(now time.Time, s *session) error {
 		}
 	}
 	for id, b := range s.binds {
-		if b.port == 0 {
+		if b.shared {
 			t.sources[boundAt{b.Source, 0}] = id
 		}
 	}

@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
-	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
 )
@@ -26,9 +26,14 @@ type Outcome struct {
 	Moved bool
 }
 
-// Bind judges a bind request that came from source at port (0: the shared
-// port).
-func (t *Table) Bind(now time.Time, q leg.Request, source netip.AddrPort, port uint16) Outcome {
+// Bind judges a bind request that came from a leg's address at one of the
+// relay's, at the session's own port or the shared one. From when it is bound the
+// leg may also come from that address in packet mode.
+func (t *Table) Bind(now time.Time, q leg.Request, from bpf.Leg, shared bool) Outcome {
+	source, port := from.Remote, from.Port
+	if shared {
+		port = 0
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, why := t.findLocked(now, q.ID.Session, port)
@@ -63,7 +68,7 @@ func (t *Table) Bind(now time.Time, q leg.Request, source netip.AddrPort, port u
 	if port == 0 {
 		t.sources[boundAt{source, 0}] = q.ID
 	}
-	s.bind(q.ID, bound{leg.Binding{Counter: q.Counter, Source: source}, port})
+	s.bind(q.ID, bound{leg.Binding{Counter: q.Counter, Source: source}, from, shared})
 	kept := s.proven
 	s.provenLocked(now)
 	if t.admitLocked(s, q.ID.Leg, source.Addr()) || !kept {
@@ -86,27 +91,10 @@ func (s *session) bind(id leg.ID, at bound) {
 	s.order = append(s.order, id)
 }
 
-// Bound is a connection of a UDP leg that is bound.
+// Bound is a connection of a UDP leg that is bound, and where.
 type Bound struct {
-	ID     leg.ID
-	Source netip.AddrPort
-	Port   uint16 // of the relay; 0: the shared one
-}
-
-// Bound returns the bound legs of a session, in the order in which they were
-// first bound: what is to be taken up again of an adopted session.
-func (t *Table) Bound(id wire.SessionID) []Bound {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s, ok := t.sessions[id]
-	if !ok {
-		return nil
-	}
-	list := make([]Bound, 0, len(s.order))
-	for _, id := range s.order {
-		list = append(list, Bound{id, s.binds[id].Source, s.binds[id].port})
-	}
-	return list
+	ID leg.ID
+	At bpf.Leg
 }
 
 // takenLocked reports whether another leg is bound to the same source: of this

@@ -1,14 +1,21 @@
 package lease
 
 import (
+	"cmp"
 	"net/netip"
 	"testing"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
 )
+
+// sharedPort stands for the shared UDP port, and here for the relay's address.
+const sharedPort = 443
+
+var here = netip.MustParseAddr("198.51.100.1")
 
 // bind runs a bind to its end and returns the outcome of its second request.
 func bind(t *testing.T, table *Table, b *leg.Binder, source netip.AddrPort, port uint16) Outcome {
@@ -19,7 +26,7 @@ func bind(t *testing.T, table *Table, b *leg.Binder, source netip.AddrPort, port
 		if err != nil {
 			t.Fatal(err)
 		}
-		return table.Bind(start, q, source, port)
+		return table.Bind(start, q, bpf.Leg{Remote: source, Port: cmp.Or(port, sharedPort), Local: here}, port == 0)
 	}
 	o := request()
 	if o.Answer == nil {

@@ -137,30 +137,29 @@ func (t *Table) admitLocked(s *session, n uint8, addr netip.Addr) bool {
 // Expected is whom a packet port belongs to for one source.
 type Expected struct {
 	Session
-	Leg  uint8
-	Slot uint8 // of the leg's ports: connection numbers that are this modulo leg.PacketPorts
+	Leg uint8
 }
 
-// Expect says which leg a TCP segment is of that came from source at a packet
-// port: one that is admitted there. It proves nothing but that.
-func (t *Table) Expect(now time.Time, source netip.AddrPort, port uint16) (Expected, drop.Reason) {
+// Expect says which leg a TCP segment is of that came from source to a packet
+// port: the one that is admitted there. It proves nothing but that.
+func (t *Table) Expect(now time.Time, source netip.Addr, port uint16) (Expected, drop.Reason) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.limits.Packet
 	if p == nil || port < p.First || port > p.Last {
 		return Expected{}, drop.UnknownSource
 	}
-	slot := (port - p.First) % leg.PacketPorts
-	h, ok := t.blocks.held[admission{source.Addr().Unmap(), port - slot}]
+	block := port - (port-p.First)%leg.PacketPorts
+	h, ok := t.blocks.held[admission{source.Unmap(), block}]
 	switch {
 	case !ok:
 		return Expected{}, drop.UnknownSource
 	case h.s.over(now):
 		return Expected{}, drop.Expired
-	case !p.Sources.Allows(source): // where the other relays are may be new
+	case !p.Sources.Admits(source): // another relay may have come up there since
 		return Expected{}, drop.ForbiddenSource
 	}
-	return Expected{h.s.Session, h.leg, uint8(slot)}, drop.None
+	return Expected{h.s.Session, h.leg}, drop.None
 }
 
 // Installed tells that a pair in packet mode forwards now: both portals of the
@@ -181,14 +180,14 @@ func (t *Table) Installed(now time.Time, id wire.SessionID) bool {
 	return true
 }
 
-// Spend adds what a pair of the session has carried that has ended, whose own
-// counters are gone. Unlike those of what goes on, the sum would otherwise
-// be lost in a restart.
-func (t *Table) Spend(id wire.SessionID, carried Traffic) {
+// Settle tells what a session has carried in all, but for what the kernel plane
+// still counts for it. It is kept, so that the sum is right after a restart,
+// too.
+func (t *Table) Settle(id wire.SessionID, carried Traffic) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s, ok := t.sessions[id]; ok && carried != (Traffic{}) {
-		s.spent = s.spent.Plus(carried)
+	if s, ok := t.sessions[id]; ok && s.settled != carried {
+		s.settled = carried
 		t.keepLocked(s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
@@ -24,15 +25,17 @@ import (
 //	         port       uint16     0: the shared ports only
 //	         packet     2 × uint16 both 0: no packet mode
 //	         next       uint32     above all numbers of TCP connections in splice mode
-//	         spent      2 × uint64 bytes that ended pairs have carried
+//	         settled    2 × uint64 bytes that no plane counts any more, by leg
 //	         sources    2 × count  of one byte, and addresses; at most 4 for a leg
 //	part 1.. version    uint8      1
-//	         binds      count      of one byte, 1 to 15
+//	         binds      count      of one byte, 1 to 10
 //	           leg        uint8
 //	           connection uint16
 //	           counter    uint64   not 0
 //	           source     address and port
-//	           port       uint16   0: the shared one
+//	           local      address  of the relay, if it is known
+//	           port       uint16   of the relay
+//	           shared     bool     it is the shared one
 //
 // Replays: what was sent before a restart must open nothing after it. The
 // counter of each bind is kept before the bind is answered. The nonces of
@@ -46,8 +49,8 @@ const (
 	// MaxRecord is the length of the longest record in bytes.
 	MaxRecord = 510
 
-	// bindsPerRecord is how many binds a record has: of at most 32 bytes each.
-	bindsPerRecord = 15
+	// bindsPerRecord is how many binds a record has: of at most 50 bytes each.
+	bindsPerRecord = 10
 	bindParts      = (2*MaxBound + bindsPerRecord - 1) / bindsPerRecord
 )
 
@@ -85,7 +88,7 @@ func (s *session) record() []byte {
 		b = binary.BigEndian.AppendUint16(b, port)
 	}
 	b = binary.BigEndian.AppendUint32(b, s.next)
-	for _, bytes := range s.spent {
+	for _, bytes := range s.settled {
 		b = binary.BigEndian.AppendUint64(b, bytes)
 	}
 	for _, list := range s.sources {
@@ -121,7 +124,7 @@ func parseRecord(id wire.SessionID, b []byte) (*session, error) {
 	s.Port, s.Packet[0], s.Packet[1] = r.Uint16(), r.Uint16(), r.Uint16()
 	s.next = r.Uint32()
 	s.usedUp = s.next
-	s.spent = Traffic{r.Uint64(), r.Uint64()}
+	s.settled = Traffic{r.Uint64(), r.Uint64()}
 	for i := range s.sources {
 		n := int(r.Uint8())
 		if n > MaxSources {
@@ -166,7 +169,9 @@ func (s *session) bindRecord(part int) []byte {
 		b = binary.BigEndian.AppendUint16(b, id.Connection)
 		b = binary.BigEndian.AppendUint64(b, at.Counter)
 		b = wire.AppendAddrPort(b, at.Source)
-		b = binary.BigEndian.AppendUint16(b, at.port)
+		b = wire.AppendAddr(b, at.at.Local)
+		b = binary.BigEndian.AppendUint16(b, at.at.Port)
+		b = wire.AppendBool(b, at.shared)
 	}
 	return b
 }
@@ -184,8 +189,10 @@ func (s *session) parseBinds(b []byte) error {
 	}
 	for range n {
 		id := leg.ID{Session: s.ID, Leg: r.Uint8(), Connection: r.Uint16()}
-		at := bound{leg.Binding{Counter: r.Uint64(), Source: r.AddrPort()}, r.Uint16()}
-		if _, twice := s.binds[id]; id.Leg > 1 || at.Counter == 0 || twice || at.port != 0 && at.port != s.Port {
+		at := bound{Binding: leg.Binding{Counter: r.Uint64(), Source: r.AddrPort()}}
+		at.at = bpf.Leg{Remote: at.Source, Local: r.Addr(), Port: r.Uint16()}
+		at.shared = r.Bool()
+		if _, twice := s.binds[id]; id.Leg > 1 || at.Counter == 0 || twice || at.at.Port == 0 || at.shared == (at.at.Port == s.Port) {
 			r.Reject()
 			break
 		}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 
@@ -85,7 +86,7 @@ type session struct {
 	deadline time.Time
 	proven   bool // a leg was, or a pair in packet mode installed
 	traffic  Traffic
-	spent    Traffic             // carried by what has ended
+	settled  Traffic             // as told with Settle
 	sources  [2][]netip.Addr     // admitted at the packet ports
 	splices  map[uint16]*spliced // nil before the first
 	usedUp   uint32              // connection numbers below were used before a restart
@@ -98,7 +99,8 @@ type session struct {
 // bound is where a connection of a UDP leg is.
 type bound struct {
 	leg.Binding
-	port uint16 // of the relay; 0: the shared one
+	at     bpf.Leg
+	shared bool // at the shared port
 }
 
 // spliced is one connection number of the TCP legs.
@@ -271,7 +273,7 @@ type Info struct {
 	Created time.Time
 	Expires time.Time // unless traffic renews it
 	Traffic Traffic
-	Spent   Traffic // as told with Spend
+	Settled Traffic // as told with Settle
 	Spliced int     // TCP connections joined so far
 	Bound   int     // UDP legs bound
 }
@@ -282,7 +284,7 @@ func (t *Table) List() []Info {
 	defer t.mu.Unlock()
 	list := make([]Info, 0, len(t.sessions))
 	for _, s := range t.sessions {
-		i := Info{Session: s.Session, Created: s.created, Expires: s.deadline, Traffic: s.traffic, Spent: s.spent, Bound: len(s.binds)}
+		i := Info{Session: s.Session, Created: s.created, Expires: s.deadline, Traffic: s.traffic, Settled: s.settled, Bound: len(s.binds)}
 		for _, c := range s.splices {
 			if c.joined {
 				i.Spliced++

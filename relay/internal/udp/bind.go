@@ -47,11 +47,7 @@ func (r *Relay) judge(q leg.Request, from bpf.Leg, at *socket) (answer []byte, m
 	if s.closed {
 		return nil, false, drop.UnknownSession
 	}
-	port := at.port
-	if at.owner == nil {
-		port = 0
-	}
-	o := r.cfg.Leases.Bind(r.cfg.Now(), q, from.Remote, port)
+	o := r.cfg.Leases.Bind(r.cfg.Now(), q, from, at.owner == nil)
 	if !o.Moved {
 		return o.Answer, false, o.Drop
 	}
