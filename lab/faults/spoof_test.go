@@ -2,55 +2,17 @@ package faults
 
 import (
 	"context"
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/forge"
 	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
-
-// forger sends UDP packets whose source is whoever it likes.
-type forger struct {
-	t    *testing.T
-	fd   int
-	sent int64 // bytes of IP packets
-}
-
-func newForger(t *testing.T, host *topo.Host) *forger {
-	f := &forger{t: t}
-	var err error
-	host.Do(func() { f.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(f.fd) })
-	return f
-}
-
-// send sends one packet. Its UDP checksum is left out, as RFC 768 allows, and the kernel fills in that of IP.
-func (f *forger) send(from, to netip.AddrPort, payload []byte) {
-	f.t.Helper()
-	b := make([]byte, 28, 28+len(payload))
-	b[0], b[8], b[9] = 0x45, 64, unix.IPPROTO_UDP
-	binary.BigEndian.PutUint16(b[2:], uint16(28+len(payload)))
-	copy(b[12:], from.Addr().AsSlice())
-	copy(b[16:], to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(b[20:], from.Port())
-	binary.BigEndian.PutUint16(b[22:], to.Port())
-	binary.BigEndian.PutUint16(b[24:], uint16(8+len(payload)))
-	b = append(b, payload...)
-	if err := unix.Sendto(f.fd, b, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()}); err != nil {
-		f.t.Fatalf("forge a packet from %v: %v", from, err)
-	}
-	f.sent += int64(len(b))
-}
 
 // bindRequest is the first packet by which a portal binds its leg.
 func bindRequest(id leg.ID, secret wire.Secret, counter uint64) []byte {
@@ -77,7 +39,7 @@ func bind(t *testing.T, host *topo.Host, s wire.Session, counter uint64) *net.UD
 func TestRelayReflectsNothing(t *testing.T) {
 	w := newNetwork(t)
 	mallory, eve, sessions := w.meet()
-	victim, forge := w.lab.Public("victim"), newForger(t, w.lab.Public("stranger"))
+	victim, attacker := w.lab.Public("victim"), forge.New(t, w.lab.Public("stranger"))
 	own := leg.ID{Session: sessions[0].ID, Leg: sessions[0].Leg}
 	relay := w.relayAddr(sessions[0].Relay.UDP)
 	from := netip.AddrPortFrom(victim.Addr(), 5000)
@@ -95,7 +57,7 @@ func TestRelayReflectsNothing(t *testing.T) {
 			bindRequest(own, wire.NewSecret(), uint64(i)),
 			bindRequest(own, sessions[0].Secret, uint64(i))[:150],
 		} {
-			forge.send(from, relay, packet)
+			attacker.UDP(from, relay, packet)
 		}
 		if i%100 == 99 { // a socket's queue is short
 			bind(t, eve, sessions[1], uint64(1000*i)).Close()
@@ -106,12 +68,12 @@ func TestRelayReflectsNothing(t *testing.T) {
 	}
 
 	// A portal that harms with its own leg: each challenge is smaller than its request.
-	before := forge.sent
+	before := attacker.Sent()
 	for i := range count {
-		forge.send(from, relay, bindRequest(own, sessions[0].Secret, uint64(i)))
+		attacker.UDP(from, relay, bindRequest(own, sessions[0].Secret, uint64(i)))
 	}
 	bind(t, eve, sessions[1], uint64(10_000*count)).Close()
-	got, sent := arrived(), forge.sent-before
+	got, sent := arrived(), attacker.Sent()-before
 	t.Logf("%d bytes were sent with the leg's secret, the victim got %d", sent, got.Bytes)
 	if got.Packets == 0 || got.Bytes > uint64(sent) {
 		t.Errorf("the victim got %d packets of %d bytes for %d bytes; want some, of no more bytes", got.Packets, got.Bytes, sent)
@@ -122,7 +84,7 @@ func TestRelayReflectsNothing(t *testing.T) {
 	legit := bind(t, mallory, sessions[0], recorded)
 	was := arrived()
 	for range 100 {
-		forge.send(from, relay, bindRequest(own, sessions[0].Secret, recorded-1))
+		attacker.UDP(from, relay, bindRequest(own, sessions[0].Secret, recorded-1))
 	}
 	far := bind(t, eve, sessions[1], recorded)
 	if got := arrived(); got.Packets > was.Packets {
@@ -154,7 +116,7 @@ func TestRelaysDoNotLoop(t *testing.T) {
 	w := newNetwork(t)
 	_, eve, sessions := w.meet()
 	second := w.Relay(w.lab.Public("relay-2"))
-	forge := newForger(t, w.lab.Public("stranger"))
+	attacker := forge.New(t, w.lab.Public("stranger"))
 	own := leg.ID{Session: sessions[0].ID, Leg: sessions[0].Leg}
 	relay := w.relayAddr(sessions[0].Relay.UDP)
 	atRelay, atSecond := w.relay.Host().CountArrivals(), second.Host().CountArrivals()
@@ -168,8 +130,8 @@ func TestRelaysDoNotLoop(t *testing.T) {
 	}
 	control := atRelay().Packets // some of the control connection come meanwhile
 	for i, source := range sources {
-		forge.send(source, relay, bindRequest(own, sessions[0].Secret, uint64(i)))
-		forge.send(source, relay, []byte("data from a leg that is not bound"))
+		attacker.UDP(source, relay, bindRequest(own, sessions[0].Secret, uint64(i)))
+		attacker.UDP(source, relay, []byte("data from a leg that is not bound"))
 	}
 	far := bind(t, eve, sessions[1], 1)
 	if _, err := far.WriteToUDPAddrPort([]byte("into the loop"), relay); err != nil {
