@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/leg"
 )
 
 // DefaultFile is where the configuration is looked for.
@@ -18,25 +21,44 @@ const (
 	maxServers  = 16
 	maxNetworks = 1024
 	maxCapacity = 1_000_000
+
+	maxAddresses     = 63 // as many as the kernel planes know
+	maxInterfaces    = 64
+	maxInterfaceName = 15 // bytes: IFNAMSIZ less its end
+)
+
+// The modes of the data plane.
+const (
+	ModeAuto       = "auto"
+	ModeXDP        = "xdp"
+	ModeTC         = "tc"
+	ModeXDPGeneric = "xdp-generic"
+	ModeUserSpace  = "userspace"
 )
 
 // Config is a checked configuration. Its file names are absolute or relative
 // to the working directory, as the name of the file was.
 type Config struct {
-	Servers           []string // "host" or "host:port"
-	Certificate       string
-	Key               string
-	CA                string
-	Socket            string
-	Addresses         []netip.Addr // none: all of the machine
-	First, Last       uint16
-	SharedTCP         uint16 // 0: none
-	SharedUDP         uint16 // 0: none
-	Deny              []netip.Prefix
-	AllowLoopback     bool
-	Capacity          int
-	SessionsPerPortal int
-	LogLevel          string
+	Servers     []string // "host" or "host:port"
+	Certificate string
+	Key         string
+	CA          string
+	Socket      string
+	Addresses   []netip.Addr // none: all of the machine
+	First, Last uint16       // session ports
+	// PacketFirst and PacketLast are the session ports for TCP in packet mode: the
+	// upper ones, in whole blocks. Both are 0 where there are none.
+	PacketFirst, PacketLast uint16
+	SharedTCP               uint16 // 0: none
+	SharedUDP               uint16 // 0: none
+	Deny                    []netip.Prefix
+	AllowLoopback           bool
+	Capacity                int
+	SessionsPerPortal       int
+	Mode                    string   // one of the modes
+	Interfaces              []string // none: all that have one of the relay's addresses
+	PinDir                  string
+	LogLevel                string
 }
 
 // file is the configuration as it is written.
@@ -49,12 +71,16 @@ type file struct {
 	Addresses         []string `toml:"addresses"`
 	First             int      `toml:"first_port"`
 	Last              int      `toml:"last_port"`
+	PacketPorts       string   `toml:"packet_ports"`
 	SharedTCP         int      `toml:"shared_tcp_port"`
 	SharedUDP         int      `toml:"shared_udp_port"`
 	Deny              []string `toml:"deny"`
 	AllowLoopback     bool     `toml:"allow_loopback"`
 	Capacity          int      `toml:"capacity"`
 	SessionsPerPortal int      `toml:"sessions_per_portal"`
+	Mode              string   `toml:"mode"`
+	Interfaces        []string `toml:"interfaces"`
+	PinDir            string   `toml:"pin_dir"`
 	LogLevel          string   `toml:"log_level"`
 }
 
@@ -62,7 +88,8 @@ type file struct {
 func Load(name string) (Config, error) {
 	raw := file{
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", Socket: "relay.sock",
-		First: 20000, Last: 32767, Capacity: 4000, SessionsPerPortal: 200, LogLevel: "info",
+		First: 20000, Last: 32767, Capacity: 4000, SessionsPerPortal: 200,
+		Mode: ModeAuto, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info",
 	}
 	f, err := conffile.Load(name, &raw)
 	if err != nil {
@@ -76,7 +103,8 @@ func check(f *conffile.File, raw file) (Config, error) {
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA), Socket: f.Path(raw.Socket),
 		AllowLoopback: raw.AllowLoopback,
-		Capacity:      raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal, LogLevel: raw.LogLevel,
+		Capacity:      raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal,
+		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), LogLevel: raw.LogLevel,
 	}
 	if n := len(raw.Servers); n == 0 || n > maxServers {
 		return Config{}, f.Errorf("servers", `%d servers: name 1 to %d, as servers = ["HOST:PORT"]`, n, maxServers)
@@ -86,10 +114,13 @@ func check(f *conffile.File, raw file) (Config, error) {
 			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
 		}
 	}
-	for _, p := range []struct{ key, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"socket", c.Socket}} {
+	for _, p := range []struct{ key, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"socket", c.Socket}, {"pin_dir", c.PinDir}} {
 		if p.path == "" {
-			return Config{}, f.Errorf(p.key, "key %q is empty: name a file or leave the key out", p.key)
+			return Config{}, f.Errorf(p.key, "key %q is empty: name a path or leave the key out", p.key)
 		}
+	}
+	if n := len(raw.Addresses); n > maxAddresses {
+		return Config{}, f.Errorf("addresses", "%d addresses: at most %d are possible", n, maxAddresses)
 	}
 	for i, s := range raw.Addresses {
 		a, err := netip.ParseAddr(s)
@@ -109,6 +140,9 @@ func check(f *conffile.File, raw file) (Config, error) {
 		return Config{}, f.Errorf("deny", "%d networks: at most %d are possible", len(c.Deny), maxNetworks)
 	}
 	if err := c.checkPorts(f, raw); err != nil {
+		return Config{}, err
+	}
+	if err := c.checkPlane(f); err != nil {
 		return Config{}, err
 	}
 	for _, n := range []struct {
@@ -148,7 +182,69 @@ func (c *Config) checkPorts(f *conffile.File, raw file) error {
 			return f.Errorf(key, "port %d is one of the session ports: choose one outside %d to %d", port, c.First, c.Last)
 		}
 	}
+	return c.checkPacketPorts(f, raw.PacketPorts)
+}
+
+// defaultPacketPorts is how many ports are for packet mode where the file does not
+// say which: the upper third of the session ports, but no more than this.
+const defaultPacketPorts = 4096
+
+func (c *Config) checkPacketPorts(f *conffile.File, s string) error {
+	const key, block = "packet_ports", leg.PacketPorts
+	first, last := int(c.First), int(c.Last)
+	switch s {
+	case "none":
+		return nil
+	case "":
+		end := (last + 1) / block * block
+		if n := min((last-first+1)/3, defaultPacketPorts) / block * block; n > 0 {
+			c.PacketFirst, c.PacketLast = uint16(end-n), uint16(end-1)
+		}
+		return nil
+	}
+	low, high, ok := parseRange(s)
+	switch {
+	case !ok:
+		return f.Errorf(key, `%q are no ports: write the first and the last, like "28672-32767", or "none"`, s)
+	case low%block != 0 || (high+1)%block != 0 || high < low:
+		return f.Errorf(key, "ports %d to %d: a leg takes %d ports in packet mode, so the first must be a multiple of %d and the last one less than a multiple", low, high, block, block)
+	case low <= first:
+		return f.Errorf(key, "ports %d to %d leave none for sockets: they must begin above the first session port, %d", low, high, first)
+	case high > last || last-high >= block:
+		return f.Errorf(key, "ports %d to %d are not the upper end of the session ports, %d to %d", low, high, first, last)
+	}
+	c.PacketFirst, c.PacketLast = uint16(low), uint16(high)
 	return nil
 }
+
+// parseRange takes two ports as "28672-32767", and in no other form.
+func parseRange(s string) (first, last int, ok bool) {
+	a, b, _ := strings.Cut(s, "-")
+	low, err1 := strconv.ParseUint(a, 10, 16)
+	high, err2 := strconv.ParseUint(b, 10, 16)
+	return int(low), int(high), err1 == nil && err2 == nil && s == fmt.Sprintf("%d-%d", low, high)
+}
+
+// checkPlane checks what is about the kernel data planes.
+func (c *Config) checkPlane(f *conffile.File) error {
+	if modes := []string{ModeAuto, ModeXDP, ModeTC, ModeXDPGeneric, ModeUserSpace}; !slices.Contains(modes, c.Mode) {
+		return f.Errorf("mode", "mode %q: use auto, xdp, tc, xdp-generic or userspace", c.Mode)
+	}
+	if n := len(c.Interfaces); n > maxInterfaces {
+		return f.Errorf("interfaces", "%d interfaces: at most %d are possible", n, maxInterfaces)
+	}
+	for i, name := range c.Interfaces {
+		if name == "" || len(name) > maxInterfaceName || name == "." || name == ".." || strings.ContainsFunc(name, notOfInterface) {
+			return f.Errorf(at("interfaces", i), "%q is not the name of an interface, like eth0: see ip link", name)
+		}
+		if slices.Contains(c.Interfaces[:i], name) {
+			return f.Errorf(at("interfaces", i), "interface %q is named twice", name)
+		}
+	}
+	return nil
+}
+
+// notOfInterface reports whether Linux allows r in no name of an interface.
+func notOfInterface(r rune) bool { return r == '/' || r == ':' || r <= ' ' || r == 0x7f }
 
 func at(key string, i int) string { return fmt.Sprintf("%s[%d]", key, i) }

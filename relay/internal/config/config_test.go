@@ -19,9 +19,10 @@ func TestReferenceIsRead(t *testing.T) {
 		Servers:     []string{"netport.example.org:443", "netport-2.example.org"},
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", Socket: "relay.sock",
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")},
-		First:     20000, Last: 32767, SharedTCP: 443, SharedUDP: 443,
+		First:     20000, Last: 32767, PacketFirst: 28672, PacketLast: 32767, SharedTCP: 443, SharedUDP: 443,
 		Deny:     []netip.Prefix{netip.MustParsePrefix("198.51.100.16/28")},
-		Capacity: 4000, SessionsPerPortal: 200, LogLevel: "info",
+		Capacity: 4000, SessionsPerPortal: 200,
+		Mode: "auto", Interfaces: []string{}, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info",
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Error(diff)
@@ -45,6 +46,39 @@ func TestLeastFileIsEnough(t *testing.T) {
 	if c.First != 20000 || c.Last != 32767 || c.SharedTCP != 0 || c.AllowLoopback || filepath.Base(c.Socket) != "relay.sock" {
 		t.Errorf("defaults: %+v", c)
 	}
+	if c.Mode != ModeAuto || len(c.Interfaces) != 0 || c.PinDir != "/sys/fs/bpf/netport-relay" {
+		t.Errorf("defaults of the kernel planes: %+v", c)
+	}
+}
+
+func TestPacketPortsAreTheUpperSessionPorts(t *testing.T) {
+	for _, c := range []struct {
+		text        string
+		first, last uint16
+	}{
+		{``, 28672, 32767},
+		{`packet_ports = "none"`, 0, 0},
+		{`packet_ports = "32760-32767"`, 32760, 32767},
+		{`packet_ports = "20008-32767"`, 20008, 32767},
+		{"first_port = 1024\nlast_port = 65535", 61440, 65535},
+		{"first_port = 20000\nlast_port = 20997", 20664, 20991}, // 332 ports, but whole blocks
+		{"first_port = 20000\nlast_port = 20997\npacket_ports = \"20984-20991\"", 20984, 20991},
+		{"first_port = 20000\nlast_port = 20022", 0, 0},
+		{"first_port = 20000\nlast_port = 20023", 20016, 20023},
+		{"first_port = 20000\nlast_port = 20000", 0, 0},
+	} {
+		got, err := load(t, "servers = [\"example.org\"]\n"+c.text)
+		if err != nil || got.PacketFirst != c.first || got.PacketLast != c.last {
+			t.Errorf("%q: ports %d to %d, %v; want %d to %d", c.text, got.PacketFirst, got.PacketLast, err, c.first, c.last)
+		}
+	}
+}
+
+func TestPinDirIsRelativeToTheFile(t *testing.T) {
+	c, err := load(t, "servers = [\"example.org\"]\npin_dir = \"pins\"")
+	if err != nil || !filepath.IsAbs(c.PinDir) || filepath.Base(c.PinDir) != "pins" {
+		t.Errorf("pin_dir %q, %v", c.PinDir, err)
+	}
 }
 
 func TestMistakesAreShownWhereTheyStand(t *testing.T) {
@@ -63,6 +97,26 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{ok + `log_level = "loud"`, `2:13: log level "loud"`},
 		{ok + `socket = ""`, `2:10: key "socket" is empty`},
 		{ok + `allow_loopback = "yes"`, `2:`},
+		{ok + `packet_ports = "28672"`, `2:16: "28672" are no ports`},
+		{ok + `packet_ports = "28672 - 32767"`, `are no ports`},
+		{ok + `packet_ports = "028672-32767"`, `are no ports`},
+		{ok + `packet_ports = "28672-98303"`, `are no ports`},
+		{ok + `packet_ports = 28672`, `2:`},
+		{ok + `packet_ports = "28673-32767"`, `2:16: ports 28673 to 32767: a leg takes 8 ports`},
+		{ok + `packet_ports = "28672-32766"`, `a leg takes 8 ports`},
+		{ok + `packet_ports = "32768-32767"`, `a leg takes 8 ports`},
+		{ok + `packet_ports = "20000-32767"`, `leave none for sockets`},
+		{ok + `packet_ports = "1024-32767"`, `leave none for sockets`},
+		{ok + `packet_ports = "28672-32759"`, `are not the upper end of the session ports, 20000 to 32767`},
+		{ok + `packet_ports = "28672-40959"`, `are not the upper end of the session ports`},
+		{ok + `mode = "fast"`, `2:8: mode "fast": use auto, xdp, tc, xdp-generic or userspace`},
+		{ok + `mode = ""`, `mode "": use auto`},
+		{ok + `interfaces = ["eth0", "eth0"]`, `2:23: interface "eth0" is named twice`},
+		{ok + `interfaces = [""]`, `"" is not the name of an interface`},
+		{ok + `interfaces = ["../eth0"]`, `is not the name of an interface`},
+		{ok + `interfaces = ["an-interface-too-long"]`, `is not the name of an interface`},
+		{ok + `pin_dir = ""`, `2:11: key "pin_dir" is empty`},
+		{ok + `addresses = [` + strings.Repeat(`"192.0.2.1",`, 64) + `]`, `64 addresses: at most 63`},
 	} {
 		if _, err := load(t, c.text); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q:\ngot  %v\nwant %s", c.text, err, c.want)
