@@ -28,9 +28,12 @@ const (
 
 type transactionID = [stun.TransactionIDSize]byte
 
-// IsSTUN reports whether a packet has the STUN cookie, which makes it the
-// relay's own business and never a session's data.
-func IsSTUN(packet []byte) bool { return stun.IsMessage(packet) }
+// IsSTUN reports whether a packet has the STUN cookie in its bytes 4 to 7, which
+// makes it the relay's own business and never a session's data. It need not be
+// as long as a STUN message.
+func IsSTUN(packet []byte) bool {
+	return len(packet) >= 8 && binary.BigEndian.Uint32(packet[4:]) == 0x2112a442
+}
 
 // Request is a bind request. Nothing in it is proven before ProvenBy says so.
 type Request struct {

@@ -145,6 +145,24 @@ func TestMessagesAreRefusedWhenTruncatedOrLong(t *testing.T) {
 	}
 }
 
+func TestCookieInItsPlaceMakesAPacketTheRelays(t *testing.T) {
+	cookie := []byte("....\x21\x12\xa4\x42")
+	for n := range 300 {
+		packet := append(bytes.Clone(cookie), make([]byte, n)...)
+		if !IsSTUN(packet) {
+			t.Errorf("not with the cookie and %d bytes after it", n)
+		}
+		if packet[7]++; IsSTUN(packet) {
+			t.Errorf("with another cookie and %d bytes after it", n)
+		}
+	}
+	for n := range len(cookie) {
+		if IsSTUN(cookie[:n]) {
+			t.Errorf("with %d bytes of the cookie", n-4)
+		}
+	}
+}
+
 func TestUsernamesHaveOneForm(t *testing.T) {
 	good := string(testID.username())
 	if got, ok := parseUsername([]byte(good)); !ok || got != testID {

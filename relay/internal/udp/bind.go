@@ -25,38 +25,34 @@ func (r *Relay) bind(s *socket, from bpf.Leg, packet []byte) {
 		// between its bind and its connect, but cannot answer.
 		at = s.parent
 	}
-	answer, moved, why := r.judge(q, from, at)
+	answer, why := r.judge(q, from, at)
 	r.cfg.Drops.Add(why)
-	if moved && r.cfg.Bound != nil {
-		r.cfg.Bound(q.ID.Session)
-	}
 	if answer != nil && at.write(answer, from.Local, from.Remote, 0) != nil {
 		r.cfg.Drops.Add(drop.SendFailed)
 	}
 }
 
 // judge lets a bind request of a leg at a listening socket take effect, and
-// returns what to answer, if anything, and whether the leg was bound or moved.
-func (r *Relay) judge(q leg.Request, from bpf.Leg, at *socket) (answer []byte, moved bool, why drop.Reason) {
+// returns what to answer, if anything.
+func (r *Relay) judge(q leg.Request, from bpf.Leg, at *socket) (answer []byte, why drop.Reason) {
 	s := r.session(q.ID.Session)
 	if s == nil {
-		return nil, false, drop.UnknownSession
+		return nil, drop.UnknownSession
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, false, drop.UnknownSession
+		return nil, drop.UnknownSession
 	}
 	o := r.cfg.Leases.Bind(r.cfg.Now(), q, from, at.owner == nil)
-	if !o.Moved {
-		return o.Answer, false, o.Drop
+	if o.Moved {
+		if err := r.moveLocked(s, q.ID, from, at); err != nil {
+			r.cfg.Log.Error("leg not bound", "session", s.ID, "leg", q.ID.Leg, "remote", from.Remote, "error", err)
+			return nil, drop.SendFailed
+		}
+		r.cfg.Log.Debug("leg bound", "session", s.ID, "leg", q.ID.Leg, "connection", q.ID.Connection, "remote", from.Remote, "port", from.Port, "local", from.Local)
 	}
-	if err := r.moveLocked(s, q.ID, from, at); err != nil {
-		r.cfg.Log.Error("leg not bound", "session", s.ID, "leg", q.ID.Leg, "remote", from.Remote, "error", err)
-		return nil, false, drop.SendFailed
-	}
-	r.cfg.Log.Debug("leg bound", "session", s.ID, "leg", q.ID.Leg, "connection", q.ID.Connection, "remote", from.Remote, "port", from.Port, "local", from.Local)
-	return o.Answer, true, drop.None
+	return o.Answer, o.Drop
 }
 
 // moveLocked binds a leg that is heard at a listening socket to where it is now:

@@ -65,9 +65,6 @@ type Config struct {
 	// Packets and Bytes limit what each connection of a session carries in one
 	// direction in a second; bytes are of payload. 0: no limit.
 	Packets, Bytes uint64
-	// Bound is called when a leg of a session was bound or has moved, before its
-	// portal is told: see State.
-	Bound func(wire.SessionID)
 }
 
 // Relay holds the UDP legs of all sessions.

@@ -3,7 +3,6 @@ package udp
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -57,11 +56,7 @@ func TestDatagramsOfEverySizeGoBothWays(t *testing.T) {
 
 func TestLegsOfDifferentIPVersionsAreJoined(t *testing.T) {
 	v6 := netip.IPv6Loopback()
-	if c, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(netip.AddrPortFrom(v6, 0))); err != nil {
-		t.Skipf("no IPv6 loopback here: %v", err)
-	} else {
-		c.Close()
-	}
+	needAddress(t, v6)
 	for _, addresses := range [][]netip.Addr{nil, {loopback, v6}} {
 		g := tunedRig(t, func(c *Config) { c.Listen = addresses })
 		m := g.session()
@@ -141,14 +136,7 @@ func TestECNIsKept(t *testing.T) {
 	g := newRig(t)
 	m := g.session()
 	a, b := m.both(0, m.at)
-	raw, err := b.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVTOS, 1) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	askECN(t, b.UDPConn)
 	for _, ecn := range []byte{0, 1, 2, 3} {
 		if _, _, err := a.WriteMsgUDPAddrPort([]byte("x"), appendECN(nil, loopback, ecn), a.relay); err != nil {
 			t.Fatal(err)

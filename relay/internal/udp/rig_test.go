@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 
@@ -39,7 +40,6 @@ func newRig(t testing.TB) *rig {
 // tunedRig returns a rig whose configuration the test changes.
 func tunedRig(t testing.TB, tune func(*Config)) *rig {
 	start := time.Now()
-	g := &rig{t: t}
 	cfg := Config{
 		Leases:  lease.NewTable(lease.Limits{First: 20000, Last: 32767, Sessions: 4000, PerPortal: 4000, SharedUDP: true}),
 		Sources: &source.Rules{AllowLoopback: true, Own: func(netip.Addr) bool { return false }},
@@ -48,15 +48,21 @@ func tunedRig(t testing.TB, tune func(*Config)) *rig {
 		Now:     func() time.Time { return start },
 	}
 	tune(&cfg)
+	return startRig(t, cfg, 0)
+}
+
+// startRig runs a Relay with a shared port, of that number unless it is 0.
+func startRig(t testing.TB, cfg Config, shared uint16) *rig {
+	t.Helper()
+	g := &rig{t: t}
 	var err error
 	if g.Relay, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	port, err := g.Share(0)
-	if err != nil {
+	if shared, err = g.Share(shared); err != nil {
 		t.Fatal(err)
 	}
-	g.shared = netip.AddrPortFrom(loopback, port)
+	g.shared = netip.AddrPortFrom(loopback, shared)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- g.Run(ctx) }()
@@ -128,8 +134,13 @@ func (g *rig) socketAt(a netip.Addr) *net.UDPConn {
 
 func (m *meeting) portal(n uint8, connection uint16, relay netip.AddrPort) *portal {
 	m.g.t.Helper()
+	return m.portalAt(m.g.socketAt(relay.Addr()), n, connection, relay)
+}
+
+func (m *meeting) portalAt(c *net.UDPConn, n uint8, connection uint16, relay netip.AddrPort) *portal {
+	m.g.t.Helper()
 	id := leg.ID{Session: m.ID, Leg: n, Connection: connection}
-	p := &portal{m.g.socketAt(relay.Addr()), m.g, leg.NewBinder(id, m.secrets[n], 0), relay}
+	p := &portal{c, m.g, leg.NewBinder(id, m.secrets[n], 0), relay}
 	p.bind()
 	return p
 }
@@ -192,6 +203,22 @@ func (g *rig) await(what string, ok func() bool) {
 			g.t.Fatalf("not after 10 s: %s; drops %v", what, g.cfg.Drops.All())
 		}
 	}
+}
+
+// held returns how many packets of a leg wait for the other one.
+func (g *rig) held(m *meeting, connection uint16, n uint8) int {
+	s := g.Relay.session(m.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.connections[connection].held[n])
+}
+
+// legs returns where the legs of a connection are bound.
+func (g *rig) legs(m *meeting, connection uint16) [2]bpf.Leg {
+	s := g.Relay.session(m.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connections[connection].legs
 }
 
 // awaitTraffic waits for the count of a session: a packet is counted after it

@@ -143,6 +143,20 @@ func (r *Relay) Traffic(id wire.SessionID) lease.Traffic {
 	return here.Plus(short)
 }
 
+// Settled returns what a session's UDP legs have carried so far, but for what
+// the kernel plane has counted of the pairs that it holds: it counts on after a
+// restart. See lease.Table.Settle.
+func (r *Relay) Settled(id wire.SessionID) lease.Traffic {
+	s := r.session(id)
+	if s == nil {
+		return lease.Traffic{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	here, _ := r.trafficLocked(s)
+	return here
+}
+
 // trafficLocked returns what the kernel plane has counted of the pairs that it
 // holds, and all the rest that the session has carried.
 func (r *Relay) trafficLocked(s *session) (here, short lease.Traffic) {
