@@ -1,0 +1,125 @@
+//go:build linux
+
+package bpf
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// EventKind says what the program wants of the daemon.
+type EventKind uint8
+
+const (
+	// Handshake is TCP to a packet port from an admitted source: a SYN, or a
+	// packet without a flow. It was not forwarded.
+	Handshake = EventKind(relayEventKindEVENT_HANDSHAKE)
+	// Forward is a packet of a flow that the program could not send: please
+	// rewrite it and send it.
+	Forward = EventKind(relayEventKindEVENT_FORWARD)
+	// TooBig is a packet of a flow that the way out, of Event.MTU, cannot take.
+	TooBig = EventKind(relayEventKindEVENT_TOO_BIG)
+)
+
+// EventReason says why there is an event.
+type EventReason uint8
+
+// reasonNames are those of enum event_reason.
+var reasonNames = [...]string{
+	relayEventReasonREASON_SYN:        "syn",
+	relayEventReasonREASON_NO_FLOW:    "no_flow",
+	relayEventReasonREASON_NEIGHBOUR:  "neighbour",
+	relayEventReasonREASON_FORWARDING: "forwarding",
+	relayEventReasonREASON_ROUTE:      "route",
+	relayEventReasonREASON_MTU:        "mtu",
+}
+
+// String returns the reason in one word, as in enum event_reason.
+func (r EventReason) String() string {
+	if int(r) < len(reasonNames) && reasonNames[r] != "" {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
+}
+
+// Event is a packet that the program leaves to the daemon.
+type Event struct {
+	Kind      EventKind
+	Reason    EventReason
+	Interface int // the index of where it arrived
+	MTU       int // of TooBig: the most that the way out can take, from the IP header on
+	// Packet is the packet as it arrived, from the IP header on. It is borrowed
+	// until the handler returns.
+	Packet []byte
+}
+
+// eventLen is the length of struct event without its packet.
+const eventLen = 12
+
+// parseEvent reads a record of the ring.
+func parseEvent(b []byte) (Event, error) {
+	if len(b) < eventLen {
+		return Event{}, fmt.Errorf("event of %d bytes", len(b))
+	}
+	n := binary.NativeEndian.Uint32(b[4:])
+	if uint64(n) > uint64(len(b)-eventLen) {
+		return Event{}, fmt.Errorf("event with %d bytes of packet has %d", n, len(b)-eventLen)
+	}
+	return Event{
+		Kind:      EventKind(b[8]),
+		Reason:    EventReason(b[9]),
+		Interface: int(binary.NativeEndian.Uint32(b)),
+		MTU:       int(binary.NativeEndian.Uint16(b[10:])),
+		Packet:    b[eventLen:][:n],
+	}, nil
+}
+
+// Run hands the program's events to handle, one at a time, and follows the
+// interfaces: it attaches to those that appear, and anew to those that have come
+// back. It returns when ctx is done, or with an error if the kernel ends either;
+// what is attached then goes on forwarding. One Run goes on at a time.
+//
+// Attaching is done by the calling goroutine, so that a thread in a network
+// namespace of its own stays in it.
+func (k *Kernel) Run(ctx context.Context, handle func(Event)) error {
+	ring, err := ringbuf.NewReader(k.maps.Events)
+	if err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var reading sync.WaitGroup
+	var failed error
+	reading.Go(func() {
+		defer cancel()
+		failed = k.readEvents(ring, handle)
+	})
+	err = k.watch(ctx)
+	ring.Close()
+	reading.Wait()
+	return errors.Join(err, failed)
+}
+
+func (k *Kernel) readEvents(ring *ringbuf.Reader, handle func(Event)) error {
+	var record ringbuf.Record
+	for {
+		err := ring.ReadInto(&record)
+		if errors.Is(err, ringbuf.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		e, err := parseEvent(record.RawSample)
+		if err != nil {
+			k.log.Warn("event not understood", "error", err)
+			continue
+		}
+		handle(e)
+	}
+}

@@ -1,0 +1,67 @@
+//go:build linux
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// Unload takes down everything that is pinned in a directory: the program, the
+// table and its sessions, and the directory. No relay may be running with it. It
+// is no error if nothing is there. The interfaces are those of the network
+// namespace of the calling thread.
+func Unload(pinDir string) error {
+	if err := unload(pinDir); err != nil {
+		return fmt.Errorf("unload the kernel plane of %s: %w", pinDir, err)
+	}
+	return nil
+}
+
+func unload(dir string) error {
+	lock, err := lockDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if errors.Is(err, errInUse) {
+		return fmt.Errorf("%w: stop it first", err)
+	}
+	if err != nil {
+		return err
+	}
+	p := pins{dir, lock}
+	defer p.close()
+	n, err := openNetwork()
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	devices, err := n.devices()
+	if err != nil {
+		return err
+	}
+	links, err := p.links()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.remove())
+	}
+	for _, d := range devices {
+		errs = append(errs, n.removeFilter(d.index, dir))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // without the program's maps it would be worse than with them
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		errs = append(errs, os.Remove(p.of(f.Name())))
+	}
+	return errors.Join(append(errs, os.Remove(dir))...)
+}
