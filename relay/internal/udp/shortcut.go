@@ -63,10 +63,10 @@ func (c *shortcut) refuseLocked(pair bpf.Pair, err error) {
 		root = next
 	}
 	cause := root.Error()
-	if _, known := c.refused[cause]; !known {
-		if len(c.refused) >= maxCauses {
-			cause = "other"
-		}
+	if c.refused[cause] == 0 && len(c.refused) >= maxCauses {
+		cause = "other"
+	}
+	if c.refused[cause] == 0 {
 		c.log.Warn("UDP pair stays in user space, as will others for the same reason", "plane", c.plane.Name(),
 			"a", pair.A.Remote, "b", pair.B.Remote, "error", err)
 	}
