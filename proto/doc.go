@@ -243,8 +243,15 @@
 // those of package wire (type, length, stream, body). The first frame of each
 // side is HELLO with version, session and the carrier's number; all three must
 // be the same on both sides, or the carrier is closed. From its dial to the
-// peer's HELLO a carrier has 10 seconds; HELLO is not waited for: OPEN and DATA
-// may follow it at once. A frame of an unknown type is skipped and counted.
+// peer's HELLO a carrier has 10 seconds. The TLS client does not wait for HELLO:
+// OPEN and DATA may follow its own at once. A frame of an unknown type is skipped
+// and counted.
+//
+// Portals may dial several ways for one carrier (packet mode and splice mode),
+// in any order, and handshake on each that connects. The TLS client takes the
+// first on which the handshake completes, sends its HELLO there, and closes the
+// others without a frame. The TLS server sends no frame before it has the client's
+// HELLO, and takes the way on which that comes. So both take the same.
 //
 // Both sides dial carrier 0 on the Session message. The TLS client may then
 // announce one more with CARRIER on a carrier that lives, numbers rising by

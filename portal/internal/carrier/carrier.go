@@ -65,6 +65,10 @@ type Conn struct {
 	reads  readBudget
 	stats  counters
 	writer writer
+
+	// The following belong to whoever reads: AwaitHello, then Run.
+	head    [wire.FrameHeaderLen]byte
+	greeted bool // the peer's HELLO was right
 }
 
 // counters are what Stats reports.
@@ -85,7 +89,7 @@ type Stats struct {
 
 // Handshake proves both portals to each other over conn, of which it takes
 // ownership. The deadline of ctx bounds it. HELLO and a first PING wait to be
-// written with what is sent first.
+// written with what is sent first. Run or Abort must follow.
 func Handshake(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 	conf := cfg.TLS.Clone()
 	conf.MinVersion = tls.VersionTLS13
@@ -113,6 +117,24 @@ func Handshake(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 	return c, nil
 }
 
+// AwaitHello waits for the peer's HELLO and sends nothing itself. So a peer that
+// has proven itself over several connections can say which of them it takes: a
+// HELLO is on no other. It may be called once, before Run; an error closes the
+// connection.
+func (c *Conn) AwaitHello(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { c.Abort(context.Cause(ctx)) })
+	err := c.hello(make([]byte, smallFrame))
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.Abort(err)
+		return fmt.Errorf("wait for the HELLO of carrier %d: %w", c.cfg.Connection, err)
+	}
+	c.greeted = true
+	return nil
+}
+
 // Peer is the peer's leaf certificate, as TLS proved it.
 func (c *Conn) Peer() *x509.Certificate { return c.peer }
 
@@ -137,6 +159,10 @@ func (c *Conn) Stats() Stats {
 // and for the peer to close its side.
 const closeWait = time.Second
 
+// ErrClosed ends a carrier whose peer closed the connection without a CLOSE:
+// its program has ended, rather than that the network broke.
+var ErrClosed = errors.New("the peer closed the connection")
+
 var (
 	errHelloMissing = errors.New("the peer's first frame is not HELLO")
 	errSilent       = errors.New("nothing came from the peer, not even the answer to a PING")
@@ -145,7 +171,7 @@ var (
 
 // Run sends what waits and serves the carrier until it dies, ctx ends or Close
 // was called; nil in the last two cases. joined is called once, when
-// the peer's HELLO was right. When Run returns, the connection is closed and
+// the peer's HELLO was right, which may be at once after AwaitHello. When Run returns, the connection is closed and
 // nothing calls the Handler any more.
 func (c *Conn) Run(ctx context.Context, h Handler, joined func()) error {
 	var tasks sync.WaitGroup
@@ -174,7 +200,7 @@ func (c *Conn) Close(last []byte) {
 	c.writer.close(last, func() { c.raw.Close() })
 }
 
-// Abort ends Run with err, at once.
+// Abort closes the connection and ends Run with err, at once.
 func (c *Conn) Abort(err error) { c.fail(err) }
 
 // fail records why the carrier died, the first time, and wakes whoever waits

@@ -5,10 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
@@ -389,4 +393,94 @@ func TestFirstFrameMustBeTheRightHello(t *testing.T) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
+}
+
+// counted counts the writes to a connection.
+type counted struct {
+	net.Conn
+	writes atomic.Int32
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
+}
+
+// The peer decides by its HELLO which connection it takes: before that, none
+// hears anything.
+func TestNothingIsSentBeforeTheHelloThatIsAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cc, sc := carriertest.TLS(t)
+		session := wire.NewSessionID()
+		a, b := net.Pipe()
+		socket := &counted{Conn: b}
+		peer := tls.Client(a, cc)
+		var running sync.WaitGroup
+		running.Go(func() { peer.Handshake() })
+		c, err := Handshake(t.Context(), socket, Config{Session: session, TLS: sc})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := socket.writes.Load()
+		awaited := make(chan error, 1)
+		running.Go(func() { awaited <- c.AwaitHello(t.Context()) })
+		synctest.Wait()
+		if n := socket.writes.Load() - before; n > 0 || len(awaited) > 0 {
+			t.Errorf("%d writes before HELLO, returned: %v", n, len(awaited) > 0)
+		}
+		hello := wire.AppendFrame(nil, 0, wire.TunnelHello{Version: wire.TunnelVersion, Session: session})
+		if _, err := peer.Write(hello); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-awaited; err != nil {
+			t.Fatal(err)
+		}
+		server := &one{Conn: c}
+		ctx, cancel := context.WithCancel(t.Context())
+		joined := false
+		server.got, server.ended = make(sink, 1), make(chan error, 1)
+		running.Go(func() { server.ended <- server.Run(ctx, server.got, func() { joined = true }) })
+		answer := make([]byte, len(hello))
+		if _, err := io.ReadFull(peer, answer); err != nil || !bytes.Equal(answer, hello) {
+			t.Errorf("the answer to HELLO: %x, %v", answer, err)
+		}
+		running.Go(func() { io.Copy(io.Discard, peer) })
+		// A second HELLO is one too many.
+		if _, err := peer.Write(hello); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-server.ended; err == nil || !joined || !strings.Contains(err.Error(), "HELLO twice") {
+			t.Errorf("joined %v, Run: %v", joined, err)
+		}
+		cancel()
+		a.Close()
+		running.Wait()
+	})
+}
+
+func TestHelloIsAwaitedNoLongerThanTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cc, sc := carriertest.TLS(t)
+		a, b := net.Pipe()
+		peer := tls.Client(a, cc)
+		var running sync.WaitGroup
+		running.Go(func() {
+			peer.Handshake()
+			io.Copy(io.Discard, peer)
+		})
+		c, err := Handshake(t.Context(), b, Config{TLS: sc})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.AwaitHello(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("AwaitHello: %v", err)
+		}
+		if _, err := b.Write(nil); err == nil {
+			t.Error("the connection is open")
+		}
+		running.Wait()
+		a.Close()
+	})
 }

@@ -32,36 +32,22 @@ func (r *readBudget) frame(reads, length int) error {
 
 // read handles frames until the connection or the peer breaks.
 func (c *Conn) read(h Handler, joined func()) error {
-	var header [wire.FrameHeaderLen]byte
 	small := make([]byte, smallFrame)
-	hello := false
-	for {
-		reads, err := c.fill(header[:])
-		if err != nil {
-			if err == io.EOF {
-				return errors.New("the peer closed the connection")
-			}
-			return fmt.Errorf("read a frame: %w", err)
-		}
-		f, err := wire.ParseFrameHeader(header[:])
-		if err != nil {
+	if !c.greeted {
+		if err := c.hello(small); err != nil {
 			return err
 		}
-		if !hello && f.Type != wire.FrameHello {
-			return errHelloMissing
+	}
+	joined()
+	for {
+		f, reads, err := c.header()
+		if err != nil {
+			return err
 		}
 		err = c.body(f, small, reads, func(body []byte) error {
 			switch f.Type {
 			case wire.FrameHello:
-				if hello {
-					return fmt.Errorf("%w: HELLO twice", wire.ErrMalformed)
-				}
-				hello = true
-				if err := c.checkHello(f, body); err != nil {
-					return err
-				}
-				joined()
-				return nil
+				return fmt.Errorf("%w: HELLO twice", wire.ErrMalformed)
 			case wire.FramePing:
 				return c.answer(f, body)
 			case wire.FramePong:
@@ -76,12 +62,36 @@ func (c *Conn) read(h Handler, joined func()) error {
 		if err != nil {
 			return err
 		}
-		c.stats.received.Add(uint64(wire.FrameHeaderLen + f.Length))
-		c.live.heard.Store(true)
 	}
 }
 
-// body reads the body of a frame into a buffer that fits it and passes it on.
+// hello takes the peer's first frame, which must be the right HELLO.
+func (c *Conn) hello(small []byte) error {
+	f, reads, err := c.header()
+	if err != nil {
+		return err
+	}
+	if f.Type != wire.FrameHello {
+		return errHelloMissing
+	}
+	return c.body(f, small, reads, func(body []byte) error { return c.checkHello(f, body) })
+}
+
+// header reads a frame's header and tells in how many pieces it came.
+func (c *Conn) header() (f wire.FrameHeader, reads int, err error) {
+	reads, err = c.fill(c.head[:])
+	if err == io.EOF {
+		return f, reads, ErrClosed
+	}
+	if err != nil {
+		return f, reads, fmt.Errorf("read a frame: %w", err)
+	}
+	f, err = wire.ParseFrameHeader(c.head[:])
+	return f, reads, err
+}
+
+// body reads the body of a frame into a buffer that fits it, passes it on and
+// counts the frame.
 func (c *Conn) body(f wire.FrameHeader, small []byte, reads int, handle func([]byte) error) error {
 	b := small
 	switch {
@@ -101,7 +111,12 @@ func (c *Conn) body(f wire.FrameHeader, small []byte, reads int, handle func([]b
 	if err := c.reads.frame(reads+more, f.Length); err != nil {
 		return err
 	}
-	return handle(b)
+	if err := handle(b); err != nil {
+		return err
+	}
+	c.stats.received.Add(uint64(wire.FrameHeaderLen + f.Length))
+	c.live.heard.Store(true)
+	return nil
 }
 
 // fill reads all of b and tells in how many pieces it came. The error is io.EOF

@@ -71,7 +71,7 @@ func (w *world) hostile(name, to string) *hostile {
 		w.Fatal(err)
 	}
 	t := tunnel.New(tunnel.Config{
-		Client: true, Session: session.ID, Dial: leg.Dial, Handler: refuseAll{}, Budget: tunnel.NewBudget(64 << 20),
+		Client: true, Session: session.ID, Ways: leg.Ways, Handler: refuseAll{}, Budget: tunnel.NewBudget(64 << 20),
 		TLS: own.ClientTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, to)),
 		Log: slog.New(slog.DiscardHandler),
 	})

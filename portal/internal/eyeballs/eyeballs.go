@@ -7,24 +7,26 @@ package eyeballs
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"time"
 )
 
-// stagger is how long one attempt is alone (RFC 8305 section 5).
-const stagger = 250 * time.Millisecond
+// Stagger is how long one attempt is alone (RFC 8305 section 5).
+const Stagger = 250 * time.Millisecond
 
 // Dial calls dial for the addresses in the order of Order; see Race.
 func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
-	return Race(ctx, Order(addrs), dial)
+	return Race(ctx, Stagger, Order(addrs), dial)
 }
 
 // Race calls dial for the candidates, which must be at least one, until one
-// succeeds, and returns its connection. If none does, it returns the error of
-// the first that failed. All attempts have ended when it returns, and their
-// connections but the one returned are closed.
-func Race[C any, T net.Conn](ctx context.Context, candidates []C, dial func(context.Context, C) (T, error)) (T, error) {
+// succeeds, and returns its connection. Each is called when the one before has
+// failed, or was not done after the time apart. If none succeeds, it returns
+// the error of the first that failed. All attempts have ended when it returns,
+// and their connections but the one returned are closed.
+func Race[C any, T io.Closer](ctx context.Context, apart time.Duration, candidates []C, dial func(context.Context, C) (T, error)) (T, error) {
 	if len(candidates) == 1 {
 		return dial(ctx, candidates[0])
 	}
@@ -58,7 +60,7 @@ func Race[C any, T net.Conn](ctx context.Context, candidates []C, dial func(cont
 					conn, err := dial(ctx, candidate)
 					results <- result{conn, err}
 				}()
-				timer.Reset(stagger)
+				timer.Reset(apart)
 			}
 		case r := <-results:
 			running--

@@ -70,7 +70,7 @@ func TestSilentAddressCostsAMomentOnly(t *testing.T) {
 		if err != nil || conn.(*named).addr != a[1] {
 			t.Fatalf("got %v, %v", conn, err)
 		}
-		if took, want := time.Since(start), stagger+10*time.Millisecond; took != want {
+		if took, want := time.Since(start), Stagger+10*time.Millisecond; took != want {
 			t.Errorf("took %v, want %v", took, want)
 		}
 	})

@@ -2,10 +2,12 @@ package path
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/netport/netport/portal/internal/eyeballs"
 	"github.com/netport/netport/proto/address"
+	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -13,20 +15,23 @@ import (
 // somebody else may run.
 const minSessionPort = 1024
 
-// Mode is a way to a relay.
+// Mode is how a portal goes to a relay.
 type Mode uint8
 
-// The modes, in the order in which they are tried: the next one a moment
-// after the one before, or when that has failed.
+// The modes. The first are those of splice mode, where the relay joins two
+// connections, in the order in which they are tried: the next one a moment
+// after the one before, or when that has failed. Each portal goes by its own.
 const (
 	SessionPort Mode = iota // TCP to the session's own port
 	SharedPort              // TCP to the relay's shared port
 	SharedTLS               // the same inside TLS, which passes where only that does
-	modes
+	PacketPort              // packet mode: one TCP connection from portal to portal, whose packets the relay forwards
+
+	spliceModes = PacketPort // how many are of splice mode
 )
 
 func (m Mode) String() string {
-	return [...]string{"relay", "relay-shared", "relay-tls"}[m]
+	return [...]string{"relay", "relay-shared", "relay-tls", "relay-packet"}[m]
 }
 
 // candidate is one address to try in one mode.
@@ -35,11 +40,12 @@ type candidate struct {
 	addr netip.AddrPort
 }
 
-// candidates lists what to try for a session, beginning with the mode first.
+// candidates lists what to try for a session in splice mode, beginning with
+// the mode first.
 func candidates(access wire.RelayAccess, transports wire.Transports, first Mode) []candidate {
 	var list []candidate
-	for i := range modes {
-		mode := (first + i) % modes
+	for i := range spliceModes {
+		mode := (first + i) % spliceModes
 		port := access.TCP
 		if mode != SessionPort {
 			port = access.SharedTCP
@@ -62,6 +68,23 @@ func candidates(access wire.RelayAccess, transports wire.Transports, first Mode)
 	return list
 }
 
+// packetAddr returns the address of packet mode for connection 0; none if
+// the session has no packet mode for this portal. The relay admits the address
+// from which the server saw this portal, so the way to the relay must be of the
+// same IP version as that to the server. Both portals are told the relay's
+// addresses in the same order and take the first.
+func packetAddr(access wire.RelayAccess, transports wire.Transports, server netip.Addr) netip.AddrPort {
+	if access.Packet == 0 || transports&wire.TransportPacket == 0 {
+		return netip.AddrPort{}
+	}
+	for _, a := range access.Addresses {
+		if a := a.Unmap(); a.BitLen() == server.Unmap().BitLen() {
+			return netip.AddrPortFrom(a, access.Packet)
+		}
+	}
+	return netip.AddrPort{}
+}
+
 // checkAccess refuses a relay that no honest server names: an address that is
 // no relay's would make every portal a tool against whoever has it.
 //
@@ -80,11 +103,16 @@ func checkAccess(access wire.RelayAccess, server netip.Addr) error {
 			return fmt.Errorf("relay %q is said to be at %s, a private address, by a server at %s, which is none", access.Name, a, server)
 		}
 	}
-	if access.TCP == 0 && access.SharedTCP == 0 {
+	if access.TCP == 0 && access.SharedTCP == 0 && access.Packet == 0 {
 		return fmt.Errorf("relay %q has no TCP port", access.Name)
 	}
-	if access.TCP != 0 && access.TCP < minSessionPort {
-		return fmt.Errorf("relay %q is said to have a session at port %d; sessions are at %d and above", access.Name, access.TCP, minSessionPort)
+	for _, port := range []uint16{access.TCP, access.Packet} {
+		if port != 0 && port < minSessionPort {
+			return fmt.Errorf("relay %q is said to have a session at port %d; sessions are at %d and above", access.Name, port, minSessionPort)
+		}
+	}
+	if access.Packet > math.MaxUint16-leg.PacketPorts+1 {
+		return fmt.Errorf("relay %q is said to have %d packet ports from %d on, and there are no such ports", access.Name, leg.PacketPorts, access.Packet)
 	}
 	return nil
 }

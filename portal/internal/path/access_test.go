@@ -17,6 +17,11 @@ func access(addrs string, tcp, shared uint16) wire.RelayAccess {
 	return a
 }
 
+func withPacket(a wire.RelayAccess, port uint16) wire.RelayAccess {
+	a.Packet = port
+	return a
+}
+
 func TestRelaysAtForbiddenAddressesAreNotDialled(t *testing.T) {
 	for _, c := range []struct {
 		server string
@@ -46,6 +51,13 @@ func TestRelaysAtForbiddenAddressesAreNotDialled(t *testing.T) {
 		{"192.0.2.1", access("255.255.255.255", 20000, 0), "broadcast"},
 		{"192.0.2.1", access("192.0.2.2", 53, 443), "port 53"},
 		{"192.0.2.1", access("192.0.2.2", 0, 0), "no TCP port"},
+		{"192.0.2.1", withPacket(access("192.0.2.2", 20000, 0), 28672), ""},
+		{"192.0.2.1", withPacket(access("192.0.2.2", 0, 0), 1024), ""},
+		{"192.0.2.1", withPacket(access("192.0.2.2", 0, 0), 65528), ""},
+		{"192.0.2.1", withPacket(access("192.0.2.2", 20000, 0), 1023), "port 1023"},
+		{"192.0.2.1", withPacket(access("192.0.2.2", 20000, 0), 53), "port 53"},
+		{"192.0.2.1", withPacket(access("192.0.2.2", 20000, 0), 65529), "no such ports"},
+		{"192.0.2.1", withPacket(access("127.0.0.1", 0, 0), 28672), "loopback"},
 	} {
 		err := checkAccess(c.relay, netip.MustParseAddr(c.server))
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

@@ -1,19 +1,19 @@
 // Package path finds ways between two portals and gives their carriers
-// connections over them. What exists is the way over a relay in splice mode:
-// both portals dial the relay, prove their legs, and the relay joins the two.
+// connections over them. What exists is the way over a relay, in two modes:
+// both portals dial the relay, prove their legs, and the relay joins the two
+// connections (splice mode); or both dial the same port of it, and the relay
+// makes one TCP connection from portal to portal of the two, by rewriting
+// packets (packet mode).
 //
-// A Leg is one portal's way into one session. It is the seam for ways to come
-// (packet mode, UDP, direct): a carrier sees nothing but a connection.
+// A Leg is one portal's way into one session, and a Way the connection that one
+// carrier may take. Both are the seam for ways to come (UDP, direct): a
+// carrier sees nothing but a connection.
 package path
 
 import (
-	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,34 +23,34 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
-// prefaceTime bounds the sending of the 64 bytes that prove a leg.
-const prefaceTime = 5 * time.Second
-
 // Transports are the ways that this portal can use.
-const Transports = wire.TransportSplice | wire.TransportTLS
+const Transports = wire.TransportSplice | wire.TransportPacket | wire.TransportTLS
 
-// Finder makes Legs and remembers which mode works with which relay. It is
-// safe for concurrent use.
+// Finder makes Legs and remembers what works with which relay. It is safe for
+// concurrent use.
 type Finder struct {
 	credentials *identity.Credentials
 	log         *slog.Logger
-
-	mu    sync.Mutex // guards the following
-	works map[string]Mode
+	memory      *memory
 }
 
 // NewFinder returns a Finder for the portal with these credentials.
 func NewFinder(credentials *identity.Credentials, log *slog.Logger) *Finder {
-	return &Finder{credentials: credentials, log: log, works: make(map[string]Mode)}
+	return &Finder{credentials: credentials, log: log, memory: newMemory()}
 }
 
 // Leg is this portal's way into one session. Its methods are safe for
 // concurrent use.
 type Leg struct {
-	finder     *Finder
-	session    wire.Session
-	candidates []candidate
-	used       atomic.Pointer[candidate] // of the last connection
+	finder  *Finder
+	session wire.Session
+	log     *slog.Logger
+	splice  []candidate    // none: no splice mode
+	packet  netip.AddrPort // of connection 0; invalid: no packet mode
+
+	taken   atomic.Pointer[candidate] // by the last carrier
+	spliced atomic.Pointer[candidate] // connected and proven last
+	stalled atomic.Bool               // packet mode has connected, and no carrier came up
 }
 
 // Leg returns the way into a session that the server at that address has
@@ -59,92 +59,84 @@ func (f *Finder) Leg(session wire.Session, server netip.Addr) (*Leg, error) {
 	if err := checkAccess(session.Relay, server); err != nil {
 		return nil, err
 	}
-	f.mu.Lock()
-	first := f.works[session.Relay.Name]
-	f.mu.Unlock()
-	list := candidates(session.Relay, session.Transports&Transports, first)
-	if len(list) == 0 {
+	transports := session.Transports & Transports
+	l := &Leg{
+		finder: f, session: session,
+		log:    f.log.With("peer", session.Peer, "relay", session.Relay.Name, "session", session.ID.String()),
+		splice: candidates(session.Relay, transports, f.memory.spliceFirst(session.Relay.Name)),
+		packet: packetAddr(session.Relay, transports, server),
+	}
+	if len(l.splice) == 0 && !l.packet.IsValid() {
 		return nil, fmt.Errorf("relay %q offers no way that this portal can use", session.Relay.Name)
 	}
-	return &Leg{finder: f, session: session, candidates: list}, nil
+	return l, nil
 }
 
-// Dial returns a connection to the relay over which the leg is proven for the
-// carrier of that number. What is written to it reaches the other portal once
-// that has done the same.
-func (l *Leg) Dial(ctx context.Context, connection uint16) (net.Conn, error) {
-	conn, err := eyeballs.Race(ctx, l.candidates, l.connect)
-	if err != nil {
-		return nil, fmt.Errorf("dial relay %q: %w", l.session.Relay.Name, err)
+// Ways returns the ways for the carrier of that number, at least one, in the
+// order in which to try them, and how long apart. Packet mode is tried first,
+// alone for a moment, unless it has failed between these two portals: then
+// both are tried at once. So two portals that remember different things still
+// dial the same way at nearly the same time, and packet mode that works again
+// is found without anybody having to wait.
+func (l *Leg) Ways(connection uint16) (ways []Way, apart time.Duration) {
+	var packet *packetWay
+	if l.packet.IsValid() {
+		packet = &packetWay{
+			leg: l, connection: connection,
+			addr:  netip.AddrPortFrom(l.packet.Addr(), l.packet.Port()+connection%leg.PacketPorts),
+			ahead: !l.finder.memory.doubts(pairingOf(l.session)),
+		}
 	}
-	// Only the connection that won proves the leg: a number is joined once.
-	id := leg.ID{Session: l.session.ID, Leg: l.session.Leg, Connection: connection}
-	conn.SetWriteDeadline(time.Now().Add(prefaceTime))
-	if _, err := conn.Write(leg.NewPreface(id).AppendTo(nil, l.session.Secret)); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("prove leg %v to relay %q: %w", id, l.session.Relay.Name, err)
+	splice := &spliceWay{leg: l, connection: connection, packet: packet}
+	switch {
+	case packet == nil:
+		return []Way{splice}, 0
+	case len(l.splice) == 0:
+		return []Way{packet}, 0
+	case packet.ahead:
+		return []Way{packet, splice}, eyeballs.Stagger
 	}
-	conn.SetWriteDeadline(time.Time{})
-	l.used.Store(&conn.candidate)
-	l.finder.log.Debug("relay dialled", "relay", l.session.Relay.Name, "address", conn.candidate.addr.String(), "path", conn.candidate.mode.String(), "session", l.session.ID.String(), "connection", connection)
-	return conn.Conn, nil
-}
-
-// dialed is a connection and how it was made.
-type dialed struct {
-	net.Conn
-	candidate candidate
-}
-
-func (l *Leg) connect(ctx context.Context, c candidate) (*dialed, error) {
-	// The carrier keeps the connection alive itself.
-	d := net.Dialer{KeepAlive: -1}
-	conn, err := d.DialContext(ctx, "tcp", c.addr.String())
-	if err != nil {
-		return nil, err
-	}
-	if c.mode != SharedTLS {
-		return &dialed{conn, c}, nil
-	}
-	relay := identity.Expect(identity.Relay, l.session.Relay.Name)
-	secure := tls.Client(conn, l.finder.credentials.ClientTLS(identity.ProtocolRelay, relay))
-	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("prove relay at %s: %w", c.addr, err)
-	}
-	return &dialed{secure, c}, nil
-}
-
-// Worked tells that a carrier came up over the leg: the next session at this
-// relay begins with the same mode.
-func (l *Leg) Worked() {
-	if c := l.used.Load(); c != nil {
-		l.finder.remember(l.session.Relay.Name, c.mode)
-	}
+	return []Way{splice, packet}, 0
 }
 
 // Failed tells that no carrier came up, though a connection may have: what is
 // between here and the relay may let connections pass and not what they carry.
-// The next session at this relay begins with the next mode.
+// The next session at this relay begins with another mode.
 func (l *Leg) Failed() {
-	if c := l.used.Load(); c != nil {
-		l.finder.remember(l.session.Relay.Name, (c.mode+1)%modes)
+	if c := l.spliced.Load(); c != nil {
+		l.finder.memory.rememberSplice(l.session.Relay.Name, (c.mode+1)%spliceModes)
+	}
+	if l.stalled.Load() {
+		l.doubt(true, "it connects, and no carrier comes up")
 	}
 }
 
-func (f *Finder) remember(relay string, m Mode) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.works[relay] = m
+// doubt has packet mode lose its head start.
+func (l *Leg) doubt(connected bool, why string) {
+	l.finder.memory.packetFailed(pairingOf(l.session), connected)
+	l.log.Info("packet mode gets no head start for a while", "error", why)
+}
+
+// trust gives packet mode its head start back.
+func (l *Leg) trust(carried bool) {
+	if l.finder.memory.packetWorked(pairingOf(l.session), carried) {
+		l.log.Info("packet mode works again")
+	}
+}
+
+// take notes what a carrier has come up on.
+func (l *Leg) take(c candidate, connection uint16) {
+	l.taken.Store(&c)
+	l.log.Debug("way taken", "path", c.mode.String(), "address", c.addr.String(), "connection", connection)
 }
 
 // Relay returns the name of the relay.
 func (l *Leg) Relay() string { return l.session.Relay.Name }
 
-// Mode returns the way that the last connection took and the relay's address;
+// Mode returns the way that the last carrier took and the relay's address;
 // none before the first.
 func (l *Leg) Mode() (mode string, addr netip.AddrPort) {
-	c := l.used.Load()
+	c := l.taken.Load()
 	if c == nil {
 		return "", netip.AddrPort{}
 	}

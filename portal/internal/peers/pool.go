@@ -365,7 +365,7 @@ func (p *Pool) Accept(session wire.Session) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	m := &member{session: session, leg: leg, cancel: cancel, since: time.Now(), gone: make(chan struct{})}
 	m.tunnel = tunnel.New(tunnel.Config{
-		Client: client, Session: session.ID, Dial: leg.Dial, TLS: p.tls(client, session.Peer),
+		Client: client, Session: session.ID, Ways: leg.Ways, TLS: p.tls(client, session.Peer),
 		Handler: p.Handler, Budget: p.Budget, Idle: idleTime, Log: log,
 	})
 	p.sessions[session.ID] = m
@@ -388,7 +388,6 @@ func (p *Pool) run(ctx context.Context, m *member, log *slog.Logger) {
 	watching.Go(func() {
 		select {
 		case <-m.tunnel.Up():
-			m.leg.Worked()
 			mode, addr := m.leg.Mode()
 			log.Info("tunnel up", "relay", m.leg.Relay(), "path", mode, "address", addr.String())
 		case <-m.tunnel.Done():

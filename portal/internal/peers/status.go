@@ -14,7 +14,7 @@ type Status struct {
 	Session  string    `json:"session"`
 	Up       bool      `json:"up"`
 	Since    time.Time `json:"since"`
-	Path     string    `json:"path,omitempty"` // relay, relay-shared or relay-tls; empty: not dialled yet
+	Path     string    `json:"path,omitempty"` // relay-packet, relay, relay-shared or relay-tls: of the newest carrier; empty: none yet
 	Relay    string    `json:"relay"`
 	Address  string    `json:"address,omitempty"` // of the relay
 	Opener   bool      `json:"opener"`            // this portal asked for the session

@@ -60,7 +60,7 @@ func TestWindowFollowsTheRoundTrip(t *testing.T) {
 		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return dialled, nil }
 		p := newPair(t, exit, func(client, server *Config) {
 			r := newRelay(func() (net.Conn, net.Conn) { return farPair(rtt / 2) })
-			client.Dial, server.Dial = r.dial, r.dial
+			client.Ways, server.Ways = over(r.dial), over(r.dial)
 		})
 		app, other := net.Pipe()
 		done := openWith(p.client, benchGrant, other)
@@ -95,7 +95,7 @@ func TestFirstByteOfAWarmTunnelTakesHalfARoundTrip(t *testing.T) {
 		}
 		p := newPair(t, exit, func(client, server *Config) {
 			r := newRelay(func() (net.Conn, net.Conn) { return farPair(rtt / 2) })
-			client.Dial, server.Dial = r.dial, r.dial
+			client.Ways, server.Ways = over(r.dial), over(r.dial)
 		})
 		app, other := net.Pipe()
 		began := time.Now()
@@ -157,7 +157,7 @@ func TestKeystrokesOvertakeBulkOnASlowPath(t *testing.T) {
 		}
 		p := newPair(t, exit, func(client, server *Config) {
 			r := newRelay(func() (net.Conn, net.Conn) { return slowPair(rate) })
-			client.Dial, server.Dial = r.dial, r.dial
+			client.Ways, server.Ways = over(r.dial), over(r.dial)
 		})
 		bulk, other := net.Pipe()
 		bulkDone := openWith(p.client, wire.GrantID{1}, other)

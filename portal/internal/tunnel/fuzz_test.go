@@ -43,7 +43,7 @@ func FuzzFrames(f *testing.F) {
 			return x, nil
 		}
 		noLeg := func(context.Context, uint16) (net.Conn, error) { return nil, io.ErrClosedPipe }
-		tun := New(Config{Session: session, Dial: noLeg, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)})
+		tun := New(Config{Session: session, Ways: over(noLeg), Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(context.Background())
 		tun.ctx = ctx
 		l := &link{t: tun, conn: conn, dead: make(chan struct{})}

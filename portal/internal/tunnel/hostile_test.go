@@ -48,12 +48,12 @@ func newHostile(t *testing.T, exit Handler, change func(c *Config)) *hostile {
 	session := wire.NewSessionID()
 	cfg := Config{
 		Session: session, TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler),
-		Dial: func(_ context.Context, n uint16) (net.Conn, error) {
+		Ways: over(func(_ context.Context, n uint16) (net.Conn, error) {
 			if n > 0 {
 				return nil, errors.New("there is one leg")
 			}
 			return b, nil
-		},
+		}),
 	}
 	if change != nil {
 		change(&cfg)
@@ -316,7 +316,7 @@ func TestPeerThatAsksButDoesNotReadIsDropped(t *testing.T) {
 	session := wire.NewSessionID()
 	tun := New(Config{
 		Session: session, TLS: sc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler),
-		Dial: func(context.Context, uint16) (net.Conn, error) { return b, nil },
+		Ways: over(func(context.Context, uint16) (net.Conn, error) { return b, nil }),
 	})
 	ended := make(chan error, 1)
 	go func() { ended <- tun.Run(context.Background()) }()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -15,9 +16,11 @@ var errNoHello = fmt.Errorf("the peer proved itself but sent no HELLO within %v"
 
 // link is a carrier as its tunnel sees it.
 type link struct {
-	t    *Tunnel
-	conn *carrier.Conn
-	dead chan struct{}
+	t     *Tunnel
+	conn  *carrier.Conn
+	way   path.Way
+	taken time.Time // when it was
+	dead  chan struct{}
 
 	// streams is how many ends are attached; the tunnel's lock guards it.
 	streams int
@@ -32,24 +35,22 @@ const (
 	// joinPause is how long the tunnel does without a further carrier after
 	// one could not be joined.
 	joinPause = time.Minute
+	// newTime is how long a carrier is new: if it breaks, its way may be at
+	// fault. It is more than it takes to notice that nothing is answered.
+	newTime = 20 * time.Second
 )
 
-// join dials a carrier, proves the peer and starts to serve it.
+// join makes a carrier, with the peer proven, and starts to serve it.
 func (t *Tunnel) join(ctx context.Context, connection uint16) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
-	raw, err := t.cfg.Dial(ctx, connection)
-	if err != nil {
-		cancel()
-		return fmt.Errorf("dial carrier %d: %w", connection, err)
-	}
-	conn, err := carrier.Handshake(ctx, raw, carrier.Config{
-		Client: t.cfg.Client, Session: t.cfg.Session, Connection: connection, TLS: t.cfg.TLS,
-	})
+	won, err := t.race(ctx, connection)
 	if err != nil {
 		cancel()
 		return err
 	}
-	l := &link{t: t, conn: conn, dead: make(chan struct{})}
+	conn := won.conn
+	won.way.Taken()
+	l := &link{t: t, conn: conn, way: won.way, taken: time.Now(), dead: make(chan struct{})}
 	// A peer that proves itself but never sends HELLO is given up as well.
 	hello := context.AfterFunc(ctx, func() { conn.Abort(errNoHello) })
 	joined := func() {
@@ -60,7 +61,7 @@ func (t *Tunnel) join(ctx context.Context, connection uint16) error {
 	defer t.mu.Unlock()
 	if t.over {
 		cancel()
-		raw.Close()
+		conn.Abort(ErrClosed)
 		return ErrClosed
 	}
 	t.tasks.Go(func() {
@@ -103,6 +104,9 @@ func (t *Tunnel) left(l *link, err error) {
 	over := t.over
 	t.mu.Unlock()
 
+	if !over && err != nil && !errors.Is(err, carrier.ErrClosed) && time.Since(l.taken) < newTime {
+		l.way.Lost()
+	}
 	why := &EndError{Reason: wire.ReasonCarrierLost}
 	if err == nil {
 		err = errNoCarrier

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
+	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -50,6 +51,42 @@ func (r *relay) dial(_ context.Context, n uint16) (net.Conn, error) {
 	return mine, nil
 }
 
+// dialFunc dials a leg for the carrier of that number.
+type dialFunc func(ctx context.Context, n uint16) (net.Conn, error)
+
+// over is Config.Ways with one way.
+func over(dial dialFunc) func(uint16) ([]path.Way, time.Duration) {
+	return func(n uint16) ([]path.Way, time.Duration) { return []path.Way{&theWay{dial, n}}, 0 }
+}
+
+// through has every connection that is dialled pass through change.
+func through(ways func(uint16) ([]path.Way, time.Duration), change func(n uint16, c net.Conn) net.Conn) func(uint16) ([]path.Way, time.Duration) {
+	return func(n uint16) ([]path.Way, time.Duration) {
+		list, apart := ways(n)
+		for i, w := range list {
+			list[i] = &theWay{func(ctx context.Context, n uint16) (net.Conn, error) {
+				c, err := w.Dial(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return change(n, c), nil
+			}, n}
+		}
+		return list, apart
+	}
+}
+
+// theWay is the only way of a carrier.
+type theWay struct {
+	dial   dialFunc
+	number uint16
+}
+
+func (w *theWay) String() string                             { return "relay" }
+func (w *theWay) Dial(ctx context.Context) (net.Conn, error) { return w.dial(ctx, w.number) }
+func (w *theWay) Taken()                                     {}
+func (w *theWay) Lost()                                      {}
+
 // handler is a Handler made from a function.
 type handler func(ctx context.Context, open wire.Open) (net.Conn, error)
 
@@ -76,8 +113,8 @@ func newPair(t testing.TB, exit Handler, change func(client, server *Config)) *p
 	r := newRelay(func() (net.Conn, net.Conn) { a, b := carriertest.TCP(t); return a, b })
 	cc, sc := carriertest.TLS(t)
 	session := wire.NewSessionID()
-	client := Config{Client: true, Session: session, Dial: r.dial, TLS: cc, Handler: refuseAll, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
-	server := Config{Session: session, Dial: r.dial, TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
+	client := Config{Client: true, Session: session, Ways: over(r.dial), TLS: cc, Handler: refuseAll, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
+	server := Config{Session: session, Ways: over(r.dial), TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&client, &server)
 	}
@@ -99,7 +136,7 @@ func newPairOver(t testing.TB, exit Handler, client, server net.Conn) *pair {
 	t.Helper()
 	cc, sc := carriertest.TLS(t)
 	session := wire.NewSessionID()
-	to := func(c net.Conn) func(context.Context, uint16) (net.Conn, error) {
+	to := func(c net.Conn) dialFunc {
 		return func(_ context.Context, n uint16) (net.Conn, error) {
 			if n > 0 {
 				return nil, errors.New("there is one carrier")
@@ -108,8 +145,8 @@ func newPairOver(t testing.TB, exit Handler, client, server net.Conn) *pair {
 		}
 	}
 	p := &pair{
-		client:    New(Config{Client: true, Session: session, Dial: to(client), TLS: cc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler)}),
-		server:    New(Config{Session: session, Dial: to(server), TLS: sc, Handler: exit, Log: slog.New(slog.DiscardHandler)}),
+		client:    New(Config{Client: true, Session: session, Ways: over(to(client)), TLS: cc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler)}),
+		server:    New(Config{Session: session, Ways: over(to(server)), TLS: sc, Handler: exit, Log: slog.New(slog.DiscardHandler)}),
 		clientErr: make(chan error, 1), serverErr: make(chan error, 1),
 	}
 	p.start(t)

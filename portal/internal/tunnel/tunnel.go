@@ -11,7 +11,7 @@
 // goroutine at each portal.
 //
 // A Tunnel decides nothing: whom it is with, TLS says (Config.TLS); what the
-// peer may open, the Handler; where carriers run, Dial.
+// peer may open, the Handler; where carriers run, Ways.
 package tunnel
 
 import (
@@ -20,11 +20,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -49,11 +49,12 @@ type Config struct {
 	// client of every carrier and decides how many there are.
 	Client  bool
 	Session wire.SessionID
-	// Dial returns a joined leg for the carrier of that connection number:
-	// what is written to it arrives at the peer. Connection 0 is dialled by
-	// Run; further ones while the tunnel lives. A leg that is a *net.TCPConn
-	// is read and written with less effort than any other.
-	Dial func(ctx context.Context, connection uint16) (net.Conn, error)
+	// Ways returns the ways to the peer for the carrier of that connection
+	// number, at least one, in the order in which to try them, and how long
+	// apart; see race. Connection 0 is dialled by Run; further ones while the
+	// tunnel lives. A connection that is a *net.TCPConn is read and written
+	// with less effort than any other.
+	Ways func(connection uint16) (ways []path.Way, apart time.Duration)
 	// TLS verifies the peer (VerifyConnection) and holds this portal's
 	// certificate. The tunnel uses a clone.
 	TLS     *tls.Config

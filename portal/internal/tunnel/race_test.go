@@ -1,0 +1,600 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
+	"github.com/netport/netport/portal/internal/eyeballs"
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/proto/wire"
+)
+
+// The races run in bubbles: two portals that try two ways over a relay, each
+// portal at the same distance from it, with a clock of their own.
+//
+//	client ---- hop ---- relay ---- hop ---- server
+//
+// Splice mode connects to the relay at once, whatever the other portal does;
+// packet mode connects one portal and then the other when both have dialled.
+
+// kind is how a way behaves.
+type kind int
+
+const (
+	works   kind = iota
+	silent       // nothing answers
+	refused      // the dial fails at once
+	stalls       // connects and carries nothing
+)
+
+// relayed is a relay that can do both modes for one carrier.
+type relayed struct {
+	hop     time.Duration
+	packet  kind
+	splice  kind
+	blocked map[string]kind // packet mode for one side
+	late    time.Duration   // how much longer packet mode takes to connect
+	slow    time.Duration   // how much longer splice mode does
+
+	mu      sync.Mutex
+	dialled map[string]int         // how often, by side and way
+	taken   map[string]string      // way by side
+	lost    map[string]string      // way by side
+	half    net.Conn               // of splice mode, waits for the other portal
+	syn     chan chan<- net.Conn   // of packet mode, takes the second's way to answer
+	open    map[*watched]struct{}  // connections that no one has closed
+	onTaken func(string, net.Conn) // nil: nothing more happens
+}
+
+func newRelayed(hop time.Duration) *relayed {
+	return &relayed{
+		hop: hop, dialled: make(map[string]int), taken: make(map[string]string), lost: make(map[string]string),
+		open: make(map[*watched]struct{}),
+	}
+}
+
+// watched is a connection of which it is known whether it was closed.
+type watched struct {
+	net.Conn
+	r *relayed
+}
+
+func (w *watched) Close() error {
+	w.r.mu.Lock()
+	delete(w.r.open, w)
+	w.r.mu.Unlock()
+	return w.Conn.Close()
+}
+
+func (r *relayed) watch(c net.Conn) net.Conn {
+	w := &watched{c, r}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open[w] = struct{}{}
+	return w
+}
+
+// raced is a way through a relayed.
+type raced struct {
+	r          *relayed
+	side, name string
+	kind       kind
+	dial       func(ctx context.Context, k kind) (net.Conn, error)
+	conn       net.Conn
+}
+
+func (w *raced) String() string { return w.name }
+
+func (w *raced) Dial(ctx context.Context) (net.Conn, error) {
+	w.r.mu.Lock()
+	w.r.dialled[w.side+" "+w.name]++
+	w.r.mu.Unlock()
+	switch w.kind {
+	case silent:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case refused:
+		if err := rest(ctx, 2*w.r.hop); err != nil {
+			return nil, err
+		}
+		return nil, syscall.ECONNREFUSED
+	}
+	c, err := w.dial(ctx, w.kind)
+	if err == nil {
+		w.conn = w.r.watch(c)
+		return w.conn, nil
+	}
+	return nil, err
+}
+
+func (w *raced) Taken() {
+	w.r.mu.Lock()
+	w.r.taken[w.side] = w.name
+	w.r.mu.Unlock()
+	if w.r.onTaken != nil {
+		w.r.onTaken(w.side, w.conn)
+	}
+}
+
+func (w *raced) Lost() {
+	w.r.mu.Lock()
+	defer w.r.mu.Unlock()
+	w.r.lost[w.side] = w.name
+}
+
+// rest waits for d, no longer than ctx.
+func rest(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hole is the end of a connection that carries nothing.
+func hole() net.Conn {
+	a, b := net.Pipe()
+	go func() {
+		io.Copy(io.Discard, b)
+		b.Close()
+	}()
+	return a
+}
+
+// dialSplice connects to the relay, which joins what comes from both sides.
+func (r *relayed) dialSplice(ctx context.Context, k kind) (net.Conn, error) {
+	if err := rest(ctx, 2*r.hop+r.slow); err != nil {
+		return nil, err
+	}
+	if k == stalls {
+		return hole(), nil
+	}
+	mine, at := farPair(r.hop)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.half == nil {
+		r.half = at
+		return mine, nil
+	}
+	for _, d := range [][2]net.Conn{{at, r.half}, {r.half, at}} {
+		go func() {
+			io.Copy(d[0], d[1])
+			d[0].Close()
+			d[1].Close()
+		}()
+	}
+	return mine, nil
+}
+
+// dialPacket connects when both have dialled: the first comer, then, when that
+// has answered, the other.
+func (r *relayed) dialPacket(ctx context.Context, k kind) (net.Conn, error) {
+	if err := rest(ctx, r.hop+r.late); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	if syn := r.syn; syn != nil {
+		r.mu.Unlock()
+		var mine, other net.Conn
+		if k == stalls {
+			mine, other = hole(), hole()
+		} else {
+			mine, other = farPair(2 * r.hop)
+		}
+		select {
+		case first := <-syn:
+			first <- other
+		default: // the first has given up: its RST
+			mine.Close()
+			other.Close()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		if err := rest(ctx, 3*r.hop); err != nil {
+			mine.Close()
+			return nil, err
+		}
+		return mine, nil
+	}
+	r.syn = make(chan chan<- net.Conn, 1)
+	r.mu.Unlock()
+	answer := make(chan net.Conn, 1)
+	r.syn <- answer
+	select {
+	case c := <-answer:
+		if err := rest(ctx, r.hop); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return c, nil
+	case <-ctx.Done():
+		select {
+		case <-r.syn:
+		case c := <-answer:
+			c.Close()
+		}
+		return nil, ctx.Err()
+	}
+}
+
+// ways returns Config.Ways of one side, beginning with the way first.
+func (r *relayed) ways(side, first string, apart time.Duration) func(uint16) ([]path.Way, time.Duration) {
+	return func(uint16) ([]path.Way, time.Duration) {
+		packet := max(r.packet, r.blocked[side])
+		list := []path.Way{
+			&raced{r: r, side: side, name: "packet", kind: packet, dial: r.dialPacket},
+			&raced{r: r, side: side, name: "splice", kind: r.splice, dial: r.dialSplice},
+		}
+		if first == "splice" {
+			slices.Reverse(list)
+		}
+		return list, apart
+	}
+}
+
+// portals are the two identities of all races.
+type portals struct{ client, server *tls.Config }
+
+// newPortals makes the identities; a bubble's clock would find them not yet
+// valid.
+func newPortals(t *testing.T) (p portals) {
+	now := time.Now()
+	p.client, p.server = carriertest.TLS(t)
+	for _, c := range []*tls.Config{p.client, p.server} {
+		c.Time = func() time.Time { return now }
+	}
+	return p
+}
+
+// start runs a client and a server, the one the later the other by skew, and
+// returns them. They end with the bubble.
+func (r *relayed) start(t *testing.T, who portals, client, server string, apart map[string]time.Duration, skew time.Duration) *pair {
+	session := wire.NewSessionID()
+	log := slog.New(slog.DiscardHandler)
+	p := &pair{
+		client:    New(Config{Client: true, Session: session, Ways: r.ways("client", client, apart[client]), TLS: who.client, Handler: refuseAll, Log: log}),
+		server:    New(Config{Session: session, Ways: r.ways("server", server, apart[server]), TLS: who.server, Handler: refuseAll, Log: log}),
+		clientErr: make(chan error, 1), serverErr: make(chan error, 1),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		rest(ctx, -skew)
+		p.clientErr <- p.client.Run(ctx)
+	})
+	running.Go(func() {
+		rest(ctx, skew)
+		p.serverErr <- p.server.Run(ctx)
+	})
+	p.stop = func() {
+		cancel()
+		running.Wait()
+		if r.half != nil {
+			r.half.Close()
+		}
+		time.Sleep(time.Second) // what is under way arrives
+	}
+	return p
+}
+
+// staggers are those of package path: who has found packet mode to fail tries
+// both at once.
+var staggers = map[string]time.Duration{"packet": eyeballs.Stagger, "splice": 0}
+
+// up waits until both are and checks that they share one way, which it returns,
+// that works, and that nothing is left of the other.
+func (r *relayed) up(t *testing.T, p *pair, within time.Duration) string {
+	began := time.Now()
+	for _, tun := range []*Tunnel{p.client, p.server} {
+		select {
+		case <-tun.Up():
+		case <-tun.Done():
+			t.Errorf("the tunnel did not come up: client %v, server %v", p.client.err, p.server.err)
+			return ""
+		}
+	}
+	if took := time.Since(began); took > within {
+		t.Errorf("up after %v, want %v", took, within)
+	}
+	for _, tun := range []*Tunnel{p.client, p.server} {
+		if _, err := tun.Ping(context.Background()); err != nil {
+			t.Errorf("ping: %v", err)
+		}
+	}
+	time.Sleep(joinTime) // nothing that is still under way breaks it
+	if c, s := p.client.Stats(), p.server.Stats(); c.Carriers != 1 || s.Carriers != 1 {
+		t.Errorf("the client has %d carriers, the server %d", c.Carriers, s.Carriers)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.taken["client"] != r.taken["server"] {
+		t.Errorf("taken: %v", r.taken)
+	}
+	if len(r.lost) > 0 {
+		t.Errorf("lost: %v", r.lost)
+	}
+	for way, n := range r.dialled {
+		if n > 1 {
+			t.Errorf("%s was dialled %d times", way, n)
+		}
+	}
+	if len(r.open) != 2 {
+		t.Errorf("%d connections are open, want one at each side", len(r.open))
+	}
+	return r.taken["client"]
+}
+
+// Whatever the two remember, whatever works, and whoever begins first: they
+// come up, on the same way.
+func TestPortalsTakeOneWayWhateverWorks(t *testing.T) {
+	who := newPortals(t)
+	type network struct {
+		name           string
+		packet, splice kind
+		late           time.Duration
+		want           string // "": either
+	}
+	networks := []network{
+		{name: "both work"},
+		{name: "packet is silent", packet: silent, want: "splice"},
+		{name: "packet is refused", packet: refused, want: "splice"},
+		{name: "packet stalls", packet: stalls, want: "splice"},
+		{name: "packet is late", late: 300 * time.Millisecond},
+		{name: "splice is silent", splice: silent, want: "packet"},
+		{name: "splice is refused", splice: refused, want: "packet"},
+		{name: "splice stalls", splice: stalls, want: "packet"},
+	}
+	for _, n := range networks {
+		for _, client := range []string{"packet", "splice"} {
+			for _, server := range []string{"packet", "splice"} {
+				for _, at := range []struct{ hop, skew time.Duration }{
+					{time.Millisecond, 0}, {25 * time.Millisecond, 0}, {150 * time.Millisecond, 0},
+					{5 * time.Millisecond, 400 * time.Millisecond}, {5 * time.Millisecond, -400 * time.Millisecond},
+				} {
+					synctest.Test(t, func(t *testing.T) {
+						r := newRelayed(at.hop)
+						r.packet, r.splice, r.late = n.packet, n.splice, n.late
+						p := r.start(t, who, client, server, staggers, at.skew)
+						// The way that is tried second, its connection, the handshake.
+						got := r.up(t, p, at.skew.Abs()+eyeballs.Stagger+n.late+14*at.hop)
+						want := n.want
+						if want == "" && client == "packet" && server == "packet" && n.late == 0 && at.hop < 100*time.Millisecond {
+							want = "packet" // it had a head start
+						}
+						if want != "" && got != want {
+							t.Errorf("took %q, want %q", got, want)
+						}
+						if t.Failed() {
+							t.Logf("%s; the client begins with %s, the server with %s; %v from the relay, the server %v later", n.name, client, server, at.hop, at.skew)
+						}
+						p.stop()
+					})
+				}
+			}
+		}
+	}
+}
+
+// The handshakes of both ways end within a moment of each other, in any order:
+// the client's choice is the server's.
+func TestWaysThatComeUpTogetherAreTakenAlike(t *testing.T) {
+	who := newPortals(t)
+	const hop = 10 * time.Millisecond
+	seen := make(map[string]int)
+	for ahead := -3 * hop; ahead <= 3*hop; ahead += hop / 4 {
+		for _, skew := range []time.Duration{0, hop / 2, -hop / 2} {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRelayed(hop)
+				r.late, r.slow = max(0, -ahead), max(0, ahead)
+				p := r.start(t, who, "splice", "splice", staggers, skew)
+				seen[r.up(t, p, skew.Abs()+ahead.Abs()+10*hop)]++
+				if t.Failed() {
+					t.Logf("packet mode %v ahead, the server %v later", ahead, skew)
+				}
+				p.stop()
+			})
+		}
+	}
+	if seen["packet"] < 10 || seen["splice"] < 10 {
+		t.Errorf("one way was always ahead: %v", seen)
+	}
+}
+
+// A network in which one portal cannot use packet mode, and the other can.
+func TestPortalThatIsRefusedOneWayMeetsTheOtherOnTheNext(t *testing.T) {
+	who := newPortals(t)
+	for _, blocked := range []string{"client", "server"} {
+		for _, how := range []kind{silent, refused} {
+			for _, first := range []string{"packet", "splice"} {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRelayed(5 * time.Millisecond)
+					r.blocked = map[string]kind{blocked: how}
+					p := r.start(t, who, first, first, staggers, 0)
+					if got := r.up(t, p, eyeballs.Stagger+100*time.Millisecond); got != "splice" {
+						t.Errorf("the %s is blocked, %s first: took %q", blocked, first, got)
+					}
+					p.stop()
+				})
+			}
+		}
+	}
+}
+
+func TestNoWayWorksAndBothSaySo(t *testing.T) {
+	who := newPortals(t)
+	for _, kinds := range [][2]kind{{silent, silent}, {silent, refused}, {refused, stalls}, {stalls, stalls}, {refused, refused}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRelayed(5 * time.Millisecond)
+			r.packet, r.splice = kinds[0], kinds[1]
+			p := r.start(t, who, "packet", "splice", staggers, 0)
+			began := time.Now()
+			for _, err := range []error{<-p.clientErr, <-p.serverErr} {
+				if err == nil || !strings.Contains(err.Error(), "packet: ") || !strings.Contains(err.Error(), "splice: ") || strings.Contains(err.Error(), "\n") {
+					t.Errorf("ways %v: %v", kinds, err)
+				}
+			}
+			if took := time.Since(began); took > joinTime {
+				t.Errorf("ways %v: given up after %v", kinds, took)
+			}
+			if len(r.open)+len(r.taken) > 0 {
+				t.Errorf("ways %v: %d connections are open, taken %v", kinds, len(r.open), r.taken)
+			}
+			p.stop()
+		})
+	}
+}
+
+// What the client has taken breaks before its HELLO gets through: the carrier
+// has failed on both sides, and the way is told so.
+func TestWayThatBreaksAsItIsTakenFailsOnBothSides(t *testing.T) {
+	who := newPortals(t)
+	for _, how := range []string{"silent", "reset"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRelayed(5 * time.Millisecond)
+			r.onTaken = func(side string, c net.Conn) {
+				if how == "reset" {
+					c.Close()
+					return
+				}
+				w := c.(*watched)
+				w.Conn = &silence{Conn: w.Conn, cut: true}
+			}
+			p := r.start(t, who, "splice", "splice", staggers, 0)
+			began := time.Now()
+			if err := <-p.clientErr; err == nil {
+				t.Errorf("%s: the client's tunnel ended well", how)
+			}
+			if err := <-p.serverErr; err == nil {
+				t.Errorf("%s: the server's tunnel ended well", how)
+			}
+			if took := time.Since(began); took > joinTime+closeSlack || how == "reset" && took > time.Second {
+				t.Errorf("%s: over after %v", how, took)
+			}
+			if r.taken["server"] != "" || r.lost["client"] != r.taken["client"] || len(r.open) > 0 {
+				t.Errorf("%s: taken %v, lost %v, %d connections open", how, r.taken, r.lost, len(r.open))
+			}
+			p.stop()
+		})
+	}
+}
+
+// A carrier that breaks while it is new may be its way's fault; one that the
+// peer's program has closed, or that breaks later, is not.
+func TestOnlyNewCarriersThatBreakAreTheirWaysFault(t *testing.T) {
+	who := newPortals(t)
+	for _, test := range []struct {
+		name   string
+		after  time.Duration
+		breaks func(r *relayed, p *pair, conns map[string]net.Conn)
+		want   bool
+	}{
+		{"silent", 0, func(_ *relayed, _ *pair, conns map[string]net.Conn) {
+			for _, c := range conns {
+				s := c.(*watched).Conn.(*silence)
+				s.mu.Lock()
+				s.cut = true
+				s.mu.Unlock()
+			}
+		}, true},
+		{"silent later", newTime, func(_ *relayed, p *pair, conns map[string]net.Conn) {
+			for _, c := range conns {
+				s := c.(*watched).Conn.(*silence)
+				s.mu.Lock()
+				s.cut = true
+				s.mu.Unlock()
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			p.client.Ping(ctx)
+		}, false},
+		{"the peer ends", 0, func(_ *relayed, p *pair, _ map[string]net.Conn) { p.server.Close(wire.ReasonShutdown, "") }, false},
+		{"the peer's program dies", 0, func(_ *relayed, _ *pair, conns map[string]net.Conn) { conns["server"].Close() }, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRelayed(5 * time.Millisecond)
+			conns := make(map[string]net.Conn)
+			r.onTaken = func(side string, c net.Conn) {
+				w := c.(*watched)
+				w.Conn = &silence{Conn: w.Conn}
+				conns[side] = c
+			}
+			p := r.start(t, who, "packet", "packet", staggers, 0)
+			<-p.client.Up()
+			<-p.server.Up()
+			time.Sleep(test.after)
+			test.breaks(r, p, conns)
+			<-p.clientErr
+			<-p.serverErr
+			if test.name == "the peer's program dies" {
+				delete(r.lost, "server") // what it knew died with it
+			}
+			if got := len(r.lost) > 0; got != test.want {
+				t.Errorf("%s: lost %v", test.name, r.lost)
+			}
+			p.stop()
+		})
+	}
+}
+
+// A client that says HELLO on two connections gets one carrier.
+func TestServerTakesOneOfTwoHellos(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cc, sc := carriertest.TLS(t)
+		session := wire.NewSessionID()
+		var far []net.Conn
+		var list []path.Way
+		for range 2 {
+			a, b := net.Pipe()
+			far = append(far, a)
+			list = append(list, &theWay{func(context.Context, uint16) (net.Conn, error) { return b, nil }, 0})
+		}
+		tun := New(Config{
+			Session: session, TLS: sc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler),
+			Ways: func(uint16) ([]path.Way, time.Duration) { return list, 0 },
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { tun.Run(ctx) })
+		var conns []*carrier.Conn
+		for _, c := range far {
+			conn, err := carrier.Handshake(ctx, c, carrier.Config{Client: true, Session: session, TLS: cc})
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, conn)
+		}
+		select {
+		case <-tun.Up():
+			t.Error("up before any HELLO")
+		default:
+		}
+		joined := 0
+		ended := make(chan error, 2)
+		for _, c := range conns {
+			running.Go(func() { ended <- c.Run(ctx, feed{}, func() { joined++ }) })
+		}
+		<-tun.Up()
+		if err := <-ended; err == nil {
+			t.Error("the connection that was not taken ended well")
+		}
+		synctest.Wait()
+		if joined != 1 || tun.Stats().Carriers != 1 {
+			t.Errorf("%d HELLOs came back, %d carriers", joined, tun.Stats().Carriers)
+		}
+		cancel()
+		running.Wait()
+	})
+}
