@@ -219,6 +219,10 @@ func (k *Kernel) Interfaces() []Interface {
 	return slices.Clone(k.status)
 }
 
+// Persistent reports whether the kernel forwards on when the process ends: the
+// PinDir could be used.
+func (k *Kernel) Persistent() bool { return k.pins.keep() }
+
 // Close lets go of everything. With a PinDir that could be used, the kernel
 // forwards on by what is pinned, until pairs expire or Unload takes it down;
 // else all ends. It is called when Run has returned.

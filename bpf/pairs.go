@@ -317,3 +317,20 @@ func (k *Kernel) Counters(pair Pair) (Counters, error) {
 	}
 	return countersOf(found), nil
 }
+
+// Other returns the leg that packets of a leg are sent on to, if the table has
+// a pair with it.
+func (k *Kernel) Other(protocol Protocol, leg Leg) (Leg, bool) {
+	key := keyOf(protocol, leg)
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.closed {
+		return Leg{}, false
+	}
+	f, live, err := k.flowLocked(key)
+	if err != nil || !live {
+		return Leg{}, false
+	}
+	from, to := k.own.legs(key, f)
+	return to, from.Local == leg.Local
+}
