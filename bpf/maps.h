@@ -153,6 +153,7 @@ const volatile __u16 packet_last;
 
 /* Carries to Go what no map shows. */
 const struct {
+	enum drop_reason drop;
 	enum event_kind kind;
 	enum event_reason reason;
 	struct event event;
@@ -209,7 +210,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, DROP_REASONS);
-	__type(key, enum drop_reason);
+	__type(key, __u32); /* enum drop_reason */
 	__type(value, __u64);
 } drops SEC(".maps");
 
