@@ -17,6 +17,11 @@
 // and secrets of its own, so that an answer that comes too late belongs to
 // nothing and is taken back at the relay.
 //
+// A broker that was started anew learns from the relays what they hold (file
+// held.go). Such a session can be ended and shown, but not told to a portal: its
+// secrets are gone. Two relays may claim one each for the same pair, and neither
+// displaces the other's; a session that we open ends both.
+//
 // A refusal tells a portal its reason only if it holds a grant that joins the
 // two; to all others a peer that does not exist, one that is not theirs to
 // reach and one that is offline are the same (ReasonNotGranted, no text).
@@ -24,6 +29,7 @@ package broker
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -84,8 +90,9 @@ type Broker struct {
 
 	portals  map[string]*portal
 	relays   map[string]*relay
+	places   map[string]wire.OtherRelay  // of all relays that have said what they offer
 	sessions map[wire.SessionID]*session // asking and open
-	byPair   map[pair]*session
+	byPair   map[pair][]*session         // one of ours at most, the others held
 	ending   map[wire.SessionID]ending
 }
 
@@ -110,6 +117,7 @@ func pairOf(a, b string) pair {
 type session struct {
 	id      wire.SessionID
 	open    bool
+	held    bool // learned from its relay, after a restart of ours
 	names   [2]string
 	grant   wire.GrantID
 	forward string
@@ -117,9 +125,10 @@ type session struct {
 	secrets [2]wire.Secret
 
 	relay    string
-	access   wire.RelayAccess
-	tried    map[string]bool // relays that would not, while asking
-	deadline time.Time       // while asking
+	access   wire.RelayAccess // but for the packet ports
+	packet   [2]uint16        // of either side
+	tried    map[string]bool  // relays that would not, while asking
+	deadline time.Time        // while asking
 
 	opened     time.Time
 	epochs     [2]uint64 // the connections on which it was told
@@ -149,7 +158,8 @@ func New(grants Grants, out Outlet, maxSessions int) *Broker {
 		portals:  make(map[string]*portal),
 		relays:   make(map[string]*relay),
 		sessions: make(map[wire.SessionID]*session),
-		byPair:   make(map[pair]*session),
+		byPair:   make(map[pair][]*session),
+		places:   make(map[string]wire.OtherRelay),
 		ending:   make(map[wire.SessionID]ending),
 	}
 }
@@ -212,9 +222,13 @@ func (s *session) side(name string) int {
 // add makes s known; its id is set.
 func (b *Broker) add(s *session) {
 	b.sessions[s.id] = s
-	b.byPair[pairOf(s.names[0], s.names[1])] = s
+	p := pairOf(s.names[0], s.names[1])
+	b.byPair[p] = append(b.byPair[p], s)
 	if r := b.relays[s.relay]; r != nil {
 		r.ours++
+	}
+	if s.held {
+		return // a relay's word must not use up a portal's quota
 	}
 	for i, n := range s.names {
 		b.portals[n].sessions++
@@ -227,9 +241,16 @@ func (b *Broker) add(s *session) {
 // remove forgets s.
 func (b *Broker) remove(s *session) {
 	delete(b.sessions, s.id)
-	delete(b.byPair, pairOf(s.names[0], s.names[1]))
+	p := pairOf(s.names[0], s.names[1])
+	b.byPair[p] = slices.DeleteFunc(b.byPair[p], func(o *session) bool { return o == s })
+	if len(b.byPair[p]) == 0 {
+		delete(b.byPair, p)
+	}
 	if r := b.relays[s.relay]; r != nil {
 		r.ours--
+	}
+	if s.held {
+		return
 	}
 	for i, n := range s.names {
 		b.portals[n].sessions--

@@ -40,16 +40,18 @@ func (b *Broker) Done(now time.Time, name string, m wire.SessionDone) {
 // Unjoined ends what two portals have between them unless a grant still joins
 // them. reason says what became of the grants.
 func (b *Broker) Unjoined(now time.Time, x, y string, reason wire.Reason) {
-	s := b.byPair[pairOf(x, y)]
-	if s == nil || b.grants.Joined(x, y, now) {
+	list := b.byPair[pairOf(x, y)]
+	if len(list) == 0 || b.grants.Joined(x, y, now) {
 		return
 	}
-	if s.open {
-		b.end(now, s, reason, "")
-		return
+	for _, s := range slices.Clone(list) {
+		if s.open {
+			b.end(now, s, reason, "")
+			continue
+		}
+		b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: reason})
+		b.fail(s, reason)
 	}
-	b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: reason})
-	b.fail(s, reason)
 }
 
 // Revoke ends all sessions of a portal whose key counts no more.
@@ -122,7 +124,7 @@ type SessionView struct {
 	ID      wire.SessionID `json:"session"`
 	Opener  string         `json:"opener"`
 	Peer    string         `json:"peer"`
-	Forward string         `json:"forward"` // for which it was opened
+	Forward string         `json:"forward"` // for which it was opened; empty if that was before a restart
 	Relay   string         `json:"relay"`
 	State   string         `json:"state"` // asking, open
 	Since   time.Time      `json:"since,omitzero"`

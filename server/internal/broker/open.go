@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -20,8 +21,12 @@ func (b *Broker) Open(now time.Time, name string, m wire.OpenSession) {
 		b.refuse(ask, wire.ReasonPeerOffline, "the portal "+m.Peer+" is not connected to the server")
 		return
 	}
-	if s := b.byPair[pairOf(name, m.Peer)]; s != nil && b.joins(now, s, ask) {
-		return
+	for _, s := range slices.Clone(b.byPair[pairOf(name, m.Peer)]) {
+		if s.held {
+			b.end(now, s, wire.ReasonReplaced, "") // the portal has no tunnel there
+		} else if b.joins(now, s, ask) {
+			return
+		}
 	}
 	switch {
 	case p.pending >= MaxPending:
@@ -173,9 +178,11 @@ func (b *Broker) openAt(now time.Time, s *session, access wire.RelayAccess) {
 
 // tell tells one side of its session.
 func (b *Broker) tell(s *session, side int, number uint32) {
+	access := s.access
+	access.Packet = s.packet[side]
 	b.toPortal(s.names[side], wire.Session{
 		Request: number, ID: s.id, Leg: uint8(side), Secret: s.secrets[side], Peer: s.names[1-side],
-		Relay: s.access, Lifetime: uint32(SessionLifetime / time.Second),
+		Relay: access, Lifetime: uint32(SessionLifetime / time.Second),
 		Transports: s.transports, Candidates: s.asked[1-side].candidates,
 	})
 }
@@ -191,8 +198,12 @@ func (b *Broker) record(s *session, answer, who, detail string) {
 
 func recordOf(s *session, answer string) audit.Record {
 	id, grant := s.id, s.grant
-	return audit.Record{
+	r := audit.Record{
 		Event: "session", Answer: answer, Portal: s.names[0], Peer: s.names[1],
-		Forward: s.forward, Grant: &grant, Session: &id, Relay: s.relay,
+		Forward: s.forward, Session: &id, Relay: s.relay,
 	}
+	if !s.held {
+		r.Grant = &grant
+	}
+	return r
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
 )
@@ -139,7 +140,7 @@ func (b *Broker) FromRelay(now time.Time, name string, m wire.FromRelay) {
 	}
 	switch m := m.(type) {
 	case wire.RelayReady:
-		b.relayReady(r, m)
+		b.relayReady(now, r, m)
 	case wire.RelayLoad:
 		r.load = m
 	case wire.SessionReady:
@@ -155,22 +156,25 @@ func (b *Broker) FromRelay(now time.Time, name string, m wire.FromRelay) {
 
 // relayReady takes what a relay offers. One that holds many sessions says it
 // several times, each time with other sessions.
-func (b *Broker) relayReady(r *relay, m wire.RelayReady) {
+func (b *Broker) relayReady(now time.Time, r *relay, m wire.RelayReady) {
 	if m.First < lowestPort {
 		b.drop(r, fmt.Sprintf("session ports from %d on: the lowest is %d", m.First, lowestPort))
 		return
 	}
-	for _, held := range m.Sessions {
-		if s := b.sessions[held.ID]; s != nil && s.relay == r.name {
-			s.confirmed = true
-		}
-	}
+	held := m.Sessions
 	m.Sessions = nil
 	if r.ready != nil && !sameOffer(*r.ready, m) {
 		b.drop(r, "it changed its ports or capacity while it was connected")
 		return
 	}
+	first := r.ready == nil
 	r.ready = &m
+	for _, h := range held {
+		b.holds(now, r, h)
+	}
+	if first {
+		b.place(r)
+	}
 }
 
 // drop closes the connection of a relay that broke the rules, and uses it no
@@ -193,17 +197,21 @@ func (b *Broker) sessionReady(now time.Time, r *relay, m wire.SessionReady) {
 		// Too late: another relay was asked, or nobody wants it any more.
 		b.toRelay(r.name, wire.EndSession{ID: m.ID, Reason: wire.ReasonTimeout})
 		return
-	case s.open && s.access.TCP == m.TCP && s.access.UDP == m.UDP:
+	case s.open && s.access.TCP == m.TCP && s.access.UDP == m.UDP && s.packet == m.Packet:
 		return // said twice
 	case s.open:
 		b.drop(r, "it moved a session to other ports")
 		return
 	}
-	if lie := r.lie(m); lie != "" {
+	if lie := r.lie(m, s.transports); lie != "" {
 		b.drop(r, lie)
 		b.again(now, s)
 		return
 	}
+	if m.Packet[0] == 0 {
+		s.transports &^= wire.TransportPacket
+	}
+	s.packet = m.Packet
 	b.openAt(now, s, wire.RelayAccess{
 		Name: r.name, Addresses: r.addresses, TCP: m.TCP, UDP: m.UDP,
 		SharedTCP: r.ready.SharedTCP, SharedUDP: r.ready.SharedUDP,
@@ -211,8 +219,8 @@ func (b *Broker) sessionReady(now time.Time, r *relay, m wire.SessionReady) {
 }
 
 // lie reports what is wrong with the ports of an answer: portals are sent
-// there, so they must be the relay's own.
-func (r *relay) lie(m wire.SessionReady) string {
+// there, so they must be the relay's own. transports is what it was asked for.
+func (r *relay) lie(m wire.SessionReady, transports wire.Transports) string {
 	if r.ready == nil {
 		return "it answered before it had said what it offers"
 	}
@@ -221,7 +229,16 @@ func (r *relay) lie(m wire.SessionReady) string {
 			return fmt.Sprintf("it answered with port %d, its session ports are %d to %d", p, r.ready.First, r.ready.Last)
 		}
 	}
-	if m.TCP == 0 && m.UDP == 0 && r.ready.SharedTCP == 0 && r.ready.SharedUDP == 0 {
+	for _, p := range m.Packet {
+		// Compared so that it cannot overflow: the portals use the whole block.
+		if p != 0 && (p < r.ready.First || p > r.ready.Last || r.ready.Last-p < leg.PacketPorts-1) {
+			return fmt.Sprintf("it answered with packet ports from %d on, its session ports are %d to %d", p, r.ready.First, r.ready.Last)
+		}
+	}
+	if m.Packet[0] != 0 && transports&wire.TransportPacket == 0 {
+		return "it answered with packet ports that nobody asked for"
+	}
+	if m.TCP == 0 && m.UDP == 0 && m.Packet[0] == 0 && r.ready.SharedTCP == 0 && r.ready.SharedUDP == 0 {
 		return "it answered without a port"
 	}
 	return ""

@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -87,7 +88,17 @@ func (s *script) portals(names ...string) {
 }
 
 func (s *script) relay(name string, offer wire.RelayReady) {
-	s.b.RelayUp(s.now, name, []netip.Addr{netip.MustParseAddr("198.51.100.1")})
+	s.relayAt(name, "198.51.100.1", offer)
+	// What relays are told of each other has a test of its own.
+	s.sent = slices.DeleteFunc(s.sent, func(m sent) bool {
+		_, others := m.m.(wire.OtherRelays)
+		return others
+	})
+}
+
+// relayAt connects a relay and leaves what it is told.
+func (s *script) relayAt(name, address string, offer wire.RelayReady) {
+	s.b.RelayUp(s.now, name, []netip.Addr{netip.MustParseAddr(address)})
 	s.b.FromRelay(s.now, name, offer)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/broker"
 	"github.com/netport/netport/server/internal/hub"
 )
 
@@ -278,4 +279,56 @@ func TestPortalsAreToldWhetherThereIsARelay(t *testing.T) {
 			t.Errorf("%s: the last relay went, and it was told that there is one", p.name)
 		}
 	}
+}
+
+// T5.
+func TestRelaysLearnWhereTheOthersAre(t *testing.T) {
+	r := newRig(t, "relay-1", "relay-2")
+	one := r.relay("relay-1")
+	if m := next[wire.OtherRelays](one); m.More || len(m.Relays) != 0 {
+		t.Errorf("the only relay is told %+v", m)
+	}
+	two := r.relay("relay-2")
+	for _, p := range []*peer[wire.ToRelay, wire.FromRelay]{one, two} {
+		m := next[wire.OtherRelays](p)
+		if m.More || len(m.Relays) != 1 {
+			t.Fatalf("%s is told %+v", p.name, m)
+		}
+		o := m.Relays[0]
+		if !slices.Contains(o.Addresses, netip.MustParseAddr("192.0.2.7")) || o.First != 20000 || o.Last != 20999 || o.SharedTCP != 443 {
+			t.Errorf("%s is told %+v", p.name, o)
+		}
+	}
+}
+
+func TestSessionsOfBeforeARestartAreShownAndEnd(t *testing.T) {
+	r := newRig(t, "ann", "plant", "relay-1")
+	r.apply(web)
+	relay, ann := r.relay("relay-1"), r.portal("ann")
+	r.grants(ann, 1)
+	held := wire.HeldSession{ID: wire.NewSessionID(), Portals: [2]string{"ann", "plant"}, Transports: wire.TransportPacket, Age: 3600}
+	more := relayReady
+	more.Sessions = []wire.HeldSession{held}
+	relay.conn.Send(more)
+	var list []broker.SessionView
+	r.until("the session is shown", func() bool {
+		err := local.Call(t.Context(), r.cfg.Socket, CommandSessions, nil, &list)
+		return err == nil && len(list) > 0
+	})
+	if v := list[0]; v.ID != held.ID || v.Opener != "ann" || v.Peer != "plant" || v.State != "open" || time.Since(v.Since) < time.Hour {
+		t.Errorf("session %+v", v)
+	}
+	r.apply() // nothing is allowed any more
+	if m := next[wire.EndSession](relay); m.ID != held.ID || m.Reason != wire.ReasonGrantRemoved {
+		t.Errorf("the relay is told %+v", m)
+	}
+	next[wire.RemoveGrant](ann)
+	if m := next[wire.SessionEnded](ann); m.Session != held.ID {
+		t.Errorf("ann is told %+v", m)
+	}
+	// The same is not taken up again.
+	relay.conn.Send(more)
+	relay.conn.Send(wire.SessionOver{ID: held.ID, Reason: wire.ReasonGrantRemoved, Forth: 5, Back: 6})
+	relay.conn.Send(more)
+	next[wire.EndSession](relay)
 }

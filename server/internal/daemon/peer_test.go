@@ -32,10 +32,13 @@ func (r *rig) portal(name string) *peer[wire.ToPortal, wire.FromPortal] {
 	return connect[wire.ToPortal, wire.FromPortal](r, name, wire.ParseToPortal)
 }
 
+// relayReady is what relays offer here.
+var relayReady = wire.RelayReady{First: 20000, Last: 20999, SharedTCP: 443, Capacity: 100, Transports: wire.TransportSplice | wire.TransportPacket}
+
 func (r *rig) relay(name string) *peer[wire.ToRelay, wire.FromRelay] {
 	r.t.Helper()
 	p := connect[wire.ToRelay, wire.FromRelay](r, name, wire.ParseToRelay)
-	p.conn.Send(wire.RelayReady{First: 20000, Last: 20999, SharedTCP: 443, Capacity: 100, Transports: wire.TransportSplice})
+	p.conn.Send(relayReady)
 	r.until("relay "+name+" is ready", func() bool {
 		var status Status
 		err := local.Call(r.t.Context(), r.cfg.Socket, CommandStatus, nil, &status)
@@ -108,7 +111,9 @@ func next[M, In, Out wire.Message](p *peer[In, Out]) M {
 				return got
 			}
 			// Relays come and go beside the story.
-			if _, ok := any(m).(wire.RelayState); !ok {
+			switch any(m).(type) {
+			case wire.RelayState, wire.OtherRelays:
+			default:
 				p.t.Fatalf("%s got %#v, want %T", p.name, m, want)
 			}
 		case <-late:
