@@ -162,7 +162,7 @@ func (s *relaySlot) ended(now uint64) (Ended, bool) {
 	seen := max(atomic.LoadUint64(&a.Seen), atomic.LoadUint64(&b.Seen))
 	idle := time.Duration(max(now, seen) - seen)
 	lifetime := time.Duration(atomic.LoadUint32(&a.Lifetime)) * time.Second
-	expired := lifetime > 0 && idle > lifetime
+	expired := idle > lifetime
 	fromA, fromB := atomic.LoadUint32(&a.Closed), atomic.LoadUint32(&b.Closed)
 	over := fromA&fromB&closedFIN != 0 || (fromA|fromB)&closedRST != 0
 	return Ended{Expired: expired, Idle: idle}, expired || over

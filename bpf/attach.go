@@ -22,6 +22,9 @@ type attachment struct {
 	link   link.Link // nil: a tc filter, or none
 }
 
+// attachTCX is another in tests, which run on kernels that have it.
+var attachTCX = link.AttachTCX
+
 // hookOf returns the form of the program that a mode needs.
 func hookOf(mode string) string {
 	if mode == ModeTC {
@@ -104,7 +107,7 @@ func (k *Kernel) attachNew(mode string, d device, program *ebpf.Program) (link.L
 		return link.AttachXDP(link.XDPOptions{Program: program, Interface: d.index, Flags: link.XDPGenericMode})
 	}
 	// Before whatever else is there: it sees what the relay does not want.
-	l, err := link.AttachTCX(link.TCXOptions{Program: program, Interface: d.index, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
+	l, err := attachTCX(link.TCXOptions{Program: program, Interface: d.index, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return nil, k.network.setFilter(d.index, k.pins.dir, program)
 	}

@@ -19,6 +19,10 @@ import (
 // same. It lies in entry 0 of own_list, which stands for no address.
 const layout = 1
 
+// maxReasons leaves room for reasons of later versions, so that they can adopt
+// the counters.
+const maxReasons = 64
+
 // hooks are where the program can stand, by the names of its two forms.
 const (
 	hookXDP = relayProgRelayXdp
@@ -43,6 +47,7 @@ func configure(spec *ebpf.CollectionSpec, o Options) error {
 	admitted.MaxEntries = min(maxAdmitted, 8*capacity)
 	admitted.Flags |= unix.BPF_F_NO_PREALLOC
 	spec.Maps["leases"].MaxEntries = capacity
+	spec.Maps["drops"].MaxEntries = maxReasons
 	return nil
 }
 

@@ -72,8 +72,7 @@ type Pair struct {
 // counted.
 type Terms struct {
 	// Lifetime is how long the pair lives on with no packet in either direction,
-	// in whole seconds; the plane may take less than it seems by one second. 0:
-	// for ever.
+	// rounded up to whole seconds. 0: for ever.
 	Lifetime time.Duration
 	// Packets and Bytes are rates per second; bytes are of the transport's
 	// payload. 0: no limit.

@@ -122,20 +122,27 @@ func (t *table) start(slot uint32, terms Terms, carried [2]Traffic) (generation 
 	return t.generation
 }
 
+// forever is the lifetime in the maps, in seconds, of what has none.
+const forever = 1<<32 - 1
+
 func (d *relayDirection) setTerms(terms Terms) {
-	lifetime := min(max(terms.Lifetime, 0)/time.Second, 1<<32-1)
-	if lifetime == 0 && terms.Lifetime > 0 {
-		lifetime = 1
+	lifetime := uint32(forever)
+	if terms.Lifetime > 0 {
+		lifetime = uint32(min((terms.Lifetime-1)/time.Second+1, forever-1))
 	}
-	atomic.StoreUint32(&d.Lifetime, uint32(lifetime))
+	atomic.StoreUint32(&d.Lifetime, lifetime)
 	atomic.StoreUint32(&d.PacketCost, cost(terms.Packets, 1))
 	atomic.StoreUint32(&d.KibCost, cost(terms.Bytes, 1024))
 }
 
 // terms returns what setTerms has set, as exactly as costs keep rates.
 func (d *relayDirection) terms() Terms {
+	lifetime := atomic.LoadUint32(&d.Lifetime)
+	if lifetime == forever {
+		lifetime = 0
+	}
 	return Terms{
-		Lifetime: time.Duration(atomic.LoadUint32(&d.Lifetime)) * time.Second,
+		Lifetime: time.Duration(lifetime) * time.Second,
 		Packets:  rate(atomic.LoadUint32(&d.PacketCost), 1),
 		Bytes:    rate(atomic.LoadUint32(&d.KibCost), 1024),
 	}

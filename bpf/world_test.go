@@ -174,11 +174,15 @@ func (w *world) address(name string, list ...netip.Addr) {
 
 // options are those of a Kernel for both of the relay's interfaces.
 func (w *world) options(mode, pinDir string) Options {
+	return relayOptions(mode, pinDir, slog.NewTextHandler(testLog{w}, nil))
+}
+
+func relayOptions(mode, pinDir string, log slog.Handler) Options {
 	return Options{
 		Mode: mode, PinDir: pinDir, Interfaces: sides[:],
 		First: 20000, Last: 32767, PacketFirst: 28672, PacketLast: 32767,
 		Capacity: 64,
-		Log:      slog.New(slog.NewTextHandler(testLog{w}, nil)),
+		Log:      slog.New(log),
 	}
 }
 
