@@ -216,6 +216,16 @@ type Session struct {
 // Open asks a relay to hold a session. It ends the test if the relay refuses.
 func (b *Broker) Open(r *Relay, terms Terms) Session {
 	b.t.Helper()
+	s, err := b.TryOpen(r, terms)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+// TryOpen is Open for a session that the relay may refuse.
+func (b *Broker) TryOpen(r *Relay, terms Terms) (Session, error) {
+	b.t.Helper()
 	s := Session{ID: wire.NewSessionID(), Secrets: [2]wire.Secret{wire.NewSecret(), wire.NewSecret()}}
 	if terms.Lifetime == 0 {
 		terms.Lifetime = 10 * time.Minute
@@ -237,15 +247,15 @@ func (b *Broker) Open(r *Relay, terms Terms) Session {
 	b.Send(r, create)
 	select {
 	case m := <-answer:
-		ready, ok := m.(wire.SessionReady)
-		if !ok {
-			b.t.Fatalf("relay %s refuses a session: %+v", r.name, m)
+		if ready, ok := m.(wire.SessionReady); ok {
+			s.Ready = ready
+			return s, nil
 		}
-		s.Ready = ready
+		return s, fmt.Errorf("relay %s refuses a session: %+v", r.name, m)
 	case <-time.After(patience):
 		b.t.Fatalf("relay %s does not answer within %v", r.name, patience)
+		return s, nil
 	}
-	return s
 }
 
 // Close ends a session. One that the relay has ended already stays so.

@@ -27,6 +27,8 @@ type Daemon struct {
 	dir     string    // of its files; only User can read it
 	rights  []uintptr // capabilities that it is started with
 
+	installed int // other programs, to number them
+
 	process *topo.Process // that was started last; nil before
 }
 
@@ -55,8 +57,8 @@ func (d *Daemon) Process() *topo.Process { return d.process }
 // config is the daemon's configuration file.
 func (d *Daemon) config() string { return filepath.Join(d.dir, "config.toml") }
 
-// launch starts the daemon.
-func (d *Daemon) launch() {
+// Launch starts the daemon and does not wait until it is ready: for one that may not become that.
+func (d *Daemon) Launch() {
 	d.t.Helper()
 	d.process = d.host.Start(d.Command("run").With(d.rights...))
 }

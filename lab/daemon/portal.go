@@ -12,7 +12,7 @@ type Portal struct{ *Daemon }
 // Start starts the portal and waits until it is connected to the server.
 func (p *Portal) Start() {
 	p.t.Helper()
-	p.launch()
+	p.Launch()
 	p.WaitConnected()
 }
 

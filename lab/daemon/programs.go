@@ -56,6 +56,22 @@ func goCommand(args ...string) (string, error) {
 	return string(out), err
 }
 
+// Install puts another version of its program in the place of the daemon's own, as an upgrade does: what change makes of
+// the one that is there. It runs when the daemon is started next.
+func (d *Daemon) Install(change func(program []byte) []byte) {
+	d.t.Helper()
+	program, err := os.ReadFile(d.program)
+	if err != nil {
+		d.t.Fatalf("%s: read its program: %v", d.name, err)
+	}
+	d.installed++
+	name := filepath.Join(d.host.Dir(), fmt.Sprintf("%s.%d", filepath.Base(d.program), d.installed))
+	if err := os.WriteFile(name, change(program), 0o755); err != nil {
+		d.t.Fatalf("%s: install a program: %v", d.name, err)
+	}
+	d.program = name
+}
+
 func programFile(dir, role string) string { return filepath.Join(dir, "netport-"+role) }
 
 func openPrograms(dir string) (map[string]*os.File, error) {

@@ -33,7 +33,7 @@ func (r *Relay) setUp(options []Option) {
 // Start starts the relay and waits until the server has it.
 func (r *Relay) Start() {
 	r.t.Helper()
-	r.launch()
+	r.Launch()
 	r.WaitReady()
 }
 

@@ -8,7 +8,7 @@ type Server struct{ *Daemon }
 // Start starts the server and waits until it answers its command line.
 func (s *Server) Start() {
 	s.t.Helper()
-	s.launch()
+	s.Launch()
 	s.until("ready", func() error {
 		_, err := s.output(s.Command("status"))
 		return err

@@ -48,19 +48,29 @@ func (n *Node) Inside(f func() error) {
 
 // PlainFrames makes the host's uplink carry, both ways, what a cable would: packets no larger than the MTU, whose
 // checksums are whole. Between veth devices both are put off to save work, which an XDP program at the host would see.
-func (h *Host) PlainFrames() {
+func (h *Host) PlainFrames() { h.plainFrames(h.device, h.name) }
+
+// CarryXDP makes the host's uplink fit for native XDP, beside PlainFrames: a veth device takes what a program at its other
+// end sends back only if it runs a program itself. The one it gets here passes everything.
+func (h *Host) CarryXDP() { h.carryXDP(h.device, h.name) }
+
+// PlainFrames is that of a Host for its second uplink.
+func (s Second) PlainFrames() { s.host.plainFrames(s.Device, s.far) }
+
+// CarryXDP is that of a Host for its second uplink.
+func (s Second) CarryXDP() { s.host.carryXDP(s.Device, s.far) }
+
+func (h *Host) plainFrames(near, far string) {
 	h.t.Helper()
 	need.Program(h.t, "ethtool")
-	for node, device := range map[*Node]string{h.Node: h.device, h.parent.Node: h.name} {
+	for node, device := range map[*Node]string{h.Node: near, h.parent.Node: far} {
 		node.Run("ethtool", "--offload", device, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
 	}
 }
 
-// CarryXDP makes the host's uplink fit for native XDP, beside PlainFrames: a veth device takes what a program at its other
-// end sends back only if it runs a program itself. The one it gets here passes everything.
-func (h *Host) CarryXDP() {
+func (h *Host) carryXDP(near, far string) {
 	h.t.Helper()
-	h.PlainFrames()
+	h.plainFrames(near, far)
 	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.XDP, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2 /* XDP_PASS */), asm.Return()},
@@ -72,12 +82,12 @@ func (h *Host) CarryXDP() {
 	var attached link.Link
 	h.parent.Do(func() {
 		var device *net.Interface
-		if device, err = net.InterfaceByName(h.name); err == nil {
+		if device, err = net.InterfaceByName(far); err == nil {
 			attached, err = link.AttachXDP(link.XDPOptions{Program: pass, Interface: device.Index, Flags: link.XDPDriverMode})
 		}
 	})
 	if err != nil {
-		h.t.Fatalf("%s: attach an XDP program at %s: %v", h.parent.name, h.name, err)
+		h.t.Fatalf("%s: attach an XDP program at %s: %v", h.parent.name, far, err)
 	}
 	h.t.Cleanup(func() {
 		if err := attached.Close(); err != nil && !errors.Is(err, unix.ENODEV) {

@@ -12,6 +12,9 @@ import (
 type Second struct {
 	Device       string // at the host
 	Addr4, Addr6 netip.Addr
+
+	host *Host
+	far  string // the device at the router
 }
 
 // secondDevice is the further uplink's, and secondTable its routing table.
@@ -62,7 +65,7 @@ func (h *Host) SecondUplink(options ...HostOption) Second {
 	if h.lab.capturing {
 		h.startCapture(secondDevice)
 	}
-	h.second = Second{Device: secondDevice, Addr4: at.addr4, Addr6: at.addr6}
+	h.second = Second{Device: secondDevice, Addr4: at.addr4, Addr6: at.addr6, host: h, far: far}
 	return h.second
 }
 

@@ -83,34 +83,48 @@ func reaches(t *testing.T, from, to *topo.Host, addr netip.Addr, want bool) bool
 	return passesUDP(t, from.ListenUDP(0), to.ListenUDP(0), addr, want)
 }
 
+// inside --- gate --- inet --- narrow
 func TestMTUOfAnUplinkIsToldToSenders(t *testing.T) {
-	l := topo.New(t)
-	server, narrow := l.Public("server"), l.Public("narrow", topo.MTU(1280))
-	sink := narrow.ListenUDP(0)
-	conn := server.Dial("udp4", netip.AddrPortFrom(narrow.Addr4(), portOf(sink))).(*net.UDPConn)
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var setErr error
-	err = raw.Control(func(fd uintptr) {
-		setErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
-	})
-	if err := errors.Join(err, setErr, conn.SetReadDeadline(time.Now().Add(10*time.Second))); err != nil {
-		t.Fatal(err)
-	}
-	const headers = 20 + 8
-	if _, err := conn.Write(make([]byte, 1281-headers)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.EMSGSIZE) {
-		t.Errorf("a packet of 1281 bytes: %v, want the router's word that it is too large", err)
-	}
-	if _, err := conn.Write(make([]byte, 1280-headers)); err != nil {
-		t.Fatal(err)
-	}
-	if text, _ := receive(t, sink); len(text) != 1280-headers {
-		t.Errorf("%d bytes arrived, want %d", len(text), 1280-headers)
+	for _, tt := range []struct {
+		name  string
+		rules []topo.RouterOption
+		told  bool
+	}{
+		{"by routers", nil, true},
+		{"by routers, through a NAT", []topo.RouterOption{topo.Symmetric}, true},
+		{"by nobody", []topo.RouterOption{topo.BlockICMPErrors}, false},
+		{"by nobody, through a NAT", []topo.RouterOption{topo.Symmetric, topo.BlockICMPErrors}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := topo.New(t)
+			inside, narrow := l.Router("gate", tt.rules...).Host("inside"), l.Public("narrow", topo.MTU(1280))
+			sink := narrow.ListenUDP(0)
+			conn := inside.Dial("udp4", netip.AddrPortFrom(narrow.Addr4(), portOf(sink))).(*net.UDPConn)
+			raw, err := conn.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var setErr error
+			err = raw.Control(func(fd uintptr) {
+				setErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+			})
+			if err := errors.Join(err, setErr, conn.SetReadDeadline(time.Now().Add(patience(tt.told)))); err != nil {
+				t.Fatal(err)
+			}
+			const headers = 20 + 8
+			if _, err := conn.Write(make([]byte, 1281-headers)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Read(make([]byte, 1)); errors.Is(err, unix.EMSGSIZE) != tt.told {
+				t.Errorf("a packet of 1281 bytes: %v, want the router's word that it is too large: %t", err, tt.told)
+			}
+			if _, err := conn.Write(make([]byte, 1280-headers)); err != nil {
+				t.Fatal(err)
+			}
+			if text, _ := receive(t, sink); len(text) != 1280-headers {
+				t.Errorf("%d bytes arrived, want %d", len(text), 1280-headers)
+			}
+		})
 	}
 }
 
