@@ -123,7 +123,7 @@ type Kernel struct {
 	network  *network
 	changes  *os.File // says that interfaces or addresses have changed
 	maps     relayMaps
-	programs programs
+	programs forms
 
 	attached map[int]attachment // by ifindex; owned by Open, then by Run
 

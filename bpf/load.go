@@ -127,17 +127,17 @@ func closeMaps(list map[string]*ebpf.Map) {
 	}
 }
 
-// programs is the program in its forms, one for each hook, or why the kernel
+// forms is the program in its forms, one for each hook, or why the kernel
 // has refused a form.
-type programs map[string]struct {
+type forms map[string]struct {
 	*ebpf.Program
 	err error
 }
 
 // loadPrograms loads each form of the program by itself: a kernel may lack what
 // one of them needs.
-func loadPrograms(spec *ebpf.CollectionSpec, loaded map[string]*ebpf.Map) programs {
-	list := make(programs)
+func loadPrograms(spec *ebpf.CollectionSpec, loaded map[string]*ebpf.Map) forms {
+	list := make(forms)
 	for _, hook := range []string{hookXDP, hookTC} {
 		one := spec.Copy()
 		maps.DeleteFunc(one.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != hook })
@@ -154,7 +154,7 @@ func loadPrograms(spec *ebpf.CollectionSpec, loaded map[string]*ebpf.Map) progra
 	return list
 }
 
-func (l programs) close() {
+func (l forms) close() {
 	for _, p := range l {
 		if p.Program != nil {
 			p.Close()

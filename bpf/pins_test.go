@@ -1,0 +1,115 @@
+//go:build linux
+
+package bpf
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+)
+
+func TestWithoutAPinDirAllEndsWithTheProcess(t *testing.T) {
+	for name, dir := range map[string]string{
+		"not a bpffs":  filepath.Join(t.TempDir(), "relay"),
+		"not writable": "/sys/fs/netport-relay",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			var said bytes.Buffer
+			o := w.options(ModeXDP, dir)
+			o.Log = slog.New(slog.NewTextHandler(&said, nil))
+			k := w.open(o)
+			if k.Persistent() {
+				t.Error("the plane says that it outlasts the process")
+			}
+			if name == "not a bpffs" && !strings.Contains(said.String(), "mount -t bpf bpf /sys/fs/bpf") {
+				t.Errorf("the log does not say what to do: %s", &said)
+			}
+			if !hasXDP(t, "a") {
+				t.Error("nothing is attached")
+			}
+			k.Close()
+			await(t, "the program is gone", func() bool { return !hasXDP(t, "a") })
+			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the directory is there: %v", err)
+			}
+		})
+	}
+}
+
+// hasXDP reports whether an XDP program stands at an interface.
+func hasXDP(t *testing.T, name string) bool {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Attrs().Xdp.Attached
+}
+
+func TestPinDirBelongsToOneProcess(t *testing.T) {
+	w := newWorld(t)
+	o := w.options(ModeTC, pinDir(t))
+	k := w.open(o)
+	if _, err := Open(o); err == nil || !strings.Contains(err.Error(), "a running relay uses it") {
+		t.Errorf("a second Open: %v", err)
+	}
+	if err := Unload(o.PinDir); err == nil || !strings.Contains(err.Error(), "a running relay uses it: stop it first") {
+		t.Errorf("Unload: %v", err)
+	}
+	k.Close()
+	w.open(o)
+}
+
+func TestUnloadLeavesNothing(t *testing.T) {
+	for _, mode := range allModes {
+		t.Run(mode, func(t *testing.T) {
+			w := newWorld(t)
+			o := w.options(mode, pinDir(t))
+			k := w.open(o)
+			p := pairOf(UDP, false, 0)
+			if err := k.Add(p, Terms{}); err != nil {
+				t.Fatal(err)
+			}
+			w.meet(false)
+			ends := w.ends(p)
+			k.Close()
+			if lost := stream(t, ends[0], ends[1], 100, nil); lost != 0 {
+				t.Errorf("without a process %d datagrams were lost", lost)
+			}
+			// An interface that is gone has left its link.
+			b, err := netlink.LinkByName("b")
+			if err == nil {
+				err = netlink.LinkDel(b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := Unload(o.PinDir); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(o.PinDir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the directory is there: %v", err)
+			}
+			if hasXDP(t, "a") {
+				t.Error("an XDP program is left")
+			}
+			list, err := link.QueryPrograms(link.QueryOptions{Target: interfaceIndex(t, "a"), Attach: ebpf.AttachTCXIngress})
+			if err != nil || len(list.Programs) != 0 {
+				t.Errorf("tc programs %v, %v are left", list, err)
+			}
+			if err := Unload(o.PinDir); err != nil {
+				t.Errorf("where nothing is: %v", err)
+			}
+		})
+	}
+}
