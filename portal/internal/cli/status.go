@@ -18,7 +18,13 @@ func status() *cobra.Command {
 		Long: `Show the connection to the server, the forwards and the tunnels.
 
 A forward is up only if this portal's part of it works and the other portal can
-be reached now; the last column says how that is known, or what is missing.`,
+be reached now; the last column says how that is known, or what is missing.
+
+The path of a tunnel is one of:
+  relay-packet  one TCP connection between the portals, whose packets the relay forwards
+  relay         two TCP connections to a port of the session, which the relay joins
+  relay-shared  the same, by a port that all sessions at the relay share
+  relay-tls     the same inside TLS, for networks that pass nothing else`,
 		Example: "  netport-portal status\n  netport-portal status --json --config ./config.toml",
 		Args:    command.Args(),
 	}

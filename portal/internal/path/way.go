@@ -13,11 +13,6 @@ import (
 	"github.com/netport/netport/proto/leg"
 )
 
-// stallTime is how long after it has connected packet mode may take without
-// being doubted when another way was quicker. A way that carries needs one
-// round trip from portal to portal.
-const stallTime = 250 * time.Millisecond
-
 // Way is one way to the other portal for one carrier. Both portals must take
 // the same, and neither knows which one works for the other: so they try
 // several, and find out end to end.
@@ -65,15 +60,16 @@ func (w *packetWay) Taken() {
 
 func (w *packetWay) Lost() { w.leg.doubt(true, "the carrier on it broke at once") }
 
-// beaten tells that splice mode was quicker. That speaks against packet mode
-// only if it was ahead and has not connected all the same, or long before:
-// otherwise it may have lost by chance.
-func (w *packetWay) beaten() {
+// beaten tells that splice mode was quicker, and how long it took in all. That
+// speaks against packet mode only if it was ahead and has not connected all the
+// same, or has been connected for longer than the other way took to connect and
+// to carry: otherwise it may have lost by chance.
+func (w *packetWay) beaten(took time.Duration) {
 	w.leg.stalled.Store(false)
 	switch connected := !w.up.IsZero(); {
 	case w.ahead && !connected:
 		w.leg.doubt(false, "it did not connect before splice mode carried")
-	case w.ahead && time.Since(w.up) > stallTime:
+	case w.ahead && time.Since(w.up) > took:
 		w.leg.doubt(true, "it connected, and splice mode carried first")
 	case connected:
 		w.leg.trust(false)
@@ -87,6 +83,7 @@ type spliceWay struct {
 	leg        *Leg
 	connection uint16
 	packet     *packetWay // of the same carrier; nil: none
+	began      time.Time  // Dial
 	used       candidate  // after Dial
 }
 
@@ -95,6 +92,7 @@ func (w *spliceWay) String() string { return SessionPort.String() }
 // Dial returns a connection to the relay over which the leg is proven.
 func (w *spliceWay) Dial(ctx context.Context) (net.Conn, error) {
 	l := w.leg
+	w.began = time.Now()
 	conn, err := eyeballs.Race(ctx, eyeballs.Stagger, l.splice, l.connect)
 	if err != nil {
 		return nil, fmt.Errorf("dial relay %q: %w", l.session.Relay.Name, err)
@@ -119,7 +117,7 @@ func (w *spliceWay) Taken() {
 	w.leg.take(w.used, w.connection)
 	w.leg.finder.memory.rememberSplice(w.leg.session.Relay.Name, w.used.mode)
 	if w.packet != nil {
-		w.packet.beaten()
+		w.packet.beaten(time.Since(w.began))
 	}
 }
 

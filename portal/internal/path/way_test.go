@@ -75,14 +75,19 @@ func TestPacketModeIsAheadUnlessItHasFailed(t *testing.T) {
 	type ways struct {
 		leg    *Leg
 		packet *packetWay
-		splice Way
+		splice *spliceWay
 	}
 	// up is what Dial of packet mode notes when it connects.
 	up := func(w ways) {
 		w.packet.up = time.Now()
 		w.leg.stalled.Store(true)
 	}
-	doubt := func(w ways) { w.splice.Taken() }
+	// over is what splice mode notes that carries: it took 300 ms in all.
+	over := func(w ways) {
+		w.splice.began = time.Now().Add(-300 * time.Millisecond)
+		w.splice.Taken()
+	}
+	doubt := over
 	for _, test := range []struct {
 		name string
 		then []func(w ways) // for one carrier each
@@ -91,28 +96,28 @@ func TestPacketModeIsAheadUnlessItHasFailed(t *testing.T) {
 		{"nothing is known", nil, packetAhead},
 		{"it worked", []func(ways){func(w ways) { up(w); w.packet.Taken() }}, packetAhead},
 		{"it did not connect and splice mode carried", []func(ways){doubt}, bothAtOnce},
-		{"it connected in this moment and splice mode was quicker", []func(ways){func(w ways) {
+		{"it connected a moment ago, and splice mode was quicker", []func(ways){func(w ways) {
 			up(w)
-			time.Sleep(stallTime)
-			w.splice.Taken()
+			time.Sleep(300 * time.Millisecond)
+			over(w)
 		}}, packetAhead},
 		{"it connected long ago, and splice mode carried", []func(ways){func(w ways) {
 			up(w)
-			time.Sleep(stallTime + time.Millisecond)
-			w.splice.Taken()
+			time.Sleep(301 * time.Millisecond)
+			over(w)
 		}}, bothAtOnce},
 		{"it carried and broke at once", []func(ways){func(w ways) { up(w); w.packet.Taken(); w.packet.Lost() }}, bothAtOnce},
-		{"splice mode carried and broke at once", []func(ways){func(w ways) { up(w); w.splice.Taken(); w.splice.Lost() }}, packetAhead},
+		{"splice mode carried and broke at once", []func(ways){func(w ways) { up(w); over(w); w.splice.Lost() }}, packetAhead},
 		{"it connected and no carrier came up", []func(ways){func(w ways) { up(w); w.leg.Failed() }}, bothAtOnce},
 		{"nothing connected", []func(ways){func(w ways) { w.leg.Failed() }}, packetAhead},
 		{"it works again", []func(ways){doubt, func(w ways) { up(w); w.packet.Taken() }}, packetAhead},
-		{"it connects again, and loses", []func(ways){doubt, func(w ways) { up(w); w.splice.Taken() }}, packetAhead},
-		{"it broke, connects again and loses", []func(ways){func(w ways) { up(w); w.packet.Taken(); w.packet.Lost() }, func(w ways) { up(w); w.splice.Taken() }}, bothAtOnce},
+		{"it connects again, and loses", []func(ways){doubt, func(w ways) { up(w); over(w) }}, packetAhead},
+		{"it broke, connects again and loses", []func(ways){func(w ways) { up(w); w.packet.Taken(); w.packet.Lost() }, func(w ways) { up(w); over(w) }}, bothAtOnce},
 		{"it broke, and carries again", []func(ways){func(w ways) { up(w); w.packet.Taken(); w.packet.Lost() }, func(w ways) { up(w); w.packet.Taken() }}, packetAhead},
-		{"it was not ahead, and loses", []func(ways){doubt, func(w ways) { time.Sleep(doubtTime - time.Second); w.splice.Taken() }}, bothAtOnce},
+		{"it was not ahead, and loses", []func(ways){doubt, func(w ways) { time.Sleep(doubtTime - time.Second); over(w) }}, bothAtOnce},
 		{"losing while it is not ahead does not prolong the doubt", []func(ways){doubt, func(w ways) {
 			time.Sleep(doubtTime - time.Second)
-			w.splice.Taken()
+			over(w)
 			time.Sleep(time.Second)
 		}}, packetAhead},
 	} {
@@ -123,7 +128,7 @@ func TestPacketModeIsAheadUnlessItHasFailed(t *testing.T) {
 				l := legTo(t, f, "relay-1", "factory")
 				list, _ := l.Ways(0)
 				i := slices.IndexFunc(list, func(w Way) bool { return w.String() == "relay-packet" })
-				then(ways{l, list[i].(*packetWay), list[1-i]})
+				then(ways{l, list[i].(*packetWay), list[1-i].(*spliceWay)})
 			}
 			if got := order(legTo(t, f, "relay-1", "factory")); got != test.want {
 				t.Errorf("%s: %s, want %s", test.name, got, test.want)

@@ -388,6 +388,40 @@ func TestPortalsTakeOneWayWhateverWorks(t *testing.T) {
 	}
 }
 
+// To wait for HELLO costs no round trip, and neither does the choice: the server
+// is up when the client's last words of the handshake are there.
+func TestRaceCostsNoRoundTrip(t *testing.T) {
+	who := newPortals(t)
+	const hop = 50 * time.Millisecond
+	for _, test := range []struct {
+		name           string
+		packet, splice kind
+		skew           time.Duration
+		client, server int // up after so many hops
+	}{
+		// Two to the relay and back, four for each round trip between portals.
+		{"splice mode", refused, works, 0, 6, 8},
+		{"packet mode, the client comes first", works, refused, time.Microsecond, 6, 8},
+		{"packet mode, the server comes first", works, refused, -time.Microsecond, 8, 10},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRelayed(hop)
+			r.packet, r.splice = test.packet, test.splice
+			began := time.Now()
+			p := r.start(t, who, "splice", "splice", staggers, test.skew)
+			<-p.client.Up()
+			if took := time.Since(began) - test.skew.Abs(); took != time.Duration(test.client)*hop {
+				t.Errorf("%s: the client is up after %v, want %d hops of %v", test.name, took, test.client, hop)
+			}
+			<-p.server.Up()
+			if took := time.Since(began) - test.skew.Abs(); took != time.Duration(test.server)*hop {
+				t.Errorf("%s: the server is up after %v, want %d hops of %v", test.name, took, test.server, hop)
+			}
+			p.stop()
+		})
+	}
+}
+
 // The handshakes of both ways end within a moment of each other, in any order:
 // the client's choice is the server's.
 func TestWaysThatComeUpTogetherAreTakenAlike(t *testing.T) {
