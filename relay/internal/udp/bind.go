@@ -82,13 +82,18 @@ func (r *Relay) moveLocked(s *session, id leg.ID, to bpf.Leg, at *socket) error 
 	c.legs[id.Leg], c.ports[id.Leg] = to, at
 	delete(s.legs, was)
 	s.legs[to] = id
-	if pair, ok := c.pair(); ok {
+	pair, joined := c.pair()
+	if joined {
 		if err := r.addLocked(s, c, pair); err != nil {
 			return err
 		}
 	}
-	if pair, ok := old.pair(); ok {
-		r.removeLocked(s, pair)
+	if before, ok := old.pair(); ok {
+		r.removeLocked(s, before)
+		if was.Remote == to.Remote && was.Port == to.Port {
+			// A kernel plane tells legs apart by these alone, and has removed both.
+			r.shortcut.add(pair, r.terms(s))
+		}
 	}
 	if wasAt != nil {
 		r.plane.detach(was)

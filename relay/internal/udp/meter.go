@@ -27,16 +27,10 @@ type meter struct {
 // newMeter returns the meter of some terms, which goes on where old is, or nil
 // where they set no limit.
 func newMeter(terms bpf.Terms, old *meter) *meter {
-	m := &meter{}
-	if terms.Packets > 0 {
-		m.packetCost = int64(uint64(time.Second) / terms.Packets)
-	}
-	if terms.Bytes > 0 {
-		m.kibCost = int64(1024 * uint64(time.Second) / terms.Bytes)
-	}
-	if m.packetCost == 0 && m.kibCost == 0 {
+	if terms.Packets == 0 && terms.Bytes == 0 {
 		return nil
 	}
+	m := &meter{packetCost: cost(terms.Packets, 1), kibCost: cost(terms.Bytes, 1024)}
 	if old != nil {
 		old.mu.Lock()
 		defer old.mu.Unlock()
@@ -48,6 +42,15 @@ func newMeter(terms bpf.Terms, old *meter) *meter {
 		}
 	}
 	return m
+}
+
+// cost returns how many nanoseconds some units take at a rate, rounded up.
+func cost(rate uint64, units int64) int64 {
+	if rate == 0 {
+		return 0
+	}
+	n := uint64(units) * uint64(time.Second)
+	return int64((n-1)/rate + 1)
 }
 
 // admit returns how many of the packets that make a payload, all of one size

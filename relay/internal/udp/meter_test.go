@@ -135,6 +135,17 @@ func TestWhatExceedsTheRateIsDropped(t *testing.T) {
 		t.Errorf("%d packets dropped, want 18", got)
 	}
 
+	// Of packets that the kernel has joined, the first ones go.
+	n := g.session()
+	a, b = n.both(0, n.at)
+	if _, _, err := a.WriteMsgUDPAddrPort(noise(450), appendSegmentSize(nil, 100), a.relay); err != nil {
+		t.Skipf("this kernel has no UDP_SEGMENT: %v", err)
+	}
+	b.want(noise(450)[:100])
+	b.want(noise(450)[100:200])
+	g.awaitDrops(drop.RateLimit, 21)
+	g.wantNothing(b.UDPConn)
+
 	// What is held for a leg counts as well when it is released.
 	c := m.portal(0, 1, m.at)
 	for i := range 5 {
@@ -142,5 +153,5 @@ func TestWhatExceedsTheRateIsDropped(t *testing.T) {
 	}
 	g.await("all are held", func() bool { return g.held(m, 1, 0) == 5 })
 	m.portal(1, 1, m.at)
-	g.awaitDrops(drop.RateLimit, 21)
+	g.awaitDrops(drop.RateLimit, 24)
 }

@@ -112,13 +112,18 @@ func (s *session) stop() {
 
 // addLocked makes a pair of a session forward.
 func (r *Relay) addLocked(s *session, c *connection, pair bpf.Pair) error {
-	terms := bpf.Terms{Lifetime: s.Lifetime, Packets: r.cfg.Packets, Bytes: r.cfg.Bytes}
+	terms := r.terms(s)
 	if err := r.plane.Add(pair, terms); err != nil {
 		return err
 	}
 	r.releaseLocked(c) // before the kernel overtakes it
 	r.shortcut.add(pair, terms)
 	return nil
+}
+
+// terms are those of all pairs of a session.
+func (r *Relay) terms(s *session) bpf.Terms {
+	return bpf.Terms{Lifetime: s.Lifetime, Packets: r.cfg.Packets, Bytes: r.cfg.Bytes}
 }
 
 // removeLocked takes a pair of a session out of all planes and keeps its

@@ -19,7 +19,8 @@ import (
 )
 
 // scripted is a kernel plane that carries nothing: the test says what it has
-// carried, and what it refuses.
+// carried, and what it refuses. As the real one, it tells legs apart by all but
+// the relay's address.
 type scripted struct {
 	mu      sync.Mutex           // guards the following
 	refuse  func(bpf.Pair) error // nil: it takes everything
@@ -44,6 +45,12 @@ func (k *scripted) Add(pair bpf.Pair, terms bpf.Terms) error {
 		}
 	}
 	k.calls = append(k.calls, "add "+pair.A.Remote.String())
+	if same, ok := k.sameLocked(pair); ok {
+		n := k.carried[same]
+		delete(k.pairs, same)
+		delete(k.carried, same)
+		k.carried[pair] = n
+	}
 	k.pairs[pair] = terms
 	return nil
 }
@@ -51,13 +58,29 @@ func (k *scripted) Add(pair bpf.Pair, terms bpf.Terms) error {
 func (k *scripted) Remove(pair bpf.Pair) (bpf.Counters, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n := k.carried[pair]
-	if _, ok := k.pairs[pair]; ok {
-		k.calls = append(k.calls, "remove "+pair.A.Remote.String())
+	pair, ok := k.sameLocked(pair)
+	if !ok {
+		return bpf.Counters{}, nil
 	}
+	k.calls = append(k.calls, "remove "+pair.A.Remote.String())
+	n := k.carried[pair]
 	delete(k.pairs, pair)
 	delete(k.carried, pair)
 	return n, nil
+}
+
+// sameLocked returns the pair of the table that a pair stands for.
+func (k *scripted) sameLocked(pair bpf.Pair) (bpf.Pair, bool) {
+	name := func(p bpf.Pair) bpf.Pair {
+		p.A.Local, p.B.Local = netip.Addr{}, netip.Addr{}
+		return p
+	}
+	for p := range k.pairs {
+		if name(p) == name(pair) {
+			return p, true
+		}
+	}
+	return bpf.Pair{}, false
 }
 
 func (k *scripted) Counters(pair bpf.Pair) (bpf.Counters, error) {
@@ -174,6 +197,24 @@ func TestMoveIsAddedBeforeTheOldPairGoes(t *testing.T) {
 	b.send([]byte("in user space"))
 	again.want([]byte("in user space"))
 	g.awaitTraffic(m, lease.Traffic{110, 233})
+}
+
+func TestLegThatMovesToAnotherAddressOfTheRelayIsShortCutAgain(t *testing.T) {
+	k := newScripted()
+	g := tunedRig(t, func(c *Config) { c.Kernel = k })
+	m := g.session()
+	a, b := m.both(0, m.at)
+	k.carry(t, pairOf(a, b), 10, 20)
+	moved := &portal{a.UDPConn, g, a.binder, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), m.Port)}
+	moved.binder.Start()
+	moved.bind()
+	if got := g.Traffic(m.ID); got != (lease.Traffic{10, 20}) {
+		t.Errorf("traffic %v after the move", got)
+	}
+	k.carry(t, pairOf(moved, b), 100, 200)
+	if got := m.end(); got != (lease.Traffic{110, 220}) || len(k.held()) != 0 {
+		t.Errorf("traffic %v at the end, the kernel plane holds %v", got, k.held())
+	}
 }
 
 func TestPairThatTheKernelPlaneRefusesStaysInUserSpace(t *testing.T) {
