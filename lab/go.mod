@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/cilium/ebpf v0.22.0
 	github.com/google/go-cmp v0.7.0
+	github.com/netport/netport/bpf v0.0.0
 	github.com/netport/netport/proto v0.0.0
 	github.com/pelletier/go-toml/v2 v2.4.3
 	github.com/pion/stun/v3 v3.1.7
@@ -22,6 +23,9 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 )
 
-replace github.com/netport/netport/proto => ../proto
+replace (
+	github.com/netport/netport/bpf => ../bpf
+	github.com/netport/netport/proto => ../proto
+)
 
 tool github.com/cilium/ebpf/cmd/bpf2go

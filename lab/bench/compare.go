@@ -15,7 +15,10 @@ type experiment struct {
 // comparison is one or more quantities that the same contenders are measured by.
 type comparison struct {
 	quantities []quantity
-	contenders []contender // the first is Netport
+	contenders []contender  // the first is Netport
+	mode       string       // of Netport's relay
+	rounds     int          // 0: as many as the command line says
+	end        func() error // gives back what the contenders hold; nil if nothing
 }
 
 // quantity is one figure that a contender's measurement returns.
@@ -24,6 +27,7 @@ type quantity struct {
 	unit unit
 	// targets of Netport's ratio to a rival, by the rival's name. A rival without one is there for information.
 	targets map[string]target
+	own     target // what they ask of Netport's own figure; zero if nothing
 }
 
 // target is what the goals ask of a ratio.
@@ -35,11 +39,25 @@ func (t target) met(ratio float64) bool {
 	return ratio >= t.atLeast && (t.atMost == 0 || ratio <= t.atMost)
 }
 
+// judge says whether a figure meets the target, which is written as text.
+func (t target) judge(figure float64, text string) goal {
+	met := t.met(figure)
+	return goal{Target: text, Met: &met}
+}
+
+// in writes the target of a figure in a unit.
+func (t target) in(u unit) string {
+	if t.atMost != 0 {
+		return "<= " + u.print(t.atMost)
+	}
+	return ">= " + u.print(t.atLeast)
+}
+
 func (t target) String() string {
 	if t.atMost != 0 {
-		return fmt.Sprintf("<= %v", t.atMost)
+		return fmt.Sprintf("<= %.2g", t.atMost)
 	}
-	return fmt.Sprintf(">= %v", t.atLeast)
+	return fmt.Sprintf(">= %.2g", t.atLeast)
 }
 
 // contender is somebody who is measured: in one round it returns one figure for each quantity.

@@ -4,12 +4,17 @@ import "fmt"
 
 // experiments are all that there are, by the ids of the goals.
 var experiments = []experiment{
+	{id: "P1", set: frameExperiment(1000, "1,000 UDP sessions", 0.85)},
+	{id: "P1", set: frameExperiment(1_000_000, "1,000,000 UDP sessions", 0.6)},
+	{id: "P3", set: costExperiment(false, 1.0/6)},
+	{id: "P3", set: costExperiment(true, 1.0/20)},
 	{id: "P4", set: packetExperiment(1)},
 	{id: "P4", set: packetExperiment(maxFlows)},
 	{id: "P5", set: goodputExperiment(1)},
 	{id: "P5", set: goodputExperiment(8)},
 	{id: "P7", set: pingPongExperiment},
 	{id: "P8", set: connectExperiment},
+	{id: "S5", set: memoryExperiment(1_000_000)},
 }
 
 func packetExperiment(count int) func(*world) (comparison, error) {
@@ -84,6 +89,7 @@ func overWays(measure func(way) ([]float64, error), ways ...func() (way, error))
 
 // notes say what the rivals are, below the table.
 var notes = []struct{ name, text string }{
+	{reflectorName, "an XDP program of one instruction, with the same generator, veth pair and sink"},
 	{turnName, "channel data to coturn, plain datagrams from there; no portals on either side"},
 	{sshName, "OpenSSH with the relay's machine as jump host. Both sides can only dial out, so"},
 	{"", "the service's machine lends its sshd to the jump host with ssh -R"},

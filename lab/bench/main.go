@@ -23,7 +23,8 @@ import (
 )
 
 const usage = `usage: bench [-run P5,P7] [-rounds N] [-window 2s] [-quick] [-congestion NAME] [-out DIR]
-experiments: P4 UDP through the relay, P5 TCP goodput, P7 latency, P8 new connections
+experiments: P1 UDP through XDP, P3 processor time of a packet, P4 UDP through the relay in user space, P5 TCP goodput,
+P7 latency, P8 new connections, S5 memory of the kernel's table
 `
 
 // options are what the command line says.

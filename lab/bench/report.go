@@ -19,6 +19,7 @@ const (
 	bitrate unit = "bit/s"
 	seconds unit = "s"
 	rate    unit = "1/s"
+	size    unit = "B"
 )
 
 // print writes a figure with four digits or so and the unit that suits it.
@@ -26,7 +27,12 @@ func (u unit) print(value float64) string {
 	switch u {
 	case bitrate:
 		return fmt.Sprintf("%.2f Gbit/s", value/1e9)
+	case size:
+		return fmt.Sprintf("%.0f B", value)
 	case seconds:
+		if value < 10e-6 {
+			return fmt.Sprintf("%.0f ns", value*1e9)
+		}
 		return fmt.Sprintf("%.0f us", value*1e6)
 	default:
 		return fmt.Sprintf("%.0f/s", value)
@@ -50,16 +56,35 @@ type result struct {
 	ID      string               `json:"id"`
 	What    string               `json:"what"`
 	Unit    unit                 `json:"unit"`
+	Mode    string               `json:"relay_mode,omitempty"`
 	Figures map[string][]float64 `json:"figures"` // by contender, one a round
 	Ratios  []ratio              `json:"ratios"`
+	goal                         // of the figure itself
 }
 
 type ratio struct {
 	Rival  string    `json:"rival"`
 	Rounds []float64 `json:"rounds"`
 	spread
+	goal
+}
+
+// goal is a target and whether it is met.
+type goal struct {
 	Target string `json:"target,omitempty"`
 	Met    *bool  `json:"met,omitempty"`
+}
+
+// verdict is empty if there is no target.
+func (g goal) verdict() string {
+	switch {
+	case g.Met == nil:
+		return ""
+	case *g.Met:
+		return "yes"
+	default:
+		return "NO"
+	}
 }
 
 func newReport(o options) *report {
@@ -80,7 +105,7 @@ func kernel() string {
 // add takes the figures of a comparison, the first contender's being Netport's.
 func (r *report) add(id string, c comparison, all []figures) {
 	for q, quantity := range c.quantities {
-		res := result{ID: id, What: quantity.what, Unit: quantity.unit, Figures: make(map[string][]float64)}
+		res := result{ID: id, What: quantity.what, Unit: quantity.unit, Mode: c.mode, Figures: make(map[string][]float64)}
 		for _, f := range all {
 			res.Figures[f.name] = f.values[q]
 		}
@@ -88,10 +113,12 @@ func (r *report) add(id string, c comparison, all []figures) {
 			rounds := ratios(all[0].values[q], rival.values[q])
 			one := ratio{Rival: rival.name, Rounds: rounds, spread: spreadOf(rounds)}
 			if t, ok := quantity.targets[rival.name]; ok {
-				met := t.met(one.Median)
-				one.Target, one.Met = t.String(), &met
+				one.goal = t.judge(one.Median, t.String())
 			}
 			res.Ratios = append(res.Ratios, one)
+		}
+		if quantity.own != (target{}) {
+			res.goal = quantity.own.judge(median(all[0].values[q]), quantity.own.in(quantity.unit))
 		}
 		r.Results = append(r.Results, res)
 	}
@@ -103,20 +130,10 @@ func (r *report) table() string {
 	fmt.Fprintf(&b, "Netport and rivals side by side, %d rounds of %v, TCP congestion control %s\n", r.Rounds, r.Window, r.Congestion)
 	fmt.Fprintf(&b, "%d processors, Linux %s, %s\n", r.Processors, r.Kernel, r.Go)
 	b.WriteString("Figures are medians; the ratio is Netport's to the rival: median of the rounds (least-most).\n\n")
-	const line = "%-3s%-22s%13s  %-18s%12s  %5s %-11s %s\n"
-	fmt.Fprintf(&b, line, "", "", "Netport", "rival", "", "ratio", "", "target")
+	writeLine(&b, line{own: "Netport", rival: "rival", ratio: "ratio", goal: "target"})
 	for _, res := range r.Results {
-		id, what, own := res.ID, res.What, res.Unit.print(median(res.Figures[netportName]))
-		for _, one := range res.Ratios {
-			target := one.Target
-			if one.Met != nil && *one.Met {
-				target += " yes"
-			} else if one.Met != nil {
-				target += " NO"
-			}
-			fmt.Fprintf(&b, line, id, what, own, one.Rival, res.Unit.print(median(res.Figures[one.Rival])),
-				short(one.Median), "("+short(one.Min)+"-"+short(one.Max)+")", target)
-			id, what, own = "", "", ""
+		for _, l := range res.lines() {
+			writeLine(&b, l)
 		}
 	}
 	b.WriteString("\n")
@@ -124,6 +141,38 @@ func (r *report) table() string {
 		fmt.Fprintf(&b, "%-18s%s\n", note.name, note.text)
 	}
 	return b.String()
+}
+
+// line is one of the table, by its columns.
+type line struct{ id, what, own, rival, theirs, ratio, spread, goal string }
+
+func writeLine(b *strings.Builder, l line) {
+	text := fmt.Sprintf("%-3s%-22s%13s  %-18s%12s  %5s %-11s %s",
+		l.id, l.what, l.own, l.rival, l.theirs, l.ratio, l.spread, l.goal)
+	b.WriteString(strings.TrimRight(text, " ") + "\n")
+}
+
+// lines are those of a result: one for each rival, and at least two if the relay's mode is to be said.
+func (res result) lines() []line {
+	var all []line
+	for _, one := range res.Ratios {
+		all = append(all, line{
+			rival: one.Rival, theirs: res.Unit.print(median(res.Figures[one.Rival])),
+			ratio: short(one.Median), spread: "(" + short(one.Min) + "-" + short(one.Max) + ")", goal: strings.TrimSpace(one.Target + " " + one.verdict()),
+		})
+	}
+	if len(all) == 0 {
+		all = append(all, line{spread: res.Target, goal: res.verdict()})
+	}
+	all[0].id, all[0].what, all[0].own = res.ID, res.What, res.Unit.print(median(res.Figures[netportName]))
+	if res.Mode == "" {
+		return all
+	}
+	if len(all) == 1 {
+		all = append(all, line{})
+	}
+	all[1].what = "  relay: " + res.Mode
+	return all
 }
 
 // short writes a ratio with three digits or so.

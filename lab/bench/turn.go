@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"testing"
 	"time"
 
 	"github.com/pion/stun/v3"
 
 	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/topo"
 )
 
 const (
@@ -17,15 +19,20 @@ const (
 	channel  = 0x4000 // the lowest channel number (RFC 8656 section 12)
 )
 
-// startTURN starts coturn on the relay's machine, for anybody and with nothing but UDP, and makes flows over it. The
-// client allocates an address for each flow and binds a channel to the service's socket. The service has no allocation: it
-// gets plain datagrams, which spares coturn half of the framing.
-func (w *world) startTURN() (flows, error) {
-	need.Program(w.t, "turnserver")
-	turn := netip.AddrPortFrom(w.relay.Addr(), turnPort)
-	w.relay.Start(w.relay.Command("turnserver", "-n", "--no-auth", "--no-tcp", "--no-tls", "--no-dtls", "--no-cli",
+// startTURN starts coturn on a machine, for anybody and with nothing but UDP.
+func startTURN(t testing.TB, host *topo.Host) (netip.AddrPort, *topo.Process) {
+	need.Program(t, "turnserver")
+	turn := netip.AddrPortFrom(host.Addr(), turnPort)
+	return turn, host.Start(host.Command("turnserver", "-n", "--no-auth", "--no-tcp", "--no-tls", "--no-dtls", "--no-cli",
 		"--listening-ip", turn.Addr().String(), "--relay-ip", turn.Addr().String(), "--listening-port", fmt.Sprint(turnPort),
 		"--log-file", "stdout"))
+}
+
+// startTURNFlows makes flows over coturn on the relay's machine. The client allocates an address for each flow and binds
+// a channel to the service's socket. The service has no allocation: it gets plain datagrams, which spares coturn half of
+// the framing.
+func (w *world) startTURNFlows() (flows, error) {
+	turn, _ := startTURN(w.t, w.relay)
 	f := flows{name: turnName, service: w.service.ListenUDP(0)}
 	peer, err := mappedAddress(f.service, turn)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 type world struct {
 	t       testing.TB
 	options options
+	lab     *topo.Lab
 
 	client, service *topo.Host // behind NAT a and NAT b
 	server, relay   *topo.Host // public
@@ -35,6 +36,9 @@ type world struct {
 	legs    func() (flows, error)
 	netport func() (way, error)
 	broker  func() (*broker, error)
+	// Relays alone on a cable: one for the kernel plane and for coturn, one for what the former is compared with.
+	cable, mirror func() (*cable, error)
+	cabledTURN    func() (turnRelay, error)
 }
 
 // newWorld builds the reference topology. Every machine can have as many connections as its addresses allow.
@@ -44,7 +48,7 @@ func newWorld(t testing.TB, o options) *world {
 		t.Fatal(err)
 	}
 	l := topo.New(t, topo.NoCapture())
-	w := &world{t: t, options: o, self: self, server: l.Public("server"), relay: l.Public("relay")}
+	w := &world{t: t, options: o, self: self, lab: l, server: l.Public("server"), relay: l.Public("relay")}
 	nat := topo.PortRestricted
 	nat.UDPTimeout = 10 * time.Minute // flows rest while others are measured
 	w.natA, w.natB = l.Router("nat-a", nat), l.Router("nat-b", nat)
@@ -59,10 +63,13 @@ func newWorld(t testing.TB, o options) *world {
 	w.sshds = sync.OnceValues(w.startSSHDs)
 	w.sshOpen = sync.OnceValues(w.startSSHOpen)
 	w.ssh = sync.OnceValues(w.startSSH)
-	w.turn = sync.OnceValues(w.startTURN)
+	w.turn = sync.OnceValues(w.startTURNFlows)
 	w.legs = sync.OnceValues(w.startLegs)
 	w.netport = sync.OnceValues(w.startNetport)
 	w.broker = sync.OnceValues(w.startBroker)
+	w.cable = sync.OnceValues(func() (*cable, error) { return w.newCable("relayed") })
+	w.mirror = sync.OnceValues(func() (*cable, error) { return w.newCable("mirror") })
+	w.cabledTURN = sync.OnceValues(w.startCabledTURN)
 	for _, port := range servicePorts {
 		w.openNAT(port)
 	}
@@ -93,12 +100,19 @@ func runAll(t testing.TB, o options) error {
 	return errors.Join(failed, r.save(o.out))
 }
 
-func (w *world) run(e experiment, r *report) error {
+func (w *world) run(e experiment, r *report) (err error) {
 	c, err := e.set(w)
 	if err != nil {
 		return err
 	}
-	all, err := c.run(w.options.rounds, func(step string) { w.t.Log(e.id, step) })
+	if c.end != nil {
+		defer func() { err = errors.Join(err, c.end()) }()
+	}
+	rounds := w.options.rounds
+	if c.rounds != 0 {
+		rounds = c.rounds
+	}
+	all, err := c.run(rounds, func(step string) { w.t.Log(e.id, step) })
 	if err != nil {
 		return err
 	}
