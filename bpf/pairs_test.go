@@ -45,13 +45,20 @@ func pairsOf(k *Kernel) map[Pair]Terms {
 // after some packets.
 func (k *Kernel) count(t *testing.T, p Protocol, from Leg, packets, bytes uint64) {
 	t.Helper()
+	k.set(t, p, from, func(d *relayDirection) {
+		d.Packets += packets
+		d.Bytes += bytes
+	})
+}
+
+// set changes a direction in place of the program.
+func (k *Kernel) set(t *testing.T, p Protocol, from Leg, change func(*relayDirection)) {
+	t.Helper()
 	f, live, err := k.flowLocked(keyOf(p, from))
 	if err != nil || !live {
 		t.Fatalf("no flow from %v: %v", from.Remote, err)
 	}
-	d := k.table.direction(f)
-	d.Packets += packets
-	d.Bytes += bytes
+	change(k.table.direction(f))
 }
 
 func TestPairsAreWhatWasAdded(t *testing.T) {

@@ -1,0 +1,120 @@
+//go:build linux
+
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// enumOf returns the names of an enum of the C source by their values, without
+// prefix and in small letters.
+func enumOf(t *testing.T, name, prefix string) map[uint64]string {
+	t.Helper()
+	spec, err := loadRelay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var enum *btf.Enum
+	if err := spec.Types.TypeByName(name, &enum); err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[uint64]string)
+	for _, v := range enum.Values {
+		names[v.Value] = strings.ToLower(strings.TrimPrefix(v.Name, prefix))
+	}
+	return names
+}
+
+func TestNamesAreThoseOfTheProgram(t *testing.T) {
+	drops := enumOf(t, "drop_reason", "DROP_")
+	if got, want := len(dropNames), len(drops)-1; got != want { // the last says how many there are
+		t.Errorf("%d names of drops, want %d", got, want)
+	}
+	for i, name := range dropNames {
+		if name != drops[uint64(i)] {
+			t.Errorf("drop %d is %q, in C %q", i, name, drops[uint64(i)])
+		}
+	}
+	reasons := enumOf(t, "event_reason", "REASON_")
+	for value, name := range reasons {
+		if got := EventReason(value).String(); got != name {
+			t.Errorf("reason %d is %q, in C %q", value, got, name)
+		}
+	}
+	if got := EventReason(200).String(); got != "reason 200" {
+		t.Errorf("an unknown reason is %q", got)
+	}
+}
+
+func TestEventsThatLieAreRefused(t *testing.T) {
+	b := make([]byte, eventLen+4)
+	for n := range uint32(6) {
+		binary.NativeEndian.PutUint32(b[4:], n)
+		e, err := parseEvent(b)
+		if (err == nil) != (n <= 4) || err == nil && len(e.Packet) != int(n) {
+			t.Errorf("%d bytes of packet in 4: %v, %v", n, e, err)
+		}
+	}
+	for n := range eventLen {
+		if _, err := parseEvent(b[:n]); err == nil {
+			t.Errorf("an event of %d bytes", n)
+		}
+	}
+}
+
+// A SYN to a packet port is told to the daemon when its source is admitted, and
+// dropped in any case.
+func TestHandshakesAreToldOfAdmittedSources(t *testing.T) {
+	for _, mode := range allModes {
+		t.Run(mode, func(t *testing.T) {
+			w := newWorld(t)
+			k := w.open(w.options(mode, ""))
+			events := make(chan Event, 16)
+			w.run(k, func(e Event) {
+				e.Packet = append([]byte(nil), e.Packet...)
+				events <- e
+			})
+			const port = 28672 + 5
+			knock := func() {
+				w.in(0, func() {
+					fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer syscall.Close(fd)
+					err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: relayAddr(0, false).As4()})
+					if !errors.Is(err, syscall.EINPROGRESS) {
+						t.Fatal(err)
+					}
+				})
+			}
+			knock()
+			await(t, "a stranger is counted", func() bool { return k.Drops()["stranger"] == 1 })
+			if err := k.Admit(hostAddr(0, false), port&^7); err != nil {
+				t.Fatal(err)
+			}
+			knock()
+			e := <-events
+			if e.Kind != Handshake || e.Reason.String() != "syn" || e.Interface != interfaceIndex(t, "a") || len(e.Packet) < 40 {
+				t.Errorf("the event is %v", e)
+			}
+			if got := binary.BigEndian.Uint16(e.Packet[22:]); got != port {
+				t.Errorf("its packet is to port %d", got)
+			}
+			if err := k.Dismiss(hostAddr(0, false), port&^7); err != nil {
+				t.Fatal(err)
+			}
+			knock()
+			await(t, "a stranger is counted", func() bool { return k.Drops()["stranger"] == 2 })
+			if n := len(events); n != 0 {
+				t.Errorf("%d more events", n)
+			}
+		})
+	}
+}
