@@ -32,7 +32,9 @@
 // preface inside, and a bare preface, on the same port. A relay takes a nonce
 // once. Until a connection is joined, its portal may prove it again with a new
 // nonce (its first dial may have died unnoticed): the newest stands. Once
-// joined, a connection number is used up.
+// joined, a connection number is used up. A relay that was restarted takes no
+// number up to the highest that was proven before: their connections are gone, and
+// it does not know their nonces any more. Portals count their connections upwards.
 //
 // # TCP: packet mode
 //
@@ -57,12 +59,12 @@
 //	  |   SYN-ACK, number y, acks x+1  |                                 |
 //	  |<-------------------------------|                                 |
 //	  | ACK of y+1                     |                                 |
-//	  |------------------------------->| leg 0 has read y: both          |
-//	  |                                | directions are forwarded        |
+//	  |------------------------------->| leg 0 has read y                |
 //	  |                                |    SYN-ACK, number x, acks y+1  |
 //	  |                                |-------------------------------->|
 //	  |                                |                     ACK of x+1  |
 //	  |<-----------------------------------------------------------------|
+//	  |                                | leg 1 has read x                |
 //	  | one TCP connection: the relay rewrites addresses and ports       |
 //
 // So a portal, and every NAT and firewall on its way, sees an outgoing

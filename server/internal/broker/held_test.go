@@ -149,8 +149,14 @@ func TestHeldSessionThatMayNotBeIsEndedAtItsRelay(t *testing.T) {
 	if len(s.records) != records {
 		t.Errorf("a relay's claims made %d records", len(s.records)-records)
 	}
-	s.b.Done(s.now, "ann", wire.SessionDone{Session: mine})
-	want[wire.SessionEnded](s, "portal plant")
+	// Nor does another relay's word keep it alive.
+	s.b.RelayDown(s.now, "r1")
+	s.relay("r1", ready)
+	s.holding("r2", wire.HeldSession{ID: mine, Portals: [2]string{"ann", "plant"}})
+	s.after(confirmTime)
+	for _, n := range []string{"ann", "plant"} {
+		want[wire.SessionEnded](s, "portal "+n)
+	}
 	want[wire.EndSession](s, "relay r1")
 	s.wantEmpty()
 }

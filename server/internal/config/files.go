@@ -139,9 +139,15 @@ socket = "relay.sock"
 # machine with several of one IP version must name those that portals are sent to.
 # addresses = ["192.0.2.7"]
 
-# The ports of sessions. Open them in the firewall, for TCP and UDP.
+# The ports of sessions. Open them in the firewall, for TCP and UDP. The upper
+# ones are for TCP that the kernel forwards packet by packet: without
+# packet_ports the upper third.
 first_port = 20000
 last_port = 32767
+# packet_ports = "28672-32767"
+
+# How packets are forwarded: auto, xdp, tc, xdp-generic or userspace.
+mode = "auto"
 
 # One port that all sessions can share as well, for networks that let nothing
 # else out: 0 for none.
