@@ -115,7 +115,7 @@ func TestNothingIsLostWhenTheDaemonIsKilledAndReturns(t *testing.T) {
 			w := newWorld(t)
 			o := w.options(mode, pinDir(t))
 			p := pairOf(UDP, false, 0)
-			kill := w.start(job{mode, o.PinDir, p})
+			kill := w.start(job{mode, o.PinDir, p}, nil)
 			w.meet(false)
 			ends := w.ends(p)
 			var k *Kernel

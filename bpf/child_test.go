@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -49,8 +50,9 @@ func child(order string) error {
 	return k.Run(context.Background(), func(Event) {})
 }
 
-// start starts a process with a job, and returns what kills it.
-func (w *world) start(j job) (kill func()) {
+// start starts a process with a job, and returns what kills it. rights are those
+// of the process; nil: all that the test has.
+func (w *world) start(j job, rights *syscall.SysProcAttr) (kill func()) {
 	w.Helper()
 	order, err := json.Marshal(j)
 	if err != nil {
@@ -59,6 +61,7 @@ func (w *world) start(j job) (kill func()) {
 	c := exec.Command("/proc/self/exe")
 	c.Env = append(os.Environ(), asChild+"="+string(order))
 	c.Stderr = os.Stderr
+	c.SysProcAttr = rights
 	out, err := c.StdoutPipe()
 	if err == nil {
 		err = c.Start() // on this thread, and so in its namespace

@@ -85,6 +85,10 @@ static __always_inline void *frame(void *ctx, enum hook hook, __u32 size)
 			end = (void *)field(ctx, struct __sk_buff, data_end);
 		}
 	}
+	/* It never is. A comparison with it that is left in the code would want
+	 * CAP_PERFMON of whoever loads it. */
+	if (!data)
+		__builtin_unreachable();
 	return data + size > end ? NULL : data;
 }
 
