@@ -10,7 +10,7 @@ import (
 
 // PacketPorts is how many ports a leg has in packet mode. Connection n uses port
 // first + n % PacketPorts.
-const PacketPorts = 8
+const PacketPorts = wire.PacketPorts
 
 // ID names one connection of one leg of a session.
 type ID struct {

@@ -181,6 +181,10 @@ func ParseCreateSession(b []byte) (CreateSession, error) {
 	return finish(m, &r)
 }
 
+// PacketPorts is how many ports each leg has in packet mode: its first one and
+// those that follow.
+const PacketPorts = 8
+
 // SessionReady says where the session waits for its legs; relay to server.
 //
 //	session [16]byte

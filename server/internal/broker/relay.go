@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
 )
@@ -231,7 +230,7 @@ func (r *relay) lie(m wire.SessionReady, transports wire.Transports) string {
 	}
 	for _, p := range m.Packet {
 		// Compared so that it cannot overflow: the portals use the whole block.
-		if p != 0 && (p < r.ready.First || p > r.ready.Last || r.ready.Last-p < leg.PacketPorts-1) {
+		if p != 0 && (p < r.ready.First || p > r.ready.Last || r.ready.Last-p < wire.PacketPorts-1) {
 			return fmt.Sprintf("it answered with packet ports from %d on, its session ports are %d to %d", p, r.ready.First, r.ready.Last)
 		}
 	}
