@@ -74,7 +74,7 @@ func (d *Daemon) connected(c *conn) {
 		n := min(len(list), wire.MaxHeld)
 		for _, s := range list[:n] {
 			ready.Sessions = append(ready.Sessions, wire.HeldSession{
-				ID: s.ID, Portals: s.Portals, Transports: s.Transports, Age: uint32(now.Sub(s.Created) / time.Second),
+				ID: s.ID, Portals: s.Portals, Transports: s.Transports, Age: uint32(max(0, now.Sub(s.Created)/time.Second)), // a clock may be set back
 			})
 		}
 		c.Send(ready)

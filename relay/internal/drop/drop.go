@@ -12,7 +12,7 @@ type Reason uint8
 // The reasons. None is the zero value: nothing was dropped.
 const (
 	None             Reason = iota
-	Malformed               // no preface and no bind request
+	Malformed               // no preface, no bind request and no segment of a connection
 	UnknownSession          // no such session, or not at this port
 	WrongMAC                // the sender does not hold the leg secret
 	Replayed                // a preface's nonce or a bind's counter was used before
@@ -21,7 +21,7 @@ const (
 	Expired                 // the session's lifetime was over
 	ForbiddenSource         // an address that is never served
 	SourceTaken             // the source is bound already: by the other leg, or by another session
-	UnknownSource           // a packet of no bound leg
+	UnknownSource           // a packet of no leg that is bound or admitted there
 	NotJoined               // a packet of a bound leg whose other leg is not bound, beyond those held
 	Limit                   // a limit of the session's connections, or of challenges a second
 	HandshakeTimeout        // the leg was not proven in time

@@ -28,7 +28,7 @@ func (t *Table) Adopt(now time.Time, records iter.Seq2[RecordKey, []byte]) ([]Ad
 	var foreign []RecordKey
 	left := make(map[wire.SessionID]*found)
 	for key, record := range records {
-		id, part, ok := key.parse()
+		id, part, ok := parseKey(key)
 		if !ok {
 			foreign = append(foreign, key)
 			continue

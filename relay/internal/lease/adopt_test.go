@@ -90,7 +90,7 @@ func TestSessionGoesOnAfterARestart(t *testing.T) {
 	}
 	next.End(s.ID)
 	for key := range kernel.records {
-		if id, _, _ := key.parse(); id == s.ID {
+		if id, _, _ := parseKey(key); id == s.ID {
 			t.Error("a record is left of an ended session")
 		}
 	}

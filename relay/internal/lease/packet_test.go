@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 
@@ -23,6 +24,9 @@ type memory struct {
 	room     int // for admissions
 	full     bool
 }
+
+// The kernel plane itself is what the rules are written for.
+var _ Kernel = (*bpf.Kernel)(nil)
 
 var errFull = errors.New("full")
 

@@ -55,7 +55,7 @@ const (
 )
 
 // RecordKey names a record.
-type RecordKey [24]byte
+type RecordKey = [24]byte
 
 func keyOf(id wire.SessionID, part int) (key RecordKey) {
 	copy(key[:], id[:])
@@ -63,8 +63,8 @@ func keyOf(id wire.SessionID, part int) (key RecordKey) {
 	return key
 }
 
-// parse returns the session and the part that a key names.
-func (k RecordKey) parse() (id wire.SessionID, part int, ok bool) {
+// parseKey returns the session and the part that a key names.
+func parseKey(k RecordKey) (id wire.SessionID, part int, ok bool) {
 	copy(id[:], k[:])
 	part = int(k[len(id)])
 	return id, part, !id.IsZero() && part <= bindParts && k == keyOf(id, part)
