@@ -123,7 +123,12 @@ func (g *rig) socket() *net.UDPConn { return g.socketAt(loopback) }
 
 func (g *rig) socketAt(a netip.Addr) *net.UDPConn {
 	g.t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	return g.keep(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0))))
+}
+
+// keep closes a new socket when the test ends.
+func (g *rig) keep(c *net.UDPConn, err error) *net.UDPConn {
+	g.t.Helper()
 	if err != nil {
 		g.t.Fatal(err)
 	}
