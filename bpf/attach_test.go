@@ -139,8 +139,9 @@ func TestAnotherXDPProgramMakesTheNextModeTaken(t *testing.T) {
 	if list[0].Mode != ModeUserspace || !strings.HasPrefix(list[0].Why, "xdp: ") || list[1] != (Interface{"b", ModeXDP, ""}) {
 		t.Errorf("interfaces %v", list)
 	}
+	k.Close()
 	// As if it were hardware: tc comes after XDP.
-	k.options.Mode = ModeAuto
+	k = w.open(w.options(ModeAuto, pinDir(t)))
 	a := k.attach(device{index: interfaceIndex(t, "a"), name: "a", ethernet: true})
 	defer a.link.Close()
 	if a.mode != ModeTC || !strings.HasPrefix(a.why, "xdp: ") {

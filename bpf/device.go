@@ -103,12 +103,6 @@ func (n *network) isVirtual(name string) bool {
 	return info.Bus_info[0] == 0 || slices.Contains(paravirtual, unix.ByteSliceToString(info.Driver[:]))
 }
 
-// hop is where packets to a host leave the machine and who gets them there.
-type hop struct {
-	ifindex int
-	gateway netip.Addr
-}
-
 // hop looks up the way of packets between two addresses. The zero hop stands
 // for no way, which is for the kernel to say again when a packet comes.
 func (n *network) hop(from, to netip.Addr) hop {

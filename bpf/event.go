@@ -80,9 +80,10 @@ func parseEvent(b []byte) (Event, error) {
 }
 
 // Run hands the program's events to handle, one at a time, and follows the
-// interfaces: it attaches to those that appear, and anew to those that have come
-// back. It returns when ctx is done, or with an error if the kernel ends either;
-// what is attached then goes on forwarding. One Run goes on at a time.
+// network: it attaches to interfaces that appear, and anew to those that have
+// come back, and sends packets where routes lead now. It returns when ctx is done,
+// or with an error when one of these is over; what is attached then goes on
+// forwarding. One Run goes on at a time.
 //
 // Attaching is done by the calling goroutine, so that a thread in a network
 // namespace of its own stays in it.
@@ -92,17 +93,21 @@ func (k *Kernel) Run(ctx context.Context, handle func(Event)) error {
 		return fmt.Errorf("read events: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var reading sync.WaitGroup
-	var failed error
-	reading.Go(func() {
+	defer context.AfterFunc(ctx, func() { ring.Close() })()
+	var running sync.WaitGroup
+	var errs [3]error
+	running.Go(func() {
 		defer cancel()
-		failed = k.readEvents(ring, handle)
+		errs[0] = k.readEvents(ring, handle)
 	})
-	err = k.watch(ctx)
-	ring.Close()
-	reading.Wait()
-	return errors.Join(err, failed)
+	running.Go(func() {
+		defer cancel()
+		errs[1] = k.followRoutes(ctx)
+	})
+	errs[2] = k.followInterfaces(ctx)
+	cancel()
+	running.Wait()
+	return errors.Join(errs[:]...)
 }
 
 func (k *Kernel) readEvents(ring *ringbuf.Reader, handle func(Event)) error {

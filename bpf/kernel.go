@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // The modes of a kernel plane: where in the system its program stands.
@@ -121,9 +121,11 @@ type Kernel struct {
 	log      *slog.Logger
 	pins     pins
 	network  *network
-	changes  *os.File // says that interfaces or addresses have changed
 	maps     relayMaps
 	programs forms
+	// interfaces tells of changes that matter for attachments, routes of those
+	// for the ways of packets.
+	interfaces, routes *changes
 
 	attached map[int]attachment // by ifindex; owned by Open, then by Run
 
@@ -170,7 +172,12 @@ func open(o Options, spec *ebpf.CollectionSpec) (_ *Kernel, err error) {
 	if k.network, err = openNetwork(); err != nil {
 		return nil, err
 	}
-	if k.changes, err = openChanges(); err != nil {
+	k.interfaces, err = openChanges(unix.RTNLGRP_LINK, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		return nil, err
+	}
+	k.routes, err = openChanges(unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+	if err != nil {
 		return nil, err
 	}
 	if k.pins, err = openPins(o.PinDir, o.Log); err != nil {
@@ -183,7 +190,7 @@ func open(o Options, spec *ebpf.CollectionSpec) (_ *Kernel, err error) {
 	if err != nil {
 		return nil, err
 	}
-	k.programs = loadPrograms(spec, loaded)
+	k.programs = loadPrograms(spec, loaded, o.Mode)
 	if err := (&ebpf.Collection{Maps: loaded}).Assign(&k.maps); err != nil {
 		closeMaps(loaded)
 		return nil, err
@@ -245,13 +252,10 @@ func (k *Kernel) release() error {
 	for _, a := range k.attached {
 		errs = append(errs, k.letGo(a))
 	}
-	errs = append(errs, k.table.unmap(), k.pins.close())
+	errs = append(errs, k.table.unmap(), k.pins.close(), k.interfaces.close(), k.routes.close())
 	k.programs.close()
 	if k.maps.Flows != nil {
 		errs = append(errs, k.maps.Close())
-	}
-	if k.changes != nil {
-		errs = append(errs, k.changes.Close())
 	}
 	if k.network != nil {
 		k.network.close()

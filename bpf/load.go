@@ -59,10 +59,7 @@ func loadMaps(spec *ebpf.CollectionSpec, p pins) (_ map[string]*ebpf.Map, err er
 			closeMaps(loaded)
 		}
 	}()
-	for _, name := range slices.Sorted(maps.Keys(spec.Maps)) {
-		if strings.HasPrefix(name, ".") {
-			continue // of constants: every program has its own
-		}
+	for _, name := range mapNames(spec) {
 		m, err := loadMap(spec.Maps[name], p)
 		if err != nil {
 			return nil, fmt.Errorf("map %s: %w", name, err)
@@ -70,6 +67,18 @@ func loadMaps(spec *ebpf.CollectionSpec, p pins) (_ map[string]*ebpf.Map, err er
 		loaded[name] = m
 	}
 	return loaded, checkLayout(loaded["own_list"], p)
+}
+
+// mapNames lists the maps that can be pinned. Those of constants, whose names
+// begin with a dot, are every program's own.
+func mapNames(spec *ebpf.CollectionSpec) (names []string) {
+	for name := range spec.Maps {
+		if !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 func loadMap(spec *ebpf.MapSpec, p pins) (*ebpf.Map, error) {
@@ -134,11 +143,15 @@ type forms map[string]struct {
 	err error
 }
 
-// loadPrograms loads each form of the program by itself: a kernel may lack what
-// one of them needs.
-func loadPrograms(spec *ebpf.CollectionSpec, loaded map[string]*ebpf.Map) forms {
+// loadPrograms loads the forms that a mode needs, each by itself: a kernel may
+// lack what one of them needs.
+func loadPrograms(spec *ebpf.CollectionSpec, loaded map[string]*ebpf.Map, mode string) forms {
+	hooks := []string{hookOf(mode)}
+	if mode == ModeAuto {
+		hooks = []string{hookXDP, hookTC}
+	}
 	list := make(forms)
-	for _, hook := range []string{hookXDP, hookTC} {
+	for _, hook := range hooks {
 		one := spec.Copy()
 		maps.DeleteFunc(one.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != hook })
 		entry := list[hook]

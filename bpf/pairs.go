@@ -96,12 +96,9 @@ func (k *Kernel) row(e Entry) row {
 			Peer:      rawAddr(peer.Remote.Addr()),
 			PeerPort:  toNetwork(peer.Remote.Port()),
 			PeerLocal: toNetwork(peer.Port),
-			Ifindex:   uint32(hops[1-i].ifindex),
 			Direction: uint8(i),
 		}
-		if hops[0] == hops[1] && hops[0].ifindex != 0 {
-			r.flows[i].Flags = flowBack
-		}
+		r.flows[i].way(hops[i], hops[1-i])
 	}
 	return r
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // Unload takes down everything that is pinned in a directory: the program, the
@@ -21,6 +23,10 @@ func Unload(pinDir string) error {
 }
 
 func unload(dir string) error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err == nil && int64(s.Type) != unix.BPF_FS_MAGIC {
+		return errors.New("it is not on a bpffs: nothing is pinned there")
+	}
 	lock, err := lockDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -56,12 +62,17 @@ func unload(dir string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err // without the program's maps it would be worse than with them
 	}
-	files, err := os.ReadDir(dir)
+	spec, err := loadRelay()
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
-		errs = append(errs, os.Remove(p.of(f.Name())))
+	for _, name := range mapNames(spec) {
+		if err := os.Remove(p.of(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	return errors.Join(append(errs, os.Remove(dir))...)
+	if err := os.Remove(dir); err != nil && !errors.Is(err, unix.EBUSY) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }

@@ -7,48 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// openChanges opens a socket on which the system says that interfaces, their
-// addresses or their filters have changed. What it says is not read closely: one
-// look at all of them answers every question, and so nothing is lost if the
-// socket overflows.
-func openChanges() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
-	}
-	const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_TC-1) |
-		1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("subscribe to changes of interfaces: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "netlink"), nil
-}
-
-// watch follows the interfaces until ctx is done.
-func (k *Kernel) watch(ctx context.Context) error {
-	if err := k.changes.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, func() { k.changes.SetReadDeadline(time.Unix(1, 0)) })()
-	message := make([]byte, 4096)
+// followInterfaces attaches to interfaces as they come and change, until ctx is
+// done.
+func (k *Kernel) followInterfaces(ctx context.Context) error {
 	for {
 		if err := k.follow(); err != nil {
 			k.log.Error("interfaces not followed", "error", err)
 		}
-		_, err := k.changes.Read(message)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+		if err := k.interfaces.wait(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return fmt.Errorf("watch the interfaces: %w", err)
 		}
 	}
