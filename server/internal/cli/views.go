@@ -93,7 +93,7 @@ func newSessions() *cobra.Command {
 	return newView("sessions", "Show the sessions: which portals meet where", daemon.CommandSessions, func(w io.Writer, list []broker.SessionView) error {
 		var rows [][]string
 		for _, s := range list {
-			rows = append(rows, []string{s.ID.String(), s.Opener, s.Peer, s.Forward, s.Relay, s.State, since(s.Since)})
+			rows = append(rows, []string{s.ID.String(), s.Opener, s.Peer, dash(s.Forward), s.Relay, s.State, since(s.Since)})
 		}
 		return command.Table(w, []string{"SESSION", "OPENER", "PEER", "FORWARD", "RELAY", "STATE", "SINCE"}, rows)
 	})
