@@ -37,8 +37,8 @@ func (c *cable) openCrowded(sessions int) (*bpf.Kernel, error) {
 }
 
 // frameExperiment compares the kernel plane in XDP mode, with so many sessions and each frame of one picked at random, to
-// a program that sends every frame back as it came, in frames a second on one processor. Generator, veth pair and sink
-// are alike, and take their part of that processor. Each has a cable of its own, so that the table is filled but once.
+// a program that sends every frame back as it came, in frames a second of processor time. Generator, veth pair and sink
+// are alike, and take their part of that. Each has a cable of its own, so that the table is filled but once.
 func frameExperiment(sessions int, what string, goal float64) func(*world) (comparison, error) {
 	return func(w *world) (comparison, error) {
 		relayed, err := w.cable()
@@ -72,8 +72,8 @@ func frameExperiment(sessions int, what string, goal float64) func(*world) (comp
 	}
 }
 
-// frameRate returns how many frames a second of the traffic come back to the near end's port, 0: to any. Attach, if there
-// is one, makes the far end send them back.
+// frameRate returns how many of the traffic's frames come back to the near end's port, 0: to any, in a second of processor
+// time. Attach, if there is one, makes the far end send them back.
 func (c *cable) frameRate(t traffic, port uint16, window time.Duration, attach func(*generator) (link.Link, error)) (rates []float64, err error) {
 	g, err := c.newGenerator(t)
 	if err != nil {
