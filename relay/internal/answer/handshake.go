@@ -127,7 +127,7 @@ func (m *Machine) pass(s *slot, t packet.TCP, b []byte) drop.Reason {
 	}
 	s.bytes += len(t.Payload)
 	s.ends = append(s.ends, t.Next())
-	m.cfg.Edge.Forward(b, s.s.tuple.leg(), m.mss(s.s))
+	m.forward(b, s.s)
 	return drop.None
 }
 
@@ -143,9 +143,8 @@ func (m *Machine) install(s *slot, t packet.TCP, b []byte) drop.Reason {
 		return drop.Limit
 	}
 	m.keep(s.key.session, legs)
-	mss := m.mss(f)
 	s.removeBoth()
-	m.cfg.Edge.Forward(b, f.tuple.leg(), mss)
+	m.forward(b, f)
 	return drop.None
 }
 

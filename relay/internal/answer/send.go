@@ -9,8 +9,7 @@ import (
 const (
 	headers4, headers6 = 40, 60 // bytes of IP and TCP header without options
 
-	// The MSS of a SYN that has none (RFC 9293 section 3.7.1). What F sends
-	// before S is proven is never cut smaller than the first.
+	// The MSS of a SYN that has none (RFC 9293 section 3.7.1).
 	defaultMSS4, defaultMSS6 = 536, 1220
 )
 
@@ -45,6 +44,12 @@ func (m *Machine) send(c *candidate, t packet.TCP) {
 	t.Source, t.Dest = c.tuple.ends()
 	m.room = packet.AppendTCP(m.room[:0], t)
 	m.cfg.Edge.Send(m.room)
+}
+
+// forward rewrites a packet of the other side for c. A portal that claims to take
+// only tiny segments shall not have one packet become a thousand.
+func (m *Machine) forward(b []byte, c *candidate) {
+	m.cfg.Edge.Forward(b, c.tuple.leg(), max(m.mss(c), defaultMSS4))
 }
 
 // mss returns the largest segment that may be sent to p: what it wants, cut to

@@ -361,7 +361,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%x answered by %x", b, answer)
 			}
 		}
-		if limit, ok := PayloadLimit(b, 100, 50); ok {
+		if limit, fits := PayloadLimit(b, 100, 50); !fits {
 			var cutter Segmenter
 			if pieces, why := cutter.Cut(b, max(limit, 10)); why == drop.None {
 				for q := range pieces {

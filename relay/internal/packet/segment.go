@@ -14,21 +14,23 @@ type Segmenter struct{ room []byte }
 
 // PayloadLimit returns how many bytes of payload a TCP packet like b may have so
 // that it is at most mtu bytes long and its payload with its options at most mss
-// (RFC 6691). 0 bounds nothing; the result is never less than 1. It reports
-// false if b is no TCP packet.
-func PayloadLimit(b []byte, mtu, mss int) (int, bool) {
+// (RFC 6691), and whether b has no more. 0 bounds nothing; the limit is never
+// less than 1. What is no TCP packet fits: it cannot be cut.
+func PayloadLimit(b []byte, mtu, mss int) (limit int, fits bool) {
 	t, p, ok := headers(b)
 	if !ok {
-		return 0, false
+		return 0, true
 	}
-	limit := len(p.Bytes)
+	payload := len(p.Bytes) - p.Header - t
+	limit = max(payload, 1)
 	if mtu > 0 {
 		limit = min(limit, mtu-p.Header-t)
 	}
 	if mss > 0 {
 		limit = min(limit, mss-(t-tcpHeader))
 	}
-	return max(limit, 1), true
+	limit = max(limit, 1)
+	return limit, payload <= limit
 }
 
 // headers returns the length of the TCP header.

@@ -30,13 +30,13 @@ func TestJoinedPacketIsCut(t *testing.T) {
 			if !whole {
 				partially(b)
 			}
-			limit, ok := PayloadLimit(b, 1500, 1460)
+			limit, fits := PayloadLimit(b, 1500, 1460)
 			want := 1448 // of IPv4: 20 + 20 + 12 + 1448 = 1500
 			if six {
 				want = 1428
 			}
-			if !ok || limit != want {
-				t.Fatalf("limit %d, want %d", limit, want)
+			if fits || limit != want {
+				t.Fatalf("limit %d, fits %v; want %d", limit, fits, want)
 			}
 			var s Segmenter
 			pieces, why := s.Cut(b, limit)
@@ -83,13 +83,13 @@ func TestJoinedPacketIsCut(t *testing.T) {
 func TestPayloadLimitIsTheSmallerOfLinkAndSegment(t *testing.T) {
 	b := joined(false, make([]byte, 3000)) // 12 bytes of options
 	for _, c := range []struct{ mtu, mss, want int }{
-		{1500, 0, 1448}, {0, 1460, 1448}, {1400, 1460, 1348}, {1500, 536, 524}, {0, 0, 3052}, {1, 1, 1},
+		{1500, 0, 1448}, {0, 1460, 1448}, {1400, 1460, 1348}, {1500, 536, 524}, {0, 0, 3000}, {9000, 8960, 3000}, {3052, 3012, 3000}, {3051, 0, 2999}, {1, 1, 1},
 	} {
-		if got, ok := PayloadLimit(b, c.mtu, c.mss); !ok || got != c.want {
-			t.Errorf("MTU %d, MSS %d: %d, want %d", c.mtu, c.mss, got, c.want)
+		if got, fits := PayloadLimit(b, c.mtu, c.mss); got != c.want || fits != (got == 3000) {
+			t.Errorf("MTU %d, MSS %d: %d, fits %v; want %d", c.mtu, c.mss, got, fits, c.want)
 		}
 	}
-	if _, ok := PayloadLimit(datagram(a4, b4, make([]byte, 3000)), 1500, 0); ok {
+	if _, fits := PayloadLimit(datagram(a4, b4, make([]byte, 3000)), 1500, 0); !fits {
 		t.Error("a datagram is to be cut")
 	}
 }
