@@ -8,6 +8,7 @@ import (
 	"github.com/netport/netport/proto/command"
 
 	"github.com/netport/netport/relay/internal/cli"
+	"github.com/netport/netport/relay/internal/privilege"
 )
 
-func main() { os.Exit(command.Main(cli.New())) }
+func main() { os.Exit(command.Main(cli.New(privilege.Keep))) }

@@ -3,6 +3,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -10,17 +11,20 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/local"
 
 	"github.com/netport/netport/relay/internal/config"
 	"github.com/netport/netport/relay/internal/daemon"
+	"github.com/netport/netport/relay/internal/privilege"
 )
 
-// New returns the root command.
-func New() *cobra.Command {
+// New returns the root command. secure is how a running relay gives back
+// capabilities (privilege.Keep).
+func New(secure func(keep privilege.Set) error) *cobra.Command {
 	root := command.Root("netport-relay", "Carry the bytes of portals that cannot reach each other, without being able to read them")
-	root.AddCommand(newRun(), newStatus())
+	root.AddCommand(newRun(secure), newStatus(), newUnload())
 	return root
 }
 
@@ -29,13 +33,14 @@ func configFlag(c *cobra.Command, file *string) {
 	c.Flags().StringVar(file, "config", config.DefaultFile, "the relay's configuration `FILE`")
 }
 
-func newRun() *cobra.Command {
+func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the relay until SIGINT or SIGTERM",
 		Long: `Run the relay until SIGINT or SIGTERM. Then its sessions end and the server is
-told; a second signal ends it at once.`,
+told; a second signal ends it at once. Sessions that the kernel forwards go on
+without the relay, and the next one takes them over ("unload" ends them).`,
 		Example: "  netport-relay run --config /etc/netport/relay/config.toml",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -48,7 +53,7 @@ told; a second signal ends it at once.`,
 				return err
 			}
 			defer end()
-			d, err := daemon.New(cfg, log)
+			d, err := daemon.New(cfg, log, secure)
 			if err != nil {
 				return err
 			}
@@ -88,6 +93,27 @@ func newStatus() *cobra.Command {
 	return c
 }
 
+func newUnload() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "unload",
+		Short: "Take a stopped relay's program and sessions out of the kernel",
+		Long: `Take a stopped relay's program and sessions out of the kernel. What it still
+forwards ends. It is not needed before a restart or an upgrade.`,
+		Example: "  netport-relay unload --config /etc/netport/relay/config.toml",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			return bpf.Unload(cfg.PinDir)
+		},
+	}
+	configFlag(c, &file)
+	return c
+}
+
 func printStatus(c *cobra.Command, s daemon.Status) error {
 	w := c.OutOrStdout()
 	server := "not connected"
@@ -100,15 +126,17 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 	fmt.Fprintf(w, "relay     %s of %s, version %s, up %v\n", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second))
 	fmt.Fprintf(w, "server    %s\n", command.Clean(server))
 	fmt.Fprintf(w, "sessions  %d of %d, %d bytes carried since the start\n", len(s.Sessions), s.Capacity, s.Bytes)
-	fmt.Fprintf(w, "tcp       %s: %d pairs, %d legs waiting, %d connections unproven\n", s.TCP, s.Pairs, s.Waiting, s.Unproven)
-	fmt.Fprintf(w, "udp       %s\n", s.UDP)
-	var drops []string
-	for _, why := range slices.Sorted(maps.Keys(s.Drops)) {
-		drops = append(drops, fmt.Sprintf("%s %d", why, s.Drops[why]))
+	fmt.Fprintf(w, "mode      %s\n", command.Clean(modeText(s)))
+	for _, i := range s.Interfaces {
+		fmt.Fprintf(w, "          %s\n", command.Clean(because(i.Name+": "+i.Mode, i.Why)))
 	}
-	if len(drops) > 0 {
-		fmt.Fprintf(w, "dropped   %s\n", strings.Join(drops, ", "))
+	if s.Mode != config.ModeUserSpace {
+		fmt.Fprintf(w, "kernel    %d TCP connections, %d handshakes under way, %d UDP pairs\n", s.Flows, s.Handshakes, s.UDPShort)
 	}
+	fmt.Fprintf(w, "user      %d TCP connections, %d legs waiting, %d connections unproven\n", s.Pairs, s.Waiting, s.Unproven)
+	printCounts(w, "refused   ", s.UDPLong)
+	printCounts(w, "dropped   ", s.Drops)
+	printCounts(w, "in kernel ", s.KernelDrops)
 	if len(s.Sessions) == 0 {
 		return nil
 	}
@@ -121,8 +149,37 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 		}
 		rows[i] = []string{
 			v.ID.String(), v.Opener, v.Peer, port, time.Since(v.Opened).Round(time.Second).String(),
-			fmt.Sprint(v.Spliced), fmt.Sprint(v.Bound), fmt.Sprint(v.Forth), fmt.Sprint(v.Back),
+			fmt.Sprint(v.Packet), fmt.Sprint(v.Spliced), fmt.Sprint(v.Bound), fmt.Sprint(v.Forth), fmt.Sprint(v.Back),
 		}
 	}
-	return command.Table(w, []string{"SESSION", "OPENER", "PEER", "PORT", "AGE", "TCP", "UDP", "FORTH", "BACK"}, rows)
+	return command.Table(w, []string{"SESSION", "OPENER", "PEER", "PORT", "AGE", "KERNEL", "TCP", "UDP", "FORTH", "BACK"}, rows)
+}
+
+// modeText says what carries the packets, and whether that outlives the daemon.
+func modeText(s daemon.Status) string {
+	switch {
+	case s.Mode == config.ModeUserSpace:
+		return because(s.Mode, s.Why)
+	case s.Pinned:
+		return s.Mode + ", goes on while the relay restarts"
+	}
+	return s.Mode + ", ends with the relay: pin_dir cannot be used"
+}
+
+func because(what, why string) string {
+	if why == "" {
+		return what
+	}
+	return what + " (" + why + ")"
+}
+
+// printCounts prints a line of what was counted, if anything was.
+func printCounts(w io.Writer, head string, counts map[string]uint64) {
+	var list []string
+	for _, why := range slices.Sorted(maps.Keys(counts)) {
+		list = append(list, fmt.Sprintf("%s %d", why, counts[why]))
+	}
+	if len(list) > 0 {
+		fmt.Fprintf(w, "%s%s\n", head, strings.Join(list, ", "))
+	}
 }

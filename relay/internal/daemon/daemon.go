@@ -1,13 +1,18 @@
 // Package daemon is the running relay: it wires the rules of package lease to
-// the edges, splice and udp, and to the server, and keeps the clock.
+// the edges, splice, udp and kernel, and to the server, and keeps the clock.
 //
 //	server --CreateSession, EndSession--> Daemon --> lease   which sessions there are
-//	       <--SessionReady, SessionOver--        --> splice  their TCP legs
+//	       <--SessionReady, SessionOver--        --> splice  their TCP legs in user space
 //	                                             --> udp     their UDP legs
+//	                                             --> kernel  their TCP legs in packet mode
 //
 // Sessions do not need the server: while it is away they go on, and end when
 // their lifetime is over. What a server that comes back is told is which
 // sessions are still there.
+//
+// Nor do they need the daemon, if there is a kernel plane whose state is pinned:
+// what it forwards goes on when the daemon stops or is killed, and the next one
+// takes it over.
 package daemon
 
 import (
@@ -19,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
@@ -27,7 +33,10 @@ import (
 
 	"github.com/netport/netport/relay/internal/config"
 	"github.com/netport/netport/relay/internal/drop"
+	"github.com/netport/netport/relay/internal/kernel"
 	"github.com/netport/netport/relay/internal/lease"
+	"github.com/netport/netport/relay/internal/privilege"
+	"github.com/netport/netport/relay/internal/rawip"
 	"github.com/netport/netport/relay/internal/source"
 	"github.com/netport/netport/relay/internal/splice"
 	"github.com/netport/netport/relay/internal/udp"
@@ -39,17 +48,25 @@ const sweepInterval = time.Second
 // Daemon is a relay.
 type Daemon struct {
 	// Constant.
-	cfg     config.Config
-	id      identity.ID
-	log     *slog.Logger
-	started time.Time
-	dialer  control.Dialer[wire.ToRelay, wire.FromRelay]
+	cfg         config.Config
+	credentials *identity.Credentials
+	id          identity.ID
+	log         *slog.Logger
+	secure      func(keep privilege.Set) error
+	started     time.Time
+	dialer      control.Dialer[wire.ToRelay, wire.FromRelay]
+	drops       *drop.Counters
+	sources     *source.Rules
+	machine     source.Machine
+
+	// Set by openParts.
 	leases  *lease.Table
 	splice  *splice.Relay
 	udp     *udp.Relay
-	drops   *drop.Counters
-	sources *source.Rules
-	machine source.Machine
+	plane   *bpf.Kernel // nil: user space carries everything
+	noPlane string      // why
+	kernel  *kernel.Relay
+	sender  *rawip.Sender // of kernel
 
 	mu       sync.Mutex // guards the following
 	conn     *conn      // nil: no server
@@ -60,48 +77,96 @@ type Daemon struct {
 	carried  uint64 // bytes, at the last sweep
 }
 
-// New returns a Daemon that has read its identity, but opened no port.
-func New(cfg config.Config, log *slog.Logger) (*Daemon, error) {
+// New returns a Daemon that has read its identity, but opened nothing. When
+// everything is open secure is called, to give back all capabilities but those
+// that are still needed.
+func New(cfg config.Config, log *slog.Logger, secure func(keep privilege.Set) error) (*Daemon, error) {
 	credentials, err := identity.Load(cfg.Certificate, cfg.Key, cfg.CA, identity.Relay, nil)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{cfg: cfg, id: credentials.ID, log: log, started: time.Now(), drops: new(drop.Counters)}
+	d := &Daemon{cfg: cfg, credentials: credentials, id: credentials.ID, log: log, secure: secure, started: time.Now(), drops: new(drop.Counters)}
 	d.dialer = control.Dialer[wire.ToRelay, wire.FromRelay]{
 		Credentials: credentials, Software: "netport-relay " + command.Version, Parse: wire.ParseToRelay, Log: log,
 	}
-	d.leases = lease.NewTable(lease.Limits{
-		First: cfg.First, Last: cfg.Last, Sessions: cfg.Capacity, PerPortal: cfg.SessionsPerPortal,
-		SharedTCP: cfg.SharedTCP != 0, SharedUDP: cfg.SharedUDP != 0,
-	})
 	d.sources = &source.Rules{
 		AllowLoopback: cfg.AllowLoopback, Own: d.machine.Has, Deny: cfg.Deny,
 		Ports: source.Ports{First: cfg.First, Last: cfg.Last, SharedTCP: cfg.SharedTCP, SharedUDP: cfg.SharedUDP},
 	}
+	return d, nil
+}
+
+// openParts makes the parts of the relay, without the ports of sessions.
+func (d *Daemon) openParts() (err error) {
+	if d.plane, d.noPlane, err = d.openKernel(); err != nil {
+		return err
+	}
+	limits := lease.Limits{
+		First: d.cfg.First, Last: d.cfg.Last, Sessions: d.cfg.Capacity, PerPortal: d.cfg.SessionsPerPortal,
+		SharedTCP: d.cfg.SharedTCP != 0, SharedUDP: d.cfg.SharedUDP != 0,
+	}
+	legs := udp.Config{Listen: d.cfg.Addresses, Sources: d.sources, Drops: d.drops, Log: d.log, Now: time.Now}
+	if d.plane != nil {
+		limits.Packet = &lease.Packet{First: d.cfg.PacketFirst, Last: d.cfg.PacketLast, Sources: d.sources, Kernel: d.plane}
+		if d.cfg.PacketFirst != 0 {
+			limits.Last = d.cfg.PacketFirst - 1
+		}
+		legs.Kernel = d.plane
+	}
+	d.leases = lease.NewTable(limits)
 	d.splice = splice.New(splice.Config{
-		Listen: cfg.Addresses, Leases: d.leases, Sources: d.sources, Drops: d.drops, Log: log, Now: time.Now,
-		TLS: credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
+		Listen: d.cfg.Addresses, Leases: d.leases, Sources: d.sources, Drops: d.drops, Log: d.log, Now: time.Now,
+		TLS: d.credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
 	})
-	d.udp, err = udp.New(udp.Config{
-		Listen: cfg.Addresses, Leases: d.leases, Sources: d.sources, Drops: d.drops, Log: log, Now: time.Now,
+	legs.Leases = d.leases
+	if d.udp, err = udp.New(legs); err != nil || d.plane == nil {
+		return err
+	}
+	d.kernel = kernel.New(kernel.Config{
+		Plane: d.plane, Sender: d.sender, Leases: d.leases, Capacity: pairsPerSession * d.cfg.Capacity,
+		Expired: d.udp.Renew, Drops: d.drops, Log: d.log, Now: time.Now,
 	})
-	return d, err
+	return nil
+}
+
+// closePlane lets go of the kernel plane; what is pinned goes on.
+func (d *Daemon) closePlane() {
+	if d.sender != nil {
+		if err := d.sender.Close(); err != nil {
+			d.log.Error("raw sockets not closed", "error", err)
+		}
+	}
+	if d.plane != nil {
+		if err := d.plane.Close(); err != nil {
+			d.log.Error("kernel plane not closed", "error", err)
+		}
+	}
 }
 
 // Run is the relay's life: until ctx is cancelled or something it cannot do
-// without fails. Then all sessions end and the server is told.
+// without fails. Then its sessions end and the server is told, but for those that
+// the kernel can carry on with alone.
 func (d *Daemon) Run(ctx context.Context) error {
 	commands, err := local.Listen(d.cfg.Socket, d.log)
 	if err != nil {
 		return err
 	}
 	commands.Handle("status", d.status)
-	shared, err := d.share()
+	defer d.closePlane()
+	err = d.openParts()
+	var shared []*net.TCPListener
+	if err == nil {
+		shared, err = d.share()
+	}
 	if err != nil {
 		commands.Close()
 		return err
 	}
 	d.checkDescriptors()
+	d.adopt()
+	if err := d.dropPrivileges(); err != nil {
+		d.log.Warn("capabilities are not given back", "error", err)
+	}
 
 	// All parts outlive ctx until the sessions have ended.
 	parts, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -116,15 +181,19 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	start("serve TCP legs", func(ctx context.Context) error { return d.splice.Run(ctx, shared) })
 	start("serve UDP legs", d.udp.Run)
+	if d.plane != nil {
+		start("serve the kernel plane", d.kernel.Run)
+	}
 	start("serve commands", commands.Run)
 	start("keep the connection to the server", func(ctx context.Context) error {
 		return d.dialer.Keep(ctx, control.Addresses(d.cfg.Servers), d.serve)
 	})
+	mode, why := d.mode()
 	d.log.Info("relay runs", "name", d.id.Name, "ports", fmt.Sprintf("%d-%d", d.cfg.First, d.cfg.Last),
-		"shared_tcp", d.cfg.SharedTCP, "shared_udp", d.cfg.SharedUDP, "tcp", "splice", "udp", d.udp.Plane().Name(), "loopback", d.cfg.AllowLoopback)
+		"shared_tcp", d.cfg.SharedTCP, "shared_udp", d.cfg.SharedUDP, "mode", mode, "why", why, "loopback", d.cfg.AllowLoopback)
 
 	d.watch(ctx, parts)
-	d.endAll(wire.ReasonShutdown)
+	d.stop()
 	failed := context.Cause(parts)
 	stop(nil)
 	running.Wait()
@@ -186,12 +255,16 @@ func (d *Daemon) watch(ctx, parts context.Context) {
 // sweep ends what is over, and tells the server how busy the relay is.
 func (d *Daemon) sweep(now time.Time) {
 	d.splice.Sweep()
+	if d.plane != nil {
+		d.kernel.Sweep()
+	}
 	d.mu.Lock()
 	total := d.ended
 	d.mu.Unlock()
 	for _, s := range d.leases.List() {
-		t := d.splice.Traffic(s.ID).Plus(d.udp.Traffic(s.ID))
+		t := d.traffic(s.ID)
 		d.leases.Renew(now, s.ID, t)
+		d.settle(s.ID)
 		total = total.Plus(t)
 	}
 	for _, id := range d.leases.Expired(now) {
@@ -206,4 +279,13 @@ func (d *Daemon) sweep(now time.Time) {
 		d.load = load
 		d.sendLocked(load)
 	}
+}
+
+// traffic returns what a session has carried so far, by all ways.
+func (d *Daemon) traffic(id wire.SessionID) lease.Traffic {
+	t := d.splice.Traffic(id).Plus(d.udp.Traffic(id))
+	if d.plane != nil {
+		t = t.Plus(d.kernel.Traffic(id))
+	}
+	return t
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/relay/internal/config"
+	"github.com/netport/netport/relay/internal/privilege"
 )
 
 // server is a scripted server with one relay, the one under test.
@@ -57,10 +58,10 @@ func newServer(t *testing.T, tune func(*config.Config)) *server {
 		Servers:     []string{l.Addr().String()},
 		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
 		Socket: filepath.Join(dir, "relay.sock"), Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-		First: 20000, Last: 32767, AllowLoopback: true, Capacity: 100, SessionsPerPortal: 3,
+		First: 20000, Last: 32767, AllowLoopback: true, Capacity: 100, SessionsPerPortal: 3, Mode: config.ModeUserSpace,
 	}
 	tune(&s.cfg)
-	d, err := New(s.cfg, slog.New(slog.DiscardHandler))
+	d, err := New(s.cfg, slog.New(slog.DiscardHandler), func(privilege.Set) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

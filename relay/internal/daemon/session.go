@@ -29,6 +29,9 @@ func (d *Daemon) transports() wire.Transports {
 	if d.cfg.SharedTCP != 0 {
 		set |= wire.TransportTLS
 	}
+	if d.plane != nil && d.cfg.PacketFirst != 0 {
+		set |= wire.TransportPacket
+	}
 	return set
 }
 
@@ -173,6 +176,9 @@ func (d *Daemon) openPort(s lease.Session) error {
 			return err
 		}
 	}
+	if s.Packet[0] != 0 {
+		d.kernel.Open(s, lease.Traffic{})
+	}
 	return nil
 }
 
@@ -183,6 +189,9 @@ func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
 		return false
 	}
 	total := d.splice.Close(id).Plus(d.udp.Close(id))
+	if d.plane != nil {
+		total = total.Plus(d.kernel.Close(id))
+	}
 	d.log.Info("session over", "session", id, "opener", s.Portals[0], "peer", s.Portals[1], "reason", reason, "forth", total[0], "back", total[1])
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -191,13 +200,18 @@ func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
 	return true
 }
 
-// endAll ends all sessions, and lets no new ones be made.
-func (d *Daemon) endAll(reason wire.Reason) {
+// stop lets no new sessions be made and ends those there are, but for what the
+// kernel carries on with.
+func (d *Daemon) stop() {
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
+	if d.plane != nil && d.plane.Persistent() {
+		d.leave()
+		return
+	}
 	for _, s := range d.leases.List() {
-		d.end(s.ID, reason)
+		d.end(s.ID, wire.ReasonShutdown)
 	}
 }
 

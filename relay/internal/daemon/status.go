@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,21 +16,43 @@ import (
 
 // Status is what "netport-relay status" shows.
 type Status struct {
-	Name      string            `json:"name"`
-	Domain    string            `json:"domain"`
-	Version   string            `json:"version"`
-	Started   time.Time         `json:"started"`
-	Connected bool              `json:"connected"` // to a server
-	Server    string            `json:"server"`    // connected now or last
-	Capacity  int               `json:"capacity"`
-	TCP       string            `json:"tcp"` // how TCP legs are carried
-	UDP       string            `json:"udp"` // how UDP legs are carried
-	Pairs     int               `json:"tcp_pairs"`
-	Waiting   int               `json:"tcp_waiting"`  // proven legs without the other
-	Unproven  int               `json:"tcp_unproven"` // connections that have proven nothing yet
-	Bytes     uint64            `json:"bytes"`        // carried since the start
-	Drops     map[string]uint64 `json:"drops"`
-	Sessions  []Session         `json:"sessions"`
+	Name      string    `json:"name"`
+	Domain    string    `json:"domain"`
+	Version   string    `json:"version"`
+	Started   time.Time `json:"started"`
+	Connected bool      `json:"connected"` // to a server
+	Server    string    `json:"server"`    // connected now or last
+	Capacity  int       `json:"capacity"`
+	// Mode is what carries the packets of sessions: modes of the kernel plane, best
+	// first, or "userspace". Why says why no better one could be had.
+	Mode       string      `json:"mode"`
+	Why        string      `json:"why,omitempty"`
+	Pinned     bool        `json:"pinned"` // the kernel goes on without the daemon
+	Interfaces []Interface `json:"interfaces"`
+	// What packet mode has now: connections in the kernel, and handshakes that are
+	// not done.
+	Flows      int `json:"tcp_flows"`
+	Handshakes int `json:"tcp_handshakes"`
+	// UDPShort is how many UDP pairs the kernel carries; the others are in user
+	// space, by why.
+	UDPShort int               `json:"udp_short"`
+	UDPLong  map[string]uint64 `json:"udp_refused,omitempty"`
+	Pairs    int               `json:"tcp_pairs"`    // joined in user space
+	Waiting  int               `json:"tcp_waiting"`  // proven legs without the other
+	Unproven int               `json:"tcp_unproven"` // connections that have proven nothing yet
+	Bytes    uint64            `json:"bytes"`        // carried since the start
+	Drops    map[string]uint64 `json:"drops"`
+	// KernelDrops is what the kernel's program has dropped since it was loaded
+	// first; reasons without a drop are left out.
+	KernelDrops map[string]uint64 `json:"kernel_drops,omitempty"`
+	Sessions    []Session         `json:"sessions"`
+}
+
+// Interface is one network interface as the kernel plane uses it.
+type Interface struct {
+	Name string `json:"name"`
+	Mode string `json:"mode"`
+	Why  string `json:"why,omitempty"` // why no better mode was possible
 }
 
 // Session is one session in a Status.
@@ -40,7 +63,9 @@ type Session struct {
 	Port    uint16         `json:"port"` // 0: the shared ports only
 	Opened  time.Time      `json:"opened"`
 	Expires time.Time      `json:"expires"`
-	Spliced int            `json:"tcp_joined"` // connections, since it was opened
+	Spliced int            `json:"tcp_joined"` // connections in user space, since it was opened
+	Packet  int            `json:"tcp_packet"` // connections in the kernel, since it was opened
+	Flows   int            `json:"tcp_flows"`  // those of them that are there now
 	Bound   int            `json:"udp_bound"`
 	Forth   uint64         `json:"bytes_forth"` // from the opener
 	Back    uint64         `json:"bytes_back"`
@@ -52,24 +77,43 @@ func (d *Daemon) status(context.Context, json.RawMessage) (any, error) {
 	s := Status{
 		Name: d.id.Name, Domain: d.id.Domain, Version: command.Version, Started: d.started,
 		Connected: d.conn != nil, Server: d.server, Capacity: d.cfg.Capacity,
-		TCP: "splice", UDP: d.udp.Plane().Name(), Pairs: d.splice.Pairs(), Drops: d.drops.All(),
-		Sessions: []Session{},
+		Pairs: d.splice.Pairs(), Drops: d.drops.All(), Sessions: []Session{}, Interfaces: []Interface{},
 	}
 	total := d.ended
 	d.mu.Unlock()
 	s.Waiting, s.Unproven = d.splice.Waiting()
+	s.Mode, s.Why = d.mode()
+	if d.plane != nil {
+		d.kernelStatus(&s)
+	}
 	list := d.leases.List()
 	slices.SortFunc(list, func(a, b lease.Info) int {
 		return cmp.Or(a.Created.Compare(b.Created), slices.Compare(a.ID[:], b.ID[:]))
 	})
 	for _, i := range list {
-		t := d.splice.Traffic(i.ID).Plus(d.udp.Traffic(i.ID))
+		t := d.traffic(i.ID)
 		total = total.Plus(t)
-		s.Sessions = append(s.Sessions, Session{
+		v := Session{
 			ID: i.ID, Opener: i.Portals[0], Peer: i.Portals[1], Port: i.Port, Opened: i.Created, Expires: i.Expires,
 			Spliced: i.Spliced, Bound: i.Bound, Forth: t[0], Back: t[1],
-		})
+		}
+		if d.plane != nil {
+			v.Flows, v.Packet = d.kernel.Joined(i.ID)
+		}
+		s.Sessions = append(s.Sessions, v)
 	}
 	s.Bytes = total[0] + total[1]
 	return s, nil
+}
+
+// kernelStatus adds what the kernel plane does.
+func (d *Daemon) kernelStatus(s *Status) {
+	s.Pinned = d.plane.Persistent()
+	for _, i := range d.plane.Interfaces() {
+		s.Interfaces = append(s.Interfaces, Interface(i))
+	}
+	s.Handshakes, s.Flows = d.kernel.Counts()
+	s.UDPShort, s.UDPLong = d.udp.Shortcuts()
+	s.KernelDrops = d.plane.Drops()
+	maps.DeleteFunc(s.KernelDrops, func(_ string, n uint64) bool { return n == 0 })
 }

@@ -19,7 +19,7 @@ func (r *Relay) handle(e bpf.Event) {
 	case bpf.Forward:
 		r.forward(e.Packet)
 	case bpf.TooBig:
-		r.sent(r.cfg.Sender.TooBig(e.Packet, e.MTU))
+		r.cfg.Sender.TooBig(e.Packet, e.MTU)
 	}
 }
 
@@ -38,24 +38,18 @@ func (r *Relay) forward(b []byte) {
 		r.cfg.Drops.Add(drop.UnknownSource)
 		return
 	}
-	r.sent(r.cfg.Sender.Forward(b, to, 0))
-}
-
-// sent counts what could not be sent.
-func (r *Relay) sent(err error) {
-	if err != nil {
-		r.cfg.Drops.Add(drop.SendFailed)
-		r.cfg.Log.Debug("packet not sent", "error", err)
-	}
+	r.cfg.Sender.Forward(b, to, 0)
 }
 
 // edge is what the machine of handshakes acts through.
-type edge struct{ r *Relay }
+type edge struct {
+	Sender
+	r *Relay
+}
 
 var _ answer.Edge = edge{}
 
-func (e edge) Send(b []byte) { e.r.sent(e.r.cfg.Sender.Send(b)) }
-
+// Install implements answer.Edge.
 func (e edge) Install(f answer.Flow) error {
 	err := e.r.install(f)
 	if err != nil {
@@ -63,7 +57,3 @@ func (e edge) Install(f answer.Flow) error {
 	}
 	return err
 }
-
-func (e edge) Forward(b []byte, to bpf.Leg, mss uint16) { e.r.sent(e.r.cfg.Sender.Forward(b, to, mss)) }
-
-func (e edge) MTU(dest netip.Addr) int { return e.r.cfg.Sender.MTU(dest) }

@@ -49,18 +49,15 @@ type Plane interface {
 	Other(protocol bpf.Protocol, leg bpf.Leg) (bpf.Leg, bool)
 }
 
-// Sender sends IP packets past the system's own connections.
+// Sender sends IP packets past the system's own connections, and counts what
+// cannot be sent. A rawip.Sender is one.
 type Sender interface {
-	// Send sends a packet as it is.
-	Send(packet []byte) error
-	// Forward rewrites a packet that came from another leg and sends it to this
-	// one, in segments of at most mss bytes if that is not 0.
-	Forward(packet []byte, to bpf.Leg, mss uint16) error
-	// TooBig tells the sender of a packet that the way on takes at most mtu bytes.
-	TooBig(packet []byte, mtu int) error
-	// MTU returns how long a packet towards an address may be, 0 if that is not
-	// known.
+	// Send, Forward and MTU are those of answer.Edge.
+	Send(packet []byte)
+	Forward(packet []byte, to bpf.Leg, mss uint16)
 	MTU(dest netip.Addr) int
+	// TooBig tells the sender of a packet that the way on takes at most mtu bytes.
+	TooBig(packet []byte, mtu int)
 }
 
 // Config is what a Relay works with. All fields are needed.
@@ -96,7 +93,7 @@ type session struct {
 func New(cfg Config) *Relay {
 	r := &Relay{cfg: cfg, sessions: make(map[wire.SessionID]*session)}
 	r.machine = answer.New(answer.Config{
-		Expect: cfg.Leases.Expect, Edge: edge{r}, Drops: cfg.Drops,
+		Expect: cfg.Leases.Expect, Edge: edge{cfg.Sender, r}, Drops: cfg.Drops,
 		Limits: answer.Limits{Pending: maxPending, Flows: cfg.Capacity, Quarantined: maxQuarantined},
 	})
 	return r

@@ -99,24 +99,14 @@ type sent struct {
 	tooBig    []int
 }
 
-func (s *sent) Send(b []byte) error {
-	t, why := packet.ParseTCP(slices.Clone(b))
-	if why != drop.None {
-		return errors.New(why.String())
+func (s *sent) Send(b []byte) {
+	if t, why := packet.ParseTCP(slices.Clone(b)); why == drop.None {
+		s.packets = append(s.packets, t)
 	}
-	s.packets = append(s.packets, t)
-	return nil
 }
 
-func (s *sent) Forward(_ []byte, to bpf.Leg, _ uint16) error {
-	s.forwarded = append(s.forwarded, to)
-	return nil
-}
-
-func (s *sent) TooBig(_ []byte, mtu int) error {
-	s.tooBig = append(s.tooBig, mtu)
-	return nil
-}
+func (s *sent) Forward(_ []byte, to bpf.Leg, _ uint16) { s.forwarded = append(s.forwarded, to) }
+func (s *sent) TooBig(_ []byte, mtu int)               { s.tooBig = append(s.tooBig, mtu) }
 
 func (s *sent) MTU(netip.Addr) int { return 1500 }
 
