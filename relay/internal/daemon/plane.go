@@ -132,11 +132,15 @@ func (d *Daemon) settle(id wire.SessionID) {
 }
 
 // dropPrivileges gives back what is not needed once everything is open. A kernel
-// plane needs some for as long as it runs: interfaces come and go.
+// plane needs some for as long as it runs: interfaces come and go. So does a low
+// shared UDP port: every leg that is bound there gets a socket of its own.
 func (d *Daemon) dropPrivileges() error {
 	var keep privilege.Set
 	if d.plane != nil {
 		keep = privilege.Of(unix.CAP_BPF, unix.CAP_NET_ADMIN)
+	}
+	if port := d.cfg.SharedUDP; port != 0 && port < 1024 {
+		keep |= privilege.Of(unix.CAP_NET_BIND_SERVICE)
 	}
 	return d.secure(keep)
 }
