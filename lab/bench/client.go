@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,7 @@ import (
 // The client's application is this program, run in the client's namespace with the subcommand client: what it does, to
 // which address, and a number or a time. It prints its figures as a JSON list.
 const (
-	doSend     = "send"     // writes to so many connections until it is killed
+	doSend     = "send"     // writes to so many connections until it is killed; they go to each of a list of addresses in turn
 	doPingPong = "pingpong" // measures for so long: 50th and 99th percentile of a byte's way there and back, in s
 	doConnect  = "connect"  // measures for so long: connections made, used and closed, per second
 )
@@ -73,8 +74,9 @@ func (w *world) ask(what, addr string) ([]float64, error) {
 // sendAll writes to several connections and returns if one breaks.
 func sendAll(addr string, streams int) error {
 	broken := make(chan error)
-	for range streams {
-		conn, err := net.Dial("tcp", addr)
+	addrs := strings.Split(addr, ",")
+	for i := range streams {
+		conn, err := net.Dial("tcp", addrs[i%len(addrs)])
 		if err != nil {
 			return err
 		}

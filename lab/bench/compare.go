@@ -15,10 +15,10 @@ type experiment struct {
 // comparison is one or more quantities that the same contenders are measured by.
 type comparison struct {
 	quantities []quantity
-	contenders []contender  // the first is Netport
-	mode       string       // of Netport's relay
-	rounds     int          // 0: as many as the command line says
-	end        func() error // gives back what the contenders hold; nil if nothing
+	contenders []contender   // the first is Netport
+	mode       func() string // of Netport's relay, asked when all is measured; nil if there is none to be named
+	rounds     int           // 0: as many as the command line says
+	end        func() error  // gives back what the contenders hold; nil if nothing
 }
 
 // quantity is one figure that a contender's measurement returns.

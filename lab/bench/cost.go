@@ -256,7 +256,7 @@ func costExperiment(frames bool, goal float64) func(*world) (comparison, error) 
 			what, mode = "CPU a packet, frames", bpf.ModeXDP
 		}
 		return comparison{
-			mode: mode,
+			mode: func() string { return mode },
 			contenders: []contender{
 				{netportName, func() ([]float64, error) { return w.kernelCost(frames) }},
 				{turnName, func() ([]float64, error) { return w.turnCost(frames) }},

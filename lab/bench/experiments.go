@@ -1,11 +1,17 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/netport/netport/proto/leg"
+)
 
 // experiments are all that there are, by the ids of the goals.
 var experiments = []experiment{
 	{id: "P1", set: frameExperiment(1000, "1,000 UDP sessions", 0.85)},
 	{id: "P1", set: frameExperiment(1_000_000, "1,000,000 UDP sessions", 0.6)},
+	{id: "P2", set: passageExperiment(1)},
+	{id: "P2", set: passageExperiment(leg.PacketPorts)},
 	{id: "P3", set: costExperiment(false, 1.0/6)},
 	{id: "P3", set: costExperiment(true, 1.0/20)},
 	{id: "P4", set: packetExperiment(1)},
@@ -19,6 +25,10 @@ var experiments = []experiment{
 
 func packetExperiment(count int) func(*world) (comparison, error) {
 	return func(w *world) (comparison, error) {
+		relay, err := w.userRelay()
+		if err != nil {
+			return comparison{}, err
+		}
 		var all []contender
 		for _, start := range []func() (flows, error){w.legs, w.turn} {
 			f, err := start()
@@ -27,7 +37,7 @@ func packetExperiment(count int) func(*world) (comparison, error) {
 			}
 			all = append(all, contender{name: f.name, measure: func() ([]float64, error) { return w.packets(f, count) }})
 		}
-		return comparison{contenders: all, quantities: []quantity{{
+		return comparison{mode: relay.mode, contenders: all, quantities: []quantity{{
 			what: "UDP packets, " + plural(count, "flow"), unit: rate,
 			targets: map[string]target{turnName: {atLeast: 2}},
 		}}}, nil
@@ -45,7 +55,7 @@ func goodputExperiment(streams int) func(*world) (comparison, error) {
 			return w.pumped(sinkPort, streams, func(addr string) ([]float64, error) { return w.goodput(addr, streams) })
 		}}
 		bare := contender{name: barePumpName, measure: func() ([]float64, error) { return w.barePumped(streams) }}
-		return comparison{contenders: append(all, pumped, bare), quantities: []quantity{{
+		return comparison{mode: w.netportMode, contenders: append(all, pumped, bare), quantities: []quantity{{
 			what: "TCP goodput, " + plural(streams, "stream"), unit: bitrate,
 			targets: map[string]target{pumpName: {atLeast: 0.85}, sshName: {atLeast: 4}},
 		}}}, nil
@@ -58,20 +68,26 @@ func pingPongExperiment(w *world) (comparison, error) {
 	pumped := contender{name: pumpName, measure: func() ([]float64, error) {
 		return w.pumped(echoPort, 1, func(addr string) ([]float64, error) { return w.ask(doPingPong, addr) })
 	}}
+	if err != nil {
+		return comparison{}, err
+	}
 	targets := map[string]target{sshName: {atMost: 0.3}}
-	return comparison{contenders: append(all, pumped), quantities: []quantity{
+	return comparison{mode: w.netportMode, contenders: append(all, pumped), quantities: []quantity{
 		{what: "1-byte ping-pong, p50", unit: seconds, targets: targets},
 		{what: "1-byte ping-pong, p99", unit: seconds, targets: targets},
-	}}, err
+	}}, nil
 }
 
 func connectExperiment(w *world) (comparison, error) {
 	all, err := overWays(func(via way) ([]float64, error) { return w.ask(doConnect, via.addr(replyPort)) },
 		w.netport, w.ssh, w.sshOpen, w.direct)
-	return comparison{contenders: all, quantities: []quantity{{
+	if err != nil {
+		return comparison{}, err
+	}
+	return comparison{mode: w.netportMode, contenders: all, quantities: []quantity{{
 		what: "new connections", unit: rate,
 		targets: map[string]target{sshName: {atLeast: 4}, directName: {atLeast: 0.3}},
-	}}}, err
+	}}}, nil
 }
 
 // overWays starts ways and makes contenders of them that are all measured alike.
@@ -94,6 +110,7 @@ var notes = []struct{ name, text string }{
 	{sshName, "OpenSSH with the relay's machine as jump host. Both sides can only dial out, so"},
 	{"", "the service's machine lends its sshd to the jump host with ssh -R"},
 	{sshOpenName, "the same with a port of NAT b forwarded to that sshd; for information"},
+	{nftName, "a machine beside the relay's forwards in the kernel, to a port of NAT b"},
 	{directName, "ports of NAT b forwarded to the service: nobody's help, nothing encrypted"},
 	{pumpName, "crypto/tls between applications' sockets, by such a relay; one connection a stream"},
 	{barePumpName, "the same without the applications' sockets; for information"},

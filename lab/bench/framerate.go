@@ -62,7 +62,7 @@ func frameExperiment(sessions int, what string, goal float64) func(*world) (comp
 			})
 		}
 		return comparison{
-			mode: bpf.ModeXDP, end: kernel.Close,
+			mode: func() string { return bpf.ModeXDP }, end: kernel.Close,
 			contenders: []contender{{netportName, relay}, {reflectorName, reflector}},
 			quantities: []quantity{{
 				what: what, unit: rate,

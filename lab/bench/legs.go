@@ -4,12 +4,13 @@ import (
 	"context"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
 )
 
-// startLegs makes UDP flows over the relay: a session for each, whose legs are bound by the client's socket and by the
-// service's.
+// startLegs makes UDP flows over the relay in user space: a session for each, whose legs are bound by the client's socket
+// and by the service's.
 func (w *world) startLegs() (flows, error) {
-	b, err := w.broker()
+	relay, err := w.userRelay()
 	if err != nil {
 		return flows{}, err
 	}
@@ -17,18 +18,16 @@ func (w *world) startLegs() (flows, error) {
 	defer cancel()
 	f := flows{name: netportName, service: w.service.ListenUDP(0)}
 	for range maxFlows {
-		s, err := b.open()
-		if err != nil {
-			return flows{}, err
-		}
-		if _, err := leg.NewBinder(leg.ID{Session: s.id, Leg: 1}, s.secrets[1], 0).Exchange(ctx, f.service, s.udp); err != nil {
+		s := relay.open(wire.TransportUDP)
+		at := relay.at(s.Ready.UDP)
+		if _, err := leg.NewBinder(leg.ID{Session: s.ID, Leg: 1}, s.Secrets[1], 0).Exchange(ctx, f.service, at); err != nil {
 			return flows{}, err
 		}
 		bound := w.client.ListenUDP(0)
-		if _, err := leg.NewBinder(leg.ID{Session: s.id, Leg: 0}, s.secrets[0], 0).Exchange(ctx, bound, s.udp); err != nil {
+		if _, err := leg.NewBinder(leg.ID{Session: s.ID, Leg: 0}, s.Secrets[0], 0).Exchange(ctx, bound, at); err != nil {
 			return flows{}, err
 		}
-		f.client = append(f.client, flow{conn: bound, to: s.udp})
+		f.client = append(f.client, flow{conn: bound, to: at})
 	}
 	return f, nil
 }

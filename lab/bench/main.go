@@ -23,7 +23,7 @@ import (
 )
 
 const usage = `usage: bench [-run P5,P7] [-rounds N] [-window 2s] [-quick] [-congestion NAME] [-out DIR]
-experiments: P1 UDP through XDP, P3 processor time of a packet, P4 UDP through the relay in user space, P5 TCP goodput,
+experiments: P1 UDP through XDP, P2 TCP through tc, P3 processor time of a packet, P4 UDP through the relay in user space, P5 TCP goodput,
 P7 latency, P8 new connections, S5 memory of the kernel's table
 `
 

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"github.com/netport/netport/lab/daemon"
 )
 
 const (
@@ -12,7 +14,7 @@ const (
 
 // startNetport starts a server, a relay and two portals, with a forward for each service, and waits until all are up.
 func (w *world) startNetport() (way, error) {
-	w.network.Relay(w.relay)
+	w.netportRelay = w.network.Relay(w.relay, daemon.InKernel("auto"))
 	entry, exit := w.network.Portal(w.client), w.network.Portal(w.service)
 	via := at(netportName, netportShift)
 	var policy strings.Builder
@@ -26,3 +28,5 @@ func (w *world) startNetport() (way, error) {
 	}
 	return via, nil
 }
+
+func (w *world) netportMode() string { return modeOf(w.netportRelay) }

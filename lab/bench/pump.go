@@ -22,12 +22,13 @@ import (
 const pumpReady = "pump is ready"
 
 // pump is one end of the least that a forwarder over TLS 1.3 can be: it copies blocks of 256 KiB between an application's
-// socket and a crypto/tls connection of its own, over a session of the same relay program. It has the keys, the suites and
+// socket and a crypto/tls connection of its own, over a session of the same relay program in the same mode. It has the keys, the suites and
 // the number of processes that Netport has, and so bounds what a forwarder in Go can do. This program plays it with the
 // subcommand pump, which reads a pump as JSON.
 type pump struct {
 	Credentials string         `json:"credentials"` // folder
 	Relay       netip.AddrPort `json:"relay"`       // the session's port
+	Packet      uint16         `json:"packet"`      // the leg's first port for packet mode, 0: none
 	Session     string         `json:"session"`     // both in hexadecimal
 	Secret      string         `json:"secret"`      // of the leg
 	Entry       bool           `json:"entry"`       // leg 0, the TLS client, else leg 1
@@ -125,11 +126,8 @@ func (p pump) connect(ctx context.Context, dial func(context.Context, string, st
 	var conns []net.Conn
 	for number := range p.Connections {
 		id.Connection = uint16(number)
-		raw, err := dial(ctx, "tcp", p.Relay.String())
+		raw, err := p.dial(ctx, id, secret, dial)
 		if err != nil {
-			return nil, err
-		}
-		if _, err := raw.Write(leg.NewPreface(id).AppendTo(nil, secret)); err != nil {
 			return nil, err
 		}
 		expect := identity.Expect(identity.Portal, "")
@@ -143,6 +141,25 @@ func (p pump) connect(ctx context.Context, dial func(context.Context, string, st
 		conns = append(conns, conn)
 	}
 	return conns, nil
+}
+
+// dial makes a connection that the relay joins with the peer's: in packet mode where the session has it, as portals do,
+// else in splice mode.
+func (p pump) dial(ctx context.Context, id leg.ID, secret wire.Secret, dial func(context.Context, string, string) (net.Conn, error)) (net.Conn, error) {
+	if p.Packet != 0 {
+		return dial(ctx, "tcp", packetPort(p.Relay.Addr(), p.Packet, int(id.Connection)).String())
+	}
+	raw, err := dial(ctx, "tcp", p.Relay.String())
+	if err != nil {
+		return nil, err
+	}
+	_, err = raw.Write(leg.NewPreface(id).AppendTo(nil, secret))
+	return raw, err
+}
+
+// packetPort is where a leg makes its connection of that number in packet mode.
+func packetPort(relay netip.Addr, first uint16, connection int) netip.AddrPort {
+	return netip.AddrPortFrom(relay, first+uint16(connection%leg.PacketPorts))
 }
 
 func loadCredentials(dir string, role identity.Role) (*identity.Credentials, error) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/netport/netport/lab/topo"
+	"github.com/netport/netport/proto/wire"
 )
 
 const (
@@ -86,20 +87,34 @@ func (w *world) startPump(host *topo.Host, p pump) (*topo.Process, error) {
 
 // pumps are both ends of a pump over a session of their own, which end closes.
 func (w *world) pumps(connections int) (entry, exit pump, end func(), err error) {
-	b, err := w.broker()
+	relay, err := w.kernelRelay()
 	if err != nil {
 		return pump{}, pump{}, nil, err
 	}
-	s, err := b.open()
+	credentials, err := w.pumpCredentials()
 	if err != nil {
 		return pump{}, pump{}, nil, err
 	}
-	at := func(name string, leg int) pump {
+	s := relay.open(wire.TransportPacket | wire.TransportSplice)
+	at := func(leg int) pump {
 		return pump{
-			Credentials: b.folder(name), Relay: s.tcp,
-			Session: hex.EncodeToString(s.id[:]), Secret: hex.EncodeToString(s.secrets[leg][:]),
+			Credentials: credentials[leg], Relay: relay.at(s.Ready.TCP), Packet: s.Ready.Packet[leg],
+			Session: hex.EncodeToString(s.ID[:]), Secret: hex.EncodeToString(s.Secrets[leg][:]),
 			Entry: leg == 0, Connections: connections,
 		}
 	}
-	return at(entryPump, 0), at(exitPump, 1), func() { b.close(s) }, nil
+	return at(0), at(1), func() { relay.close(s) }, nil
+}
+
+// The pumps' names.
+const entryPump, exitPump = "pump-entry", "pump-exit"
+
+// issuePumps makes the folders of both pumps' credentials.
+func (w *world) issuePumps() (dirs [2]string, err error) {
+	for i, name := range []string{entryPump, exitPump} {
+		if dirs[i], err = w.issueTo(name); err != nil {
+			return dirs, err
+		}
+	}
+	return dirs, nil
 }

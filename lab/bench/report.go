@@ -104,8 +104,12 @@ func kernel() string {
 
 // add takes the figures of a comparison, the first contender's being Netport's.
 func (r *report) add(id string, c comparison, all []figures) {
+	mode := ""
+	if c.mode != nil {
+		mode = c.mode()
+	}
 	for q, quantity := range c.quantities {
-		res := result{ID: id, What: quantity.what, Unit: quantity.unit, Mode: c.mode, Figures: make(map[string][]float64)}
+		res := result{ID: id, What: quantity.what, Unit: quantity.unit, Mode: mode, Figures: make(map[string][]float64)}
 		for _, f := range all {
 			res.Figures[f.name] = f.values[q]
 		}
@@ -171,7 +175,7 @@ func (res result) lines() []line {
 	if len(all) == 1 {
 		all = append(all, line{})
 	}
-	all[1].what = "  relay: " + res.Mode
+	all[1].what = "  by " + res.Mode
 	return all
 }
 

@@ -35,7 +35,12 @@ type world struct {
 	turn    func() (flows, error)
 	legs    func() (flows, error)
 	netport func() (way, error)
-	broker  func() (*broker, error)
+	nft     func() (way, error)
+	broker  func() *daemon.Broker
+	// Relays of the broker, one in user space and one in the kernel.
+	userRelay, kernelRelay func() (brokered, error)
+	pumpCredentials        func() ([2]string, error)
+	netportRelay           *daemon.Relay // of netport; nil before
 	// Relays alone on a cable: one for the kernel plane and for coturn, one for what the former is compared with.
 	cable, mirror func() (*cable, error)
 	cabledTURN    func() (turnRelay, error)
@@ -66,7 +71,11 @@ func newWorld(t testing.TB, o options) *world {
 	w.turn = sync.OnceValues(w.startTURNFlows)
 	w.legs = sync.OnceValues(w.startLegs)
 	w.netport = sync.OnceValues(w.startNetport)
-	w.broker = sync.OnceValues(w.startBroker)
+	w.nft = sync.OnceValues(w.startNFT)
+	w.broker = sync.OnceValue(func() *daemon.Broker { return daemon.NewBroker(t, l.Public("broker")) })
+	w.userRelay = w.newBrokered("user-relay", daemon.Set("mode", "userspace"))
+	w.kernelRelay = w.newBrokered("kernel-relay", daemon.InKernel("auto"))
+	w.pumpCredentials = sync.OnceValues(w.issuePumps)
 	w.cable = sync.OnceValues(func() (*cable, error) { return w.newCable("relayed") })
 	w.mirror = sync.OnceValues(func() (*cable, error) { return w.newCable("mirror") })
 	w.cabledTURN = sync.OnceValues(w.startCabledTURN)
