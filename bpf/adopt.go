@@ -24,6 +24,9 @@ func (k *Kernel) adopt() error {
 	if err := k.dismissAll(); err != nil {
 		return err
 	}
+	if err := k.forgetEvents(); err != nil {
+		return err
+	}
 	t := &k.table
 	found := make([]uint8, len(t.slots)) // a bit for each direction that has a flow
 	var dead []relayFlowKey

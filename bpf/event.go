@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
 )
@@ -127,4 +129,25 @@ func (k *Kernel) readEvents(ring *ringbuf.Reader, handle func(Event)) error {
 		}
 		handle(e)
 	}
+}
+
+// forgetEvents empties the ring of what came while nobody read it: packets that
+// are too late to be of use to anybody.
+func (k *Kernel) forgetEvents() error {
+	ring, err := ringbuf.NewReader(k.maps.Events)
+	if err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	defer ring.Close()
+	ring.SetDeadline(time.Unix(1, 0)) // reads what is there and waits for nothing
+	var record ringbuf.Record
+	for left := ring.AvailableBytes(); left > 0; left -= len(record.RawSample) {
+		if err := ring.ReadInto(&record); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil
+			}
+			return fmt.Errorf("read events: %w", err)
+		}
+	}
+	return nil
 }

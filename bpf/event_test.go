@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/ringbuf"
 )
 
 // enumOf returns the names of an enum of the C source by their values, without
@@ -81,19 +82,7 @@ func TestHandshakesAreToldOfAdmittedSources(t *testing.T) {
 				events <- e
 			})
 			const port = 28672 + 5
-			knock := func() {
-				w.in(0, func() {
-					fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer syscall.Close(fd)
-					err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: relayAddr(0, false).As4()})
-					if !errors.Is(err, syscall.EINPROGRESS) {
-						t.Fatal(err)
-					}
-				})
-			}
+			knock := func() { w.knock(port) }
 			knock()
 			await(t, "a stranger is counted", func() bool { return k.Drops()["stranger"] == 1 })
 			if err := k.Admit(hostAddr(0, false), port&^7); err != nil {
@@ -116,5 +105,56 @@ func TestHandshakesAreToldOfAdmittedSources(t *testing.T) {
 				t.Errorf("%d more events", n)
 			}
 		})
+	}
+}
+
+// knock sends a SYN of host 0 to a packet port of the relay.
+func (w *world) knock(port int) {
+	w.Helper()
+	w.in(0, func() {
+		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
+		if err != nil {
+			w.Fatal(err)
+		}
+		defer syscall.Close(fd)
+		err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: relayAddr(0, false).As4()})
+		if !errors.Is(err, syscall.EINPROGRESS) {
+			w.Fatal(err)
+		}
+	})
+}
+
+func TestWhatCameWhileNoDaemonRanIsForgotten(t *testing.T) {
+	const block = 28672
+	w := newWorld(t)
+	o := w.options(ModeTC, pinDir(t))
+	k := w.open(o)
+	if err := k.Admit(hostAddr(0, false), block); err != nil {
+		t.Fatal(err)
+	}
+	w.knock(block)
+	waiting := func() int {
+		ring, err := ringbuf.NewReader(k.maps.Events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ring.Close()
+		return ring.AvailableBytes()
+	}
+	await(t, "the event is in the ring", func() bool { return waiting() > 0 })
+	k.Close()
+
+	k = w.open(o)
+	if n := waiting(); n != 0 {
+		t.Errorf("%d bytes are in the ring", n)
+	}
+	if err := k.Admit(hostAddr(0, false), block); err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan uint16, 16)
+	w.run(k, func(e Event) { events <- binary.BigEndian.Uint16(e.Packet[22:]) })
+	w.knock(block + 1)
+	if got := <-events; got != block+1 {
+		t.Errorf("the first event is of port %d, want %d", got, block+1)
 	}
 }

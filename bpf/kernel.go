@@ -166,7 +166,7 @@ func open(o Options, spec *ebpf.CollectionSpec) (_ *Kernel, err error) {
 	k.options.Addresses = slices.Clone(o.Addresses)
 	defer func() {
 		if err != nil {
-			k.release()
+			err = errors.Join(err, k.abandon())
 		}
 	}()
 	if k.network, err = openNetwork(); err != nil {
@@ -202,6 +202,16 @@ func open(o Options, spec *ebpf.CollectionSpec) (_ *Kernel, err error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// abandon gives up an open that has failed. What it has pinned in an empty
+// directory would stand in the way of the next one.
+func (k *Kernel) abandon() error {
+	err := k.release()
+	if k.pins.empty {
+		err = errors.Join(err, unload(k.pins.dir))
+	}
+	return err
 }
 
 // Name implements Plane: the modes in use, best first.

@@ -26,8 +26,9 @@ var errInUse = errors.New("a running relay uses it")
 //
 // The zero value keeps nothing: all ends with the process.
 type pins struct {
-	dir  string
-	lock *os.File
+	dir   string
+	lock  *os.File
+	empty bool // when it was opened
 }
 
 // openPins takes hold of a directory. If it cannot keep pins, it says why to
@@ -46,7 +47,12 @@ func openPins(dir string, log *slog.Logger) (pins, error) {
 	if err != nil {
 		return pins{}, fmt.Errorf("open pin_dir %s: %w", dir, err)
 	}
-	return pins{dir, lock}, nil
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		lock.Close()
+		return pins{}, fmt.Errorf("open pin_dir: %w", err)
+	}
+	return pins{dir, lock, len(files) == 0}, nil
 }
 
 // makePinDir makes a directory that pins can be put into.

@@ -113,3 +113,17 @@ func TestUnloadLeavesNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestOpenThatFailsLeavesNothingPinned(t *testing.T) {
+	w := newWorld(t)
+	o := w.options(ModeTC, pinDir(t))
+	o.Interfaces = []string{"eth7"}
+	if _, err := Open(o); err == nil {
+		t.Fatal("attached to an interface that is not there")
+	}
+	if _, err := os.Stat(o.PinDir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, %v is pinned", pinned(t, o.PinDir), err)
+	}
+	o.Interfaces, o.Capacity = sides[:], o.Capacity+1
+	w.open(o)
+}

@@ -37,7 +37,7 @@ func unload(dir string) error {
 	if err != nil {
 		return err
 	}
-	p := pins{dir, lock}
+	p := pins{dir: dir, lock: lock}
 	defer p.close()
 	n, err := openNetwork()
 	if err != nil {
