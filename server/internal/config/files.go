@@ -135,8 +135,7 @@ ca = "ca.pem"
 # The socket over which commands talk to the daemon.
 socket = "relay.sock"
 
-# The addresses of this machine to listen on; all of them if none is named. A
-# machine with several of one IP version must name those that portals are sent to.
+# The addresses of this machine to listen on; all of them if none is named.
 # addresses = ["192.0.2.7"]
 
 # The ports of sessions. Open them in the firewall, for TCP and UDP. The upper
