@@ -120,3 +120,17 @@ func (n *network) hop(from, to netip.Addr) hop {
 	}
 	return hop{routes[0].LinkIndex, gateway}
 }
+
+// hops returns a function that looks up the ways to legs, each once.
+func (n *network) hops() func(Leg) hop {
+	known := make(map[[2]netip.Addr]hop)
+	return func(l Leg) hop {
+		key := [2]netip.Addr{l.Local, l.Remote.Addr()}
+		h, ok := known[key]
+		if !ok {
+			h = n.hop(key[0], key[1])
+			known[key] = h
+		}
+		return h
+	}
+}

@@ -38,11 +38,12 @@ func (k *Kernel) Add(pair Pair, terms Terms) error {
 // common. An error leaves the table as it was.
 func (k *Kernel) AddBatch(entries []Entry) error {
 	rows := make([]row, len(entries))
+	hopTo := k.network.hops()
 	for i, e := range entries {
 		if err := k.check(e.Pair); err != nil {
 			return fmt.Errorf("add a pair of %v and %v: %w", e.A.Remote, e.B.Remote, err)
 		}
-		rows[i] = k.row(e)
+		rows[i] = newRow(e, hopTo)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -81,14 +82,14 @@ func (k *Kernel) check(p Pair) error {
 	return nil
 }
 
-// row makes an entry ready, as far as that is possible without the table.
-func (k *Kernel) row(e Entry) row {
+// newRow makes an entry ready, as far as that is possible without the table.
+func newRow(e Entry, hopTo func(Leg) hop) row {
 	r := row{Entry: e}
 	legs := [2]Leg{e.A, e.B}
 	var hops [2]hop
 	for i, l := range legs {
 		r.keys[i] = keyOf(e.Protocol, l)
-		hops[i] = k.network.hop(l.Local, l.Remote.Addr())
+		hops[i] = hopTo(l)
 	}
 	for i := range r.flows {
 		peer := legs[1-i]
@@ -137,10 +138,18 @@ func (k *Kernel) addLocked(rows []row) (err error) {
 	}
 	keys, flows := make([]relayFlowKey, 0, 2*len(rows)), make([]relayFlow, 0, 2*len(rows))
 	for i := range rows {
-		keys, flows = append(keys, rows[i].keys[:]...), append(flows, rows[i].flows[:]...)
+		for d, f := range rows[i].flows {
+			// The kernel writes a new value into memory that the program has
+			// looked at just before: never without need.
+			if f != rows[i].old[d] {
+				keys, flows = append(keys, rows[i].keys[d]), append(flows, f)
+			}
+		}
 	}
-	if _, err := k.maps.Flows.BatchUpdate(keys, flows, nil); err != nil {
-		return fmt.Errorf("write the flows: %w", err)
+	if len(keys) > 0 {
+		if _, err := k.maps.Flows.BatchUpdate(keys, flows, nil); err != nil {
+			return fmt.Errorf("write the flows: %w", err)
+		}
 	}
 	for i := range rows {
 		k.settleLocked(&rows[i])

@@ -55,19 +55,9 @@ func (k *Kernel) followRoutes(ctx context.Context) error {
 
 // reroute makes the ways of all flows those of the routes that there are now.
 func (k *Kernel) reroute() error {
-	known := make(map[[2]netip.Addr]hop)
-	hopTo := func(l Leg) hop {
-		key := [2]netip.Addr{l.Local, l.Remote.Addr()}
-		h, ok := known[key]
-		if !ok {
-			h = k.network.hop(key[0], key[1])
-			known[key] = h
-		}
-		return h
-	}
 	var failed error
 	err := k.eachFlow(func(keys []relayFlowKey, flows []relayFlow) bool {
-		clear(known)
+		hopTo := k.network.hops()
 		for i, key := range keys {
 			from, to := k.legsOf(key, flows[i])
 			f := flows[i]
