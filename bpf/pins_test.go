@@ -18,31 +18,27 @@ import (
 )
 
 func TestWithoutAPinDirAllEndsWithTheProcess(t *testing.T) {
-	for name, dir := range map[string]string{
-		"not a bpffs":  filepath.Join(t.TempDir(), "relay"),
-		"not writable": "/sys/fs/netport-relay",
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			var said bytes.Buffer
-			o := w.options(ModeXDP, dir)
-			o.Log = slog.New(slog.NewTextHandler(&said, nil))
-			k := w.open(o)
-			if k.Persistent() {
-				t.Error("the plane says that it outlasts the process")
-			}
-			if name == "not a bpffs" && !strings.Contains(said.String(), "mount -t bpf bpf /sys/fs/bpf") {
-				t.Errorf("the log does not say what to do: %s", &said)
-			}
-			if !hasXDP(t, "a") {
-				t.Error("nothing is attached")
-			}
-			k.Close()
-			await(t, "the program is gone", func() bool { return !hasXDP(t, "a") })
-			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("the directory is there: %v", err)
-			}
-		})
+	w := newWorld(t)
+	var said bytes.Buffer
+	o := w.options(ModeXDP, filepath.Join(t.TempDir(), "relay"))
+	o.Log = slog.New(slog.NewTextHandler(&said, nil))
+	k := w.open(o)
+	if k.Persistent() {
+		t.Error("the plane says that it outlasts the process")
+	}
+	if !strings.Contains(said.String(), "mount -t bpf bpf /sys/fs/bpf") {
+		t.Errorf("the log does not say what to do: %s", &said)
+	}
+	if !hasXDP(t, "a") {
+		t.Error("nothing is attached")
+	}
+	k.Close()
+	await(t, "the program is gone", func() bool { return !hasXDP(t, "a") })
+	if _, err := os.Stat(o.PinDir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is there: %v", err)
+	}
+	if err := Unload(filepath.Dir(o.PinDir)); err == nil || !strings.Contains(err.Error(), "not on a bpffs") {
+		t.Errorf("Unload of another directory: %v", err)
 	}
 }
 
