@@ -106,6 +106,7 @@ func overWays(measure func(way) ([]float64, error), ways ...func() (way, error))
 // notes say what the rivals are, below the table.
 var notes = []struct{ name, text string }{
 	{reflectorName, "an XDP program of one instruction, with the same generator, veth pair and sink"},
+	{lookupName, "the same, if a hash map of the relay's size has the frame's flow; for information"},
 	{turnName, "channel data to coturn, plain datagrams from there; no portals on either side"},
 	{sshName, "OpenSSH with the relay's machine as jump host. Both sides can only dial out, so"},
 	{"", "the service's machine lends its sshd to the jump host with ssh -R"},

@@ -10,8 +10,12 @@ import (
 	"github.com/netport/netport/bpf"
 )
 
-// reflectorName is the least that can be between the generator and the sink.
-const reflectorName = "bare XDP_TX"
+const (
+	// reflectorName is the least that can be between the generator and the sink.
+	reflectorName = "bare XDP_TX"
+	// lookupName is the least that can be there and know whose packet it is: what of a relay's time is the memory's.
+	lookupName = "XDP_TX and lookup"
+)
 
 // Where the legs of sessions are when frames are counted: each leg has an address of its own, beyond the near end.
 var (
@@ -37,8 +41,8 @@ func (c *cable) openCrowded(sessions int) (*bpf.Kernel, error) {
 }
 
 // frameExperiment compares the kernel plane in XDP mode, with so many sessions and each frame of one picked at random, to
-// a program that sends every frame back as it came, in frames a second of processor time. Generator, veth pair and sink
-// are alike, and take their part of that. Each has a cable of its own, so that the table is filled but once.
+// programs that send every frame back as it came, in frames a second of processor time. Generator, veth pair and sink
+// are alike, and take their part of that. Relay and reflectors have a cable each, so that the table is filled but once.
 func frameExperiment(sessions int, what string, goal float64) func(*world) (comparison, error) {
 	return func(w *world) (comparison, error) {
 		relayed, err := w.cable()
@@ -61,9 +65,18 @@ func frameExperiment(sessions int, what string, goal float64) func(*world) (comp
 				return mirrored.far.attachXDP(g.programs.Reflect)
 			})
 		}
+		lookup := func() ([]float64, error) {
+			crowd := mirrored.crowd(sessions)
+			return mirrored.frameRate(crowd, 0, w.options.window, func(g *generator) (link.Link, error) {
+				if err := g.know(crowd); err != nil {
+					return nil, err
+				}
+				return mirrored.far.attachXDP(g.programs.ReflectKnown)
+			})
+		}
 		return comparison{
 			mode: func() string { return bpf.ModeXDP }, end: kernel.Close,
-			contenders: []contender{{netportName, relay}, {reflectorName, reflector}},
+			contenders: []contender{{netportName, relay}, {reflectorName, reflector}, {lookupName, lookup}},
 			quantities: []quantity{{
 				what: what, unit: rate,
 				targets: map[string]target{reflectorName: {atLeast: goal}},

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/netport/netport/bpf"
 )
 
 //go:generate go tool bpf2go frames frames.bpf.c -- -O2 -g -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
@@ -88,8 +90,24 @@ func (c *cable) newGenerator(t traffic) (*generator, error) {
 	if err != nil {
 		return nil, err
 	}
+	spec.Maps["known"].MaxEntries = uint32(2 * t.flows) // as the kernel plane's, which has both directions
 	g := &generator{cable: c, frame: t.frame()}
 	return g, spec.LoadAndAssign(&g.programs, nil)
+}
+
+// know makes the program reflect_known know the traffic's flows.
+func (g *generator) know(t traffic) error {
+	keys, values := make([][24]byte, t.flows), make([][36]byte, t.flows)
+	for n := range keys {
+		source, target := t.flow(n)
+		addr := source.Addr().As16()
+		key := append(keys[n][:0], addr[:]...)
+		key = binary.BigEndian.AppendUint16(key, source.Port())
+		key = binary.BigEndian.AppendUint16(key, target.Port())
+		binary.NativeEndian.PutUint32(keys[n][len(key):], uint32(bpf.UDP))
+	}
+	_, err := g.programs.Known.BatchUpdate(keys, values, nil)
+	return err
 }
 
 // number is an IPv4 address as a number.

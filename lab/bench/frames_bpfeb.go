@@ -8,18 +8,34 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
 )
+
+type framesFlow struct {
+	_   structs.HostLayout
+	Way [36]uint8
+}
+
+type framesFlowKey struct {
+	_        structs.HostLayout
+	Addr     [4]uint32
+	Port     uint16
+	Local    uint16
+	Protocol uint32
+}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	framesMapKnown          = "known"
 	framesMapReceived       = "received"
 	framesProgGenerate      = "generate"
 	framesProgPass          = "pass"
 	framesProgReflect       = "reflect"
+	framesProgReflectKnown  = "reflect_known"
 	framesProgSinkFrames    = "sink_frames"
 	framesProgSinkPackets   = "sink_packets"
 	framesVarFlows          = "flows"
@@ -78,17 +94,19 @@ type framesSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type framesProgramSpecs struct {
-	Generate    *ebpf.ProgramSpec `ebpf:"generate"`
-	Pass        *ebpf.ProgramSpec `ebpf:"pass"`
-	Reflect     *ebpf.ProgramSpec `ebpf:"reflect"`
-	SinkFrames  *ebpf.ProgramSpec `ebpf:"sink_frames"`
-	SinkPackets *ebpf.ProgramSpec `ebpf:"sink_packets"`
+	Generate     *ebpf.ProgramSpec `ebpf:"generate"`
+	Pass         *ebpf.ProgramSpec `ebpf:"pass"`
+	Reflect      *ebpf.ProgramSpec `ebpf:"reflect"`
+	ReflectKnown *ebpf.ProgramSpec `ebpf:"reflect_known"`
+	SinkFrames   *ebpf.ProgramSpec `ebpf:"sink_frames"`
+	SinkPackets  *ebpf.ProgramSpec `ebpf:"sink_packets"`
 }
 
 // framesMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type framesMapSpecs struct {
+	Known    *ebpf.MapSpec `ebpf:"known"`
 	Received *ebpf.MapSpec `ebpf:"received"`
 }
 
@@ -130,11 +148,13 @@ func (o *framesObjects) Close() error {
 //
 // It can be passed to loadFramesObjects or ebpf.CollectionSpec.LoadAndAssign.
 type framesMaps struct {
+	Known    *ebpf.Map `ebpf:"known"`
 	Received *ebpf.Map `ebpf:"received"`
 }
 
 func (m *framesMaps) Close() error {
 	return _FramesClose(
+		m.Known,
 		m.Received,
 	)
 }
@@ -161,11 +181,12 @@ type framesVariables struct {
 //
 // It can be passed to loadFramesObjects or ebpf.CollectionSpec.LoadAndAssign.
 type framesPrograms struct {
-	Generate    *ebpf.Program `ebpf:"generate"`
-	Pass        *ebpf.Program `ebpf:"pass"`
-	Reflect     *ebpf.Program `ebpf:"reflect"`
-	SinkFrames  *ebpf.Program `ebpf:"sink_frames"`
-	SinkPackets *ebpf.Program `ebpf:"sink_packets"`
+	Generate     *ebpf.Program `ebpf:"generate"`
+	Pass         *ebpf.Program `ebpf:"pass"`
+	Reflect      *ebpf.Program `ebpf:"reflect"`
+	ReflectKnown *ebpf.Program `ebpf:"reflect_known"`
+	SinkFrames   *ebpf.Program `ebpf:"sink_frames"`
+	SinkPackets  *ebpf.Program `ebpf:"sink_packets"`
 }
 
 func (p *framesPrograms) Close() error {
@@ -173,6 +194,7 @@ func (p *framesPrograms) Close() error {
 		p.Generate,
 		p.Pass,
 		p.Reflect,
+		p.ReflectKnown,
 		p.SinkFrames,
 		p.SinkPackets,
 	)
