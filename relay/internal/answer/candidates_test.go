@@ -81,6 +81,25 @@ func TestSlowestOfSeveralIsReset(t *testing.T) {
 	g.empty()
 }
 
+// A candidate that was F once, and has read the number of an S that is gone, may
+// become S. It cannot forget that number either.
+func TestSecondLegThatReadAnOldNumberIsReset(t *testing.T) {
+	g := newRig(t)
+	b1, gone, a, b2 := g.peer("b1"), g.peer("a-gone"), g.peer("a"), g.peer("b2")
+	for _, p := range []*peer{b1, gone, a, b2} {
+		p.syn()
+	}
+	g.want("F's leg is b's", "b1 < SYN a-gone+0 ack b1+1", "b2 < SYN a-gone+0 ack b2+1")
+	b1.reset()
+	gone.reset()
+	g.want("a came before b2", "a < SYN b2+0 ack a+1")
+	a.ack(b2, 0)
+	g.want("F is a", "b2 < SYN a+0 ack b2+1", "b2 << a+1 ack b2+1")
+	b2.ack(gone, 5)
+	g.want("b2 has read the number of who is gone", "b2 < RST a-gone+1 ack b2+6", "a < RST b2+1 ack a+1")
+	g.empty()
+}
+
 func TestLatestSYNOfTheSecondLegCounts(t *testing.T) {
 	g := newRig(t)
 	old, b, a := g.peer("b-old"), g.peer("b"), g.peer("a")
@@ -233,8 +252,8 @@ func TestInstalledFlowIsLeftAloneUntilItIsClosed(t *testing.T) {
 	a2.syn()
 	b2.syn()
 	g.want("closed", "a2 < SYN b2+0 ack a2+1")
-	if _, n := g.Counts(); n != 0 {
-		t.Errorf("%d flows, want 0", n)
+	if _, n := g.Counts(); n != 0 || len(g.sessions) != 0 {
+		t.Errorf("%d flows of %d sessions, want 0", n, len(g.sessions))
 	}
 }
 

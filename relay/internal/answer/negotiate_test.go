@@ -105,6 +105,26 @@ func TestMSSIsCutToTheLink(t *testing.T) {
 	}
 }
 
+func TestForwardedPacketsFitTheirReceiver(t *testing.T) {
+	for _, c := range []struct{ mtu, mss, want uint16 }{{1500, 1400, 1400}, {1400, 1460, 1360}, {1500, 1, 536}} {
+		g := newRig(t)
+		g.mtu = int(c.mtu)
+		a, b := g.peer("a"), g.peer("b")
+		a.offer.MSS, b.offer.MSS = c.mss, c.mss
+		a.syn()
+		b.syn()
+		a.ack(b, 3000)
+		if g.mss != c.want {
+			t.Errorf("MTU %d, MSS %d: F's packets are cut to %d, want %d", c.mtu, c.mss, g.mss, c.want)
+		}
+		g.mss = 0
+		b.ack(a, 3000)
+		if g.mss != c.want {
+			t.Errorf("MTU %d, MSS %d: S's packet is cut to %d, want %d", c.mtu, c.mss, g.mss, c.want)
+		}
+	}
+}
+
 func TestUnknownOptionsECNAndDataAreLeftOut(t *testing.T) {
 	g := newRig(t)
 	a, b := g.peer("a"), g.peer("b")

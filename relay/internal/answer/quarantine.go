@@ -11,7 +11,7 @@ import (
 // sorted.
 type quarantine struct {
 	legs  map[tuple]resting
-	queue []tuple // its first ones may have rested anew since; legs knows
+	queue []tuple // each time that a leg began to rest
 	head  int     // of the queue
 }
 
@@ -38,9 +38,8 @@ func (q *quarantine) add(now time.Time, t tuple, session wire.SessionID, limit i
 // expire lets those go that have rested enough.
 func (q *quarantine) expire(now time.Time) {
 	for q.head < len(q.queue) {
-		r := q.legs[q.queue[q.head]]
-		if r.turn == 1 && now.Before(r.until) {
-			return
+		if now.Before(q.legs[q.queue[q.head]].until) {
+			return // a leg that has rested anew holds up those behind it, no more
 		}
 		q.pop()
 	}

@@ -35,6 +35,7 @@ type rig struct {
 
 	peers []*peer
 	lines []string
+	mss   uint16 // of the last packet that was forwarded
 	flows []Flow
 }
 
@@ -92,6 +93,7 @@ func (g *rig) Install(f Flow) error {
 }
 
 func (g *rig) Forward(b []byte, to bpf.Leg, mss uint16) {
+	g.mss = mss
 	g.line("%s << %s", g.nameOf(to.Remote), g.show(g.parse(b)))
 }
 

@@ -25,6 +25,10 @@ func (m *Machine) Tick(now time.Time) {
 			m.tickCandidates(now, s)
 		}
 		m.settle(now, s)
+		if s.position == 0 && !s.deadline.After(now) { // it is never to be looked at twice
+			s.deadline = now.Add(Interval)
+			m.deadlines.put(s)
+		}
 	}
 }
 
