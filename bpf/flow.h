@@ -17,6 +17,24 @@
 #define ERROR_COST 10
 #define ERROR_BURST 100
 
+/* The coarse clock moves once a jiffy. To ask what jiffy it is costs a load, to ask
+ * for the time a call, so the time is kept for as long as it cannot change. Two
+ * processors that write at once write the same, or a jiffy apart. */
+static struct {
+	__u64 jiffy, now;
+} clock;
+
+static __always_inline __u64 coarse_now(void)
+{
+	__u64 jiffy = bpf_jiffies64();
+
+	if (unlikely(jiffy != clock.jiffy)) {
+		clock.now = bpf_ktime_get_coarse_ns();
+		clock.jiffy = jiffy;
+	}
+	return clock.now;
+}
+
 static __always_inline const struct address *own_address(__u32 number)
 {
 	return bpf_map_lookup_elem(&own_list, &number);
@@ -103,10 +121,17 @@ static __always_inline int may_send_error(struct direction *d, __u64 now)
 	return 1;
 }
 
-static __always_inline void count(struct direction *d, const struct packet *p, __u64 now)
+/* In XDP one queue, and so one processor, gets all packets of a direction. Before
+ * tc they may come by several at once, from senders on the same machine. */
+static __always_inline void count(enum hook hook, struct direction *d, const struct packet *p, __u64 now)
 {
-	__sync_fetch_and_add(&d->packets, p->segments);
-	__sync_fetch_and_add(&d->bytes, p->payload);
+	if (hook == XDP) {
+		d->packets += p->segments;
+		d->bytes += p->payload;
+	} else {
+		__sync_fetch_and_add(&d->packets, p->segments);
+		__sync_fetch_and_add(&d->bytes, p->payload);
+	}
 	d->seen = now;
 	if (p->key.protocol == IPPROTO_TCP) {
 		__u32 was = d->closed;

@@ -209,7 +209,7 @@ static __always_inline int relay_error_of(void *ctx, enum hook hook, int version
 
 	const struct address *from = own_address(f->peer_own);
 	struct slot *slot = find_slot(f);
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = coarse_now();
 	enum drop_reason reason;
 
 	if (!from || !slot || is_dead(f, slot, now, &reason))

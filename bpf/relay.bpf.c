@@ -51,7 +51,7 @@ static __always_inline int forward(void *ctx, enum hook hook, int version, const
 {
 	const struct address *from = own_address(f->peer_own);
 	struct slot *slot = find_slot(f);
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = coarse_now();
 	struct direction *d;
 	enum drop_reason reason;
 
@@ -77,7 +77,7 @@ static __always_inline int forward(void *ctx, enum hook hook, int version, const
 		if (rewrite(ctx, hook, version, p, f, from, way, r))
 			return give_up(hook);
 	}
-	count(d, p, now);
+	count(hook, d, p, now);
 	return way == TOLD ? gone(hook) : send(ctx, hook, version, way, r);
 }
 
@@ -209,7 +209,7 @@ static __always_inline int relay_ip(void *ctx, enum hook hook, int version)
 		p.length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	}
 	p.largest = p.length;
-	p.frame = frame_length(ctx, hook);
+	p.frame = frame_length(ctx, hook, sizeof(struct ethhdr) + p.length);
 	if (p.length < ip_header(version) + 8 || p.length > p.frame - sizeof(struct ethhdr))
 		return error ? pass(hook) : lie(hook, &p);
 	return error ? relay_error(ctx, hook, version, &p, &route)
