@@ -154,7 +154,7 @@ func TestDamagedPacketsAreCounted(t *testing.T) {
 	b := packet.AppendTCP(nil, packet.TCP{Source: a.at, Dest: a.to, Seq: a.isn, Flags: packet.SYN, Options: usual.AppendTo(nil)})
 	b[len(b)-1] ^= 1
 	g.Handle(g.now, b)
-	g.wantDrops(drop.WrongChecksum, 1)
+	g.wantDrops(drop.Checksum, 1)
 	b[len(b)-1] ^= 1
 	for n := range b {
 		g.Handle(g.now, b[:n])

@@ -31,10 +31,10 @@ const (
 	TLS                     // the TLS handshake of a shared port failed
 	Splice                  // the two sockets could not be joined
 	RateLimit               // beyond the rates that a session may carry
-	WrongChecksum           // a packet's transport checksum is wrong
+	Checksum                // a packet's transport checksum is wrong
 	WrongNumbers            // sequence numbers that no handshake of this source has
 	Quarantined             // a 4-tuple that was another session's a moment ago
-	HopLimit                // a packet whose TTL or hop limit is used up
+	TTL                     // a packet whose TTL or hop limit is used up
 	count
 )
 
@@ -59,10 +59,10 @@ var names = [count]string{
 	TLS:              "tls",
 	Splice:           "splice",
 	RateLimit:        "rate_limit",
-	WrongChecksum:    "wrong_checksum",
+	Checksum:         "checksum",
 	WrongNumbers:     "wrong_numbers",
 	Quarantined:      "quarantined",
-	HopLimit:         "hop_limit",
+	TTL:              "ttl",
 }
 
 // String returns the name that status and logs use.

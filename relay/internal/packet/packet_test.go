@@ -126,9 +126,9 @@ func TestHeadersAreReadStrictly(t *testing.T) {
 		{"IPv6 fragment", change(v6, 6, 44), drop.Malformed},
 		{"data offset 4", change(v4, 32, 0x40), drop.Malformed},
 		{"data offset past the end", change(v4, 32, 0xb0), drop.Malformed},
-		{"a bit of the options", change(v4, 59, 6), drop.WrongChecksum},
-		{"a bit of the ports", change(v6, 41, 0), drop.WrongChecksum},
-		{"an address", change(v4, 12, 9), drop.WrongChecksum},
+		{"a bit of the options", change(v4, 59, 6), drop.Checksum},
+		{"a bit of the ports", change(v6, 41, 0), drop.Checksum},
+		{"an address", change(v4, 12, 9), drop.Checksum},
 	} {
 		if _, why := ParseTCP(c.b); why != c.want {
 			t.Errorf("%s: %v, want %v", c.name, why, c.want)
@@ -312,7 +312,7 @@ func TestRewriteRefuses(t *testing.T) {
 	}
 	none = datagram(a6, b6, []byte("x"))
 	none[46], none[47] = 0, 0
-	if _, why := Rewrite(none, b6, a6); why != drop.WrongChecksum {
+	if _, why := Rewrite(none, b6, a6); why != drop.Checksum {
 		t.Errorf("IPv6 without a UDP checksum: %v", why)
 	}
 	if _, why := Rewrite(syn(a4, b4), a6, b6); why != drop.Malformed {
@@ -321,7 +321,7 @@ func TestRewriteRefuses(t *testing.T) {
 	for _, c := range []struct {
 		ttl  byte
 		want drop.Reason
-	}{{0, drop.HopLimit}, {1, drop.HopLimit}, {2, drop.None}, {255, drop.None}} {
+	}{{0, drop.TTL}, {1, drop.TTL}, {2, drop.None}, {255, drop.None}} {
 		b := syn(a4, b4)
 		b[8] = c.ttl
 		complete4(b)

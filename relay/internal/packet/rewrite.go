@@ -27,13 +27,13 @@ func Rewrite(b []byte, source, dest netip.AddrPort) ([]byte, drop.Reason) {
 		left = &p.Bytes[7]
 	}
 	if *left <= 1 {
-		return nil, drop.HopLimit
+		return nil, drop.TTL
 	}
 	*left--
 
 	checksum := binary.BigEndian.Uint16(at)
 	if p.Protocol == protocolUDP && checksum == 0 && p.Header == header6 {
-		return nil, drop.WrongChecksum // RFC 8200 section 8.1
+		return nil, drop.Checksum // RFC 8200 section 8.1
 	}
 	none := p.Protocol == protocolUDP && checksum == 0
 	before := pseudo(p)

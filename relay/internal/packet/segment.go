@@ -53,7 +53,7 @@ func (s *Segmenter) Cut(b []byte, limit int) (iter.Seq[[]byte], drop.Reason) {
 		return nil, drop.Malformed
 	}
 	if !verify(p) {
-		return nil, drop.WrongChecksum
+		return nil, drop.Checksum
 	}
 	return func(yield func([]byte) bool) {
 		start := p.Header + t

@@ -52,7 +52,7 @@ func (t TCP) Next() uint32 {
 func (t TCP) Version6() bool { return t.Source.Addr().Is6() }
 
 // ParseTCP reads a whole TCP packet and checks its checksums. The reason is None
-// for a good one, Malformed or WrongChecksum otherwise. Options are not looked
+// for a good one, Malformed or Checksum otherwise. Options are not looked
 // into, see ParseOffer.
 func ParseTCP(b []byte) (TCP, drop.Reason) {
 	p, ok := ParseIP(b)
@@ -69,7 +69,7 @@ func ParseTCP(b []byte) (TCP, drop.Reason) {
 		return TCP{}, drop.Malformed
 	}
 	if !verify(p) {
-		return TCP{}, drop.WrongChecksum
+		return TCP{}, drop.Checksum
 	}
 	return TCP{
 		Source:  netip.AddrPortFrom(p.Source, source),

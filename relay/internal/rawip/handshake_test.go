@@ -222,7 +222,7 @@ func connectAndExchange(t *testing.T, c *crossing, six bool) {
 	if n, _ := c.machine.Counts(); n != 0 {
 		t.Errorf("%d handshakes are not done", n)
 	}
-	for _, why := range []drop.Reason{drop.Malformed, drop.WrongChecksum, drop.SendFailed} {
+	for _, why := range []drop.Reason{drop.Malformed, drop.Checksum, drop.SendFailed} {
 		if n := c.drops.Count(why); n != 0 {
 			t.Errorf("%d dropped because of %v", n, why)
 		}

@@ -151,8 +151,8 @@ func TestBadPacketsAreNotForwarded(t *testing.T) {
 		last, _ = packet.Rewrite(last, host, relay)
 	}
 	s.Forward(last, to, 0)
-	want := map[string]uint64{"malformed": 1, "wrong_checksum": 1, "hop_limit": 1}
-	if got := drops.All(); len(got) != 3 || got["malformed"] != 1 || got["wrong_checksum"] != 1 || got["hop_limit"] != 1 {
+	want := map[string]uint64{"malformed": 1, "checksum": 1, "ttl": 1}
+	if got := drops.All(); len(got) != 3 || got["malformed"] != 1 || got["checksum"] != 1 || got["ttl"] != 1 {
 		t.Errorf("dropped %v, want %v", got, want)
 	}
 }
