@@ -114,7 +114,8 @@ func (s *Sender) Send(b []byte) {
 // Forward rewrites a packet of one leg for the other, see packet.Rewrite, and
 // sends it there. TCP packets that are too long for the link, or for segments of
 // mss bytes with their options (0: not known), are cut: they were joined by
-// somebody's offload. It does not change b.
+// somebody's offload. Of others that are too long their source is told. It does
+// not change b.
 func (s *Sender) Forward(b []byte, to bpf.Leg, mss uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,9 +127,13 @@ func (s *Sender) Forward(b []byte, to bpf.Leg, mss uint16) {
 	}
 	mtu := 0
 	if len(q) > anyMTU {
-		mtu = s.MTU(to.Remote.Addr())
+		mtu = mtuBetween(to.Local, to.Remote.Addr())
 	}
 	limit, fits := packet.PayloadLimit(q, mtu, int(mss))
+	if fits && mtu > 0 && len(q) > mtu {
+		s.tooBigLocked(b, mtu)
+		return
+	}
 	if fits {
 		s.count(s.sendLocked(q))
 		return
@@ -148,12 +153,16 @@ func (s *Sender) Forward(b []byte, to bpf.Leg, mss uint16) {
 // a second (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f); what is beyond
 // that is not sent and no drop.
 func (s *Sender) TooBig(b []byte, mtu int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tooBigLocked(b, mtu)
+}
+
+func (s *Sender) tooBigLocked(b []byte, mtu int) {
 	p, ok := packet.ParseIP(b)
 	if !ok {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.tooBig.allow(time.Now(), p.Source) {
 		return
 	}
@@ -168,6 +177,8 @@ func (s *Sender) count(err error) {
 	}
 }
 
+// sendLocked sends a packet. The system is told its source beside it: routes may
+// depend on that, and it does not look into the header for them.
 func (s *Sender) sendLocked(b []byte) error {
 	p, ok := packet.ParseIP(b)
 	switch {
@@ -177,10 +188,14 @@ func (s *Sender) sendLocked(b []byte) error {
 		return unix.EBADF
 	case p.Dest.Is4():
 		s.to4.Addr = p.Dest.As4()
-		return unix.Sendto(s.v4, p.Bytes, unix.MSG_DONTWAIT, &s.to4)
+		from := unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: p.Source.As4()})
+		_, err := unix.SendmsgN(s.v4, p.Bytes, from, &s.to4, unix.MSG_DONTWAIT)
+		return err
 	case s.v6 < 0:
 		return unix.EAFNOSUPPORT
 	}
 	s.to6.Addr = p.Dest.As16()
-	return unix.Sendto(s.v6, p.Bytes, unix.MSG_DONTWAIT, &s.to6)
+	from := unix.PktInfo6(&unix.Inet6Pktinfo{Addr: p.Source.As16()})
+	_, err := unix.SendmsgN(s.v6, p.Bytes, from, &s.to6, unix.MSG_DONTWAIT)
+	return err
 }
