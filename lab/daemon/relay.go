@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/lab/await"
 )
 
 // Relay is a netport-relay.
@@ -33,6 +36,14 @@ func (r *Relay) setUp(options []Option) {
 // Start starts the relay and waits until the server has it.
 func (r *Relay) Start() {
 	r.t.Helper()
+	if r.process != nil { // or the one that has ended may be taken for it
+		await.Until(r.t, "without "+r.name, func() error {
+			if r.ready(r.name) == nil {
+				return errors.New("the server still has it")
+			}
+			return nil
+		})
+	}
 	r.Launch()
 	r.WaitReady()
 }

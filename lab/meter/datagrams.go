@@ -125,7 +125,11 @@ func (d Datagrams) Receive(ctx context.Context, r DatagramReader) (DatagramRepor
 	if err != nil {
 		return DatagramReport{}, fmt.Errorf("receive: %w", err)
 	}
-	// The reader waits without limit until ctx ends, which wakes it, and after that at most the linger time.
+	// The reader waits without limit until ctx ends, which wakes it, and after that at most the linger time. A deadline that
+	// was set before would let it spin instead, and read nothing.
+	if err := r.SetReadDeadline(time.Time{}); err != nil {
+		return DatagramReport{}, fmt.Errorf("receive datagrams: %w", err)
+	}
 	stop := context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	c := datagramReceiver{datagrams: d, seen: make([]bool, d.Count)}

@@ -161,6 +161,21 @@ func TestDatagramsOverPacketConns(t *testing.T) {
 	}
 }
 
+// A deadline of an earlier use does not keep the receiver from reading while the datagrams come.
+func TestReceiverReadsInSpiteOfAnOldDeadline(t *testing.T) {
+	from, to := net.Pipe() // which holds nothing: what is not read is not sent
+	if err := to.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := from.SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Datagrams{Count: 10, Linger: time.Millisecond}.Measure(t.Context(), from, to)
+	if err != nil || report.Received != 10 {
+		t.Errorf("%v, %v", report, err)
+	}
+}
+
 func TestSendingStopsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 95*time.Millisecond)
