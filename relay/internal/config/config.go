@@ -21,6 +21,7 @@ const (
 	maxServers  = 16
 	maxNetworks = 1024
 	maxCapacity = 1_000_000
+	leastRate   = 10 // packets or bytes in a second: below it a burst is less than one
 
 	maxAddresses     = 63 // as many as the kernel planes know
 	maxInterfaces    = 64
@@ -55,10 +56,13 @@ type Config struct {
 	AllowLoopback           bool
 	Capacity                int
 	SessionsPerPortal       int
-	Mode                    string   // one of the modes
-	Interfaces              []string // none: all that have one of the relay's addresses
-	PinDir                  string
-	LogLevel                string
+	// PacketsPerSecond and BytesPerSecond bound each connection in each direction.
+	// 0: no limit.
+	PacketsPerSecond, BytesPerSecond uint64
+	Mode                             string   // one of the modes
+	Interfaces                       []string // none: all that have one of the relay's addresses
+	PinDir                           string
+	LogLevel                         string
 }
 
 // file is the configuration as it is written.
@@ -78,6 +82,8 @@ type file struct {
 	AllowLoopback     bool     `toml:"allow_loopback"`
 	Capacity          int      `toml:"capacity"`
 	SessionsPerPortal int      `toml:"sessions_per_portal"`
+	PacketsPerSecond  int64    `toml:"packets_per_second"`
+	BytesPerSecond    int64    `toml:"bytes_per_second"`
 	Mode              string   `toml:"mode"`
 	Interfaces        []string `toml:"interfaces"`
 	PinDir            string   `toml:"pin_dir"`
@@ -152,6 +158,16 @@ func check(f *conffile.File, raw file) (Config, error) {
 		if n.value < 1 || n.value > maxCapacity {
 			return Config{}, f.Errorf(n.key, "%d sessions: 1 to %d are possible", n.value, maxCapacity)
 		}
+	}
+	for _, r := range []struct {
+		key   string
+		value int64
+		into  *uint64
+	}{{"packets_per_second", raw.PacketsPerSecond, &c.PacketsPerSecond}, {"bytes_per_second", raw.BytesPerSecond, &c.BytesPerSecond}} {
+		if r.value < 0 || r.value > 0 && r.value < leastRate {
+			return Config{}, f.Errorf(r.key, "a limit of %d a second: 0 (none), or %d and more, is possible", r.value, leastRate)
+		}
+		*r.into = uint64(r.value)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return Config{}, f.Errorf("log_level", "log level %q: use debug, info, warn or error", c.LogLevel)

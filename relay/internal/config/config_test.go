@@ -94,6 +94,8 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{ok + `last_port = 1024`, `2:13: the last session port, 1024, is below the first, 20000`},
 		{ok + `shared_udp_port = 20000`, `2:19: port 20000 is one of the session ports`},
 		{ok + `capacity = 0`, `2:12: 0 sessions: 1 to 1000000`},
+		{ok + `bytes_per_second = -1`, `2:20: a limit of -1 a second: 0 (none), or 10 and more, is possible`},
+		{ok + `packets_per_second = 9`, `2:22: a limit of 9 a second`},
 		{ok + `log_level = "loud"`, `2:13: log level "loud"`},
 		{ok + `socket = ""`, `2:10: key "socket" is empty`},
 		{ok + `allow_loopback = "yes"`, `2:`},

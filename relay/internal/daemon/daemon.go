@@ -105,7 +105,10 @@ func (d *Daemon) openParts() (err error) {
 		First: d.cfg.First, Last: d.cfg.Last, Sessions: d.cfg.Capacity, PerPortal: d.cfg.SessionsPerPortal,
 		SharedTCP: d.cfg.SharedTCP != 0, SharedUDP: d.cfg.SharedUDP != 0,
 	}
-	legs := udp.Config{Listen: d.cfg.Addresses, Sources: d.sources, Drops: d.drops, Log: d.log, Now: time.Now}
+	legs := udp.Config{
+		Listen: d.cfg.Addresses, Sources: d.sources, Drops: d.drops, Log: d.log, Now: time.Now,
+		Packets: d.cfg.PacketsPerSecond, Bytes: d.cfg.BytesPerSecond,
+	}
 	if d.plane != nil {
 		limits.Packet = &lease.Packet{First: d.cfg.PacketFirst, Last: d.cfg.PacketLast, Sources: d.sources, Kernel: d.plane}
 		if d.cfg.PacketFirst != 0 {
@@ -124,6 +127,7 @@ func (d *Daemon) openParts() (err error) {
 	}
 	d.kernel = kernel.New(kernel.Config{
 		Plane: d.plane, Sender: d.sender, Leases: d.leases, Capacity: pairsPerSession * d.cfg.Capacity,
+		Packets: d.cfg.PacketsPerSecond, Bytes: d.cfg.BytesPerSecond,
 		Expired: d.udp.Renew, Drops: d.drops, Log: d.log, Now: time.Now,
 	})
 	return nil

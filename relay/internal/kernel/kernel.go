@@ -60,7 +60,7 @@ type Sender interface {
 	TooBig(packet []byte, mtu int)
 }
 
-// Config is what a Relay works with. All fields are needed.
+// Config is what a Relay works with. Up to Now, all fields are needed.
 type Config struct {
 	Plane    Plane
 	Sender   Sender
@@ -70,6 +70,10 @@ type Config struct {
 	Drops    *drop.Counters
 	Log      *slog.Logger
 	Now      func() time.Time
+
+	// Packets and Bytes limit what each connection carries in one direction in a
+	// second; bytes are of payload. 0: no limit.
+	Packets, Bytes uint64
 }
 
 // Relay holds the TCP connections of all sessions that the kernel forwards.
@@ -270,7 +274,7 @@ func (r *Relay) install(f answer.Flow) error {
 	if s == nil {
 		return fmt.Errorf("install a flow: session %v is over", f.Session)
 	}
-	if err := r.cfg.Plane.Add(f.Pair, bpf.Terms{Lifetime: s.lifetime}); err != nil {
+	if err := r.cfg.Plane.Add(f.Pair, bpf.Terms{Lifetime: s.lifetime, Packets: r.cfg.Packets, Bytes: r.cfg.Bytes}); err != nil {
 		return err
 	}
 	r.mu.Lock()

@@ -130,6 +130,7 @@ func newWorld(t *testing.T) *world {
 	}})
 	w.Relay = New(Config{
 		Plane: w.plane, Sender: w.sent, Leases: w.leases, Capacity: 10, Drops: new(drop.Counters),
+		Bytes:   1000,
 		Expired: func(p bpf.Pair) { w.expired = append(w.expired, p) },
 		Log:     slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
 	})
@@ -179,8 +180,8 @@ func TestHandshakeEndsInThePlane(t *testing.T) {
 		A:        bpf.Leg{Remote: ann, Port: w.session.Packet[0], Local: own},
 		B:        bpf.Leg{Remote: bo, Port: w.session.Packet[1], Local: own},
 	}
-	if got != want || w.plane.pairs[got].Lifetime != time.Minute {
-		t.Errorf("installed %+v, %+v; want %+v for a minute", got, w.plane.pairs[got], want)
+	if terms := (bpf.Terms{Lifetime: time.Minute, Bytes: 1000}); got != want || w.plane.pairs[got] != terms {
+		t.Errorf("installed %+v, %+v; want %+v, %+v", got, w.plane.pairs[got], want, terms)
 	}
 	if now, ever := w.Joined(w.session.ID); now != 1 || ever != 1 {
 		t.Errorf("joined: %d of %d", now, ever)
