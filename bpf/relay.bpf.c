@@ -165,7 +165,8 @@ static __always_inline int relay_ip(void *ctx, enum hook hook, int version)
 
 		if (unlikely(ip->version != 4 || ip->ihl != 5 ||
 			     ip->frag_off & bpf_htons(IP_MORE | IP_OFFSET)))
-			return odd_ipv4(ctx, hook, ip, &p);
+			return is_addressed_to_us(ctx, hook, data) ? odd_ipv4(ctx, hook, ip, &p)
+								   : pass(hook);
 		p.key.protocol = ip->protocol;
 		error = ip->protocol == IPPROTO_ICMP;
 	} else {
@@ -180,8 +181,9 @@ static __always_inline int relay_ip(void *ctx, enum hook hook, int version)
 		const __be16 *port = data + transport;
 
 		if (p.key.protocol != IPPROTO_TCP && p.key.protocol != IPPROTO_UDP)
-			return version == 4 ? pass(hook)
-					    : odd_ipv6(ctx, hook, data + sizeof(struct ethhdr), &p);
+			return version == 4 || !is_addressed_to_us(ctx, hook, data)
+				       ? pass(hook)
+				       : odd_ipv6(ctx, hook, data + sizeof(struct ethhdr), &p);
 		p.key.port = port[0];
 		p.key.local = port[1];
 		p.local = bpf_ntohs(port[1]);

@@ -84,6 +84,8 @@ static __always_inline int rewrite_transport(void *ctx, enum hook hook, int vers
 			if (!data)
 				return -1;
 		}
+	} else if (hook == TC) {
+		bpf_csum_update(ctx, fold32(ports)); /* which no checksum makes up for */
 	}
 	port = data + transport;
 	port[0] = f->peer_local;
