@@ -98,17 +98,12 @@ static __always_inline long load(void *ctx, enum hook hook, __u32 offset, void *
 			   : bpf_skb_load_bytes(ctx, offset, to, size);
 }
 
-/* How long the frame is. If what XDP shows of it is what it says of itself, that is
- * taken for all of it: a driver that splits frames fills the first part, so that
- * only a lie could have more behind it, and asking costs a call for each packet. */
-static __always_inline __u32 frame_length(void *ctx, enum hook hook, __u32 said)
+/* With all its fragments. What XDP shows of it cannot be measured without the call:
+ * a difference of packet pointers, or one moved by a length that is not fixed,
+ * would want CAP_PERFMON of whoever loads it. */
+static __always_inline __u32 frame_length(void *ctx, enum hook hook)
 {
-	__u32 length;
-
-	if (hook == TC)
-		return ((struct __sk_buff *)ctx)->len;
-	length = field(ctx, struct xdp_md, data_end) - field(ctx, struct xdp_md, data);
-	return length == said ? length : bpf_xdp_get_buff_len(ctx);
+	return hook == XDP ? bpf_xdp_get_buff_len(ctx) : ((struct __sk_buff *)ctx)->len;
 }
 
 /* Cuts what is behind `length` bytes. What frame returned earlier is no longer valid. */

@@ -211,7 +211,7 @@ static __always_inline int relay_ip(void *ctx, enum hook hook, int version)
 		p.length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 	}
 	p.largest = p.length;
-	p.frame = frame_length(ctx, hook, sizeof(struct ethhdr) + p.length);
+	p.frame = frame_length(ctx, hook);
 	if (p.length < ip_header(version) + 8 || p.length > p.frame - sizeof(struct ethhdr))
 		return error ? pass(hook) : lie(hook, &p);
 	return error ? relay_error(ctx, hook, version, &p, &route)
