@@ -111,7 +111,7 @@ func ip(from, to netip.Addr, protocol, ttl, ecn uint8, payload []byte) []byte {
 
 // fixIPv4 computes the header's checksum anew, whatever its length says.
 func fixIPv4(packet []byte) {
-	header := packet[:max(20, int(packet[0]&0xf)*4)]
+	header := packet[:min(len(packet), max(20, int(packet[0]&0xf)*4))]
 	header[10], header[11] = 0, 0
 	binary.BigEndian.PutUint16(header[10:], checksum(nil, header))
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -161,9 +162,7 @@ func newRig(t testing.TB) *rig {
 	}
 	r.drain()
 	for i, name := range sides {
-		if r.devices[i], err = netlink.LinkByName(name); err != nil {
-			t.Fatal(err)
-		}
+		r.devices[i] = r.named(name, mac{0x02, 0, 0, 0, 0, byte(i)})
 		known := relayInterface{Known: 1}
 		copy(known.Mac[:], r.devices[i].Attrs().HardwareAddr)
 		r.put(o.Interfaces, uint32(r.devices[i].Attrs().Index), known)
@@ -177,6 +176,23 @@ func newRig(t testing.TB) *rig {
 	}
 	t.Cleanup(r.clear)
 	return r
+}
+
+// named gives an interface an address that is the same in every run, so that the
+// inputs of fuzz tests stay what they are.
+func (r *rig) named(name string, address mac) netlink.Link {
+	r.Helper()
+	l, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetHardwareAddr(l, address[:])
+	}
+	if err == nil {
+		l, err = netlink.LinkByName(name)
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	return l
 }
 
 func (r *rig) put(m *ebpf.Map, key, value any) {
@@ -201,7 +217,7 @@ func (r *rig) clearFlows() {
 func (r *rig) clear() {
 	r.clearFlows()
 	for _, seat := range r.seats {
-		if err := r.Admitted.Delete(seat); err != nil {
+		if err := r.Admitted.Delete(seat); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			r.Error(err)
 		}
 	}
@@ -452,11 +468,29 @@ func (r *rig) wants(h hook, name string, frame []byte, o outcome, after []byte, 
 	}
 }
 
-// visit runs f in the rig's namespace, for fuzz tests, whose targets run on
-// goroutines that the rig does not know.
-func (r *rig) visit(f func()) {
+// visit runs f in the rig's namespace and for another test: a fuzz target is one, and
+// runs on a goroutine that the rig does not know.
+func (r *rig) visit(t testing.TB, f func(r *rig)) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	r.enter(r.relay)
-	f()
+	before, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if netns.Set(before) == nil {
+			runtime.UnlockOSThread() // else the thread dies with its goroutine
+		}
+		before.Close()
+	}()
+	w, visited := *r.world, *r
+	w.TB, visited.world = t, &w
+	w.enter(w.relay)
+	f(&visited)
+}
+
+// visited is the pair as a visit sees it.
+func (p *peers) visited(r *rig) *peers {
+	v := *p
+	v.rig = r
+	return &v
 }
