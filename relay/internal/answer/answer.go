@@ -13,11 +13,12 @@
 //
 // A SYN proves nothing, since its source is easily forged. Who acknowledges the
 // other side's sequence number has read the SYN-ACK, so it is at the address
-// that the SYN named. The leg that came first, F, gets its SYN-ACK first. When
-// it has acknowledged S's number, S gets its SYN-ACK, and F's packets follow it
-// at once, so that nothing waits. When S has acknowledged F's number, too,
-// the flow is installed. So no table ever holds a leg that is not proven; until
-// then each of F's packets passes through here, within bounds.
+// that the SYN named. When both are there, F, the leg of the session's opener,
+// gets its SYN-ACK first, whoever came first: it is the client of TLS and has
+// something to say. When it has acknowledged S's number, S gets its SYN-ACK, and
+// F's packets follow it at once, so that nothing waits. When S has acknowledged
+// F's number, too, the flow is installed. So no table ever holds a leg that is
+// not proven; until then each of F's packets passes through here, within bounds.
 //
 //	F        relay        S
 //	|--SYN f-->|             |

@@ -10,31 +10,26 @@ import (
 
 func TestEachSYNIsAnsweredForTheOtherSide(t *testing.T) {
 	for _, names := range [][2]string{{"a", "b"}, {"b", "a"}, {"a6", "b6"}, {"b6", "a6"}} {
-		t.Run(names[0], func(t *testing.T) {
+		t.Run(names[0]+" comes first", func(t *testing.T) {
 			g := newRig(t)
-			f, s := g.peer(names[0]), g.peer(names[1])
-			F, S := f.name, s.name
-			f.syn()
+			a, b := g.peer(names[0]), g.peer(names[1])
+			a.syn()
 			g.want("one leg alone")
 			g.now = g.now.Add(time.Millisecond)
-			s.syn()
-			g.want("the other leg", F+" < SYN "+S+"+0 ack "+F+"+1")
-			f.ack(s, 5)
-			g.want("the first comer's proof", S+" < SYN "+F+"+0 ack "+S+"+1", S+" << "+F+"+1 ack "+S+"+1 len 5")
-			s.ack(f, 7)
-			a, b := F, S
-			if a[0] == 'b' {
+			b.syn()
+			if a.name[0] == 'b' {
 				a, b = b, a
 			}
-			g.want("the other's proof", "install "+a+" "+b, F+" << "+S+"+1 ack "+F+"+1 len 7")
+			A, B := a.name, b.name
+			g.want("the opener", A+" < SYN "+B+"+0 ack "+A+"+1")
+			a.ack(b, 5)
+			g.want("the opener's proof", B+" < SYN "+A+"+0 ack "+B+"+1", B+" << "+A+"+1 ack "+B+"+1 len 5")
+			b.ack(a, 7)
+			g.want("the other's proof", "install "+A+" "+B, A+" << "+B+"+1 ack "+A+"+1 len 7")
 			want := Flow{Session: g.flows[0].Session}
 			want.Pair.Protocol = 6
-			first, second := f, s
-			if a != F {
-				first, second = s, f
-			}
-			want.Pair.A.Remote, want.Pair.A.Local, want.Pair.A.Port = first.at, first.to.Addr(), first.to.Port()
-			want.Pair.B.Remote, want.Pair.B.Local, want.Pair.B.Port = second.at, second.to.Addr(), second.to.Port()
+			want.Pair.A.Remote, want.Pair.A.Local, want.Pair.A.Port = a.at, a.to.Addr(), a.to.Port()
+			want.Pair.B.Remote, want.Pair.B.Local, want.Pair.B.Port = b.at, b.to.Addr(), b.to.Port()
 			if g.flows[0] != want {
 				t.Errorf("installed %+v, want %+v", g.flows[0], want)
 			}

@@ -43,6 +43,44 @@ func TestGuessedNumbersStopNoHandshake(t *testing.T) {
 		"install a b", "a << b+1 ack a+1")
 }
 
+// Who knows the number that F must acknowledge is not F for that, if it is of the
+// other leg: here S's number is one that another candidate of its leg has read.
+func TestNobodyOfTheSecondLegBecomesF(t *testing.T) {
+	g := newRig(t)
+	liar, gone, b, forged := g.peer("a-liar"), g.peer("b-gone"), g.peer("b"), g.peer("b-forged")
+	liar.syn()
+	gone.syn()
+	gone.reset()
+	b.syn()
+	liar.ack(b, 0)
+	liar.ack(gone, 0) // so it goes, and b has read its number
+	g.lines = nil
+	forged.isn = liar.isn
+	forged.syn()
+	g.peer("a").syn()
+	g.want("the forged one is the latest", "a < SYN b-forged+0 ack a+1")
+	b.ack(liar, 0)
+	g.want("b has read an old number", "b < RST b-forged+1 ack b+1")
+}
+
+func TestOldNumbersAreRememberedWithinBounds(t *testing.T) {
+	g := newRig(t)
+	a, b := g.peer("a"), g.peer("b")
+	a.syn()
+	all := []*peer{b}
+	b.syn()
+	for range maxCandidates {
+		b = b.again("b")
+		all = append(all, b)
+		b.syn()
+	}
+	g.lines = nil
+	a.ack(all[0], 0)
+	g.want("a number that is forgotten")
+	a.ack(all[1], 0)
+	g.want("the oldest that is not", "a < RST b+1 ack a+1")
+}
+
 func TestFloodOfForgedSYNsTakesNoLeg(t *testing.T) {
 	g := newRig(t)
 	r := rand.New(rand.NewPCG(5, 6))

@@ -42,7 +42,7 @@ func (m *Machine) syn(now time.Time, key slotKey, leg uint8, t packet.TCP) drop.
 	default:
 		s.remove(leg, c)
 	}
-	c = &candidate{tuple: tupleOf(t), isn: t.Seq, window: t.Window, offer: offer, first: s.syns, latest: s.syns, seen: now}
+	c = &candidate{tuple: tupleOf(t), isn: t.Seq, window: t.Window, offer: offer, latest: s.syns, seen: now}
 	if s.add(leg, c) {
 		why = drop.Evicted
 	}
@@ -58,7 +58,7 @@ func (m *Machine) repeat(now time.Time, s *slot, c *candidate) {
 	case s.stage == crossing && c == s.s:
 		m.synAck(now, s.s, s.f)
 	case s.stage == offered && c == s.s:
-		for _, f := range s.legs[s.first] {
+		for _, f := range s.legs[legF] {
 			if now.Sub(f.last) >= pause {
 				m.synAck(now, f, s.s)
 			}
@@ -73,7 +73,7 @@ func (m *Machine) repeat(now time.Time, s *slot, c *candidate) {
 // forgets it when nobody is left.
 func (m *Machine) settle(now time.Time, s *slot) {
 	if s.meet() {
-		for _, c := range s.legs[s.first] {
+		for _, c := range s.legs[legF] {
 			if !c.holds(s.s.isn) {
 				m.synAck(now, c, s.s)
 			}
@@ -100,7 +100,7 @@ func (m *Machine) segment(now time.Time, key slotKey, leg uint8, t packet.TCP, b
 		return drop.WrongNumbers
 	}
 	switch {
-	case s.stage == offered && leg == s.first && c.holds(s.s.isn) && t.Ack == s.s.isn+1:
+	case s.stage == offered && leg == legF && c.holds(s.s.isn) && t.Ack == s.s.isn+1:
 		s.cross(now, c)
 		m.synAck(now, s.s, s.f)
 		return m.pass(s, t, b)
@@ -135,7 +135,7 @@ func (m *Machine) pass(s *slot, t packet.TCP, b []byte) drop.Reason {
 func (m *Machine) install(s *slot, t packet.TCP, b []byte) drop.Reason {
 	f, second := s.f, s.s
 	var legs [2]tuple
-	legs[s.first], legs[1-s.first] = f.tuple, second.tuple
+	legs[legF], legs[legS] = f.tuple, second.tuple
 	pair := bpf.Pair{Protocol: bpf.TCP, A: legs[0].leg(), B: legs[1].leg()}
 	if len(m.flows)/2 >= m.cfg.Limits.Flows || m.cfg.Edge.Install(Flow{Session: s.key.session, Pair: pair}) != nil {
 		m.resetTo(second, t.Ack, t.Next())

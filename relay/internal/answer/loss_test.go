@@ -35,7 +35,7 @@ func TestUnansweredSYNACKIsSentAgain(t *testing.T) {
 	g.wait(5 * time.Second)
 	g.want("after the last time")
 	g.wait(2 * time.Second)
-	g.want("a first comer that nobody answers is told", "a < RST b+1 ack a+1")
+	g.want("an F that nobody answers is told", "a < RST b+1 ack a+1")
 	g.wantDrops(drop.HandshakeTimeout, 1)
 	g.empty()
 }
@@ -151,12 +151,12 @@ func TestWhatIsPassedOnBeforeTheProofIsBounded(t *testing.T) {
 func TestSimultaneousSYNsMeet(t *testing.T) {
 	g := newRig(t)
 	a, b := g.peer("a"), g.peer("b")
-	b.syn() // the clock does not tell them apart, the relay does
+	b.syn() // the clock does not tell them apart
 	a.syn()
 	a.syn()
 	b.syn()
-	g.want("both at once", "b < SYN a+0 ack b+1", "b < SYN a+0 ack b+1")
-	b.ack(a, 0)
+	g.want("both at once", "a < SYN b+0 ack a+1", "a < SYN b+0 ack a+1")
 	a.ack(b, 0)
-	g.want("connected", "a < SYN b+0 ack a+1", "a << b+1 ack a+1", "install a b", "b << a+1 ack b+1")
+	b.ack(a, 0)
+	g.want("connected", "b < SYN a+0 ack b+1", "b << a+1 ack b+1", "install a b", "a << b+1 ack a+1")
 }

@@ -9,7 +9,7 @@ import (
 
 func netipAddrPort(p *peer, port uint16) netip.AddrPort { return netip.AddrPortFrom(p.to.Addr(), port) }
 
-// synAckTo runs the handshake of a and b up to the SYN-ACK that either gets, and
+// synAcks runs the handshake of a and b up to the SYN-ACK that either gets, and
 // returns both.
 func synAcks(g *rig, a, b *peer) (toA, toB packet.TCP) {
 	g.t.Helper()
@@ -148,13 +148,14 @@ func TestUnknownOptionsECNAndDataAreLeftOut(t *testing.T) {
 
 	g = newRig(t)
 	a, b = g.peer("a"), g.peer("b")
-	b.syn()
-	a.send(packet.TCP{Seq: a.isn, Flags: packet.SYN, Payload: make([]byte, 100)}) // Fast Open
-	g.want("data on the second SYN", "b < SYN a+0 ack b+1")
-	b.ack(a, 0)
-	g.want("data on a SYN is not acknowledged", "a < SYN b+0 ack a+1", "a << b+1 ack a+1")
+	for _, p := range []*peer{b, a} { // Fast Open
+		p.send(packet.TCP{Seq: p.isn, Flags: packet.SYN, Payload: make([]byte, 100)})
+	}
+	g.want("data on F's SYN is not acknowledged", "a < SYN b+0 ack a+1")
 	a.ack(b, 100)
-	g.want("it comes again", "install a b", "b << a+1 ack b+1 len 100")
+	g.want("it comes again, and S's is not acknowledged", "b < SYN a+0 ack b+1", "b << a+1 ack b+1 len 100")
+	b.ack(a, 100)
+	g.want("S's comes again", "install a b", "a << b+1 ack a+1 len 100")
 }
 
 func TestWindowScaleIsAtMost14(t *testing.T) {

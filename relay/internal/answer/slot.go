@@ -34,14 +34,21 @@ const (
 	crossing
 )
 
+// F's leg and S's. Leg 0 is the session's opener, and so the client of TLS, which
+// speaks first: it gets its SYN-ACK before the other leg, and what it says
+// follows the other's SYN-ACK at once.
+const (
+	legF = 0
+	legS = 1
+)
+
 // slot is where two legs meet for one connection.
 type slot struct {
 	key  slotKey
 	legs [2][]*candidate // in the order they came
-	syns uint64          // of them all, to tell who came first
+	syns uint64          // of them all, to tell which is the latest
 
 	stage stage
-	first uint8      // F's leg, from offered on
 	f     *candidate // in crossing
 	s     *candidate // from offered on
 
@@ -60,8 +67,7 @@ type candidate struct {
 	isn    uint32
 	window uint16
 	offer  packet.Offer
-	first  uint64    // when its first SYN came, counted in SYNs of the slot
-	latest uint64    // and its last one
+	latest uint64    // its last SYN, counted in those of the slot
 	seen   time.Time // when that was
 	mss    uint16    // the largest segment that may be sent to it; 0: not asked yet
 
@@ -87,7 +93,7 @@ func (s *slot) find(leg uint8, from tuple) *candidate {
 // those that the handshake is about.
 func (s *slot) remove(leg uint8, c *candidate) {
 	s.legs[leg] = slices.DeleteFunc(s.legs[leg], func(o *candidate) bool { return o == c })
-	if c == s.f || c == s.s || s.stage == offered && len(s.legs[s.first]) == 0 {
+	if c == s.f || c == s.s || s.stage == offered && len(s.legs[legF]) == 0 {
 		s.wait()
 	}
 }
@@ -95,8 +101,8 @@ func (s *slot) remove(leg uint8, c *candidate) {
 // removeBoth takes F and S out.
 func (s *slot) removeBoth() {
 	f, second := s.f, s.s
-	s.remove(s.first, f)
-	s.remove(1-s.first, second)
+	s.remove(legF, f)
+	s.remove(legS, second)
 }
 
 func (s *slot) wait() {
@@ -116,22 +122,17 @@ func (s *slot) add(leg uint8, c *candidate) bool {
 	return full
 }
 
-// meet picks F's leg and S once both legs have a candidate. It reports whether
-// there is anything to offer.
+// meet picks S once both legs have a candidate. It reports whether there is
+// anything to offer.
 func (s *slot) meet() bool {
 	if s.stage != waiting {
 		return s.stage == offered
 	}
-	a, b := s.legs[0], s.legs[1]
-	if len(a) == 0 || len(b) == 0 {
+	if len(s.legs[legF]) == 0 || len(s.legs[legS]) == 0 {
 		return false
 	}
-	s.first = 0
-	if b[0].first < a[0].first {
-		s.first = 1
-	}
 	s.stage = offered
-	s.s = slices.MaxFunc(s.legs[1-s.first], func(x, y *candidate) int { return cmp.Compare(x.latest, y.latest) })
+	s.s = slices.MaxFunc(s.legs[legS], func(x, y *candidate) int { return cmp.Compare(x.latest, y.latest) })
 	return true
 }
 

@@ -36,7 +36,7 @@ func (m *Machine) Tick(now time.Time) {
 func (m *Machine) tickCrossing(now time.Time, s *slot) {
 	m.expire(now, s)
 	waited := now.Sub(s.began)
-	others := len(s.legs[1-s.first]) > 1
+	others := len(s.legs[legS]) > 1
 	switch {
 	case waited >= PendingTime || others && waited >= silence:
 		m.resetF(s)
@@ -52,7 +52,7 @@ func (m *Machine) tickCandidates(now time.Time, s *slot) {
 	if s.stage != offered {
 		return
 	}
-	for _, c := range s.legs[s.first] {
+	for _, c := range s.legs[legF] {
 		if due(c, now) {
 			m.synAck(now, c, s.s)
 		}
@@ -94,7 +94,7 @@ func (s *slot) due() time.Time {
 				continue
 			}
 			sooner(c.seen.Add(PendingTime))
-			if s.stage == offered && leg == int(s.first) {
+			if s.stage == offered && leg == legF {
 				sooner(c.due)
 			}
 		}
@@ -102,7 +102,7 @@ func (s *slot) due() time.Time {
 	if s.stage == crossing {
 		sooner(s.began.Add(PendingTime))
 		sooner(s.s.due)
-		if len(s.legs[1-s.first]) > 1 {
+		if len(s.legs[legS]) > 1 {
 			sooner(s.began.Add(silence))
 		}
 	}
