@@ -43,9 +43,11 @@ lab-test: build ## run the network namespace topologies alone, as root or with s
 	@scripts/lab-test
 
 lab-soak: build ## run the tests of faults and attacks with their whole numbers, as root or with sudo
-	@go test -c -o bin/lab-soak.test ./lab/faults
-	@cd lab/faults && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
-		$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 60m -full
+	@for package in faults kernel; do \
+		go test -c -o bin/lab-soak.test ./lab/$$package; \
+		(cd lab/$$package && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
+			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 60m -full); \
+	done
 
 bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: sooner), as root
 	@go build -trimpath -o bin/netport-bench ./lab/bench
