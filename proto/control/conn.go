@@ -16,7 +16,6 @@ package control
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +27,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -99,7 +99,7 @@ func (e *brokenError) Unwrap() error { return e.err }
 // it sends. It holds its socket until Run has returned.
 type Conn[In, Out wire.Message] struct {
 	// Constant after the greeting.
-	tls   *tls.Conn
+	tls   *record.Conn
 	peer  identity.Peer
 	hello wire.Hello // of the dialling side; as sent or received
 	parse func(wire.Type, []byte) (In, error)
@@ -133,7 +133,7 @@ type Conn[In, Out wire.Message] struct {
 	closed  bool
 }
 
-func newConn[In, Out wire.Message](c *tls.Conn, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
+func newConn[In, Out wire.Message](c *record.Conn, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
 	peer, err := identity.PeerOf(c.ConnectionState())
 	if err != nil {
 		return nil, err

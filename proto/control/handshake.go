@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -45,7 +46,7 @@ func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, O
 
 func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Out], wire.Welcome, error) {
 	defer deadline(ctx, raw)()
-	c := tls.Client(raw, d.Credentials.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")))
+	c := record.Client(raw, d.Credentials.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")))
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, wire.Welcome{}, err
 	}
@@ -91,7 +92,7 @@ type Accepted struct {
 	Peer  identity.Peer
 	Hello wire.Hello
 
-	tls *tls.Conn
+	tls *record.Conn
 }
 
 // Accept is the server's half of the greeting on a connection that came in.
@@ -101,7 +102,7 @@ func Accept(ctx context.Context, raw net.Conn, cfg *tls.Config) (*Accepted, erro
 	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
 	defer deadline(ctx, raw)()
-	c := tls.Server(raw, cfg)
+	c := record.Server(raw, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -126,7 +127,7 @@ func Accept(ctx context.Context, raw net.Conn, cfg *tls.Config) (*Accepted, erro
 }
 
 // readHello reads exactly one message: what follows belongs to the Conn.
-func readHello(c *tls.Conn) (wire.Hello, error) {
+func readHello(c *record.Conn) (wire.Hello, error) {
 	var header [wire.ControlHeaderLen]byte
 	if _, err := io.ReadFull(c, header[:]); err != nil {
 		return wire.Hello{}, err

@@ -34,6 +34,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -58,7 +59,7 @@ type Conn struct {
 	cfg    Config
 	raw    net.Conn
 	socket *socket
-	tls    *tls.Conn
+	tls    *record.Conn
 	peer   *x509.Certificate
 
 	live   liveness
@@ -97,9 +98,9 @@ func Handshake(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 	conf.SessionTicketsDisabled = true
 	c := &Conn{cfg: cfg, raw: conn, socket: newSocket(conn)}
 	if cfg.Client {
-		c.tls = tls.Client(c.socket, conf)
+		c.tls = record.Client(c.socket, conf)
 	} else {
-		c.tls = tls.Server(c.socket, conf)
+		c.tls = record.Server(c.socket, conf)
 	}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		conn.Close()

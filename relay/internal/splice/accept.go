@@ -2,7 +2,6 @@ package splice
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/record"
 
 	"github.com/netport/netport/relay/internal/drop"
 )
@@ -93,7 +93,7 @@ func (r *Relay) prove(c *conn, shared bool) (leg.Preface, drop.Reason) {
 	}
 	if b[0] == tlsHandshake && shared && r.cfg.TLS != nil {
 		c.raw = &peeked{TCPConn: c.tcp, head: []byte{b[0]}}
-		c.tls = tls.Server(c.raw, r.cfg.TLS)
+		c.tls = record.Server(c.raw, r.cfg.TLS)
 		if err := c.tls.HandshakeContext(r.ctx); err != nil {
 			return leg.Preface{}, cause(err, drop.TLS)
 		}

@@ -1,20 +1,21 @@
 package splice
 
 import (
-	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/netport/netport/proto/record"
 )
 
 // conn is a proven leg's connection: bare, or inside TLS.
 type conn struct {
 	tcp    *net.TCPConn
-	tls    *tls.Conn // nil: bare
-	raw    *peeked   // under tls
+	tls    *record.Conn // nil: bare
+	raw    *peeked      // under tls
 	remote netip.AddrPort
 }
 
