@@ -68,21 +68,16 @@ static __always_inline int is_silent(const struct direction *d, __u64 now)
 	return (__s64)(now - d->seen) > (__s64)(d->lifetime * SECOND);
 }
 
-/* A key that is in the table but leads nowhere. Both directions of a pair die at
- * once, by the generation of its slot or by its lifetime. */
-static __always_inline int is_dead(const struct flow *f, const struct slot *s, __u64 now,
-				   enum drop_reason *reason)
+/* Why a key that is in the table leads nowhere, or 0. Both directions of a pair die
+ * at once, by the generation of its slot or by its lifetime. */
+static __always_inline enum drop_reason death(const struct flow *f, const struct slot *s, __u64 now)
 {
 	const struct direction *d = &s->from[f->direction & 1];
 
-	if (unlikely(d->generation != f->generation)) {
-		*reason = DROP_STALE;
-		return 1;
-	}
-	if (unlikely(is_silent(d, now)) && is_silent(&s->from[!(f->direction & 1)], now)) {
-		*reason = DROP_EXPIRED;
-		return 1;
-	}
+	if (unlikely(d->generation != f->generation))
+		return DROP_STALE;
+	if (unlikely(is_silent(d, now)) && is_silent(&s->from[!(f->direction & 1)], now))
+		return DROP_EXPIRED;
 	return 0;
 }
 

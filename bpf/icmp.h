@@ -210,9 +210,8 @@ static __always_inline int relay_error_of(void *ctx, enum hook hook, int version
 	const struct address *from = own_address(f->peer_own);
 	struct slot *slot = find_slot(f);
 	__u64 now = coarse_now();
-	enum drop_reason reason;
 
-	if (!from || !slot || is_dead(f, slot, now, &reason))
+	if (!from || !slot || death(f, slot, now))
 		return pass(hook);
 	if (p->ttl <= 1)
 		return drop(hook, DROP_TTL);

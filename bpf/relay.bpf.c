@@ -52,12 +52,13 @@ static __always_inline int forward(void *ctx, enum hook hook, int version, const
 	const struct address *from = own_address(f->peer_own);
 	struct slot *slot = find_slot(f);
 	__u64 now = coarse_now();
-	struct direction *d;
 	enum drop_reason reason;
+	struct direction *d;
 
 	if (!from || !slot)
 		return drop(hook, DROP_STALE);
-	if (is_dead(f, slot, now, &reason))
+	reason = death(f, slot, now);
+	if (reason)
 		return drop(hook, reason);
 	if (p->ttl <= 1)
 		return drop(hook, DROP_TTL);

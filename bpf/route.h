@@ -100,6 +100,10 @@ static __always_inline enum way find_way(void *ctx, enum hook hook, int version,
 	return ask_daemon(ctx, hook, p, REASON_ROUTE);
 }
 
+_Static_assert(__builtin_offsetof(struct bpf_fib_lookup, ipv6_dst) ==
+		       __builtin_offsetof(struct bpf_fib_lookup, ipv6_src) + 16,
+	       "the next hop follows the source");
+
 /* Writes the Ethernet header for ways on which the kernel does not. */
 static __always_inline void address_frame(struct ethhdr *eth, enum way way, const struct bpf_fib_lookup *r)
 {
@@ -120,23 +124,20 @@ static __always_inline void address_frame(struct ethhdr *eth, enum way way, cons
 	}
 }
 
-static __always_inline int send(void *ctx, enum hook hook, int version, enum way way, const struct bpf_fib_lookup *r)
+static __always_inline int send(void *ctx, enum hook hook, int version, enum way way,
+				struct bpf_fib_lookup *r)
 {
 	if (hook == XDP)
 		return r->ifindex == arrived_on(ctx, hook) ? XDP_TX : bpf_redirect(r->ifindex, 0);
 	if (way == OUT)
 		return bpf_redirect_neigh(r->ifindex, NULL, 0, 0);
 	if (way == NEIGHBOUR) {
-		struct bpf_redir_neigh hop = {};
+		/* The word before the next hop is the end of an address that was needed
+		 * only to find it. On the stack there is no room for another struct. */
+		struct bpf_redir_neigh *hop = (void *)&r->ipv6_src[3];
 
-		if (version == 4) {
-			hop.nh_family = AF_INET;
-			hop.ipv4_nh = r->ipv4_dst;
-		} else {
-			hop.nh_family = AF_INET6;
-			copy_addr(hop.ipv6_nh, r->ipv6_dst);
-		}
-		return bpf_redirect_neigh(r->ifindex, &hop, sizeof(hop), 0);
+		hop->nh_family = version == 4 ? AF_INET : AF_INET6;
+		return bpf_redirect_neigh(r->ifindex, hop, sizeof(*hop), 0);
 	}
 	return bpf_redirect(r->ifindex, 0);
 }

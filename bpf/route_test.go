@@ -3,9 +3,11 @@
 package bpf
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -200,4 +202,35 @@ func TestHostThatDoesNotForward(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestTCSendsToNewNeighbours, real ones, on a host that forwards and one that does not.
+func TestTCSendsToNewNeighbours(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		for _, forwarding := range []string{"1", "0"} {
+			t.Run(fmt.Sprintf("v6=%v forwarding=%s", v6, forwarding), func(t *testing.T) {
+				w := newWorld(t)
+				w.sysctl("net/ipv4/ip_forward", forwarding)
+				w.sysctl("net/ipv6/conf/all/forwarding", forwarding)
+				k := w.open(w.options(ModeTC, ""))
+				p := pairOf(UDP, v6, 0)
+				if err := k.Add(p, Terms{Lifetime: time.Hour}); err != nil {
+					t.Fatal(err)
+				}
+				ends := w.ends(p)
+				known, err := netlink.NeighList(0, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, n := range known {
+					if n.IP.Equal(hostAddr(1, v6).AsSlice()) && n.HardwareAddr != nil {
+						t.Fatalf("the relay knows host 1 already: %v", n)
+					}
+				}
+				if lost := stream(t, ends[0], ends[1], 100, nil); lost != 0 {
+					t.Errorf("%d of 100 datagrams were lost; drops %v", lost, k.Drops())
+				}
+			})
+		}
+	}
 }
