@@ -183,7 +183,11 @@ func open(o Options, spec *ebpf.CollectionSpec) (_ *Kernel, err error) {
 	if k.pins, err = openPins(o.PinDir, o.Log); err != nil {
 		return nil, err
 	}
-	if err := configure(spec, o); err != nil {
+	askers, err := k.askers()
+	if err != nil {
+		return nil, err
+	}
+	if err := configure(spec, o, askers); err != nil {
 		return nil, err
 	}
 	loaded, err := loadMaps(spec, k.pins)

@@ -30,12 +30,17 @@ const (
 )
 
 // configure sets in spec what is decided before it is loaded.
-func configure(spec *ebpf.CollectionSpec, o Options) error {
+func configure(spec *ebpf.CollectionSpec, o Options, askers [2]uint32) error {
 	for name, port := range map[string]uint16{
 		"session_first": o.First, "session_last": o.Last,
 		"packet_first": o.PacketFirst, "packet_last": o.PacketLast,
 	} {
 		if err := spec.Variables[name].Set(port); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	for name, index := range map[string]uint32{"asker4": askers[0], "asker6": askers[1]} {
+		if err := spec.Variables[name].Set(index); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 	}

@@ -151,6 +151,11 @@ const volatile __u16 session_last;
 const volatile __u16 packet_first;
 const volatile __u16 packet_last;
 
+/* In whose name routes are asked for, by IP version: an interface that forwards,
+ * though the host may not. 0: of which the packet came by. */
+const volatile __u32 asker4;
+const volatile __u32 asker6;
+
 /* Carries to Go what no map shows. */
 const struct {
 	enum drop_reason drop;

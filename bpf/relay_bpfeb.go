@@ -147,6 +147,8 @@ const (
 	relayMapSlots        = "slots"
 	relayProgRelayTc     = "relay_tc"
 	relayProgRelayXdp    = "relay_xdp"
+	relayVarAsker4       = "asker4"
+	relayVarAsker6       = "asker6"
 	relayVarPacketFirst  = "packet_first"
 	relayVarPacketLast   = "packet_last"
 	relayVarSessionFirst = "session_first"
@@ -219,6 +221,8 @@ type relayMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type relayVariableSpecs struct {
+	Asker4       *ebpf.VariableSpec `ebpf:"asker4"`
+	Asker6       *ebpf.VariableSpec `ebpf:"asker6"`
 	PacketFirst  *ebpf.VariableSpec `ebpf:"packet_first"`
 	PacketLast   *ebpf.VariableSpec `ebpf:"packet_last"`
 	SessionFirst *ebpf.VariableSpec `ebpf:"session_first"`
@@ -275,6 +279,8 @@ func (m *relayMaps) Close() error {
 //
 // It can be passed to loadRelayObjects or ebpf.CollectionSpec.LoadAndAssign.
 type relayVariables struct {
+	Asker4       *ebpf.Variable `ebpf:"asker4"`
+	Asker6       *ebpf.Variable `ebpf:"asker6"`
 	PacketFirst  *ebpf.Variable `ebpf:"packet_first"`
 	PacketLast   *ebpf.Variable `ebpf:"packet_last"`
 	SessionFirst *ebpf.Variable `ebpf:"session_first"`

@@ -32,8 +32,9 @@ static __always_inline enum way too_big(void *ctx, enum hook hook, const struct 
 	return NO_WAY;
 }
 
-/* A host that does not forward has no answer for a packet that arrives. The daemon
- * may know the interface from the routes of what it sends itself. */
+/* A host that does not forward has no answer for a packet that arrives, unless
+ * there is an asker. The daemon may know the interface from the routes of what it
+ * sends itself. */
 static __always_inline enum way out(void *ctx, enum hook hook, const struct packet *p,
 				    const struct flow *f, struct bpf_fib_lookup *r)
 {
@@ -69,7 +70,9 @@ static __always_inline enum way find_way(void *ctx, enum hook hook, int version,
 	r->sport = f->peer_local;
 	r->dport = f->peer_port;
 	r->tot_len = p->largest;
-	r->ifindex = arrived;
+	r->ifindex = version == 4 ? asker4 : asker6;
+	if (!r->ifindex)
+		r->ifindex = arrived;
 	if (version == 4) {
 		r->family = AF_INET;
 		r->ipv4_src = from->addr[3];
