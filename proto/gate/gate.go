@@ -1,7 +1,8 @@
 // Package gate bounds connections that have not proven yet who they are, so
 // that strangers cannot keep the real ones out.
 //
-// A Gate holds at most Limit such connections. When it is full, the oldest is
+// A Gate holds at most Limit such connections, and takes a quarter of the
+// process's descriptors for them at most. When it is full, the oldest is
 // closed to make room: a real peer proves itself in well under a second, while
 // a stranger who holds connections open is by far the older. One prefix (an
 // IPv4 /24 or an IPv6 /56) may hold at most PerPrefix of them: beyond that its
@@ -14,6 +15,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"github.com/netport/netport/proto/reserve"
 )
 
 const (
@@ -53,7 +56,7 @@ func (g *Gate) Enter(conn net.Conn) (leave func()) {
 	switch {
 	case own != nil && own.Len() >= PerPrefix:
 		g.evictLocked(own.Front().Value.(*entry))
-	case g.waiting.Len() >= Limit:
+	case g.waiting.Len() >= room():
 		g.evictLocked(g.waiting.Front().Value.(*entry))
 	}
 	own = g.byPrefix[e.prefix] // eviction may have emptied and dropped it
@@ -68,6 +71,9 @@ func (g *Gate) Enter(conn net.Conn) (leave func()) {
 		g.removeLocked(e)
 	}
 }
+
+// room is how many connections there may be now.
+func room() int { return int(min(Limit, reserve.Limit()/4)) }
 
 // Waiting returns how many unproven connections there are.
 func (g *Gate) Waiting() int {

@@ -15,6 +15,7 @@ import (
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/reserve"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -187,7 +188,7 @@ func (f *forward) serve(l net.Listener) error {
 	opened := make(chan struct{}) // of the connection before
 	close(opened)
 	for {
-		conn, err := l.Accept()
+		conn, err := reserve.Accept(l)
 		switch {
 		case err == nil:
 			pause = 0

@@ -15,6 +15,7 @@ import (
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/reserve"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -37,6 +38,9 @@ func (e *dialError) Unwrap() error { return e.err }
 // noticed. The target must not take the close for the end of an empty stream:
 // closing the connection resets it, until the tunnel says otherwise.
 func begun(ctx context.Context, network, _ string, socket syscall.RawConn) error {
+	if err := reserve.CheckRaw(socket); err != nil {
+		return err
+	}
 	var set error
 	if strings.HasPrefix(network, "tcp") {
 		if err := socket.Control(func(fd uintptr) { set = resetOnClose(fd) }); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/record"
+	"github.com/netport/netport/proto/reserve"
 
 	"github.com/netport/netport/relay/internal/drop"
 )
@@ -28,7 +29,7 @@ const acceptPause = 100 * time.Millisecond
 func (r *Relay) accept(l *net.TCPListener, port uint16) {
 	failed := false // said already
 	for {
-		c, err := l.AcceptTCP()
+		c, err := reserve.Accept(l)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -44,7 +45,7 @@ func (r *Relay) accept(l *net.TCPListener, port uint16) {
 			continue
 		}
 		failed = false
-		r.running.Go(func() { r.serve(c, port) })
+		r.running.Go(func() { r.serve(c.(*net.TCPConn), port) })
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/gate"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/reserve"
 )
 
 // acceptPause is how long accepting rests when descriptors have run out.
@@ -27,7 +28,7 @@ func (d *daemon) accept(ctx context.Context, l net.Listener) error {
 	defer connections.Wait()
 	var waiting gate.Gate
 	for {
-		c, err := l.Accept()
+		c, err := reserve.Accept(l)
 		switch {
 		case ctx.Err() != nil:
 			if c != nil {
