@@ -43,8 +43,8 @@ func TestDaemonsOutliveDescriptorExhaustion(t *testing.T) {
 		daemon *daemon.Daemon
 		from   *topo.Host
 		to     func() netip.AddrPort
-		steers func() // meanwhile
-		serves func() // again; it ends the test if not
+		steers func()   // meanwhile
+		serves func()   // again; it ends the test if not
 		refuse []string // what the log says of it
 	}{
 		{w.Server.Daemon, stranger, w.serverAddr, join, join, nil},
