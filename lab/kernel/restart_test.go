@@ -70,7 +70,15 @@ func TestDaemonGoesAndComesAndNothingIsLost(t *testing.T) {
 			if n := stackOf(host).datagrams - before.datagrams; n > 10 {
 				t.Errorf("%d datagrams reached the relay's sockets", n)
 			}
-			// What was adopted ends as a session does.
+			// What was adopted is used as before: a leg moves, a port serves again when its connection has ended.
+			for i := range ends {
+				ends[i].Close()
+			}
+			legs[0] = m.bindLeg(0, 2)
+			checkDatagrams(t, legs, datagrams(10))
+			checkStream(t, m.connect(0), 100<<10)
+			counted = m.carried()
+			// And it ends as a session does.
 			w.broker.Close(w.relay, m.Session)
 			await.Until(t, "told that the session is over", func() error {
 				over, ok := w.broker.Over(m.Session)
@@ -204,6 +212,24 @@ func TestSessionsOutliveTheDaemonOnlyWhileTheyAreUsed(t *testing.T) {
 	}
 }
 
+// A relay that is started anew in another mode takes its sessions with it: the new program is there before the old one goes.
+func TestModeIsChangedAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, plan{mode: "xdp"})
+	m := w.meet(anyTerms)
+	legs, ends := m.bind(), m.connect(0)
+	checkDatagrams(t, legs, datagrams(10))
+	load := w.startLoad(legs, ends, scaled(100_000, 20))
+	for _, mode := range []string{"tc", "xdp", "auto"} {
+		w.relay.Configure("mode", mode)
+		w.relay.Restart()
+		if got, want := w.status().Mode, strings.Replace(mode, "auto", "tc", 1); got != want {
+			t.Errorf("the relay's mode is %s, want %s", got, want)
+		}
+	}
+	load.end()
+}
+
 // F7: a relay whose machine was rebooted has no sessions and says so; new ones work at once.
 func TestRebootedRelayBeginsAnew(t *testing.T) {
 	t.Parallel()
@@ -241,6 +267,9 @@ func TestUnloadTakesEverythingDown(t *testing.T) {
 			legs := m.bind()
 			checkDatagrams(t, legs, datagrams(10))
 			host := w.relay.Host()
+			if out, err := w.relay.Command("unload").CombinedOutput(); err == nil || !strings.Contains(string(out), "running") {
+				t.Errorf("unload while the relay runs: %v, %s", err, out)
+			}
 			w.relay.Stop()
 			checkDatagrams(t, legs, datagrams(100)) // stopped is not unloaded
 
