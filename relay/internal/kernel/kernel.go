@@ -30,10 +30,11 @@ import (
 )
 
 const (
-	// finTime is how long a connection rests after the FINs of both sides before
-	// its pair is removed: its last packets may be lost and come again, the last
-	// time after about as long as this.
-	finTime = 10 * time.Second
+	// closedTime is how long a connection that seems to have ended must be silent
+	// before its pair is removed. Anybody who guesses its ports can make it seem so,
+	// and the ends of a living one, which know better, ask for each other at least
+	// every 280 s.
+	closedTime = 330 * time.Second
 	// maxPending is how many handshakes may be under way at once.
 	maxPending = 16384
 	// maxQuarantined is how many 4-tuples rest at once.
@@ -200,7 +201,7 @@ func (r *Relay) Sweep() {
 		switch {
 		case e.Protocol != bpf.TCP:
 			r.cfg.Expired(e.Pair)
-		case e.Expired || e.Idle >= finTime:
+		case e.Expired || e.Idle >= closedTime:
 			r.end(e.Pair)
 		}
 	}

@@ -211,12 +211,12 @@ func TestPairGoesWhenItsConnectionHasEnded(t *testing.T) {
 	w := newWorld(t)
 	p := w.join()
 	w.plane.carried = bpf.Counters{FromA: bpf.Traffic{Bytes: 7}}
-	w.plane.closed = []bpf.Ended{{Pair: p, Idle: finTime - time.Second}}
+	w.plane.closed = []bpf.Ended{{Pair: p, Idle: closedTime - time.Second}}
 	w.Sweep()
 	if len(w.plane.pairs) != 1 {
-		t.Fatal("removed while its last packets may still come")
+		t.Fatal("removed while its ends may still be there")
 	}
-	w.plane.closed[0].Idle = finTime
+	w.plane.closed[0].Idle = closedTime
 	w.Sweep()
 	if len(w.plane.pairs) != 0 {
 		t.Error("the pair is still there")
