@@ -23,8 +23,9 @@ const (
 	askIdle       = 280 * time.Second
 	askIdleServer = askIdle + 30*time.Second
 	// maxUnanswered is how many intervals a PING may stay unanswered while
-	// nothing else arrives.
-	maxUnanswered = 2
+	// nothing else arrives: a path that is broken for 10 s, in one direction or
+	// both, must not end the carrier.
+	maxUnanswered = 3
 )
 
 // liveness measures the round trip and finds out that the peer is gone. A slow

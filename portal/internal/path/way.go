@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/portal/internal/eyeballs"
@@ -147,8 +148,11 @@ func (l *Leg) connect(ctx context.Context, c candidate) (*dialed, error) {
 	return &dialed{secure, c}, nil
 }
 
+// maxRetry is how soon after a break of the path TCP finds that it is over.
+const maxRetry = 2 * time.Second
+
 func dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	// The carrier keeps the connection alive itself.
-	d := net.Dialer{KeepAlive: -1}
+	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, socket syscall.RawConn) error { return retrySoon(socket, maxRetry) }}
 	return d.DialContext(ctx, "tcp", addr.String())
 }

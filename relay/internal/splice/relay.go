@@ -21,7 +21,10 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/proto/gate"
 	"github.com/netport/netport/proto/leg"
@@ -109,6 +112,7 @@ func (r *Relay) Listen(port uint16) ([]*net.TCPListener, error) {
 	lc := net.ListenConfig{
 		// Far apart: an idle portal pays for them.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Minute, Interval: 15 * time.Second, Count: 4},
+		Control:         retrySoon,
 	}
 	lc.SetMultipathTCP(false) // splice(2) wants plain sockets
 	hosts := []string{""}
@@ -128,6 +132,19 @@ func (r *Relay) Listen(port uint16) ([]*net.TCPListener, error) {
 		opened = append(opened, l.(*net.TCPListener))
 	}
 	return opened, nil
+}
+
+// maxRetry is how soon after a break of the path TCP finds that it is over.
+const maxRetry = 2 * time.Second
+
+// retrySoon bounds how long the kernel waits, on what is accepted at a
+// listener, before it sends again what was not acknowledged: without that it
+// doubles up to two minutes. A kernel without the option (before 6.15) is only
+// slower.
+func retrySoon(_, _ string, listener syscall.RawConn) error {
+	return listener.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, int(maxRetry.Milliseconds()))
+	})
 }
 
 func closeAll(listeners []*net.TCPListener) {

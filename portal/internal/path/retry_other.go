@@ -1,0 +1,11 @@
+//go:build !linux
+
+package path
+
+import (
+	"syscall"
+	"time"
+)
+
+// retrySoon does nothing: the option it sets exists on Linux.
+func retrySoon(syscall.RawConn, time.Duration) error { return nil }
