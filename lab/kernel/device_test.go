@@ -148,6 +148,10 @@ func TestProgramsOfOthersStay(t *testing.T) {
 			if there := attached(t, host, host.Device()); len(there) != 2 || !slices.Contains(there, id) {
 				t.Errorf("the programs %v are attached, want %v and the relay's", there, id)
 			}
+			want := []interfaceStatus{{Name: host.Device(), Mode: "tc"}}
+			if s := w.status(); s.Mode != "tc" || s.Why != "" || !s.Pinned || !slices.Equal(s.Interfaces, want) {
+				t.Errorf("status %+v, want mode tc at %s, pinned", s, host.Device())
+			}
 			w.check()
 			w.relay.Stop()
 			w.relay.Unload()
@@ -203,8 +207,8 @@ func TestRelayServesWithWhatItHas(t *testing.T) {
 			t.Errorf("there is packet mode: %+v", m.Ready)
 		}
 		checkDatagrams(t, m.bind(), datagrams(100))
-		if said := w.relay.Run("status"); !strings.Contains(said, "userspace") {
-			t.Errorf("status does not say how it forwards:\n%s", said)
+		if s := w.status(); s.Mode != "userspace" || !strings.Contains(s.Why, "CAP_NET_RAW") || s.Pinned {
+			t.Errorf("status %+v, want user space and why", s)
 		}
 	})
 	t.Run("no BPF file system", func(t *testing.T) {
@@ -215,6 +219,9 @@ func TestRelayServesWithWhatItHas(t *testing.T) {
 		host.UnmountBPF()
 		w.relay.Start()
 		w.relay.WaitLog("ends with this process")
+		if s := w.status(); s.Mode != "tc" || s.Pinned {
+			t.Errorf("status %+v, want mode tc and nothing pinned", s)
+		}
 		w.check()
 		w.relay.Kill()
 		await.Until(t, "without any program", func() error {

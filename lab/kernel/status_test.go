@@ -14,7 +14,6 @@ type status struct {
 	Why         string            `json:"why"`
 	Pinned      bool              `json:"pinned"`
 	Interfaces  []interfaceStatus `json:"interfaces"`
-	Flows       int               `json:"tcp_flows"`
 	UDPShort    int               `json:"udp_short"`
 	Drops       map[string]uint64 `json:"drops"`
 	KernelDrops map[string]uint64 `json:"kernel_drops"`
@@ -107,7 +106,13 @@ func (w *world) check() {
 		w.t.Errorf("%d segments reached the relay's sockets", n)
 	}
 	const sent = 300*200 + size
+	if s := w.status(); s.UDPShort != 1 || s.Mode == "userspace" {
+		w.t.Errorf("the relay says that the kernel carries %d UDP pairs in mode %s, want 1", s.UDPShort, s.Mode)
+	}
 	carried := m.carried()
+	if carried.Flows > 1 { // 0: its end has been seen
+		w.t.Errorf("the relay says that the session has %d connections in the kernel, want 1", carried.Flows)
+	}
 	// TCP may send some twice, and the stream has its blocks' headers.
 	if most := uint64(sent + sent/10); carried.Forth < sent || carried.Back < sent || carried.Forth > most || carried.Back > most {
 		w.t.Errorf("the relay counted %d bytes forth and %d back, want %d each or little more", carried.Forth, carried.Back, sent)
