@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,15 +26,20 @@ type flood struct {
 	conns  []net.Conn
 }
 
-// startFlood starts it, from several hosts with count connections each. Each byte is the next of prefix, so that the
-// daemon waits for more.
-func startFlood(t *testing.T, hosts []*topo.Host, count int, to netip.AddrPort, prefix string) *flood {
+// source is where a stranger of a flood connects from.
+type source struct {
+	host *topo.Host
+	addr netip.Addr
+}
+
+// startFlood starts it, from sources. Each byte is the next of prefix, so that the daemon waits for more.
+func startFlood(t *testing.T, sources []source, to netip.AddrPort, prefix string) *flood {
 	ctx, stop := context.WithCancel(t.Context())
 	f := &flood{stop: stop}
 	t.Cleanup(f.end)
-	for _, host := range hosts {
+	for part := range slices.Chunk(sources, len(sources)/strangers) {
 		f.running.Go(func() {
-			conns, sent := make([]net.Conn, count), make([]int, count)
+			conns, sent := make([]net.Conn, len(part)), make([]int, len(part))
 			tick := time.NewTicker(time.Second)
 			defer tick.Stop()
 			for ctx.Err() == nil {
@@ -46,7 +52,7 @@ func startFlood(t *testing.T, hosts []*topo.Host, count int, to netip.AddrPort, 
 						conns[i].Close()
 					}
 					dialing, cancel := context.WithTimeout(ctx, time.Second)
-					conn, err := host.DialContext(dialing, "tcp", to)
+					conn, err := part[i].host.DialFrom(dialing, part[i].addr, to)
 					cancel()
 					conns[i], sent[i] = nil, 0
 					if err == nil {
@@ -116,7 +122,25 @@ func startJunk(t *testing.T, host *topo.Host, to netip.AddrPort, perSecond int) 
 	}
 }
 
-const strangers = 8 // hosts of a flood, each in a network of its own
+// Of a flood.
+const (
+	strangers = 8    // that work at once
+	addresses = 2000 // that they have in all, in 250 networks
+)
+
+// floodSources are connections of a host that has all the addresses, so many of each, and more of one alone.
+func (w *world) floodSources(host *topo.Host, each, more int) (list []source) {
+	host.Also(netip.MustParsePrefix("21.0.0.0/8"))
+	for i := range addresses {
+		for range each {
+			list = append(list, source{host, netip.AddrFrom4([4]byte{21, 0, byte(i / 8), byte(i%8 + 1)})})
+		}
+	}
+	for range more {
+		list = append(list, source{host, host.Addr4()})
+	}
+	return list
+}
 
 // T6 and G8: half-open connections, many more than are kept, keep no honest portal out and cost little memory, and
 // whoever holds them is gone soon after. What has a tunnel does not notice.
@@ -157,21 +181,19 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	const kept = 1000
 	const own = 20 // descriptors that a further carrier of the traffic and a session of an honest portal may take
 	t := w.t
-	each, junk := 200, 2000 // more than a thousand connections in all; datagrams a second
+	each, more, junk := 1, 400, 2000 // more than a thousand connections in all; datagrams a second
 	if *full {
-		each, junk = 5000/strangers, 20_000
+		each, more, junk = 10, 5000, 20_000
 	}
-	var hosts []*topo.Host
-	for i := range strangers {
-		hosts = append(hosts, w.lab.Public(fmt.Sprintf("stranger-%d", i)))
-	}
+	stranger := w.lab.Public("stranger")
+	sources := w.floodSources(stranger, each, more)
 	usual := honest()
 	before, open := memory(t, d), descriptors(t, d)
 	traffic := w.startTraffic()
-	f, stopJunk := startFlood(t, hosts, each, to, prefix), startJunk(t, hosts[0], to, junk)
+	f, stopJunk := startFlood(t, sources, to, prefix), startJunk(t, stranger, to, junk)
 	await.Until(t, "flooded", func() error {
-		if n := f.count(); n < strangers*each {
-			return fmt.Errorf("%d of %d connections were opened", n, strangers*each)
+		if n := f.count(); n < len(sources) {
+			return fmt.Errorf("%d of %d connections were opened", n, len(sources))
 		}
 		return nil
 	})

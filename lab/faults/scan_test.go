@@ -1,11 +1,21 @@
 package faults
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
 )
 
 // T8 and G1: a stranger's datagrams to the relay are met with silence, at ports that are in use, whatever they hold.
@@ -49,4 +59,128 @@ func TestRelayIsSilentToScanners(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// T8: a scan of a thousand ports, half of them in use, tells which are in use and nothing more. A relay without a kernel
+// plane cannot hide that, because the kernel of its machine answers for it:
+//
+//	            UDP                                   TCP
+//	in use      silence                               a handshake, then silence until the connection is closed
+//	not in use  ICMP port unreachable (one a second)  RST
+//
+// The ports of packet mode, where a kernel plane runs, are silent all of them (lab/kernel).
+func TestScanFindsPortsAndNothingElse(t *testing.T) {
+	portals := 8
+	if *full {
+		portals = 33
+	}
+	w := newNetwork(t)
+	w.relay.Host().Sysctl("ipv4/icmp_ratelimit", "0") // so that each port's answer is seen
+	used := w.manySessions(portals)
+	first, count := used[0], 2*len(used)
+	inUse := make(map[uint16]bool)
+	for _, port := range used {
+		first = min(first, port)
+		inUse[port] = true
+	}
+	stranger := w.lab.Public("stranger")
+	for port := first; port < first+uint16(count); port++ {
+		conn := stranger.Dial("udp", w.relayAddr(port))
+		if _, err := io.WriteString(conn, "anybody there?"); err != nil {
+			t.Fatal(err)
+		}
+		patience := await.Patience
+		if inUse[port] {
+			patience = 10 * time.Millisecond // the next port's answer comes sooner
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Read(make([]byte, 100))
+		switch {
+		case inUse[port] && !errors.Is(err, os.ErrDeadlineExceeded):
+			t.Errorf("UDP port %d, in use: read %d bytes, %v; want silence", port, n, err)
+		case !inUse[port] && !errors.Is(err, syscall.ECONNREFUSED):
+			t.Errorf("UDP port %d, not in use: read %d bytes, %v; want what the kernel says", port, n, err)
+		}
+		conn.Close()
+
+		ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
+		conn, err = stranger.DialContext(ctx, "tcp", w.relayAddr(port))
+		cancel()
+		if refused := errors.Is(err, syscall.ECONNREFUSED); refused == inUse[port] {
+			t.Errorf("TCP port %d, in use = %t: %v", port, inUse[port], err)
+		}
+		if err != nil {
+			continue
+		}
+		await.Limit(t, conn)
+		io.WriteString(conn, strings.Repeat("GET / HTTP/1.1\r\n\r\n", 10))
+		got, err := io.ReadAll(conn)
+		if timeout := errors.Is(err, os.ErrDeadlineExceeded); len(got) > 0 || timeout {
+			t.Errorf("TCP port %d: read %q, %v; want the connection closed without a word", port, got, err)
+		}
+		conn.Close()
+	}
+	t.Logf("%d of %d ports were in use", len(used), count)
+}
+
+// manySessions are sessions between all pairs of so many portals that are played by the test. It returns their ports.
+func (w *world) manySessions(portals int) (ports []uint16) {
+	w.t.Helper()
+	var policy strings.Builder
+	name := func(i int) string { return fmt.Sprintf("p%d", i) }
+	for i := range portals {
+		for j := range i {
+			fmt.Fprintf(&policy, "[[forward]]\nname = \"f%d-%d\"\nfrom = \"%s stdio:\"\nto = \"%s tcp://127.0.0.1:9\"\n", i, j, name(i), name(j))
+		}
+	}
+	host := w.lab.Public("portals")
+	var credentials []*identity.Credentials
+	for i := range portals {
+		credentials = append(credentials, w.identity(identity.Portal, name(i)))
+	}
+	w.Apply(policy.String())
+	for i := range portals {
+		p := w.join(host, credentials[i])
+		granted := p.allGranted()
+		for j := range i {
+			p.send(wire.OpenSession{Request: uint32(j + 1), Peer: name(j), Grant: granted[name(j)], Transports: wire.TransportSplice | wire.TransportUDP})
+			s := p.session()
+			if s.Relay.TCP != s.Relay.UDP {
+				w.t.Fatalf("the ports differ: %+v", s.Relay)
+			}
+			ports = append(ports, s.Relay.TCP)
+		}
+		if err := p.conn.SetDeadline(time.Time{}); err != nil { // it stays for all the others
+			w.t.Fatal(err)
+		}
+	}
+	return ports
+}
+
+// allGranted waits for all grants of a portal that has just come, and returns them by the peer they lead to.
+func (i *impostor) allGranted() map[string]wire.GrantID {
+	i.w.t.Helper()
+	granted := make(map[string]wire.GrantID)
+	for {
+		kind, body, err := i.read()
+		if err != nil {
+			i.w.t.Fatal(err)
+		}
+		switch kind {
+		case wire.TypeGrantsComplete:
+			return granted
+		case wire.TypePutGrant:
+			put, err := wire.ParsePutGrant(body)
+			if err != nil {
+				i.w.t.Fatal(err)
+			}
+			g, err := grant.Parse(put.Grant)
+			if err != nil {
+				i.w.t.Fatal(err)
+			}
+			granted[g.Exit.Name] = g.ID()
+		}
+	}
 }
