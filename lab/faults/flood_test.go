@@ -183,7 +183,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	t := w.t
 	each, more, junk := 1, 400, 2000 // more than a thousand connections in all; datagrams a second
 	if *full {
-		each, more, junk = 10, 5000, 20_000
+		each, more, junk = 6, 5000, 20_000 // all of them fit into the descriptors of one process
 	}
 	stranger := w.lab.Public("stranger")
 	sources := w.floodSources(stranger, each, more)
