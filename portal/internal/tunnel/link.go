@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
@@ -19,7 +20,8 @@ type link struct {
 	t     *Tunnel
 	conn  *carrier.Conn
 	way   path.Way
-	taken time.Time // when it was
+	taken time.Time   // when it was
+	heard atomic.Bool // its HELLO has come
 	dead  chan struct{}
 
 	// streams is how many ends are attached; the tunnel's lock guards it.
@@ -54,6 +56,7 @@ func (t *Tunnel) join(ctx context.Context, connection uint16) error {
 	// A peer that proves itself but never sends HELLO is given up as well.
 	hello := context.AfterFunc(ctx, func() { conn.Abort(errNoHello) })
 	joined := func() {
+		l.heard.Store(true)
 		hello()
 		cancel()
 	}
@@ -104,7 +107,9 @@ func (t *Tunnel) left(l *link, err error) {
 	over := t.over
 	t.mu.Unlock()
 
-	if !over && err != nil && !errors.Is(err, carrier.ErrClosed) && time.Since(l.taken) < newTime {
+	// A peer that closes before it has said a word has not found our HELLO.
+	clean := err == nil || errors.Is(err, carrier.ErrClosed) && l.heard.Load()
+	if !over && !clean && time.Since(l.taken) < newTime {
 		l.way.Lost()
 	}
 	why := &EndError{Reason: wire.ReasonCarrierLost}

@@ -554,8 +554,8 @@ func TestOnlyNewCarriersThatBreakAreTheirWaysFault(t *testing.T) {
 			defer cancel()
 			p.client.Ping(ctx)
 		}, false},
-		{"the peer ends", 0, func(_ *relayed, p *pair, _ map[string]net.Conn) { p.server.Close(wire.ReasonShutdown, "") }, false},
-		{"the peer's program dies", 0, func(_ *relayed, _ *pair, conns map[string]net.Conn) { conns["server"].Close() }, false},
+		{"the peer ends", time.Second, func(_ *relayed, p *pair, _ map[string]net.Conn) { p.server.Close(wire.ReasonShutdown, "") }, false},
+		{"the peer's program dies", time.Second, func(_ *relayed, _ *pair, conns map[string]net.Conn) { conns["server"].Close() }, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRelayed(5 * time.Millisecond)
