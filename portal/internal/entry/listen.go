@@ -29,6 +29,11 @@ var clientKeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Inter
 
 func listenTCP(ctx context.Context, e endpoint.Endpoint) (net.Listener, error) {
 	c := net.ListenConfig{KeepAliveConfig: clientKeepAlive}
+	if ap, ok := e.AddrPort(); ok && ap.Addr().IsLoopback() {
+		// A client on this machine does not vanish: the system ends its
+		// connections. Each would cost four system calls and a timer.
+		c.KeepAliveConfig, c.KeepAlive = net.KeepAliveConfig{}, -1
+	}
 	l, err := c.Listen(ctx, family(e), e.HostPort())
 	if err != nil {
 		return nil, listenError(e, err)

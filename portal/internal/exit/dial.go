@@ -84,7 +84,13 @@ func (x *Exit) dialTarget(ctx context.Context, target endpoint.Endpoint) (net.Co
 		})
 	}
 	return eyeballs.Dial(ctx, addrs, func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
-		return x.dialer.DialContext(ctx, "tcp", a.String())
+		conn, err := x.dialer.DialContext(ctx, "tcp", a.String())
+		// A target on this machine does not vanish: the system ends its
+		// connections. Asking would cost four system calls and a timer each.
+		if tcp, ok := conn.(*net.TCPConn); ok && !a.Addr().IsLoopback() {
+			tcp.SetKeepAliveConfig(keepAlive) // of one that is over already it cannot be set
+		}
+		return conn, err
 	})
 }
 

@@ -70,7 +70,7 @@ var _ tunnel.Handler = (*Exit)(nil)
 func New(admitter Admitter, list allow.List, resolver Resolver, log *slog.Logger) *Exit {
 	return &Exit{
 		grants: admitter, list: list, resolver: resolver, log: log,
-		dialer:  &net.Dialer{KeepAliveConfig: keepAlive, ControlContext: begun},
+		dialer:  &net.Dialer{KeepAlive: -1, ControlContext: begun},
 		dialing: make(chan struct{}, maxDialing),
 	}
 }
