@@ -68,7 +68,7 @@ type Options struct {
 	// is said to Log, forwarding ends with the process.
 	PinDir string
 	// First and Last bound the session ports, PacketFirst and PacketLast the
-	// packet ports among them.
+	// packet ports among them; both 0: there are none.
 	First, Last, PacketFirst, PacketLast uint16
 	// Capacity is how many pairs the table holds, at most MaxCapacity. The
 	// kernel's memory for it is taken at once: about 400 bytes each.
@@ -88,7 +88,8 @@ func (o *Options) check() error {
 	if o.First == 0 || o.First > o.Last {
 		return fmt.Errorf("session ports %d-%d", o.First, o.Last)
 	}
-	if o.PacketFirst < o.First || o.PacketFirst > o.PacketLast || o.PacketLast > o.Last {
+	packetMode := o.PacketFirst != 0 || o.PacketLast != 0
+	if packetMode && (o.PacketFirst < o.First || o.PacketFirst > o.PacketLast || o.PacketLast > o.Last) {
 		return fmt.Errorf("packet ports %d-%d are not inside the session ports %d-%d", o.PacketFirst, o.PacketLast, o.First, o.Last)
 	}
 	if o.Capacity < 1 || o.Capacity > MaxCapacity {
