@@ -94,19 +94,20 @@ func (m *Machine) Adopt(f Flow) {
 
 // Closed says that a flow is over and installed no more: its TCP connection has
 // ended or it has expired. From now on its legs may begin a new handshake in
-// its session.
-func (m *Machine) Closed(now time.Time, pair bpf.Pair) {
+// its session, which is returned; zero if the flow was not known.
+func (m *Machine) Closed(now time.Time, pair bpf.Pair) wire.SessionID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f, ok := m.flows[tupleOfLeg(pair.A)]
 	if !ok || f.pair() != pair {
-		return
+		return wire.SessionID{}
 	}
 	m.forget(now, f)
 	rest := slices.DeleteFunc(m.sessions[f.session], func(o *flow) bool { return o == f })
 	if m.sessions[f.session] = rest; len(rest) == 0 {
 		delete(m.sessions, f.session)
 	}
+	return f.session
 }
 
 // End forgets a session: its handshakes, without a word to anybody, and its

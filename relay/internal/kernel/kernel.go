@@ -210,15 +210,12 @@ func (r *Relay) Sweep() {
 // end removes a pair whose connection has ended.
 func (r *Relay) end(p bpf.Pair) {
 	carried := r.remove([]bpf.Pair{p})
-	r.machine.Closed(r.cfg.Now(), p)
+	id := r.machine.Closed(r.cfg.Now(), p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range r.sessions {
-		if _, ok := s.pairs[p]; ok {
-			delete(s.pairs, p)
-			s.carried = s.carried.Plus(carried)
-			return
-		}
+	if s := r.sessions[id]; s != nil {
+		delete(s.pairs, p)
+		s.carried = s.carried.Plus(carried)
 	}
 }
 
