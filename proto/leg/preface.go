@@ -20,6 +20,10 @@ const (
 // Nonce makes a preface unique.
 type Nonce [16]byte
 
+// Meeting is the connection number of a leg that has not agreed on a number with
+// the other: see the package documentation.
+const Meeting = 1<<16 - 1
+
 // Preface is what a portal sends first on a TCP connection to a relay; the
 // package documentation has its layout.
 type Preface struct {
@@ -41,6 +45,18 @@ func (p Preface) AppendTo(b []byte, secret wire.Secret) []byte {
 	mac := p.sign(secret)
 	return append(p.appendFields(b), mac[:]...)
 }
+
+// NewMeeting returns a preface for the Meeting connection of a leg. counter must
+// be above that of every such preface of the leg before; the Unix time in
+// milliseconds will do.
+func NewMeeting(session wire.SessionID, leg uint8, counter uint64) Preface {
+	p := NewPreface(ID{Session: session, Leg: leg, Connection: Meeting})
+	binary.BigEndian.PutUint64(p.Nonce[:], counter)
+	return p
+}
+
+// Counter returns the counter of a Meeting preface.
+func (p Preface) Counter() uint64 { return binary.BigEndian.Uint64(p.Nonce[:]) }
 
 func (p Preface) appendFields(b []byte) []byte {
 	b = append(b, magic...)

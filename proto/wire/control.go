@@ -37,6 +37,7 @@ const (
 	TypeGoodbye        Type = 5  // both ways, last
 	TypeOpenSession    Type = 16 // portal to server
 	TypeSessionDone    Type = 17 // portal to server
+	TypeRelayTimes     Type = 18 // portal to server
 	TypeSession        Type = 32 // server to portal
 	TypeRefused        Type = 33 // server to portal
 	TypeSessionEnded   Type = 34 // server to portal
@@ -45,14 +46,19 @@ const (
 	TypeGrantsComplete Type = 37 // server to portal
 	TypePeerState      Type = 38 // server to portal
 	TypeRelayState     Type = 39 // server to portal
+	TypeServers        Type = 40 // server to portal
+	TypeTicket         Type = 41 // server to portal
+	TypeRelays         Type = 42 // server to portal
 	TypeRelayReady     Type = 64 // relay to server
 	TypeRelayLoad      Type = 65 // relay to server
 	TypeSessionReady   Type = 66 // relay to server
 	TypeSessionRefused Type = 67 // relay to server
 	TypeSessionOver    Type = 68 // relay to server
+	TypeRelayDraining  Type = 69 // relay to server
 	TypeCreateSession  Type = 80 // server to relay
 	TypeEndSession     Type = 81 // server to relay
 	TypeOtherRelays    Type = 82 // server to relay
+	TypeTicketKeys     Type = 83 // server to relay
 )
 
 // Message is a control message.
@@ -142,14 +148,20 @@ var parsers = map[Type]parser{
 	TypeGrantsComplete: parse(ParseGrantsComplete),
 	TypePeerState:      parse(ParsePeerState),
 	TypeRelayState:     parse(ParseRelayState),
+	TypeRelayTimes:     parse(ParseRelayTimes),
+	TypeServers:        parse(ParseServers),
+	TypeTicket:         parse(ParseTicket),
+	TypeRelays:         parse(ParseRelays),
 	TypeRelayReady:     parse(ParseRelayReady),
 	TypeRelayLoad:      parse(ParseRelayLoad),
 	TypeSessionReady:   parse(ParseSessionReady),
 	TypeSessionRefused: parse(ParseSessionRefused),
 	TypeSessionOver:    parse(ParseSessionOver),
+	TypeRelayDraining:  parse(ParseRelayDraining),
 	TypeCreateSession:  parse(ParseCreateSession),
 	TypeEndSession:     parse(ParseEndSession),
 	TypeOtherRelays:    parse(ParseOtherRelays),
+	TypeTicketKeys:     parse(ParseTicketKeys),
 }
 
 func parseAs[M Message](t Type, body []byte) (M, error) {

@@ -8,8 +8,8 @@ import (
 )
 
 // ControlVersion is the version of the control protocol spoken here. Version 1
-// knew no packet mode.
-const ControlVersion = 2
+// knew no packet mode, version 2 no tickets and no moves of sessions.
+const ControlVersion = 3
 
 const (
 	maxSoftware  = 64
@@ -156,6 +156,15 @@ func ParseGoodbye(b []byte) (Goodbye, error) {
 func readName(r *Reader) string {
 	s := r.Text(identity.MaxName)
 	if identity.CheckName(s) != nil {
+		r.Reject()
+	}
+	return s
+}
+
+// readOptionalName is readName for a field that may be empty.
+func readOptionalName(r *Reader) string {
+	s := r.Text(identity.MaxName)
+	if s != "" && identity.CheckName(s) != nil {
 		r.Reject()
 	}
 	return s

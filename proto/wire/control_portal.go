@@ -26,6 +26,8 @@ const MaxCandidates = 16
 //	peer       blob      name of the other portal
 //	grant      [16]byte  a grant that joins the two, in either direction
 //	transports uint8
+//	lost       blob      name of a relay at which the two have just lost each other,
+//	                     which is to be passed over if there is another; or empty
 //	candidates count     addresses and ports where the portal may be reached, best
 //	                     first; at most 16, the rest is not sent
 type OpenSession struct {
@@ -33,6 +35,7 @@ type OpenSession struct {
 	Peer       string
 	Grant      GrantID
 	Transports Transports
+	Lost       string
 	Candidates []netip.AddrPort
 }
 
@@ -46,6 +49,7 @@ func (m OpenSession) AppendTo(b []byte) []byte {
 	b = AppendBlob(b, []byte(m.Peer))
 	b = append(b, m.Grant[:]...)
 	b = append(b, byte(m.Transports))
+	b = AppendBlob(b, []byte(m.Lost))
 	return appendCandidates(b, m.Candidates)
 }
 
@@ -55,6 +59,7 @@ func ParseOpenSession(b []byte) (OpenSession, error) {
 	m := OpenSession{Request: r.Uint32(), Peer: readName(&r)}
 	r.Copy(m.Grant[:])
 	m.Transports = Transports(r.Uint8())
+	m.Lost = readOptionalName(&r)
 	m.Candidates = readCandidates(&r)
 	if m.Request == 0 {
 		r.Reject()
@@ -140,6 +145,8 @@ func readRelayAccess(r *Reader) RelayAccess {
 //	relay      RelayAccess
 //	lifetime   uint32     not 0: seconds after which the relay drops the session unless traffic renews it
 //	transports uint8      what both sides can use
+//	replaces   [16]byte   session of the same two portals from which their tunnel is
+//	                      to move to this one, or zero
 //	candidates count      of the other portal, at most 16
 type Session struct {
 	Request    uint32
@@ -150,6 +157,7 @@ type Session struct {
 	Relay      RelayAccess
 	Lifetime   uint32
 	Transports Transports
+	Replaces   SessionID
 	Candidates []netip.AddrPort
 }
 
@@ -167,6 +175,7 @@ func (m Session) AppendTo(b []byte) []byte {
 	b = m.Relay.appendTo(b)
 	b = binary.BigEndian.AppendUint32(b, m.Lifetime)
 	b = append(b, byte(m.Transports))
+	b = append(b, m.Replaces[:]...)
 	return appendCandidates(b, m.Candidates)
 }
 
@@ -181,8 +190,9 @@ func ParseSession(b []byte) (Session, error) {
 	m.Relay = readRelayAccess(&r)
 	m.Lifetime = r.Uint32()
 	m.Transports = Transports(r.Uint8())
+	r.Copy(m.Replaces[:])
 	m.Candidates = readCandidates(&r)
-	if m.ID.IsZero() || m.Leg > 1 || m.Lifetime == 0 {
+	if m.ID.IsZero() || m.Leg > 1 || m.Lifetime == 0 || m.ID == m.Replaces {
 		r.Reject()
 	}
 	return finish(m, &r)
@@ -216,7 +226,9 @@ func ParseRefused(b []byte) (Refused, error) {
 }
 
 // SessionEnded tells a portal that a session is over; server to portal. Its
-// tunnel must go.
+// carriers must go. With a reason of the relay's or the server's (ReasonShutdown,
+// ReasonReplaced, ReasonIdle, ReasonLifetime, ReasonCarrierLost,
+// ReasonRelayRefused, ReasonTimeout) the tunnel goes on over another; with any other it ends.
 //
 //	session [16]byte
 //	reason  uint16

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -105,7 +106,7 @@ var controlGoldens = []struct {
 			"0003 627965", // text
 	},
 	{
-		OpenSession{Request: 7, Peer: "b-1", Grant: testGrant, Transports: TransportSplice | TransportTLS, Candidates: []netip.AddrPort{
+		OpenSession{Request: 7, Peer: "b-1", Grant: testGrant, Transports: TransportSplice | TransportTLS, Lost: "r1", Candidates: []netip.AddrPort{
 			netip.MustParseAddrPort("192.0.2.7:4660"), netip.MustParseAddrPort("[2001:db8::9]:65535"),
 		}},
 		fromPortal,
@@ -113,6 +114,7 @@ var controlGoldens = []struct {
 			"0003 622d31" + // peer
 			hexGrant +
 			"09" + // transports
+			"0002 7231" + // lost
 			"0002" + // candidates
 			"04 c0000207 1234" +
 			"10 20010db8000000000000000000000009 ffff",
@@ -128,7 +130,7 @@ var controlGoldens = []struct {
 			Request: 9, ID: testSession, Leg: 1, Secret: testSecret0, Peer: "b",
 			Relay: RelayAccess{Name: "r1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8::5")},
 				TCP: 20001, UDP: 20002, SharedTCP: 443, SharedUDP: 3478, Packet: 28672},
-			Lifetime: 300, Transports: TransportUDP, Candidates: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:9")},
+			Lifetime: 300, Transports: TransportUDP, Replaces: SessionID(testGrant), Candidates: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:9")},
 		},
 		toPortal,
 		"00000009" + // request
@@ -141,6 +143,7 @@ var controlGoldens = []struct {
 			"4e21 4e22 01bb 0d96 7000" + // ports
 			"0000012c" + // lifetime
 			"04" + // transports
+			hexGrant + // replaces
 			"0001 04 0a000001 0009", // candidates
 	},
 	{
@@ -177,6 +180,43 @@ var controlGoldens = []struct {
 		toPortal,
 		"0005 622e632d31" + // name
 			"01", // online
+	},
+	{
+		RelayTimes{Times: []RelayTime{{Relay: "r1", Time: 0x010203 * time.Microsecond}}},
+		fromPortal,
+		"0001 0002 7231 00010203",
+	},
+	{
+		Servers{Addresses: []string{"np.example:443"}},
+		toPortal,
+		"0001 000e 6e702e6578616d706c653a343433",
+	},
+	{
+		Ticket{Session: testSession, Leg: 1, Secret: testSecret1, Peer: "b", Relay: RelayAccess{
+			Name: "r1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5")}, SharedTCP: 443, SharedUDP: 3478,
+		}, Transports: TransportTLS},
+		toPortal,
+		hexSession +
+			"01" + // leg
+			hexSecret1 +
+			"0001 62" + // peer
+			"0002 7231 0001 04 cb007105 0000 0000 01bb 0d96 0000" + // relay
+			"08", // transports
+	},
+	{
+		Relays{Relays: []RelayPlace{{Name: "r1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5")}, Port: 443}}},
+		toPortal,
+		"0001 0002 7231 0001 04 cb007105 01bb",
+	},
+	{
+		RelayDraining{Reason: ReasonShutdown},
+		fromRelay,
+		"0001",
+	},
+	{
+		TicketKeys{Keys: []Secret{testSecret0, testSecret1}},
+		toRelay,
+		"0002" + hexSecret0 + hexSecret1,
 	},
 	{
 		RelayState{Ready: true},
@@ -259,6 +299,7 @@ var typeNumbers = map[Type]Type{
 	TypeHello: 1, TypeWelcome: 2, TypePing: 3, TypePong: 4, TypeGoodbye: 5,
 	TypeOpenSession: 16, TypeSessionDone: 17,
 	TypeSession: 32, TypeRefused: 33, TypeSessionEnded: 34, TypePutGrant: 35, TypeRemoveGrant: 36, TypeGrantsComplete: 37, TypePeerState: 38, TypeRelayState: 39,
+	TypeRelayTimes: 18, TypeServers: 40, TypeTicket: 41, TypeRelays: 42, TypeRelayDraining: 69, TypeTicketKeys: 83,
 	TypeRelayReady: 64, TypeRelayLoad: 65, TypeSessionReady: 66, TypeSessionRefused: 67, TypeSessionOver: 68,
 	TypeCreateSession: 80, TypeEndSession: 81, TypeOtherRelays: 82,
 }
@@ -354,7 +395,7 @@ func TestCutOrLongControlMessagesAreRefused(t *testing.T) {
 }
 
 func TestUnknownControlTypeIsToldApart(t *testing.T) {
-	for _, typ := range []Type{0, 6, 15, 40, 83, 0xffff} {
+	for _, typ := range []Type{0, 6, 15, 43, 84, 0xffff} {
 		for _, d := range directions {
 			if m, err := receive(d, typ, []byte{1}); m != nil || !errors.Is(err, ErrUnknownType) {
 				t.Errorf("type %d: got %v, %v; want nil, ErrUnknownType", typ, m, err)
@@ -377,14 +418,17 @@ func TestControlHeaderBoundsTheLength(t *testing.T) {
 
 // TestControlFieldsKeepTheirLimits changes one field of a good body at a time.
 func TestControlFieldsKeepTheirLimits(t *testing.T) {
-	open := func(peer, rest string) string { return "00000007" + peer + hexGrant + "01" + rest }
+	open := func(peer, rest string) string { return "00000007" + peer + hexGrant + "01" + "0000" + rest }
 	text := func(n int) string { return fmt.Sprintf("%04x", n) + strings.Repeat("61", n) }
 	repeat := func(count int, element string) string {
 		return fmt.Sprintf("%04x", count) + strings.Repeat(element, count)
 	}
 	const candidate = "04 01020304 0050"
 	relay := func(addresses string) string {
-		return "00000009" + hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + addresses + "4e21 4e22 01bb 0d96 7000" + "0000012c" + "04" + "0000"
+		return "00000009" + hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + addresses + "4e21 4e22 01bb 0d96 7000" + "0000012c" + "04" + hexGrant + "0000"
+	}
+	ticket := func(ports string) string {
+		return hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + "0001 04 01020304" + ports + "08"
 	}
 	leg := func(portal, source string) string { return portal + hexSecret0 + source }
 	create := func(legs string) string { return hexSession + "0000003c" + "01" + legs }
@@ -413,7 +457,7 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		{"bool of 2", toPortal, TypePeerState, "0001 62 02", false},
 		{"bool of 0", toPortal, TypePeerState, "0001 62 00", true},
 
-		{"request 0", fromPortal, TypeOpenSession, "00000000" + "0001 62" + hexGrant + "01" + "0000", false},
+		{"request 0", fromPortal, TypeOpenSession, "00000000" + "0001 62" + hexGrant + "01" + "0000" + "0000", false},
 		{"no candidates", fromPortal, TypeOpenSession, open("0001 62", "0000"), true},
 		{"empty peer", fromPortal, TypeOpenSession, open("0000", "0000"), false},
 		{"peer of 63 bytes", fromPortal, TypeOpenSession, open(text(63), "0000"), true},
@@ -439,7 +483,7 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		{"address of 255 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 ff"+strings.Repeat("01", 257)), false},
 		{"IPv4 in 16 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 10 00000000000000000000ffff01020304 0050"), false},
 		{"IPv6 in 4 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 04 20010db8 00000000 0050"), false},
-		{"unknown transports", fromPortal, TypeOpenSession, "00000007" + "0001 62" + hexGrant + "ff" + "0000", true},
+		{"unknown transports", fromPortal, TypeOpenSession, "00000007" + "0001 62" + hexGrant + "ff" + "0000" + "0000", true},
 
 		{"session with one relay address", toPortal, TypeSession, relay("0001 04 01020304"), true},
 		{"session without a relay address", toPortal, TypeSession, relay("0000"), false},
@@ -450,6 +494,31 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		{"session with id 0", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), hexSession, strings.Repeat("00", 16), 1), false},
 		{"session of lifetime 0", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), "0000012c", "00000000", 1), false},
 		{"session with relay in upper case", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), "0001 72", "0001 52", 1), false},
+
+		{"session that replaces itself", toPortal, TypeSession, strings.Replace(relay("0001 04 01020304"), hexGrant, hexSession, 1), false},
+		{"lost relay in upper case", fromPortal, TypeOpenSession, "00000007" + "0001 62" + hexGrant + "01" + "0001 52" + "0000", false},
+		{"no servers", toPortal, TypeServers, "0000", false},
+		{"16 servers", toPortal, TypeServers, repeat(16, text(260)), true},
+		{"17 servers", toPortal, TypeServers, repeat(17, "0001 61"), false},
+		{"server of 261 bytes", toPortal, TypeServers, "0001" + text(261), false},
+		{"server without a name", toPortal, TypeServers, "0001 0000", false},
+		{"ticket with a shared TCP port", toPortal, TypeTicket, ticket("0000 0000 01bb 0000 0000"), true},
+		{"ticket with a shared UDP port", toPortal, TypeTicket, ticket("0000 0000 0000 01bb 0000"), true},
+		{"ticket without a shared port", toPortal, TypeTicket, ticket("0000 0000 0000 0000 0000"), false},
+		{"ticket with a session port", toPortal, TypeTicket, ticket("4e21 0000 01bb 0000 0000"), false},
+		{"ticket with a packet port", toPortal, TypeTicket, ticket("0000 0000 01bb 0000 7000"), false},
+		{"ticket of leg 2", toPortal, TypeTicket, strings.Replace(ticket("0000 0000 01bb 0000 0000"), hexSession+"00", hexSession+"02", 1), false},
+		{"no relays", toPortal, TypeRelays, "0000", true},
+		{"50 relays", toPortal, TypeRelays, repeat(50, "0001 72 0001 04 01020304 01bb"), true},
+		{"51 relays", toPortal, TypeRelays, repeat(51, "0001 72 0001 04 01020304 01bb"), false},
+		{"relay without a port", toPortal, TypeRelays, "0001 0001 72 0001 04 01020304 0000", false},
+		{"relay without an address", toPortal, TypeRelays, "0001 0001 72 0000 01bb", false},
+		{"no times", fromPortal, TypeRelayTimes, "0000", true},
+		{"51 times", fromPortal, TypeRelayTimes, repeat(51, "0001 72 00000001"), false},
+		{"longest time", fromPortal, TypeRelayTimes, "0001 0001 72 ffffffff", true},
+		{"no ticket keys", toRelay, TypeTicketKeys, "0000", false},
+		{"4 ticket keys", toRelay, TypeTicketKeys, repeat(4, hexSecret0), true},
+		{"5 ticket keys", toRelay, TypeTicketKeys, repeat(5, hexSecret0), false},
 
 		{"grant of 2048 bytes", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant), true},
 		{"grant of 2049 bytes", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant+1), false},

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 )
@@ -48,14 +49,16 @@ const (
 	FrameAck      FrameType = 6  // what was written out, and how much more is taken
 	FrameFin      FrameType = 7  // the stream ends at this offset
 	FrameReset    FrameType = 8  // the stream or flow is over; its reason
-	FrameResume   FrameType = 9  // reserved: moves a stream to this carrier
+	FrameResume   FrameType = 9  // moves a stream to this carrier
 	FrameDatagram FrameType = 10 // one datagram of a flow
 	FrameCarrier  FrameType = 11 // the TLS client dials one more carrier
 	FrameClose    FrameType = 12 // the sender closes the tunnel; its reason
+	FrameResumed  FrameType = 13 // the sender has resumed all that it has open
+	FramePad      FrameType = 14 // nothing; it fills a packet
 )
 
 func (t FrameType) String() string {
-	names := [...]string{1: "HELLO", 2: "PING", 3: "PONG", 4: "OPEN", 5: "DATA", 6: "ACK", 7: "FIN", 8: "RESET", 9: "RESUME", 10: "DATAGRAM", 11: "CARRIER", 12: "CLOSE"}
+	names := [...]string{1: "HELLO", 2: "PING", 3: "PONG", 4: "OPEN", 5: "DATA", 6: "ACK", 7: "FIN", 8: "RESET", 9: "RESUME", 10: "DATAGRAM", 11: "CARRIER", 12: "CLOSE", 13: "RESUMED", 14: "PAD"}
 	if int(t) < len(names) && names[t] != "" {
 		return names[t]
 	}
@@ -101,18 +104,35 @@ func AppendFrame(b []byte, stream uint32, f Frame) []byte {
 }
 
 // TunnelVersion is the version of the tunnel protocol spoken here.
-const TunnelVersion = 1
+const TunnelVersion = 2
+
+// TunnelID names a tunnel. Both portals work it out from the first carrier's
+// TLS session; see package proto.
+type TunnelID [16]byte
+
+// IsZero reports whether the id is all zero, which names nothing.
+func (id TunnelID) IsZero() bool { return id == TunnelID{} }
+
+// String returns the first 8 hexadecimal digits.
+func (id TunnelID) String() string { return hex.EncodeToString(id[:4]) }
 
 // TunnelHello is the first frame each side sends on a carrier. Both sides must
-// name the same session and connection; anything else closes the carrier.
+// name the same session and connection; anything else closes the carrier. If
+// both name the same tunnel, each with the proof that it knows the
+// tunnel's secret, the carrier belongs to that; else it is the first one of a new
+// tunnel.
 //
 //	version    uint16
 //	session    [16]byte
 //	connection uint16    number of the carrier in its session, from 0
+//	tunnel     [16]byte  that the sender has with this peer, or zero
+//	proof      [32]byte  made with the tunnel's secret for this carrier; zero if tunnel is
 type TunnelHello struct {
 	Version    uint16
 	Session    SessionID
 	Connection uint16
+	Tunnel     TunnelID
+	Proof      [32]byte
 }
 
 // FrameType implements Frame.
@@ -122,7 +142,8 @@ func (TunnelHello) FrameType() FrameType { return FrameHello }
 func (m TunnelHello) AppendTo(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, m.Version)
 	b = append(b, m.Session[:]...)
-	return binary.BigEndian.AppendUint16(b, m.Connection)
+	b = binary.BigEndian.AppendUint16(b, m.Connection)
+	return append(append(b, m.Tunnel[:]...), m.Proof[:]...)
 }
 
 // ParseTunnelHello reads a TunnelHello.
@@ -131,6 +152,11 @@ func ParseTunnelHello(b []byte) (TunnelHello, error) {
 	m := TunnelHello{Version: r.Uint16()}
 	r.Copy(m.Session[:])
 	m.Connection = r.Uint16()
+	r.Copy(m.Tunnel[:])
+	r.Copy(m.Proof[:])
+	if m.Tunnel.IsZero() && m.Proof != [32]byte{} {
+		r.Reject()
+	}
 	return finish(m, &r)
 }
 
@@ -407,24 +433,132 @@ func ParseDatagram(b []byte) (Datagram, error) {
 	return Datagram{Data: b}, nil
 }
 
+// CarrierKind is what a carrier runs over.
+type CarrierKind uint8
+
+// The kinds of carrier.
+const (
+	CarrierTCP  CarrierKind = 1 // TLS 1.3 over TCP
+	CarrierQUIC CarrierKind = 2 // QUIC over UDP (RFC 9000)
+)
+
+func (k CarrierKind) String() string {
+	switch k {
+	case CarrierTCP:
+		return "TLS"
+	case CarrierQUIC:
+		return "QUIC"
+	}
+	return fmt.Sprintf("carrier kind %d", uint8(k))
+}
+
 // AddCarrier tells the TLS server that the TLS client dials one more carrier
-// of the same session at the relay; the receiver dials its own leg for it.
+// of the session whose carrier this frame came on; the receiver dials its own
+// leg for it.
 //
-//	connection uint16   number of the new carrier, one above the last
-type AddCarrier struct{ Connection uint16 }
+//	connection uint16   number of the new carrier, one above the last of the session
+//	kind       uint8    1 TLS, 2 QUIC
+type AddCarrier struct {
+	Connection uint16
+	Kind       CarrierKind
+}
 
 // FrameType implements Frame.
 func (AddCarrier) FrameType() FrameType { return FrameCarrier }
 
 // AppendTo implements Frame.
 func (m AddCarrier) AppendTo(b []byte) []byte {
-	return binary.BigEndian.AppendUint16(b, m.Connection)
+	return append(binary.BigEndian.AppendUint16(b, m.Connection), byte(m.Kind))
 }
 
 // ParseAddCarrier reads an AddCarrier.
 func ParseAddCarrier(b []byte) (AddCarrier, error) {
 	r := NewReader(b)
-	return finish(AddCarrier{Connection: r.Uint16()}, &r)
+	m := AddCarrier{Connection: r.Uint16(), Kind: CarrierKind(r.Uint8())}
+	if m.Kind != CarrierTCP && m.Kind != CarrierQUIC {
+		r.Reject()
+	}
+	return finish(m, &r)
+}
+
+// Resume moves a stream to the carrier it is sent on. Its opener sends it with
+// an epoch above all before; the other side answers it with the same epoch, on the
+// same carrier. From then on frames of an older epoch mean nothing, and
+// each side sends on from what the other has received. An ACK of the new epoch
+// follows it at once.
+//
+//	epoch    uint32   from 2
+//	received uint64   bytes received in order, and the FIN (which counts one)
+type Resume struct {
+	Epoch    uint32
+	Received uint64
+}
+
+// FrameType implements Frame.
+func (Resume) FrameType() FrameType { return FrameResume }
+
+// AppendTo implements Frame.
+func (m Resume) AppendTo(b []byte) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, m.Epoch), m.Received)
+}
+
+// ParseResume reads a Resume.
+func ParseResume(b []byte) (Resume, error) {
+	r := NewReader(b)
+	m := Resume{Epoch: r.Uint32(), Received: r.Uint64()}
+	if m.Epoch < 2 || m.Received > MaxOffset {
+		r.Reject()
+	}
+	return finish(m, &r)
+}
+
+// Resumed follows the RESUMEs (and OPENs) that a side sends on the first carrier
+// after all others were lost: of the streams that the sender has opened and
+// the receiver holds, those that were not among them are forgotten at the
+// sender, which happens only when nothing of them was outstanding but the last ACK
+// or the answer to a RESET.
+//
+// It has no body.
+type Resumed struct{}
+
+// FrameType implements Frame.
+func (Resumed) FrameType() FrameType { return FrameResumed }
+
+// AppendTo implements Frame.
+func (Resumed) AppendTo(b []byte) []byte { return b }
+
+// ParseResumed reads a Resumed.
+func ParseResumed(b []byte) (Resumed, error) {
+	r := NewReader(b)
+	return finish(Resumed{}, &r)
+}
+
+// MaxPad is the most bytes in a PAD frame.
+const MaxPad = 4096
+
+// Pad carries nothing: its bytes, all zero, fill a packet, so that a PING beside
+// it passes only where packets of full size do.
+//
+//	zeros rest   0 to 4,096 bytes
+type Pad struct{ Length int }
+
+// FrameType implements Frame.
+func (Pad) FrameType() FrameType { return FramePad }
+
+// AppendTo implements Frame.
+func (m Pad) AppendTo(b []byte) []byte { return append(b, make([]byte, m.Length)...) }
+
+// ParsePad reads a Pad.
+func ParsePad(b []byte) (Pad, error) {
+	if len(b) > MaxPad {
+		return Pad{}, ErrMalformed
+	}
+	for _, v := range b {
+		if v != 0 {
+			return Pad{}, ErrMalformed
+		}
+	}
+	return Pad{Length: len(b)}, nil
 }
 
 // TunnelClose is the last frame of a tunnel: its sender resets what is open

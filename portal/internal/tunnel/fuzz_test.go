@@ -114,7 +114,7 @@ func fromScript(b []byte) (frame, rest []byte) {
 	case wire.FrameDatagram:
 		f = wire.Datagram{Data: make([]byte, n)}
 	case wire.FrameCarrier:
-		f = wire.AddCarrier{Connection: uint16(n)}
+		f = wire.AddCarrier{Connection: uint16(n), Kind: wire.CarrierTCP}
 	case wire.FrameClose:
 		f = wire.TunnelClose{Reason: wire.Reason(n)}
 	default:

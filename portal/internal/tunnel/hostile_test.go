@@ -156,8 +156,8 @@ func TestBrokenProtocolClosesTheTunnel(t *testing.T) {
 		{"DATA for a flow", []func(*hostile){send(1, wire.Open{Kind: wire.OpenFlow}), send(1, wire.Data{Epoch: 1, Data: []byte("x")})}},
 		{"DATAGRAM that is too long", []func(*hostile){send(1, wire.Open{Kind: wire.OpenFlow}), send(1, wire.Datagram{Data: make([]byte, wire.MaxDatagram+1)})}},
 		{"RESET that is malformed", []func(*hostile){open(1), send(1, raw{wire.FrameReset, []byte{1}})}},
-		{"CARRIER that skips a number", []func(*hostile){send(0, wire.AddCarrier{Connection: 2})}},
-		{"CARRIER for a stream", []func(*hostile){send(1, wire.AddCarrier{Connection: 1})}},
+		{"CARRIER that skips a number", []func(*hostile){send(0, wire.AddCarrier{Connection: 2, Kind: wire.CarrierTCP})}},
+		{"CARRIER for a stream", []func(*hostile){send(1, wire.AddCarrier{Connection: 1, Kind: wire.CarrierTCP})}},
 		{"CLOSE for a stream", []func(*hostile){send(1, wire.TunnelClose{})}},
 	} {
 		h := newHostile(t, dialsForEver, nil)
@@ -232,7 +232,7 @@ func TestWhatWasUnderWayAtAResetIsNoOffence(t *testing.T) {
 func TestCarriersThatThePeerAsksForAreBounded(t *testing.T) {
 	h := newHostile(t, refuseAll, nil)
 	for i := range uint16(maxJoins + 1) {
-		h.send(0, wire.AddCarrier{Connection: i + 1})
+		h.send(0, wire.AddCarrier{Connection: i + 1, Kind: wire.CarrierTCP})
 		// At most a few may be under way at once.
 		waitFor(t, "the dial to fail", func() bool {
 			h.tunnel.mu.Lock()

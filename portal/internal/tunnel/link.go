@@ -154,7 +154,7 @@ func (t *Tunnel) spreadLocked() {
 	n := t.nextConn
 	t.nextConn++
 	t.joins++
-	t.links[0].conn.Send(wire.AppendFrame(nil, 0, wire.AddCarrier{Connection: n}))
+	t.links[0].conn.Send(wire.AppendFrame(nil, 0, wire.AddCarrier{Connection: n, Kind: wire.CarrierTCP}))
 	t.tasks.Go(func() { t.joinMore(n) })
 }
 
