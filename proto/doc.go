@@ -24,9 +24,10 @@
 // grant is one forward for one entry and one exit, signed. A session is a
 // meeting of two portals at a relay, brokered by the server; each portal has
 // one leg of it, 0 or 1. A carrier is one connection between the two portals
-// over the relay; a tunnel is what two portals have in common: one or more
-// carriers, and over them streams (a forwarded connection each) and flows (a
-// forwarded UDP association each).
+// over the relay; a tunnel is what two portals have in common: carriers, of one
+// session or of several, and over them streams (a forwarded connection each) and
+// flows (a forwarded UDP association each). Carriers and sessions come and go; the
+// tunnel and its streams stay.
 //
 // # Conventions
 //
@@ -89,17 +90,19 @@
 // Versions: Hello has the highest version that its sender speaks. The server
 // answers with the version that both speak from then on, at most that one; if
 // there is none it says Goodbye with ReasonVersion and a text that has both
-// numbers. Who cannot speak the version of a Welcome closes. This is version 2;
-// version 1 had no packet mode and is not spoken any more.
+// numbers. Who cannot speak the version of a Welcome closes. This is version 3;
+// version 1 had no packet mode, version 2 no tickets and no moves of sessions,
+// and neither is spoken any more.
 // Within a version nothing in a message ever changes: a new field is a new type
 // of message. A type that the receiver does not know is skipped and counted; a
 // known type in the wrong direction closes the connection. A transport bit that
 // it does not know is ignored; a reason that it does not know is a reason all
 // the same.
 //
-// The connection then lives as long as it can. A side that has heard nothing
-// for 4 minutes sends Ping, and one that then hears nothing for 15 seconds
-// closes (5 seconds where it has something to say). Ping is answered by Pong
+// The connection then lives as long as it can. A portal or relay that has heard
+// nothing for 4 minutes sends Ping; the interval grows to 9 minutes where the network
+// holds idle connections that long. A server asks after 10 minutes of silence. Who
+// then hears nothing for 15 seconds closes (5 seconds where there is something to say). Ping is answered by Pong
 // with the same token. A message that has begun must be whole within 10
 // seconds. A server takes 2,000 messages of a portal at once and 200 a second
 // from then on, a hundred times as many of a relay, and closes where more come. Goodbye is the last message of its
@@ -126,6 +129,9 @@
 //     ends in the same way (grant.Permission.SamePair).
 //   - A grant is put again with a fresh stamp when half the life of its stamp
 //     is over.
+//   - With the grants come the Tickets for the time without a server (below), the
+//     Servers of the domain, and the Relays, whose round trips the portal measures
+//     and reports (RelayTimes); the server picks a relay by the sum of both portals'.
 //   - PeerState follows every change of a peer's connection to the server, and
 //     RelayState the coming of the first relay and the going of the last.
 //
@@ -133,7 +139,8 @@
 // was enrolled with and by a stamp key of the last Welcome, and while neither
 // the stamp nor the permission has ended. A stamp lasts 24 hours and is dated
 // back one; a portal takes none that lasts longer than 7 days. So a portal
-// that has lost its server goes on for up to a day.
+// that has lost its server goes on for up to a day, also when it is started anew
+// meanwhile, if it has kept what it was put.
 //
 // # Control: relays
 //
@@ -164,6 +171,10 @@
 // only if its server's is private or loopback, and at no link-local,
 // multicast or otherwise special address at all.
 //
+// A relay that is about to stop says RelayDraining: it takes no session any more.
+// For each session that it holds the server opens another elsewhere and tells both
+// portals (Session with Replaces); they move, and say SessionDone of the old one.
+//
 // # Opening a session
 //
 //	opener                server                relay              other portal
@@ -183,12 +194,15 @@
 // Either portal of a grant may open. OpenSession has a number of its sender's,
 // which the Session or Refused that answers it repeats; the other portal's
 // Session has number 0. Each Session has the receiver's own leg secret, and
-// nobody but the relay has both. Two portals have one session at most. If both
+// nobody but the relay has both. Two portals have one session at most, but while
+// one takes another's place. If both
 // ask at once, the one with the smaller name is the opener and has leg 0; the
 // other's request is answered by the same session. A request for a pair whose
-// session is older than 5 seconds means that the portal has no tunnel there:
-// the old session ends (ReasonReplaced) and a new one is opened. A relay that
-// refuses, or does not answer within 5 seconds, is passed over for the next.
+// session is older than 5 seconds means that the portal has no carrier there:
+// the old session ends (ReasonReplaced) and a new one is opened. So does one
+// that names the session's relay as Lost. A relay that
+// refuses, or does not answer within 5 seconds, is passed over for the next, and
+// one that is Lost is taken only if there is no other.
 //
 // Refused tells the reason only to a portal that shares a grant with the peer
 // it named; to others every peer is ReasonNotGranted, without a text.
@@ -198,8 +212,19 @@
 // was proven, and no connection in packet mode made, in its first 30 seconds. A portal that has closed its tunnel says
 // SessionDone; the server tells the other portal (SessionEnded)
 // and the relay (EndSession). A server ends a session when no grant joins the
-// two any more. SessionEnded ends the tunnel. A server that is gone ends
-// nothing.
+// two any more. SessionEnded ends the session's carriers, and the tunnel too if
+// its reason is what may be, not what broke (wire.SessionEnded has the list). A
+// server that is gone ends nothing.
+//
+// # Without a server
+//
+// A Ticket is a standing session of two portals at a relay's shared ports, until
+// the end of the day's stamp. The server makes its id and both secrets from a key
+// that it gives the relay (TicketKeys; package leg), so no relay needs to know of
+// it before a leg of it comes. A portal that has no server and no carrier to a peer with which a
+// valid grant joins it waits at the relays of that peer's tickets, and there
+// they meet: over TCP with the number Meeting, over UDP bound at the shared port. Leg 0, the TLS client, is
+// the portal with the smaller name. What may be opened, the grants say, as ever.
 //
 // # Legs at the relay
 //
@@ -231,7 +256,10 @@
 //
 // UDP (TransportUDP): legs are bound with STUN as package leg says. A relay then
 // sends each datagram of one leg's bound source on to the other's, unchanged, and
-// keeps up to 8 for a leg that is not bound yet. Portals do not use them yet.
+// keeps up to 8 for a leg that is not bound yet. A session has one bind a leg
+// (connection 0); all its QUIC carriers share it. The portal binds anew, with a
+// higher counter, when its network has changed or its NAT has forgotten it, and
+// the carriers go on.
 //
 // What a session may use is the transports that its opener, the other portal (if
 // it asked too) and the relay have in common. TransportPacket is among them only if
@@ -239,33 +267,57 @@
 //
 // # Tunnel: carriers
 //
-// A carrier is TLS 1.3 between the two portals, over joined legs. Frames are
+// A carrier is TLS 1.3 between the two portals over joined TCP legs, or QUIC (RFC
+// 9000) over bound UDP legs; the rules for certificates are the same. Frames are
 // those of package wire (type, length, stream, body). The first frame of each
 // side is HELLO with version, session and the carrier's number; all three must
 // be the same on both sides, or the carrier is closed. From its dial to the
-// peer's HELLO a carrier has 10 seconds. The TLS client does not wait for HELLO:
-// OPEN and DATA may follow its own at once. A frame of an unknown type is skipped
-// and counted.
+// peer's HELLO a carrier has 10 seconds. A frame of an unknown type is skipped
+// and counted; PAD is skipped.
 //
-// Portals may dial several ways for one carrier (packet mode and splice mode),
+// Over QUIC, frames of stream 0 and those of flows and probes travel on the
+// control stream, the first bidirectional QUIC stream, opened by the TLS client.
+// Each stream of the tunnel has a bidirectional QUIC stream of its own on a
+// carrier, opened by whoever sends its first frame there (OPEN or RESUME); all its
+// frames travel on that, in order. Datagrams of flows are QUIC DATAGRAMs (RFC 9221),
+// cut to fit as package wire says (Fragment).
+//
+// Portals may dial several ways for one carrier (packet mode, QUIC, splice mode),
 // in any order, and handshake on each that connects. The TLS client takes the
 // first on which the handshake completes, sends its HELLO there, and closes the
 // others without a frame. The TLS server sends no frame before it has the client's
 // HELLO, and takes the way on which that comes. So both take the same.
 //
-// Both sides dial carrier 0 on the Session message. The TLS client may then
-// announce one more with CARRIER on a carrier that lives, numbers rising by
-// one, and both dial it; a tunnel has 8 at most (this implementation makes up to
-// 4). Each stream or flow stays on the carrier of its OPEN. When a carrier
-// breaks, what was on it is reset; when the last one does, the tunnel is over.
-// (Frame type RESUME is reserved: a stream will move to another carrier by
-// it, with the next attach epoch. Epochs are 1 until then, and frames of
-// another epoch are ignored.)
+// HELLO also says which tunnel its sender has with this peer, if any: the
+// newest that is not over. Both portals work out a tunnel's id and its resume secret
+// from the TLS exporter (RFC 8446, section 7.5; RFC 5705) of its first carrier:
 //
-// PING is answered by PONG with the same token. A carrier that carries
-// something is asked every 5 seconds, an idle one every 4 minutes; when two
-// PINGs, 5 seconds apart, are followed by nothing at all, it is dead. A slow
-// application is no reason.
+//	binding = exporter "EXPORTER-netport-tunnel", no context, 32 bytes
+//	id      = HMAC-SHA256(binding, "netport tunnel id"), the first 16 bytes
+//	secret  = HMAC-SHA256(binding, "netport tunnel resume")
+//	proof   = HMAC-SHA256(secret, binding of this carrier || 0 of its TLS client, 1 of its server)
+//
+// If both name the same tunnel, and both proofs are right, the carrier belongs to
+// it. Else it is the first of a new one, and what either had named is over, on
+// both sides, unless it has a carrier that answers (the server asks, for 2 seconds
+// at most, before it says HELLO): then it goes on beside the new one. A wrong proof closes the carrier and
+// changes nothing. A TLS client that named no tunnel does not wait for the server's
+// HELLO: OPEN and DATA may follow its own at once.
+//
+// Both sides dial carrier 0 on the Session message. The TLS client of a session may then
+// announce one more with CARRIER on a carrier of it, numbers rising by
+// one, and both dial it; a tunnel has 8 at most (this implementation makes up to
+// 4 over TCP and one over QUIC). When two portals have lost all carriers of a session they
+// dial Meeting connections and QUIC anew, and ask for another session.
+//
+// PING is answered by PONG with the same token. A carrier that owes or is owed
+// anything is asked twice a second, an idle one every 4 minutes and 40 seconds. One
+// on which nothing comes for 1.2 seconds, or four round trips and 0.2 seconds, though a
+// PING waits, is silent: its portal looks for another one, and what was on it
+// moves there. It is dead after 20 seconds. A slow application is no reason.
+//
+// When the last carrier of a tunnel is gone its streams wait, 2 minutes unless
+// configured otherwise; then they are reset.
 //
 // CLOSE is the last frame of a tunnel and says why. With ReasonIdle it is a
 // question: its sender has nothing open and opens nothing more until the
@@ -275,7 +327,7 @@
 // # Tunnel: streams
 //
 // Streams and flows share one space of numbers: odd ones are opened by the TLS
-// client, even ones by the TLS server, each once in a tunnel's life. Stream 0
+// client of the tunnel's first carrier, even ones by the other, each once in a tunnel's life. Stream 0
 // is the carrier itself.
 //
 //	opener                                             peer, the exit
@@ -317,6 +369,18 @@
 // was cut short, on either side, ends with a TCP reset there, never with a clean
 // end.
 //
+// A stream moves to another carrier by RESUME, which its opener sends there, with
+// the next attach epoch (the first is 1) and the count of what it has received. The
+// other answers with the same epoch and its own count. From then on each side
+// sends on from the other's count and ignores frames of an older epoch; an ACK
+// of the new one follows at once. Between its RESUME and the answer the opener sends
+// nothing else of the stream. If the peer may not have heard of the stream, OPEN is said again before
+// RESUME, and means nothing to who has. RESUME of a stream that is forgotten is answered by RESET
+// with ReasonNone: it was over there. On the first carrier after the loss of all,
+// RESUMED follows the last RESUME; what it does not name of the sender's streams is
+// over at the sender. Frames of a stream that has moved may still arrive on the
+// old carrier and mean nothing.
+//
 // A probe (OPEN of kind 3) has the exit check and dial, hang up, and say how it
 // went, with RESET: ReasonNone and the address it reached, or why not.
 //
@@ -331,7 +395,9 @@
 // directions. Datagrams keep their boundaries and sizes, 0 to 65,507 bytes. They
 // are sent once or not at all: where a queue is full they are dropped and
 // counted. Up to 16 of them, or 128 KiB, wait while the exit opens its socket. A
-// flow is not accepted in words; it is refused, or ended, by RESET. The entry
+// flow is not accepted in words; it is refused, or ended, by RESET. It is bound to
+// no carrier: its datagrams are taken from any, and its OPEN is said again on
+// another carrier until a datagram has come back. The entry
 // ends a flow that was idle for 60 seconds, the exit one that was for 90.
 //
 // # Limits
@@ -347,7 +413,9 @@
 //	addresses of a relay, candidates     16
 //	stamp keys                           8
 //	sessions named by one RelayReady     100
-//	relays named by one OtherRelays      50
+//	relays named by one OtherRelays,     50
+//	  Relays or RelayTimes
+//	servers named by Servers             16
 //	ports of a leg in packet mode        8
 //	offset of a stream                   2^62
 //	streams and flows of one tunnel      4,096 open; more are refused (ReasonBusy)
