@@ -2,6 +2,7 @@ package topo
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -38,6 +39,15 @@ func AllowTCP(ports ...uint16) Rule {
 		text[i] = strconv.Itoa(int(port))
 	}
 	return Rule{out: "ct direction original tcp dport != { " + strings.Join(text, ", ") + " }"}
+}
+
+// BlockTCPTo drops all TCP to these IPv4 hosts, of connections that exist, too.
+func BlockTCPTo(hosts ...netip.Addr) Rule {
+	text := make([]string, len(hosts))
+	for i, host := range hosts {
+		text[i] = host.String()
+	}
+	return Rule{out: "ip daddr { " + strings.Join(text, ", ") + " } meta l4proto tcp"}
 }
 
 func (r Rule) applyRouter(c *config) { c.rules = append(c.rules, r) }

@@ -24,6 +24,7 @@ package topo
 import (
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -35,7 +36,7 @@ import (
 	"github.com/netport/netport/lab/ns"
 )
 
-var seedFlag = flag.Uint64("lab.seed", 0, "seed of the emulated links' dice; 0 picks one")
+var seedFlag = flag.Uint64("lab.seed", 0, "seed of the emulated links and of the moments of faults; 0 picks one")
 
 // Lab is one test's network. Its methods belong to the test's goroutine, but for those that say otherwise.
 type Lab struct {
@@ -49,6 +50,13 @@ type Lab struct {
 	networks  int // networks numbered so far: uplinks of the internet and LANs
 
 	countersKept bool // of the failed test
+}
+
+// Dice are random numbers from the lab's seed, which a test that fails names: others for each name, the same for the same.
+func (l *Lab) Dice(name string) *rand.Rand {
+	sum := fnv.New64a()
+	sum.Write([]byte(name))
+	return rand.New(rand.NewPCG(l.seed, sum.Sum64()))
 }
 
 // Option changes a whole lab.

@@ -33,11 +33,14 @@ func (n *Node) connect(device string, c config) {
 	}
 }
 
-func (n *Node) makeVeth(device, far string, mtu int) {
+func (n *Node) makeVeth(device, far string, mtu int) { n.makeVethTo(n.parent, device, far, mtu) }
+
+// makeVethTo joins the node with a router: device here, far there.
+func (n *Node) makeVethTo(router *Router, device, far string, mtu int) {
 	n.t.Helper()
 	n.netlink(func(h *netlink.Handle) error {
 		veth := netlink.NewVeth(netlink.LinkAttrs{Name: device, MTU: mtu, TxQLen: -1})
-		veth.PeerName, veth.PeerMTU, veth.PeerNamespace = far, uint32(mtu), netlink.NsFd(n.parent.space.FD())
+		veth.PeerName, veth.PeerMTU, veth.PeerNamespace = far, uint32(mtu), netlink.NsFd(router.space.FD())
 		if err := h.LinkAdd(veth); err != nil {
 			return fmt.Errorf("add veth pair: %w", err)
 		}

@@ -1,0 +1,124 @@
+package topo
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+)
+
+// standbyDevice is the uplink's that a host has in reserve.
+const standbyDevice = "eth2"
+
+// Metrics of default routes: a first uplink's has none, and so is the best.
+const (
+	standbyMetric = 1000
+	unlovedMetric = 20000
+)
+
+// Standby gives the host an uplink to another router, device "eth2", as a phone has its mobile network beside a Wi-Fi: it
+// is up, and takes over while the first uplink is down or is no longer preferred. IPv4 only.
+func (h *Host) Standby(by *Router) {
+	h.t.Helper()
+	at, far := by.place(h.Node, config{}), h.name+"-2"
+	h.makeVethTo(by, standbyDevice, far, 1500)
+	by.attach(far, at)
+	h.netlink(func(handle *netlink.Handle) error {
+		device, err := handle.LinkByName(standbyDevice)
+		if err != nil {
+			return err
+		}
+		if err := handle.LinkSetUp(device); err != nil {
+			return fmt.Errorf("%s up: %w", standbyDevice, err)
+		}
+		if err := handle.AddrAdd(device, linkAddr(at.addr4, at.bits4)); err != nil {
+			return fmt.Errorf("address %v: %w", at.addr4, err)
+		}
+		return handle.RouteAdd(defaultRoute(device, at, standbyMetric))
+	})
+	by.activate(far)
+	by.activate("lan")
+	h.activate(standbyDevice)
+	if h.lab.capturing {
+		h.startCapture(standbyDevice)
+	}
+}
+
+// Leave takes the first uplink down together with its IPv4 address, as a device does that leaves a Wi-Fi's reach. SetUp
+// brings both back.
+func (h *Host) Leave() {
+	h.t.Helper()
+	h.SetUp(false)
+	h.netlink(func(handle *netlink.Handle) error {
+		device, err := handle.LinkByName(h.device)
+		if err != nil {
+			return err
+		}
+		return handle.AddrDel(device, linkAddr(h.at.addr4, h.at.bits4))
+	})
+}
+
+// Prefer makes the host send by its first uplink, as it does at first, or by its standby although the first is up: what a
+// machine does that has found a Wi-Fi to lead nowhere. Sockets that are bound to the first's address stay so.
+func (h *Host) Prefer(standby bool) {
+	h.t.Helper()
+	from, to := unlovedMetric, 0
+	if standby {
+		from, to = to, from
+	}
+	h.netlink(func(handle *netlink.Handle) error {
+		device, err := handle.LinkByName(h.device)
+		if err != nil {
+			return err
+		}
+		if err := handle.RouteAdd(defaultRoute(device, h.at, to)); err != nil {
+			return fmt.Errorf("default route: %w", err)
+		}
+		return handle.RouteDel(defaultRoute(device, h.at, from))
+	})
+}
+
+// defaultRoute is the way out that a place offers. Of several the one with the lowest metric counts.
+func defaultRoute(device netlink.Link, at place, metric int) *netlink.Route {
+	everywhere := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	return &netlink.Route{LinkIndex: device.Attrs().Index, Dst: everywhere, Gw: at.gateway4.AsSlice(), Priority: metric}
+}
+
+// Renumber gives a router with a NAT another public IPv4 address, as a provider does when the router dials in anew: the
+// old address is gone, and so is all that the NAT remembers.
+func (r *Router) Renumber() {
+	r.t.Helper()
+	if r.parent != r.lab.inet {
+		r.t.Fatalf("%s has no public address", r.name)
+	}
+	old := r.at.addr4
+	r.at.addr4 = old.Next()
+	r.netlink(func(h *netlink.Handle) error {
+		device, err := h.LinkByName(r.device)
+		if err != nil {
+			return err
+		}
+		if err := h.AddrDel(device, linkAddr(old, r.at.bits4)); err != nil {
+			return fmt.Errorf("address %v: %w", old, err)
+		}
+		return r.address(h, device, r.at.addr4, r.at.gateway4, r.at.bits4)
+	})
+	r.ForgetMappings()
+}
+
+// SetMTU changes the largest packet that the node's uplink carries, at both its ends, in bytes.
+func (n *Node) SetMTU(bytes int) {
+	n.t.Helper()
+	for _, end := range []struct {
+		node   *Node
+		device string
+	}{{n, n.device}, {n.parent.Node, n.name}} {
+		end.node.netlink(func(h *netlink.Handle) error {
+			device, err := h.LinkByName(end.device)
+			if err != nil {
+				return err
+			}
+			return h.LinkSetMTU(device, bytes)
+		})
+	}
+}
