@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +38,8 @@ type liveness struct {
 	busy   atomic.Bool  // a frame other than PING and PONG came or left since
 	asleep atomic.Bool  // the watch looks only when the carrier was idle for long
 	wake   chan struct{}
+	ended  chan struct{} // the carrier is dead
+	end    func()        // closes ended
 
 	mu      sync.Mutex
 	next    uint64               // token of the next PING; starts at random
@@ -61,6 +62,8 @@ func (l *liveness) init() {
 	l.sent = make(map[uint64]time.Time)
 	l.waiting = make(map[uint64]chan time.Duration)
 	l.wake = make(chan struct{}, 1)
+	l.ended = make(chan struct{})
+	l.end = sync.OnceFunc(func() { close(l.ended) })
 }
 
 // ping returns the next PING and remembers when it left.
@@ -74,23 +77,21 @@ func (l *liveness) ping(now time.Time) wire.TunnelPing {
 	return wire.TunnelPing{Token: l.next}
 }
 
-// WindowRTT is the round trip that windows should be made for: what is
-// measured now, but at most four times the shortest ever. A window that is too
+// WindowRTT implements Conn. A window that is too
 // large fills the sockets on the way, and that makes the measured round trip
 // longer: without a bound it would call for a larger window for ever. A carrier
 // stays on one path, so the shortest stays true.
-func (c *Conn) WindowRTT() time.Duration {
+func (c *carrier) WindowRTT() time.Duration {
 	return time.Duration(min(c.live.rtt.Load(), 4*c.live.least.Load()))
 }
 
-// Measure measures the round trip unless that was done a moment ago. It does
-// not wait for the answer.
-func (c *Conn) Measure(now time.Time) {
+// Measure implements Conn.
+func (c *carrier) Measure(now time.Time) {
 	last := c.live.last.Load()
 	if now.UnixNano()-last < int64(measureEvery) || !c.live.last.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	c.Send(wire.AppendFrame(nil, 0, c.live.ping(now)))
+	c.send(wire.AppendFrame(nil, 0, c.live.ping(now)))
 }
 
 // pong takes an answer. One that nobody asked for says nothing.
@@ -132,7 +133,7 @@ func (l *liveness) used() {
 
 // watch asks whether the peer lives: at every look while frames are carried or
 // an answer is owed, else rarely.
-func (c *Conn) watch(done <-chan struct{}) {
+func (c *carrier) watch(done <-chan struct{}) {
 	l := &c.live
 	unanswered := 1 // the PING that went with HELLO
 	idle := askIdle
@@ -158,7 +159,7 @@ func (c *Conn) watch(done <-chan struct{}) {
 		l.asked.Store(false)
 		switch {
 		case !heard && unanswered >= maxUnanswered:
-			c.fail(errSilent)
+			c.abort(errSilent)
 			return
 		case !busy && unanswered == 0 && rest:
 			l.asleep.Store(true)
@@ -168,16 +169,14 @@ func (c *Conn) watch(done <-chan struct{}) {
 				continue
 			}
 		}
-		c.Send(wire.AppendFrame(nil, 0, l.ping(time.Now())))
+		c.send(wire.AppendFrame(nil, 0, l.ping(time.Now())))
 		unanswered++
 		timer.Reset(askEvery)
 	}
 }
 
-var errDied = errors.New("the carrier died")
-
-// Ping measures one round trip.
-func (c *Conn) Ping(ctx context.Context, done <-chan struct{}) (time.Duration, error) {
+// Ping implements Conn.
+func (c *carrier) Ping(ctx context.Context) (time.Duration, error) {
 	ch := make(chan time.Duration, 1)
 	m := c.live.ping(time.Now())
 	c.live.mu.Lock()
@@ -188,13 +187,13 @@ func (c *Conn) Ping(ctx context.Context, done <-chan struct{}) (time.Duration, e
 		delete(c.live.waiting, m.Token)
 		c.live.mu.Unlock()
 	}()
-	c.Send(wire.AppendFrame(nil, 0, m))
+	c.send(wire.AppendFrame(nil, 0, m))
 	select {
 	case took := <-ch:
 		return took, nil
 	case <-ctx.Done():
 		return 0, ctx.Err()
-	case <-done:
+	case <-c.live.ended:
 		return 0, errDied
 	}
 }

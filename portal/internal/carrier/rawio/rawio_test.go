@@ -1,4 +1,4 @@
-package rawio
+package rawio_test
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
+	"github.com/netport/netport/portal/internal/carrier/rawio"
 )
 
 // pool counts the buffers that are out.
@@ -38,7 +39,7 @@ func TestReaderReadsWhatIsThereInOrder(t *testing.T) {
 			a, b = carriertest.TCP(t)
 		}
 		var p pool
-		r := NewReader(b, &p)
+		r := rawio.NewReader(b, &p)
 		go func() {
 			a.Write([]byte("hello, world"))
 			a.Close()
@@ -69,7 +70,7 @@ func TestTryReadDoesNotWaitAndHoldsNothing(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	var p pool
-	r := NewReader(b, &p)
+	r := rawio.NewReader(b, &p)
 	if n, err := r.TryRead(); n != 0 || err != nil || p.bufs != nil {
 		t.Errorf("nothing to read: %d, %v, %d buffers out", n, err, len(p.bufs))
 	}
@@ -79,7 +80,7 @@ func TestReadEndsWithItsDeadlineAndItsConnection(t *testing.T) {
 	a, b := carriertest.TCP(t)
 	defer a.Close()
 	var p pool
-	r := NewReader(b, &p)
+	r := rawio.NewReader(b, &p)
 	b.SetReadDeadline(time.Now().Add(-time.Second))
 	if _, err := r.Read(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("after the deadline: %v", err)
@@ -96,7 +97,7 @@ func TestReadEndsWithItsDeadlineAndItsConnection(t *testing.T) {
 func TestWriterWritesWhatFits(t *testing.T) {
 	a, b := carriertest.TCP(t)
 	defer b.Close()
-	w := NewWriter(a)
+	w := rawio.NewWriter(a)
 	if w == nil {
 		t.Skip("no connection can be written without waiting here")
 	}
@@ -124,14 +125,14 @@ func TestOnlySocketsAreWrittenDirectly(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	if NewWriter(a) != nil {
+	if rawio.NewWriter(a) != nil {
 		t.Error("a pipe in memory was taken for a socket")
 	}
 	// A type around a socket may change the bytes, as TLS does.
 	c, d := carriertest.TCP(t)
 	defer c.Close()
 	defer d.Close()
-	if NewWriter(struct{ net.Conn }{c}) != nil {
+	if rawio.NewWriter(struct{ net.Conn }{c}) != nil {
 		t.Error("a type around a socket was taken for the socket")
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/netport/netport/portal/internal/stream"
 	"github.com/netport/netport/proto/wire"
@@ -31,54 +30,44 @@ func (r *readBudget) frame(reads, length int) error {
 }
 
 // read handles frames until the connection or the peer breaks.
-func (c *Conn) read(h Handler, joined func()) error {
+func (c *tcpCarrier) read(h Handler) error {
 	small := make([]byte, smallFrame)
 	if !c.greeted {
-		if err := c.hello(small); err != nil {
+		m, err := c.firstFrame(small)
+		if err == nil {
+			err = h.Hello(m)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	joined()
 	for {
 		f, reads, err := c.header()
 		if err != nil {
 			return err
 		}
-		err = c.body(f, small, reads, func(body []byte) error {
-			switch f.Type {
-			case wire.FrameHello:
-				return fmt.Errorf("%w: HELLO twice", wire.ErrMalformed)
-			case wire.FramePing:
-				return c.answer(f, body)
-			case wire.FramePong:
-				return c.heardPong(f, body)
-			case wire.FrameOpen, wire.FrameData, wire.FrameAck, wire.FrameFin, wire.FrameReset, wire.FrameDatagram, wire.FrameCarrier, wire.FrameClose:
-				c.live.busy.Store(true)
-				return h.Frame(f, body)
-			}
-			c.stats.unknown.Add(1)
-			return nil
-		})
+		err = c.body(f, small, reads, func(body []byte) error { return c.take(f, body, h) })
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// hello takes the peer's first frame, which must be the right HELLO.
-func (c *Conn) hello(small []byte) error {
+// firstFrame reads the peer's HELLO.
+func (c *tcpCarrier) firstFrame(small []byte) (m wire.TunnelHello, err error) {
 	f, reads, err := c.header()
 	if err != nil {
+		return m, err
+	}
+	err = c.body(f, small, reads, func(body []byte) error {
+		m, err = c.checkHello(f, body)
 		return err
-	}
-	if f.Type != wire.FrameHello {
-		return errHelloMissing
-	}
-	return c.body(f, small, reads, func(body []byte) error { return c.checkHello(f, body) })
+	})
+	return m, err
 }
 
 // header reads a frame's header and tells in how many pieces it came.
-func (c *Conn) header() (f wire.FrameHeader, reads int, err error) {
+func (c *tcpCarrier) header() (f wire.FrameHeader, reads int, err error) {
 	reads, err = c.fill(c.head[:])
 	if err == io.EOF {
 		return f, reads, ErrClosed
@@ -92,7 +81,7 @@ func (c *Conn) header() (f wire.FrameHeader, reads int, err error) {
 
 // body reads the body of a frame into a buffer that fits it, passes it on and
 // counts the frame.
-func (c *Conn) body(f wire.FrameHeader, small []byte, reads int, handle func([]byte) error) error {
+func (c *tcpCarrier) body(f wire.FrameHeader, small []byte, reads int, handle func([]byte) error) error {
 	b := small
 	switch {
 	case f.Length <= len(small):
@@ -114,14 +103,13 @@ func (c *Conn) body(f wire.FrameHeader, small []byte, reads int, handle func([]b
 	if err := handle(b); err != nil {
 		return err
 	}
-	c.stats.received.Add(uint64(wire.FrameHeaderLen + f.Length))
-	c.live.heard.Store(true)
+	c.counted(f)
 	return nil
 }
 
 // fill reads all of b and tells in how many pieces it came. The error is io.EOF
 // only if the connection ended before the first byte.
-func (c *Conn) fill(b []byte) (reads int, err error) {
+func (c *tcpCarrier) fill(b []byte) (reads int, err error) {
 	for n := 0; n < len(b); reads++ {
 		m, err := c.tls.Read(b[n:])
 		n += m
@@ -140,36 +128,4 @@ func noEOF(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-func (c *Conn) checkHello(f wire.FrameHeader, body []byte) error {
-	m, err := wire.ParseTunnelHello(body)
-	switch {
-	case err != nil:
-		return fmt.Errorf("HELLO: %w", err)
-	case m.Version != wire.TunnelVersion:
-		return fmt.Errorf("HELLO: the peer speaks tunnel version %d, this portal %d; update the older portal", m.Version, wire.TunnelVersion)
-	case m.Session != c.cfg.Session || m.Connection != c.cfg.Connection || f.Stream != 0:
-		return fmt.Errorf("HELLO names session %v, carrier %d; this is session %v, carrier %d", m.Session, m.Connection, c.cfg.Session, c.cfg.Connection)
-	}
-	return nil
-}
-
-func (c *Conn) answer(f wire.FrameHeader, body []byte) error {
-	m, err := wire.ParseTunnelPing(body)
-	if err != nil || f.Stream != 0 {
-		return fmt.Errorf("PING: %w", wire.ErrMalformed)
-	}
-	c.live.asked.Store(true)
-	c.Send(wire.AppendFrame(nil, 0, wire.TunnelPong(m)))
-	return nil
-}
-
-func (c *Conn) heardPong(f wire.FrameHeader, body []byte) error {
-	m, err := wire.ParseTunnelPong(body)
-	if err != nil || f.Stream != 0 {
-		return fmt.Errorf("PONG: %w", wire.ErrMalformed)
-	}
-	c.live.pong(m, time.Now())
-	return nil
 }

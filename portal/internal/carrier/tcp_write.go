@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/netport/netport/proto/wire"
 )
 
 const (
@@ -29,29 +32,21 @@ const (
 // the writer's goroutine, which writes the frames of all at once.
 const crowd = time.Millisecond
 
-// Source is what the writer asks for a stream's frames when its turn comes.
-type Source interface {
-	// Urgent appends the frames that do not wait for a turn: ACK, RESET.
-	Urgent(b []byte) []byte
-	// Next returns the next frame that waits for its turn, whole, or nil, and
-	// whether there is another. The writer reads it until it calls Wrote.
-	Next() (frame []byte, more bool)
-	Wrote()
-}
-
-// Lane is a Source's place in a carrier's turns.
-type Lane struct {
-	c   *Conn
+// tcpLane is a Source's place in the writer's turns.
+type tcpLane struct {
+	w   *writer
 	src Source
 
 	// The following belong to the writer's lock.
 	queued bool // in fresh or bulk
 	urgent bool // in urgent
 	bulk   bool // its last turn was a large frame, or had another behind it
+
+	closed atomic.Bool // set once
 }
 
-// Lane returns a place for src.
-func (c *Conn) Lane(src Source) *Lane { return &Lane{c: c, src: src} }
+// Lane implements Conn.
+func (c *tcpCarrier) Lane(_ uint32, src Source) Lane { return &tcpLane{w: &c.writer, src: src} }
 
 // writer decides what is written next. In this order:
 //
@@ -66,75 +61,88 @@ func (c *Conn) Lane(src Source) *Lane { return &Lane{c: c, src: src} }
 // at most. Nothing is queued here but names: a frame leaves its stream when its
 // turn comes.
 type writer struct {
-	c    *Conn
+	c    *tcpCarrier
 	wake chan struct{} // the writer's goroutine takes over
 
 	mu        sync.Mutex
-	busy      bool  // somebody writes, or the goroutine was woken to
-	shut      bool  // Close was called
-	finished  bool  // close_notify is on its way
-	last      *Lane // that asked last for its frames to be written
+	busy      bool     // somebody writes, or the goroutine was woken to
+	shut      bool     // Close was called
+	finished  bool     // close_notify is on its way
+	last      *tcpLane // that asked last for its frames to be written
 	lastAt    time.Time
 	closer    *time.Timer
 	err       error
 	control   []byte
-	urgent    []*Lane
-	fresh     []*Lane
-	bulk      []*Lane
+	urgent    []*tcpLane
+	fresh     []*tcpLane
+	bulk      []*tcpLane
 	datagrams [][]byte
 	waiting   int // bytes in datagrams
 
 	// The following belong to whoever set busy.
 	scratch []byte
-	round   []*Lane
+	round   []*tcpLane
 	pace    pace
 }
 
-func (w *writer) init(c *Conn, first []byte) {
+func (w *writer) init(c *tcpCarrier) {
 	w.c = c
-	w.control = first
 	w.pace.init()
 	c.tellSocket()
 	w.wake = make(chan struct{}, 1)
 }
 
-// Send queues control frames; they are written before anything else that
-// waits, by the writer's goroutine.
-func (c *Conn) Send(frames []byte) {
+// queueFirst queues what is written with whatever is sent next.
+func (w *writer) queueFirst(frames []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.control = append(w.control, frames...)
+}
+
+// flushFirst writes what waits in the caller's goroutine, before Run.
+func (w *writer) flushFirst() {
+	w.mu.Lock()
+	if len(w.control) == 0 {
+		w.mu.Unlock()
+		return
+	}
+	w.writeLocked()
+}
+
+// Send implements Conn.
+func (c *tcpCarrier) Send(frames []byte) {
 	w := &c.writer
 	w.mu.Lock()
 	if len(w.control)+len(frames) > maxControl {
 		w.mu.Unlock()
-		c.fail(errUnread)
+		c.Abort(errUnread)
 		return
 	}
 	w.control = append(w.control, frames...)
 	w.startLocked()
 }
 
-// Urgent has the lane's urgent frames written by the writer's goroutine.
-func (l *Lane) Urgent() {
-	w := &l.c.writer
+// Urgent implements Lane.
+func (l *tcpLane) Urgent() {
+	w := l.w
 	w.mu.Lock()
-	if !l.urgent {
+	if !l.urgent && !l.closed.Load() {
 		l.urgent = true
 		w.urgent = append(w.urgent, l)
 	}
 	w.startLocked()
 }
 
-// Ready queues the lane for its turn, to be written by the writer's goroutine.
-func (l *Lane) Ready() {
-	w := &l.c.writer
-	w.mu.Lock()
-	w.queueLocked(l)
-	w.startLocked()
+// Ready implements Lane.
+func (l *tcpLane) Ready() {
+	l.w.mu.Lock()
+	l.w.queueLocked(l)
+	l.w.startLocked()
 }
 
-// Write queues the lane for its turn; if nobody writes, the caller does and
-// may wait for the socket. The carrier's reader must call Ready instead.
-func (l *Lane) Write() {
-	w := &l.c.writer
+// Write implements Lane.
+func (l *tcpLane) Write() {
+	w := l.w
 	w.mu.Lock()
 	w.queueLocked(l)
 	now := time.Now()
@@ -147,26 +155,29 @@ func (l *Lane) Write() {
 	w.writeLocked()
 }
 
-// Datagram queues one datagram frame, which it copies. It reports false if the
-// queue is full and the datagram was dropped. It never waits for the socket:
-// the caller may serve the flows of other tunnels too.
-func (c *Conn) Datagram(head, body []byte) bool {
+// Close implements Lane. The lane stays in its queue, but is passed over there.
+func (l *tcpLane) Close() { l.closed.Store(true) }
+
+// Datagram implements Conn.
+func (c *tcpCarrier) Datagram(stream uint32, body []byte) bool {
 	w := &c.writer
 	w.mu.Lock()
-	n := len(head) + len(body)
+	n := wire.FrameHeaderLen + len(body)
 	if w.err != nil || len(w.datagrams) >= maxDatagrams || w.waiting+n > maxDatagramBytes {
 		w.mu.Unlock()
 		c.stats.dropped.Add(1)
 		return false
 	}
 	w.waiting += n
-	w.datagrams = append(w.datagrams, append(append(make([]byte, 0, n), head...), body...))
+	frame := make([]byte, wire.FrameHeaderLen, n)
+	wire.FrameHeader{Type: wire.FrameDatagram, Length: len(body), Stream: stream}.PutTo(frame)
+	w.datagrams = append(w.datagrams, append(frame, body...))
 	w.startLocked()
 	return true
 }
 
-func (w *writer) queueLocked(l *Lane) {
-	if l.queued {
+func (w *writer) queueLocked(l *tcpLane) {
+	if l.queued || l.closed.Load() {
 		return
 	}
 	l.queued = true
@@ -222,7 +233,7 @@ func (w *writer) run(done <-chan struct{}) {
 // whether more waits; if not, it has given up the writing.
 func (w *writer) batch() (more bool) {
 	if err := w.collect(); err != nil {
-		w.c.fail(fmt.Errorf("write to the peer: %w", err))
+		w.c.Abort(fmt.Errorf("write to the peer: %w", err))
 	}
 	w.mu.Lock()
 	waits := len(w.control)+len(w.urgent)+len(w.datagrams)+len(w.fresh)+len(w.bulk) > 0
@@ -297,6 +308,9 @@ func (w *writer) turn() (total int, err error) {
 		}
 	}
 	for _, l := range urgent {
+		if l.closed.Load() {
+			continue
+		}
 		at := len(w.scratch)
 		w.scratch = l.src.Urgent(w.scratch)
 		total += len(w.scratch) - at
@@ -316,6 +330,9 @@ func (w *writer) turn() (total int, err error) {
 		w.c.live.used()
 	}
 	for _, l := range w.round {
+		if l.closed.Load() {
+			continue
+		}
 		// An ACK that could wait costs least in front of its stream's data.
 		at := len(w.scratch)
 		w.scratch = l.src.Urgent(w.scratch)
@@ -342,7 +359,7 @@ func (w *writer) turn() (total int, err error) {
 }
 
 // shift moves up to n lanes from the front of a queue to the end of to.
-func shift(to []*Lane, queue *[]*Lane, n int) []*Lane {
+func shift(to []*tcpLane, queue *[]*tcpLane, n int) []*tcpLane {
 	q := *queue
 	n = min(n, len(q))
 	to = append(to, q[:n]...)
@@ -411,6 +428,12 @@ func (w *writer) close(last []byte, late func()) {
 	w.closer = time.AfterFunc(closeWait, late)
 	w.control = append(w.control, last...)
 	w.startLocked()
+}
+
+func (w *writer) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
 }
 
 func (w *writer) closing() bool {

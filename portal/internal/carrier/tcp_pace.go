@@ -30,8 +30,8 @@ type pace struct {
 	unsent int // turn that the socket was last told of; the writer's own
 }
 
-// Turn is how many bytes a bulk stream should send in one turn.
-func (c *Conn) Turn() int { return int(c.writer.pace.turn.Load()) }
+// Turn implements Conn.
+func (c *tcpCarrier) Turn() int { return int(c.writer.pace.turn.Load()) }
 
 func (p *pace) init() { p.turn.Store(wire.MaxData) }
 
@@ -51,7 +51,7 @@ func (p *pace) flushed(n int, took time.Duration) {
 }
 
 // tellSocket has the kernel keep less, or more, of what it cannot send.
-func (c *Conn) tellSocket() {
+func (c *tcpCarrier) tellSocket() {
 	p := &c.writer.pace
 	turn := c.Turn()
 	if turn == p.unsent || turn != wire.MaxData && turn > p.unsent/2 && turn < p.unsent*2 {

@@ -1,4 +1,4 @@
-package carrier
+package carrier_test
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
 )
@@ -30,6 +31,9 @@ func (s sink) Frame(h wire.FrameHeader, body []byte) error {
 	s <- frame{h, bytes.Clone(body)}
 	return nil
 }
+
+func (sink) Hello(wire.TunnelHello) error { return nil }
+func (sink) Silent(bool)                  {}
 
 // script is a Source that sends the frames it was given, one a turn.
 type script struct {
@@ -70,14 +74,14 @@ func (s *script) Wrote() {
 
 // one is a carrier under test and what its Run returns.
 type one struct {
-	*Conn
+	carrier.Conn
 	got   sink
 	ended chan error
 }
 
 func (o *one) run(ctx context.Context, running *sync.WaitGroup) {
 	o.got, o.ended = make(sink, 10000), make(chan error, 1)
-	running.Go(func() { o.ended <- o.Run(ctx, o.got, func() {}) })
+	running.Go(func() { o.ended <- o.Run(ctx, o.got) })
 }
 
 // newCarriers joins two carriers and runs them.
@@ -97,20 +101,17 @@ func newCarriers(t *testing.T) (client, server *one) {
 	return client, server
 }
 
+// handshake makes carriers of a connection's two ends, and queues their HELLOs.
 func handshake(t *testing.T, client, server *one, a, b net.Conn) {
 	t.Helper()
 	cc, sc := carriertest.TLS(t)
-	session := wire.NewSessionID()
-	var both sync.WaitGroup
-	var errs [2]error
-	both.Go(func() {
-		client.Conn, errs[0] = Handshake(t.Context(), a, Config{Client: true, Session: session, TLS: cc})
-	})
-	both.Go(func() { server.Conn, errs[1] = Handshake(t.Context(), b, Config{Session: session, TLS: sc}) })
-	both.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
+	var err error
+	client.Conn, server.Conn, err = carriertest.OverTCP(t.Context(), a, b, cc, sc, wire.NewSessionID(), 0)
+	if err != nil {
 		t.Fatal(err)
 	}
+	client.SendHello(wire.TunnelHello{})
+	server.SendHello(wire.TunnelHello{})
 }
 
 func data(stream uint32, n int) []byte {
@@ -124,23 +125,23 @@ func TestStreamsTakeTurns(t *testing.T) {
 	client, server := &one{}, &one{}
 	handshake(t, client, server, a, b)
 	// Nothing runs yet, so the order is the writer's alone.
-	client.writer.busy = true
+	release := carrier.HoldWriter(client)
 	const turns = 5
 	sources := make([]*script, 3)
-	lanes := make([]*Lane, 3)
+	lanes := make([]carrier.Lane, 3)
 	for i := range sources {
 		sources[i] = &script{}
 		for range turns {
 			sources[i].frames = append(sources[i].frames, data(uint32(i+1), wire.MaxData))
 		}
-		lanes[i] = client.Lane(sources[i])
+		lanes[i] = client.Lane(uint32(i+1), sources[i])
 		lanes[i].Ready()
 	}
 	small := &script{frames: [][]byte{data(9, 1)}}
-	client.Lane(small).Ready()
+	client.Lane(9, small).Ready()
 	urgent := &script{urgent: wire.AppendFrame(nil, 8, wire.Ack{Epoch: 1})}
-	client.Lane(urgent).Urgent()
-	client.writer.busy = false
+	client.Lane(8, urgent).Urgent()
+	release()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -185,10 +186,10 @@ func TestSmallWriteOvertakesTheBacklog(t *testing.T) {
 	for range frames {
 		bulk.frames = append(bulk.frames, big)
 	}
-	client.Lane(bulk).Ready()
+	client.Lane(1, bulk).Ready()
 	// Some of it has arrived, so the rest is under way.
 	<-server.got
-	client.Lane(&script{frames: [][]byte{data(2, 1)}}).Write()
+	client.Lane(2, &script{frames: [][]byte{data(2, 1)}}).Write()
 	before := 1
 	for (<-server.got).header.Stream != 2 {
 		before++
@@ -202,13 +203,13 @@ func TestSmallWriteOvertakesTheBacklog(t *testing.T) {
 func TestFramesOfEverySizeArriveAsSent(t *testing.T) {
 	client, server := newCarriers(t)
 	var want [][]byte
-	for _, n := range []int{0, 1, smallFrame - 1, smallFrame, smallFrame + 1, smallData, smallData + 1, scratchLen, 16384, 65535, 65536, 65537, wire.MaxFrame} {
+	for _, n := range []int{0, 1, carrier.SmallFrame - 1, carrier.SmallFrame, carrier.SmallFrame + 1, carrier.SmallData, carrier.SmallData + 1, carrier.ScratchLen, 16384, 65535, 65536, 65537, wire.MaxFrame} {
 		body := bytes.Repeat([]byte{byte(n)}, n)
 		b := make([]byte, wire.FrameHeaderLen, wire.FrameHeaderLen+n)
 		wire.FrameHeader{Type: wire.FrameDatagram, Length: n, Stream: uint32(n)}.PutTo(b)
 		want = append(want, append(b, body...))
 	}
-	client.Lane(&script{frames: want}).Write()
+	client.Lane(1, &script{frames: want}).Write()
 	for _, w := range want {
 		got := <-server.got
 		if int(got.header.Stream) != len(got.body) || !bytes.Equal(got.body, w[wire.FrameHeaderLen:]) {
@@ -219,25 +220,20 @@ func TestFramesOfEverySizeArriveAsSent(t *testing.T) {
 
 func TestDatagramsAreDroppedWhenTheQueueIsFull(t *testing.T) {
 	client, server := newCarriers(t)
-	w := &client.writer
 	// Somebody is writing, and the socket takes nothing.
-	w.mu.Lock()
-	w.busy = true
-	w.mu.Unlock()
-	head := make([]byte, wire.FrameHeaderLen)
-	wire.FrameHeader{Type: wire.FrameDatagram, Length: 1, Stream: 3}.PutTo(head)
+	release := carrier.HoldWriter(client)
 	taken := 0
-	for i := range maxDatagrams + 10 {
-		if client.Datagram(head, []byte{byte(i)}) {
+	for i := range carrier.MaxDatagrams + 10 {
+		if client.Datagram(3, []byte{byte(i)}) {
 			taken++
 		}
 	}
-	if taken != maxDatagrams || client.Stats().Dropped != 10 {
-		t.Errorf("taken %d, dropped %d; want %d, 10", taken, client.Stats().Dropped, maxDatagrams)
+	if taken != carrier.MaxDatagrams || client.Stats().Dropped != 10 {
+		t.Errorf("taken %d, dropped %d; want %d, 10", taken, client.Stats().Dropped, carrier.MaxDatagrams)
 	}
 	// What was taken goes out in order when the socket is free again.
-	w.wake <- struct{}{}
-	for i := range maxDatagrams {
+	release()
+	for i := range carrier.MaxDatagrams {
 		if got := <-server.got; !bytes.Equal(got.body, []byte{byte(i)}) {
 			t.Fatalf("datagram %d arrived as %v", i, got.body)
 		}
@@ -270,7 +266,7 @@ func TestHandlersErrorEndsTheCarrier(t *testing.T) {
 	defer cancel()
 	client.run(ctx, &running)
 	client.Send(data(1, 1))
-	if err := server.Run(ctx, failing{broken}, func() {}); !errors.Is(err, broken) {
+	if err := server.Run(ctx, failing{err: broken}); !errors.Is(err, broken) {
 		t.Errorf("Run: %v, want the Handler's error", err)
 	}
 	if err := <-client.ended; err == nil {
@@ -278,7 +274,10 @@ func TestHandlersErrorEndsTheCarrier(t *testing.T) {
 	}
 }
 
-type failing struct{ err error }
+type failing struct {
+	sink
+	err error
+}
 
 func (f failing) Frame(wire.FrameHeader, []byte) error { return f.err }
 
@@ -291,11 +290,12 @@ func scripted(t *testing.T) (peer *tls.Conn, server *one, hello []byte) {
 	peer = tls.Client(a, cc)
 	var shaking sync.WaitGroup
 	shaking.Go(func() { peer.Handshake() })
-	c, err := Handshake(t.Context(), b, Config{Session: session, TLS: sc})
+	c, err := carrier.OverTCP(t.Context(), b, carrier.Config{Session: session, TLS: sc})
 	if err != nil {
 		t.Fatal(err)
 	}
 	shaking.Wait()
+	c.SendHello(wire.TunnelHello{})
 	server = &one{Conn: c}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -376,9 +376,9 @@ func TestFirstFrameMustBeTheRightHello(t *testing.T) {
 		want  string
 	}{
 		{"another frame", func([]byte) []byte { return data(1, 1) }, "not HELLO"},
-		{"another version", func(b []byte) []byte { b[wire.FrameHeaderLen+1]++; return b }, "version 2"},
+		{"another version", func(b []byte) []byte { b[wire.FrameHeaderLen+1]++; return b }, "version 3"},
 		{"another session", func(b []byte) []byte { b[wire.FrameHeaderLen+2]++; return b }, "HELLO names session"},
-		{"another connection", func(b []byte) []byte { b[len(b)-1]++; return b }, "carrier 1"},
+		{"another connection", func(b []byte) []byte { b[wire.FrameHeaderLen+19]++; return b }, "carrier 1"},
 		{"a stream's number", func(b []byte) []byte { b[7]++; return b }, "HELLO names"},
 		{"cut", func(b []byte) []byte {
 			return wire.AppendFrame(nil, 0, wire.TunnelPing{})[:0:0]
@@ -417,13 +417,16 @@ func TestNothingIsSentBeforeTheHelloThatIsAwaited(t *testing.T) {
 		peer := tls.Client(a, cc)
 		var running sync.WaitGroup
 		running.Go(func() { peer.Handshake() })
-		c, err := Handshake(t.Context(), socket, Config{Session: session, TLS: sc})
+		c, err := carrier.OverTCP(t.Context(), socket, carrier.Config{Session: session, TLS: sc})
 		if err != nil {
 			t.Fatal(err)
 		}
 		before := socket.writes.Load()
 		awaited := make(chan error, 1)
-		running.Go(func() { awaited <- c.AwaitHello(t.Context()) })
+		running.Go(func() {
+			_, err := c.AwaitHello(t.Context())
+			awaited <- err
+		})
 		synctest.Wait()
 		if n := socket.writes.Load() - before; n > 0 || len(awaited) > 0 {
 			t.Errorf("%d writes before HELLO, returned: %v", n, len(awaited) > 0)
@@ -435,11 +438,11 @@ func TestNothingIsSentBeforeTheHelloThatIsAwaited(t *testing.T) {
 		if err := <-awaited; err != nil {
 			t.Fatal(err)
 		}
+		c.SendHello(wire.TunnelHello{})
 		server := &one{Conn: c}
 		ctx, cancel := context.WithCancel(t.Context())
-		joined := false
 		server.got, server.ended = make(sink, 1), make(chan error, 1)
-		running.Go(func() { server.ended <- server.Run(ctx, server.got, func() { joined = true }) })
+		running.Go(func() { server.ended <- server.Run(ctx, server.got) })
 		answer := make([]byte, len(hello))
 		if _, err := io.ReadFull(peer, answer); err != nil || !bytes.Equal(answer, hello) {
 			t.Errorf("the answer to HELLO: %x, %v", answer, err)
@@ -449,8 +452,8 @@ func TestNothingIsSentBeforeTheHelloThatIsAwaited(t *testing.T) {
 		if _, err := peer.Write(hello); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-server.ended; err == nil || !joined || !strings.Contains(err.Error(), "HELLO twice") {
-			t.Errorf("joined %v, Run: %v", joined, err)
+		if err := <-server.ended; err == nil || !strings.Contains(err.Error(), "HELLO twice") {
+			t.Errorf("Run: %v", err)
 		}
 		cancel()
 		a.Close()
@@ -468,13 +471,13 @@ func TestHelloIsAwaitedNoLongerThanTheContext(t *testing.T) {
 			peer.Handshake()
 			io.Copy(io.Discard, peer)
 		})
-		c, err := Handshake(t.Context(), b, Config{TLS: sc})
+		c, err := carrier.OverTCP(t.Context(), b, carrier.Config{TLS: sc})
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := c.AwaitHello(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := c.AwaitHello(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("AwaitHello: %v", err)
 		}
 		if _, err := b.Write(nil); err == nil {

@@ -1,0 +1,19 @@
+package carrier
+
+// What the tests must know of the TCP carrier's writer.
+const (
+	SmallFrame   = smallFrame
+	SmallData    = smallData
+	ScratchLen   = scratchLen
+	MaxDatagrams = maxDatagrams
+)
+
+// HoldWriter has nothing written on a TCP carrier until release is called, as if
+// the socket took nothing.
+func HoldWriter(c Conn) (release func()) {
+	w := &c.(*tcpCarrier).writer
+	w.mu.Lock()
+	w.busy = true
+	w.mu.Unlock()
+	return func() { w.wake <- struct{}{} }
+}
