@@ -125,7 +125,7 @@ func TestStreamsTakeTurns(t *testing.T) {
 	client, server := &one{}, &one{}
 	handshake(t, client, server, a, b)
 	// Nothing runs yet, so the order is the writer's alone.
-	release := carrier.HoldWriter(client)
+	release := carrier.HoldWriter(client.Conn)
 	const turns = 5
 	sources := make([]*script, 3)
 	lanes := make([]carrier.Lane, 3)
@@ -221,7 +221,7 @@ func TestFramesOfEverySizeArriveAsSent(t *testing.T) {
 func TestDatagramsAreDroppedWhenTheQueueIsFull(t *testing.T) {
 	client, server := newCarriers(t)
 	// Somebody is writing, and the socket takes nothing.
-	release := carrier.HoldWriter(client)
+	release := carrier.HoldWriter(client.Conn)
 	taken := 0
 	for i := range carrier.MaxDatagrams + 10 {
 		if client.Datagram(3, []byte{byte(i)}) {
