@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/leg/legtest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -20,11 +21,11 @@ func (w *world) startLegs() (flows, error) {
 	for range maxFlows {
 		s := relay.open(wire.TransportUDP)
 		at := relay.at(s.Ready.UDP)
-		if _, err := leg.NewBinder(leg.ID{Session: s.ID, Leg: 1}, s.Secrets[1], 0).Exchange(ctx, f.service, at); err != nil {
+		if _, err := legtest.Bind(ctx, leg.NewBinder(leg.ID{Session: s.ID, Leg: 1}, s.Secrets[1], 0), f.service, at); err != nil {
 			return flows{}, err
 		}
 		bound := w.client.ListenUDP(0)
-		if _, err := leg.NewBinder(leg.ID{Session: s.ID, Leg: 0}, s.Secrets[0], 0).Exchange(ctx, bound, at); err != nil {
+		if _, err := legtest.Bind(ctx, leg.NewBinder(leg.ID{Session: s.ID, Leg: 0}, s.Secrets[0], 0), bound, at); err != nil {
 			return flows{}, err
 		}
 		f.client = append(f.client, flow{conn: bound, to: at})

@@ -12,6 +12,7 @@ import (
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/leg/legtest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -31,7 +32,7 @@ func TestBrokerMakesSessionsThatCarryDatagrams(t *testing.T) {
 		legs[i] = host.ListenUDP(0)
 		await.Limit(t, legs[i])
 		ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
-		_, err := leg.NewBinder(leg.ID{Session: s.ID, Leg: uint8(i)}, s.Secrets[i], 1).Exchange(ctx, legs[i], at)
+		_, err := legtest.Bind(ctx, leg.NewBinder(leg.ID{Session: s.ID, Leg: uint8(i)}, s.Secrets[i], 1), legs[i], at)
 		cancel()
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/netport/netport/lab/forge"
 	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/leg/legtest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -28,7 +29,7 @@ func bind(t *testing.T, host *topo.Host, s wire.Session, counter uint64) *net.UD
 	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	to := netip.AddrPortFrom(s.Relay.Addresses[0].Unmap(), s.Relay.UDP)
-	if _, err := leg.NewBinder(leg.ID{Session: s.ID, Leg: s.Leg}, s.Secret, counter).Exchange(ctx, conn, to); err != nil {
+	if _, err := legtest.Bind(ctx, leg.NewBinder(leg.ID{Session: s.ID, Leg: s.Leg}, s.Secret, counter), conn, to); err != nil {
 		t.Fatal(err)
 	}
 	return conn

@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/meter"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/leg/legtest"
 )
 
 // meeting is a session of the two sides.
@@ -60,7 +61,7 @@ func (m *meeting) bindLeg(i int, counter uint64) udpLeg {
 	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	defer cancel()
 	at := netip.AddrPortFrom(m.at[i], m.Ready.UDP)
-	mapped, err := leg.NewBinder(leg.ID{Session: m.ID, Leg: uint8(i)}, m.Secrets[i], counter).Exchange(ctx, conn, at)
+	mapped, err := legtest.Bind(ctx, leg.NewBinder(leg.ID{Session: m.ID, Leg: uint8(i)}, m.Secrets[i], counter), conn, at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,6 @@
 package leg
 
 import (
-	"context"
-	"errors"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 )
@@ -64,56 +60,5 @@ func TestBinderIgnoresWhatIsNoAnswerToIt(t *testing.T) {
 	}
 	if b.Handle(challenge) {
 		t.Error("the challenge is taken twice")
-	}
-}
-
-func TestExchangeBindsOverALossySocket(t *testing.T) {
-	listen := func() *net.UDPConn {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	server, client := listen(), listen()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		gate, last, buf := NewGate(), Binding{}, make([]byte, 2048)
-		for i := 0; ; i++ {
-			n, from, err := server.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			q, err := ParseRequest(buf[:n])
-			if err != nil || i == 0 { // the first packet is lost
-				continue
-			}
-			_, answer := gate.Judge(time.Now(), q, from, testSecret, last)
-			server.WriteToUDPAddrPort(answer, from)
-		}
-	}()
-	want := client.LocalAddr().(*net.UDPAddr).AddrPort()
-	got, err := NewBinder(testID, testSecret, 0).Exchange(t.Context(), client, server.LocalAddr().(*net.UDPAddr).AddrPort())
-	if err != nil || got != want {
-		t.Errorf("mapped %v, %v; want %v", got, err, want)
-	}
-	server.Close()
-	<-done
-}
-
-func TestExchangeEndsWithItsContext(t *testing.T) {
-	client, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	stopped := errors.New("stopped")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(stopped)
-	silent := netip.MustParseAddrPort(client.LocalAddr().String())
-	if _, err := NewBinder(testID, testSecret, 0).Exchange(ctx, client, silent); !errors.Is(err, stopped) {
-		t.Errorf("got %v, want %v", err, stopped)
 	}
 }

@@ -36,6 +36,31 @@
 // number up to the highest that was proven before: their connections are gone, and
 // it does not know their nonces any more. Portals count their connections upwards.
 //
+// # TCP: meetings
+//
+// Two portals that cannot agree on a number any more, since they have lost all
+// that joined them, use number 65,535 (Meeting), which is never used up. The
+// first 8 bytes of the nonce are then a counter:
+//
+//	counter    uint64    above that of every such preface of this leg before
+//	random     [8]byte
+//
+// A relay takes only a counter above the last it took of the leg, and keeps it
+// over restarts where it keeps sessions. The newest leg 0 that waits is joined
+// with the newest leg 1 that waits; an older one of the same leg is closed. So is
+// a pair, when a newer one comes of a leg that has sent nothing in it: that one
+// was dead, and the other portal learns of it. A portal dials one at a time.
+//
+// # Tickets
+//
+// The session of a ticket is known by its id (TicketSession), and the secrets of
+// its legs follow from a key that the server and the relay share (TicketSecret).
+// A relay makes such a session when a leg of it is proven, by a preface with
+// number Meeting or by the second request of a bind, at a shared port and before
+// its end; nothing that is not proven has it keep anything. The session lasts as any
+// other, and never beyond the ticket's end. It has no ports of its own and takes
+// TCP legs of number Meeting alone. They wait for each other for 5 minutes.
+//
 // # TCP: packet mode
 //
 // A session that may use packet mode has a block of PacketPorts ports for each

@@ -95,3 +95,17 @@ func FuzzParsePreface(f *testing.F) {
 		p.ProvenBy(testSecret)
 	})
 }
+
+func TestMeetingPrefaceHasItsCounter(t *testing.T) {
+	b := NewMeeting(testID.Session, 1, 0x0102030405060708).AppendTo(nil, testSecret)
+	if got := hex.EncodeToString(b[21:32]); got != "01ffff0102030405060708" {
+		t.Errorf("leg, number and counter are %s", got)
+	}
+	p, err := ParsePreface(b)
+	if err != nil || p.Counter() != 0x0102030405060708 || p.ID.Connection != Meeting || !p.ProvenBy(testSecret) {
+		t.Errorf("parsed %+v, %v", p, err)
+	}
+	if again := NewMeeting(testID.Session, 1, 0x0102030405060708); again.Nonce == p.Nonce {
+		t.Error("two prefaces of one counter have one nonce")
+	}
+}

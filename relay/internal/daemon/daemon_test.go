@@ -21,6 +21,7 @@ import (
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/leg/legtest"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 
@@ -246,7 +247,7 @@ func TestSessionIsHeldForTheServerAndItsTrafficTold(t *testing.T) {
 		defer c.Close()
 		portals[n] = c
 		id := leg.ID{Session: m.ID, Leg: uint8(n)}
-		if _, err := leg.NewBinder(id, m.Legs[n].Secret, 0).Exchange(t.Context(), c, relay); err != nil {
+		if _, err := legtest.Bind(t.Context(), leg.NewBinder(id, m.Legs[n].Secret, 0), c, relay); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -346,7 +347,7 @@ func TestNoLegIsTakenFromAnotherRelay(t *testing.T) {
 	bind := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := leg.NewBinder(leg.ID{Session: m.ID}, m.Legs[0].Secret, 0).Exchange(ctx, c, relay)
+		_, err := legtest.Bind(ctx, leg.NewBinder(leg.ID{Session: m.ID}, m.Legs[0].Secret, 0), c, relay)
 		return err
 	}
 	if err := bind(); err == nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/leg/legtest"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -155,7 +156,7 @@ func (p *portal) bind() {
 	p.g.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	mapped, err := p.binder.Exchange(ctx, p.UDPConn, p.relay)
+	mapped, err := legtest.Bind(ctx, p.binder, p.UDPConn, p.relay)
 	if err != nil {
 		p.g.t.Fatal(err)
 	}
