@@ -21,12 +21,22 @@ func Dial(ctx context.Context, addrs []netip.AddrPort, dial func(context.Context
 	return Race(ctx, Stagger, Order(addrs), dial)
 }
 
-// Race calls dial for the candidates, which must be at least one, until one
-// succeeds, and returns its connection. Each is called when the one before has
-// failed, or was not done after the time apart. If none succeeds, it returns
-// the error of the first that failed. All attempts have ended when it returns,
-// and their connections but the one returned are closed.
+// Race is RaceAt for candidates that are all the same time apart.
 func Race[C any, T io.Closer](ctx context.Context, apart time.Duration, candidates []C, dial func(context.Context, C) (T, error)) (T, error) {
+	at := make([]time.Duration, len(candidates))
+	for i := range at {
+		at[i] = time.Duration(i) * apart
+	}
+	return RaceAt(ctx, at, candidates, dial)
+}
+
+// RaceAt calls dial for the candidates, which must be at least one, until one
+// succeeds, and returns its connection. Each is called at its time, counted
+// from the call of RaceAt; times never fall. When one has failed, the next is
+// called at once, and all after it come earlier by as much. If none succeeds,
+// RaceAt returns the error of the first that failed. All attempts have ended
+// when it returns, and their connections but the one returned are closed.
+func RaceAt[C any, T io.Closer](ctx context.Context, at []time.Duration, candidates []C, dial func(context.Context, C) (T, error)) (T, error) {
 	if len(candidates) == 1 {
 		return dial(ctx, candidates[0])
 	}
@@ -49,18 +59,19 @@ func Race[C any, T io.Closer](ctx context.Context, apart time.Duration, candidat
 	var first error
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for waiting := candidates; ; {
+	for next := 0; ; {
 		select {
 		case <-timer.C:
-			if len(waiting) > 0 {
-				candidate := waiting[0]
-				waiting = waiting[1:]
+			if next < len(candidates) {
+				candidate := candidates[next]
 				running++
 				go func() {
 					conn, err := dial(ctx, candidate)
 					results <- result{conn, err}
 				}()
-				timer.Reset(apart)
+				if next++; next < len(candidates) {
+					timer.Reset(at[next] - at[next-1])
+				}
 			}
 		case r := <-results:
 			running--
@@ -70,7 +81,7 @@ func Race[C any, T io.Closer](ctx context.Context, apart time.Duration, candidat
 			if first == nil {
 				first = r.err
 			}
-			if running == 0 && len(waiting) == 0 {
+			if running == 0 && next == len(candidates) {
 				return none, first
 			}
 			timer.Reset(0)

@@ -95,6 +95,39 @@ func TestFailureStartsTheNextAtOnce(t *testing.T) {
 	})
 }
 
+func TestEachAttemptBeginsAtItsTime(t *testing.T) {
+	at := []time.Duration{0, 50 * time.Millisecond, 250 * time.Millisecond}
+	refused := errors.New("refused")
+	for _, c := range []struct {
+		name string
+		fail time.Duration // when the first fails; 0: never
+		want []time.Duration
+	}{
+		{"all are silent", 0, []time.Duration{0, 50 * time.Millisecond, 250 * time.Millisecond}},
+		{"the first fails before the second began", 20 * time.Millisecond, []time.Duration{0, 20 * time.Millisecond, 220 * time.Millisecond}},
+		{"the first fails after the second began", 100 * time.Millisecond, []time.Duration{0, 50 * time.Millisecond, 100 * time.Millisecond}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			got := make([]time.Duration, len(at))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			RaceAt(ctx, at, []int{0, 1, 2}, func(ctx context.Context, i int) (net.Conn, error) {
+				got[i] = time.Since(start)
+				if i == 0 && c.fail > 0 {
+					time.Sleep(c.fail)
+					return nil, refused
+				}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%s: they began at %v, want %v", c.name, got, c.want)
+			}
+		})
+	}
+}
+
 func TestCancelEndsEveryAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := addrs("[2001:db8::1]:1", "10.0.0.1:1")
