@@ -117,10 +117,14 @@ func (t *Table) adoptLocked(now time.Time, s *session) error {
 		}
 	}
 	t.sessions[s.ID] = s
-	t.perPortal[s.Portals[0]]++
-	s.deadline = now.Add(min(s.Lifetime, ProveTime))
+	if s.Ticket() {
+		t.tickets.sessions++ // who had it made is not kept
+	} else {
+		t.perPortal[s.Portals[0]]++
+	}
+	s.lastLocked(now, min(s.Lifetime, ProveTime))
 	if s.proven {
-		s.deadline = now.Add(s.Lifetime)
+		s.lastLocked(now, s.Lifetime)
 	}
 	changed := false // of what the rules allow
 	for i := range s.sources {

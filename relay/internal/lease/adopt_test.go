@@ -300,7 +300,7 @@ func TestRecordsAreKeptWhenTheyChange(t *testing.T) {
 // goldenRecords are the records of a session, all fields set, as the comment on
 // them says.
 var goldenRecords = map[RecordKey]string{
-	keyOf(goldenID, 0): "01" + // version
+	keyOf(goldenID, 0): "02" + // version
 		"0003 616e6e 0002 626f" + // portals
 		strings.Repeat("a0", 32) + strings.Repeat("a1", 32) + // secrets
 		"07" + // transports
@@ -309,10 +309,11 @@ var goldenRecords = map[RecordKey]string{
 		"01" + // proven
 		"4e21 7000 7008" + // ports
 		"00000003" + // next
+		"0000000000000005 0000000000000006" + // meetings
 		"0000000000000007 0000000000000008" + // settled
 		"02 04c000020a 040a000001" + // sources of leg 0
 		"01 04c0000214", // of leg 1
-	keyOf(goldenID, 1): "01" + // version
+	keyOf(goldenID, 1): "02" + // version
 		"02" + // binds
 		"01 0002 0000000000000009 04c0000201 0fa0 04c6336401 4e21 00" +
 		"00 0000 0000000000000001 10 20010db8000000000000000000000001 0fa1 00 01bb 01",
@@ -326,7 +327,7 @@ func goldenSession() *session {
 			ID: goldenID, Portals: [2]string{"ann", "bo"}, Transports: 7, Lifetime: time.Minute, Port: 20001, Packet: [2]uint16{28672, 28680},
 		},
 		secrets: [2]wire.Secret{wire.Secret(bytes.Repeat([]byte{0xa0}, 32)), wire.Secret(bytes.Repeat([]byte{0xa1}, 32))},
-		created: time.Unix(0x69222540, 0), proven: true, next: 3, settled: Traffic{7, 8},
+		created: time.Unix(0x69222540, 0), proven: true, next: 3, meetings: [2]uint64{5, 6}, settled: Traffic{7, 8},
 		sources: [2][]netip.Addr{{annAt, netip.MustParseAddr("10.0.0.1")}, {boAt}},
 	}
 	s.bind(leg.ID{Session: goldenID, Leg: 1, Connection: 2}, bound{leg.Binding{Counter: 9, Source: home}, bindAt(home, 20001), false})
@@ -375,7 +376,7 @@ func TestRecordsHaveTheirGoldenBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.usedUp = s.next
-	opts := cmp.Options{cmp.AllowUnexported(session{}, bound{}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, wire.Secret{})}
+	opts := cmp.Options{cmp.AllowUnexported(session{}, bound{}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}, wire.Secret{})}
 	if d := cmp.Diff(s, got, opts); d != "" {
 		t.Errorf("read (-want +got):\n%s", d)
 	}
@@ -398,7 +399,7 @@ func TestCutLongOrFalseRecordsAreRefused(t *testing.T) {
 		part     int
 		old, new string
 	}{
-		"another version":       {0, "01", "02"},
+		"another version":       {0, "02", "01"},
 		"a portal of no name":   {0, "626f", "2a6f"},
 		"no lifetime":           {0, "0000003c", "00000000"},
 		"made after 9999":       {0, "0000000069222540", "ffffffffffffffff"},
@@ -408,16 +409,16 @@ func TestCutLongOrFalseRecordsAreRefused(t *testing.T) {
 		"numbers above 65536":   {0, "00000003", "00010001"},
 		"five sources":          {0, "0204c000020a", "0504c000020a"},
 		"a source that is none": {0, "0104c0000214", "0100"},
-		"binds of version 2":    {1, "0102", "0202"},
-		"no binds":              {1, text(1), "0100"},
-		"eleven binds":          {1, "0102", "010b"},
-		"a bind of leg 2":       {1, "0102010002", "0102020002"},
+		"binds of version 1":    {1, "0202", "0102"},
+		"no binds":              {1, text(1), "0200"},
+		"eleven binds":          {1, "0202", "020b"},
+		"a bind of leg 2":       {1, "0202010002", "0202020002"},
 		"counter 0":             {1, "0000000000000009", "0000000000000000"},
 		"port 0":                {1, "c63364014e21", "c63364010000"},
 		"another port":          {1, "c63364014e21", "c63364014e22"},
 		"shared at its own":     {1, "4e2100", "4e2101"},
 		"shared or what":        {1, "01bb01", "01bb02"},
-		"twice the same":        {1, text(1), "0102" + strings.Repeat(text(1)[4:4+2*33], 2)},
+		"twice the same":        {1, text(1), "0202" + strings.Repeat(text(1)[4:4+2*33], 2)},
 	} {
 		bad, err := hex.DecodeString(strings.Replace(text(c.part), c.old, c.new, 1))
 		if err != nil || !strings.Contains(text(c.part), c.old) {

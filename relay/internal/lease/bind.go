@@ -46,17 +46,8 @@ func (t *Table) Bind(now time.Time, q leg.Request, from bpf.Leg, shared bool) Ou
 		last = b.Binding
 	}
 	verdict, answer := t.gate.Judge(now, q, source, s.secrets[q.ID.Leg], last)
-	switch verdict {
-	case leg.WrongMAC:
-		return Outcome{Drop: drop.WrongMAC}
-	case leg.OldCounter:
-		return Outcome{Drop: drop.Replayed}
-	case leg.WrongNonce:
-		return Outcome{Drop: drop.WrongNonce}
-	case leg.TooMany:
-		return Outcome{Drop: drop.Limit}
-	case leg.Challenge, leg.Repeat:
-		return Outcome{Answer: answer}
+	if verdict != leg.Bind {
+		return outcome(verdict, answer)
 	}
 	if !again && len(s.binds) >= 2*MaxBound {
 		return Outcome{Drop: drop.Limit}
@@ -76,6 +67,21 @@ func (t *Table) Bind(now time.Time, q leg.Request, from bpf.Leg, shared bool) Ou
 	}
 	t.keepBindLocked(s, q.ID)
 	return Outcome{Answer: answer, Moved: true}
+}
+
+// outcome is what comes of a request that binds nothing.
+func outcome(verdict leg.Verdict, answer []byte) Outcome {
+	switch verdict {
+	case leg.WrongMAC:
+		return Outcome{Drop: drop.WrongMAC}
+	case leg.OldCounter:
+		return Outcome{Drop: drop.Replayed}
+	case leg.WrongNonce:
+		return Outcome{Drop: drop.WrongNonce}
+	case leg.TooMany:
+		return Outcome{Drop: drop.Limit}
+	}
+	return Outcome{Answer: answer}
 }
 
 // bind sets where a connection of a leg is.

@@ -15,8 +15,8 @@ import (
 // bound legs:
 //
 //	key      session [16]byte, part uint8, zeros
-//	part 0   version    uint8      1
-//	         portals    2 × blob   names, the opener's first
+//	part 0   version    uint8      2
+//	         portals    2 × blob   names, the opener's first; both empty: a ticket's
 //	         secrets    2 × [32]byte
 //	         transports uint8
 //	         lifetime   uint32     seconds, not 0
@@ -25,9 +25,10 @@ import (
 //	         port       uint16     0: the shared ports only
 //	         packet     2 × uint16 both 0: no packet mode
 //	         next       uint32     above all numbers of TCP connections in splice mode
+//	         meetings   2 × uint64 counters of the last Meeting prefaces, by leg
 //	         settled    2 × uint64 bytes that no plane counts any more, by leg
 //	         sources    2 × count  of one byte, and addresses; at most 4 for a leg
-//	part 1.. version    uint8      1
+//	part 1.. version    uint8      2
 //	         binds      count      of one byte, 1 to 10
 //	           leg        uint8
 //	           connection uint16
@@ -38,14 +39,15 @@ import (
 //	           shared     bool     it is the shared one
 //
 // Replays: what was sent before a restart must open nothing after it. The
-// counter of each bind is kept before the bind is answered. The nonces of
-// prefaces are not kept, but the highest connection number is, before its leg is
-// taken: all numbers up to it are used up for the next process. The connections
-// they had died with this one, and portals go on with a higher number.
+// counter of each bind is kept before the bind is answered, and that of a Meeting
+// preface before its leg is taken. The nonces of other prefaces are not kept, but
+// the highest connection number is, before its leg is taken: all numbers up to it
+// are used up for the next process. The connections they had died with this one,
+// and portals go on with a higher number.
 //
 // Idle time is not kept: the lifetime of an adopted session begins anew.
 const (
-	recordVersion = 1
+	recordVersion = 2
 	// MaxRecord is the length of the longest record in bytes.
 	MaxRecord = 510
 
@@ -88,6 +90,9 @@ func (s *session) record() []byte {
 		b = binary.BigEndian.AppendUint16(b, port)
 	}
 	b = binary.BigEndian.AppendUint32(b, s.next)
+	for _, counter := range s.meetings {
+		b = binary.BigEndian.AppendUint64(b, counter)
+	}
 	for _, bytes := range s.settled {
 		b = binary.BigEndian.AppendUint64(b, bytes)
 	}
@@ -107,11 +112,11 @@ func parseRecord(id wire.SessionID, b []byte) (*session, error) {
 		return nil, fmt.Errorf("record of version %d, this program reads version %d", v, recordVersion)
 	}
 	s := &session{Session: Session{ID: id}}
-	for i := range s.Portals {
-		s.Portals[i] = r.Text(identity.MaxName)
-		if identity.CheckName(s.Portals[i]) != nil {
-			r.Reject()
-		}
+	s.Portals = [2]string{r.Text(identity.MaxName), r.Text(identity.MaxName)}
+	if ends, ok := leg.TicketEnds(id); ok && s.Portals == [2]string{} {
+		s.Ends = ends
+	} else if identity.CheckName(s.Portals[0]) != nil || identity.CheckName(s.Portals[1]) != nil {
+		r.Reject()
 	}
 	for i := range s.secrets {
 		r.Copy(s.secrets[i][:])
@@ -124,6 +129,7 @@ func parseRecord(id wire.SessionID, b []byte) (*session, error) {
 	s.Port, s.Packet[0], s.Packet[1] = r.Uint16(), r.Uint16(), r.Uint16()
 	s.next = r.Uint32()
 	s.usedUp = s.next
+	s.meetings = [2]uint64{r.Uint64(), r.Uint64()}
 	s.settled = Traffic{r.Uint64(), r.Uint64()}
 	for i := range s.sources {
 		n := int(r.Uint8())

@@ -24,6 +24,12 @@ func (t *Table) Prove(now time.Time, p leg.Preface, source netip.AddrPort, port 
 	if !p.ProvenBy(s.secrets[p.ID.Leg]) {
 		return drop.WrongMAC
 	}
+	if p.ID.Connection == leg.Meeting {
+		return t.meetLocked(now, s, p, source)
+	}
+	if s.Ticket() {
+		return drop.Limit // numbers would begin anew with each tunnel, and so could replays
+	}
 	number := uint32(p.ID.Connection)
 	if number < s.usedUp {
 		return drop.Joined
@@ -58,15 +64,32 @@ func (t *Table) Prove(now time.Time, p leg.Preface, source netip.AddrPort, port 
 	return drop.None
 }
 
-// Join uses up a connection number: both its legs are proven and are joined
-// now. It reports whether the session is still there and the number was not
-// used before.
+// meetLocked judges a proven preface of number Meeting.
+func (t *Table) meetLocked(now time.Time, s *session, p leg.Preface, source netip.AddrPort) drop.Reason {
+	last := &s.meetings[p.ID.Leg]
+	if p.Counter() <= *last {
+		return drop.Replayed
+	}
+	*last = p.Counter()
+	s.provenLocked(now)
+	t.admitLocked(s, p.ID.Leg, source.Addr())
+	t.keepLocked(s)
+	return drop.None
+}
+
+// Join tells that both legs of a connection are proven and are joined now, which
+// uses up its number unless it is Meeting. It reports whether the session is still
+// there and the number was not used before.
 func (t *Table) Join(id leg.ID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, ok := t.sessions[id.Session]
 	if !ok {
 		return false
+	}
+	if id.Connection == leg.Meeting {
+		s.met++
+		return true
 	}
 	c, ok := s.splices[id.Connection]
 	if !ok || c.joined {

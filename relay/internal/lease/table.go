@@ -59,12 +59,17 @@ func (r *Refusal) Error() string { return fmt.Sprintf("session refused: %v: %s",
 // its Port, which MovePort changes before anyone was told.
 type Session struct {
 	ID         wire.SessionID
-	Portals    [2]string // the opener's first
+	Portals    [2]string // the opener's first; of a ticket's session the relay knows none
 	Transports wire.Transports
 	Lifetime   time.Duration
+	Ends       time.Time // of a ticket's session: with the ticket
 	Port       uint16    // of splice mode and UDP alike; 0: the shared ports only
 	Packet     [2]uint16 // the first port of each leg for packet mode; both 0: none
 }
+
+// Ticket reports whether the session is a ticket's, so that the server does not
+// know of it.
+func (s Session) Ticket() bool { return !s.Ends.IsZero() }
 
 // TCP reports whether the session's portals can use TCP legs.
 func (s Session) TCP() bool { return s.Transports&(wire.TransportSplice|wire.TransportTLS) != 0 }
@@ -91,9 +96,12 @@ type session struct {
 	splices  map[uint16]*spliced // nil before the first
 	usedUp   uint32              // connection numbers below were used before a restart
 	next     uint32              // above all connection numbers that were proven
+	meetings [2]uint64           // counters of the last Meeting preface of either leg
+	met      int                 // pairs of Meeting connections joined so far
 	binds    map[leg.ID]*bound   // nil before the first
 	order    []leg.ID            // of binds, as they were first made
 	unkept   bool                // the kernel would not keep its records
+	maker    netip.Prefix        // of a ticket's session: who had it made
 }
 
 // bound is where a connection of a UDP leg is.
@@ -122,6 +130,7 @@ type Table struct {
 	// where all sessions meet.
 	sources map[boundAt]leg.ID
 	blocks  blocks
+	tickets tickets
 }
 
 // NewTable returns an empty Table.
@@ -133,6 +142,7 @@ func NewTable(l Limits) *Table {
 		perPortal: make(map[string]int),
 		ports:     newPorts(l.First, l.Last),
 		sources:   make(map[boundAt]leg.ID),
+		tickets:   tickets{perAddress: make(map[netip.Prefix]int), spent: make(map[wire.SessionID][2]uint64)},
 	}
 	if p := l.Packet; p != nil {
 		t.blocks = newBlocks(p.First, p.Last)
@@ -187,8 +197,7 @@ func (t *Table) Create(now time.Time, m wire.CreateSession) (s Session, fresh bo
 // sharedServes reports whether the shared ports can carry one of the
 // transports.
 func (t *Table) sharedServes(set wire.Transports) bool {
-	return t.limits.SharedTCP && set&(wire.TransportSplice|wire.TransportTLS) != 0 ||
-		t.limits.SharedUDP && set&wire.TransportUDP != 0
+	return set&t.sharedTransports() != 0
 }
 
 // MovePort gives a session another port, because its port could not be opened:
@@ -217,7 +226,7 @@ func (t *Table) Renew(now time.Time, id wire.SessionID, total Traffic) {
 	defer t.mu.Unlock()
 	if s, ok := t.sessions[id]; ok && s.traffic != total {
 		s.traffic = total
-		s.deadline = now.Add(s.Lifetime)
+		s.lastLocked(now, s.Lifetime)
 	}
 }
 
@@ -241,7 +250,15 @@ func (s *session) over(now time.Time) bool { return !now.Before(s.deadline) }
 // proven, and from now on without the bound of ProveTime.
 func (s *session) provenLocked(now time.Time) {
 	s.proven = true
-	s.deadline = now.Add(s.Lifetime)
+	s.lastLocked(now, s.Lifetime)
+}
+
+// lastLocked lets a session last from now on, a ticket's at most until its end.
+func (s *session) lastLocked(now time.Time, long time.Duration) {
+	s.deadline = now.Add(long)
+	if s.Ticket() && s.Ends.Before(s.deadline) {
+		s.deadline = s.Ends
+	}
 }
 
 // End takes a session out and gives back what it held. It reports whether the
@@ -260,6 +277,10 @@ func (t *Table) End(id wire.SessionID) (Session, bool) {
 	}
 	t.ports.give(s.Port)
 	t.takePacketLocked(s)
+	if s.Ticket() {
+		t.endTicketLocked(s)
+		return s.Session, true
+	}
 	opener := s.Portals[0]
 	if t.perPortal[opener]--; t.perPortal[opener] == 0 {
 		delete(t.perPortal, opener)
@@ -284,7 +305,7 @@ func (t *Table) List() []Info {
 	defer t.mu.Unlock()
 	list := make([]Info, 0, len(t.sessions))
 	for _, s := range t.sessions {
-		i := Info{Session: s.Session, Created: s.created, Expires: s.deadline, Traffic: s.traffic, Settled: s.settled, Bound: len(s.binds)}
+		i := Info{Session: s.Session, Created: s.created, Expires: s.deadline, Traffic: s.traffic, Settled: s.settled, Spliced: s.met, Bound: len(s.binds)}
 		for _, c := range s.splices {
 			if c.joined {
 				i.Spliced++
