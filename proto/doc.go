@@ -375,11 +375,13 @@
 // sends on from the other's count and ignores frames of an older epoch; an ACK
 // of the new one follows at once. Between its RESUME and the answer the opener sends
 // nothing else of the stream. If the peer may not have heard of the stream, OPEN is said again before
-// RESUME, and means nothing to who has. RESUME of a stream that is forgotten is answered by RESET
-// with ReasonNone: it was over there. On the first carrier after the loss of all,
-// RESUMED follows the last RESUME; what it does not name of the sender's streams is
-// over at the sender. Frames of a stream that has moved may still arrive on the
-// old carrier and mean nothing.
+// RESUME, and means nothing to who has. A side that did not open the stream, and has lost the
+// carrier of it or hears nothing there, sends an ACK of it on another carrier: the opener
+// moves the stream there if it is still at that epoch. RESUME, ACK or RESET of a
+// number that was used and is forgotten is answered by RESET with ReasonNone and no text (which is
+// never answered): it was over there, and nothing was missing but the last ACK or the
+// answer to a RESET. Frames of a stream that has moved may still arrive on the old
+// carrier and mean nothing.
 //
 // A probe (OPEN of kind 3) has the exit check and dial, hang up, and say how it
 // went, with RESET: ReasonNone and the address it reached, or why not.

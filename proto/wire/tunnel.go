@@ -53,12 +53,11 @@ const (
 	FrameDatagram FrameType = 10 // one datagram of a flow
 	FrameCarrier  FrameType = 11 // the TLS client dials one more carrier
 	FrameClose    FrameType = 12 // the sender closes the tunnel; its reason
-	FrameResumed  FrameType = 13 // the sender has resumed all that it has open
-	FramePad      FrameType = 14 // nothing; it fills a packet
+	FramePad      FrameType = 13 // nothing; it fills a packet
 )
 
 func (t FrameType) String() string {
-	names := [...]string{1: "HELLO", 2: "PING", 3: "PONG", 4: "OPEN", 5: "DATA", 6: "ACK", 7: "FIN", 8: "RESET", 9: "RESUME", 10: "DATAGRAM", 11: "CARRIER", 12: "CLOSE", 13: "RESUMED", 14: "PAD"}
+	names := [...]string{1: "HELLO", 2: "PING", 3: "PONG", 4: "OPEN", 5: "DATA", 6: "ACK", 7: "FIN", 8: "RESET", 9: "RESUME", 10: "DATAGRAM", 11: "CARRIER", 12: "CLOSE", 13: "PAD"}
 	if int(t) < len(names) && names[t] != "" {
 		return names[t]
 	}
@@ -485,7 +484,8 @@ func ParseAddCarrier(b []byte) (AddCarrier, error) {
 // an epoch above all before; the other side answers it with the same epoch, on the
 // same carrier. From then on frames of an older epoch mean nothing, and
 // each side sends on from what the other has received. An ACK of the new epoch
-// follows it at once.
+// follows it at once. A side that did not open the stream asks for the move with an
+// ACK on the carrier where it wants the stream to be.
 //
 //	epoch    uint32   from 2
 //	received uint64   bytes received in order, and the FIN (which counts one)
@@ -510,27 +510,6 @@ func ParseResume(b []byte) (Resume, error) {
 		r.Reject()
 	}
 	return finish(m, &r)
-}
-
-// Resumed follows the RESUMEs (and OPENs) that a side sends on the first carrier
-// after all others were lost: of the streams that the sender has opened and
-// the receiver holds, those that were not among them are forgotten at the
-// sender, which happens only when nothing of them was outstanding but the last ACK
-// or the answer to a RESET.
-//
-// It has no body.
-type Resumed struct{}
-
-// FrameType implements Frame.
-func (Resumed) FrameType() FrameType { return FrameResumed }
-
-// AppendTo implements Frame.
-func (Resumed) AppendTo(b []byte) []byte { return b }
-
-// ParseResumed reads a Resumed.
-func ParseResumed(b []byte) (Resumed, error) {
-	r := NewReader(b)
-	return finish(Resumed{}, &r)
 }
 
 // MaxPad is the most bytes in a PAD frame.

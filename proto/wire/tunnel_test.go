@@ -25,7 +25,6 @@ var frameParsers = map[FrameType]func([]byte) (Frame, error){
 	FrameCarrier:  anyFrame(ParseAddCarrier),
 	FrameClose:    anyFrame(ParseTunnelClose),
 	FrameResume:   anyFrame(ParseResume),
-	FrameResumed:  anyFrame(ParseResumed),
 	FramePad:      anyFrame(ParsePad),
 }
 
@@ -81,7 +80,6 @@ var frameGoldens = []struct {
 	{Datagram{Data: []byte("whole")}, "77686f6c65"},
 	{AddCarrier{Connection: 0x0102, Kind: CarrierQUIC}, "010202"},
 	{Resume{Epoch: 0x01020304, Received: 0x1112131415161718}, "01020304" + "1112131415161718"},
-	{Resumed{}, ""},
 	{Pad{Length: 3}, "000000"},
 	{TunnelClose{Reason: ReasonShutdown, Text: "bye"}, "0001" + "0003 627965"},
 }
