@@ -25,10 +25,13 @@ type Load struct {
 	// Beside is the same past Netport.
 	Beside *net.UDPConn
 
-	Rate     int64         // bits per second of each stream, in each direction; 0: 20 Mbit/s
+	Rate     int64         // bits per second of each stream, in each direction; 0: Rate
 	Block    int           // bytes of a stream's block; 0: 16 KiB
 	Interval time.Duration // between two datagrams; 0: 10 ms
 }
+
+// Rate is that of a stream in one direction where a load says nothing else, in bits per second.
+const Rate = 20e6
 
 // Pair is both ends of one connection.
 type Pair struct{ Client, Service net.Conn }
@@ -79,7 +82,7 @@ func (c *counted) Write(b []byte) (int, error) {
 func Start(t testing.TB, l Load) *Traffic {
 	t.Helper()
 	if l.Rate == 0 {
-		l.Rate = 20e6
+		l.Rate = Rate
 	}
 	if l.Block == 0 {
 		l.Block = 16 << 10
@@ -160,6 +163,7 @@ type Outcome struct {
 	Stall   time.Duration // the longest that a stream stood still, in either direction
 	Gap     time.Duration // the longest between two datagrams that arrived
 	Machine time.Duration // the same past Netport
+	Bytes   int64         // of streams that arrived, in both directions
 	Sent    int           // datagrams
 	Arrived int
 	// Err says what must never happen: bytes of a stream that were lost, doubled or changed, a stream that ended otherwise
@@ -181,6 +185,7 @@ func (tr *Traffic) End() Outcome {
 	for i, p := range tr.pairs {
 		for way, report := range map[string]meter.StreamReport{"there": p.there, "back": p.back} {
 			o.Stall = max(o.Stall, report.LongestStall)
+			o.Bytes += report.Received
 			if err := report.Check(); err != nil {
 				o.Err = errors.Join(o.Err, fmt.Errorf("stream %d %s: %w", i, way, err))
 			}

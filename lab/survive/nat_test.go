@@ -1,0 +1,61 @@
+package survive
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/topo"
+)
+
+// F18: the NAT forgets a UDP mapping within 2 s of silence. What the far side says after a long silence arrives, and what
+// is sent to keep the way open is little.
+func TestMappingExpires(t *testing.T) {
+	t.Parallel() // it mostly waits
+	const keepalive = 15 * time.Second
+	nat := topo.Symmetric
+	nat.UDPTimeout = 2 * time.Second
+	w := newWorld(t, plan{carriers: overQUIC, home: []topo.RouterOption{nat}})
+	p := w.out(t)
+	flow := dialUDP(t, w.laptop, local(outPort))
+	await.Limit(t, flow)
+	await.RoundTrip(t, flow, flow)
+	arrived := w.laptop.Host().CountArrivals()
+	silence := whole(20*time.Second, 5*time.Minute)
+	await.Passing(t, silence)
+	idle := arrived()
+	t.Logf("idle for %v, laptop got %d packets, %d bytes: %.1f MB a day", silence, idle.Packets, idle.Bytes,
+		float64(idle.Bytes)/silence.Seconds()*24*3600/1e6)
+	await.Limit(t, p.Client)
+	await.Limit(t, p.Service)
+	start := time.Now()
+	const line = "after a long silence"
+	if _, err := io.WriteString(p.Service, line); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(line))
+	if _, err := io.ReadFull(p.Client, got); err != nil || string(got) != line {
+		t.Fatalf("the client got %q, %v; want %q", got, err, line)
+	}
+	took := time.Since(start)
+	t.Logf("it came after %v", took)
+	if most := keepalive + time.Second; took > most {
+		t.Errorf("it came after %v, want a keepalive's time and 1 s, %v, at most", took, most)
+	}
+	await.RoundTrip(t, p.Client, p.Service)
+}
+
+// F19: the NAT forgets everything, and maps what comes next to other ports.
+func TestNATForgets(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		w.endures(t, fault{stall: 2 * time.Second, strike: w.home.ForgetMappings})
+	})
+}
+
+// F20: the NAT comes back from a reboot with another public address.
+func TestNATRenumbered(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		w.endures(t, fault{stall: 3 * time.Second, strike: w.home.Renumber})
+	})
+}

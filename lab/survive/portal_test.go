@@ -1,0 +1,174 @@
+package survive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/topo"
+)
+
+// served reports why a client at a portal's port is not served. The service must have no other client.
+func served(from *daemon.Portal, port uint16, service net.Listener) error {
+	ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
+	defer cancel()
+	client, err := from.Host().DialContext(ctx, "tcp", local(port))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	answered := make(chan error, 1)
+	go func() {
+		service.(*net.TCPListener).SetDeadline(time.Now().Add(await.Patience))
+		conn, err := service.Accept()
+		if err == nil {
+			_, err = io.WriteString(conn, "welcome")
+			err = errors.Join(err, conn.Close())
+		}
+		answered <- err
+	}()
+	client.SetDeadline(time.Now().Add(await.Patience))
+	got, err := io.ReadAll(client)
+	if err == nil && string(got) != "welcome" {
+		err = fmt.Errorf("the client got %q", got)
+	}
+	if err != nil { // the service waits in vain
+		service.(*net.TCPListener).SetDeadline(time.Unix(1, 0))
+		<-answered
+		return err
+	}
+	return <-answered
+}
+
+// F15: a portal is suspended for a while. Its peer waits for it, and nothing is lost.
+func TestPortalSuspended(t *testing.T) {
+	pause := whole(5*time.Second, time.Minute)
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		for _, suspended := range []*daemon.Portal{w.laptop, w.factory} {
+			t.Run(suspended.Name(), func(t *testing.T) {
+				w.endures(t, fault{
+					stall: pause + 3*time.Second, rounds: 3,
+					strike: func() {
+						suspended.Process().Signal(syscall.SIGSTOP)
+						await.Passing(t, pause)
+						suspended.Process().Signal(syscall.SIGCONT)
+					},
+					mend: func() { w.waitServer(t, true) },
+				})
+			})
+		}
+	})
+}
+
+// F17: a portal is killed and started again. Its applications know at once, its peer's as soon as it is back, and it is
+// usable then.
+func TestPortalKilled(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		for range whole(1, 20) {
+			for _, killed := range []*daemon.Portal{w.factory, w.laptop} {
+				out, back := w.out(t), w.back(t)
+				w.randomly(t)
+				killed.Kill()
+				own, peers := []net.Conn{out.Client, back.Service}, []net.Conn{out.Service, back.Client}
+				if killed == w.factory {
+					own, peers = peers, own
+				}
+				for _, conn := range own {
+					await.Reset(t, "application of "+killed.Name(), conn)
+				}
+				start := time.Now()
+				killed.Start()
+				for _, conn := range peers {
+					await.Reset(t, "application of its peer", conn)
+				}
+				if took := time.Since(start); took > 5*time.Second {
+					t.Errorf("it took %v until the peer's applications knew, want 5 s at most", took)
+				}
+				await.Until(t, "served again", func() error { return served(w.laptop, outPort, w.atFactory) })
+				await.Until(t, "served again", func() error { return served(w.factory, backPort, w.atLaptop) })
+				took := time.Since(start)
+				t.Logf("%s is usable after %v", killed.Name(), took)
+				if took > 3*time.Second {
+					t.Errorf("it took %v until %s was usable again, want 3 s at most", took, killed.Name())
+				}
+			}
+		}
+	})
+}
+
+// F42: a portal that is asked to stop lets go of all it has, in words: its peer's applications need not wait for it.
+func TestPortalAskedToStop(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		for _, stopped := range []*daemon.Portal{w.factory, w.laptop} {
+			p := w.out(t)
+			start := time.Now()
+			stopped.Stop() // wants exit status 0
+			await.Reset(t, "client", p.Client)
+			await.Reset(t, "service", p.Service)
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("it took %v until both applications knew that %s has stopped, want 5 s at most", took, stopped.Name())
+			}
+			stopped.Start()
+			await.Until(t, "served again", func() error { return served(w.laptop, outPort, w.atFactory) })
+		}
+	})
+}
+
+// F30: what a target leaves half open. One half that has ended stays so over a carrier's death, and the other goes on. A
+// target that vanishes is found out.
+func TestHalfOpenTarget(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		t.Run("half-closed", func(t *testing.T) {
+			p := w.out(t)
+			if err := p.Client.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := p.Service.Read(make([]byte, 1)); err != io.EOF {
+				t.Fatalf("the service read %d bytes, %v; want a clean end", n, err)
+			}
+			killed := w.inUse(t)
+			killed.Kill()
+			const line = "sent when nobody carried it"
+			if _, err := io.WriteString(p.Service, line); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Service.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(p.Client); string(got) != line || err != nil {
+				t.Errorf("the client got %q, %v; want %q and a clean end", got, err, line)
+			}
+			killed.Start()
+		})
+		if !*full {
+			return // it takes minutes
+		}
+		t.Run("vanished", func(t *testing.T) {
+			const most = 2 * time.Minute
+			target := w.office.Host("target")
+			ln := target.Listen(servicePort)
+			forward := policy(w.forwards()...) + fmt.Sprintf("[[forward]]\nname = \"target\"\nfrom = \"laptop tcp://127.0.0.1:%d\"\nto = \"factory tcp://%v:%d\"\n", extraPort, target.Addr(), servicePort)
+			w.Apply(forward)
+			w.laptop.WaitUp("target")
+			p := connect(t, w.laptop, extraPort, ln)
+			target.SetRules(topo.DropAll)
+			if err := p.Client.SetDeadline(time.Now().Add(most + await.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			await.Reset(t, "client", p.Client)
+			took := time.Since(start)
+			t.Logf("found out after %v", took)
+			if took > most+5*time.Second {
+				t.Errorf("it took %v until the client knew that its target is gone, want %v at most", took, most)
+			}
+		})
+	})
+}

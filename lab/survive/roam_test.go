@@ -1,0 +1,95 @@
+package survive
+
+import (
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/topo"
+	"github.com/netport/netport/lab/traffic"
+)
+
+// roaming gives laptop a second way out, by a mobile network with a NAT of its own.
+func (w *world) roaming() {
+	mobile := w.lab.Router("mobile", topo.Symmetric, topo.IPv4Only())
+	switch w.carriers {
+	case overTLS:
+		mobile.SetRules(topo.BlockUDP)
+	case overQUIC:
+		mobile.SetRules(topo.BlockTCPTo(w.relayAddrs()...))
+	}
+	w.laptop.Host().Standby(mobile)
+}
+
+// F21: laptop leaves its Wi-Fi, address and all, and goes on by its mobile network; then it comes back.
+func TestAddressChanges(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		w.roaming()
+		t.Run("away", func(t *testing.T) {
+			w.endures(t, fault{
+				stall:  3 * time.Second,
+				strike: w.laptop.Host().Leave,
+				mend:   func() { w.laptop.Host().SetUp(true) },
+			})
+		})
+		t.Run("back", func(t *testing.T) {
+			w.laptop.Host().Leave()
+			w.endures(t, fault{
+				stall:  3 * time.Second,
+				strike: func() { w.laptop.Host().SetUp(true) },
+				mend:   w.laptop.Host().Leave,
+			})
+		})
+	})
+}
+
+// F22: the Wi-Fi stays up and leads nowhere; the system prefers the mobile network then. What was bound to the old address
+// must not stick to it.
+func TestOldInterfaceStaysUpButDead(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		w.roaming()
+		host := w.laptop.Host()
+		w.endures(t, fault{
+			stall: 5 * time.Second,
+			strike: func() {
+				w.force(topo.DropAll)
+				host.Prefer(true)
+			},
+			mend: func() {
+				w.force()
+				host.Prefer(false)
+				await.Until(t, "served by the first way again", func() error { return served(w.laptop, outPort, w.atFactory) })
+			},
+		})
+	})
+}
+
+// F23: the link is up for a second and down for a second, again and again. The traffic uses the seconds that it gets, and
+// goes on soon after the last.
+func TestLinkFlaps(t *testing.T) {
+	flaps := whole(3, 30)
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		host := w.laptop.Host()
+		before := w.opened()
+		got := w.endures(t, fault{
+			stall: time.Duration(2*flaps+3) * time.Second, after: 3 * time.Second, rounds: 1,
+			strike: func() {
+				for range flaps {
+					host.SetUp(false)
+					await.Passing(t, time.Second)
+					host.SetUp(true)
+					await.Passing(t, time.Second)
+				}
+				host.SetUp(false)
+				await.Passing(t, time.Second)
+				host.SetUp(true)
+			},
+		})
+		if n, most := w.opened()-before, 2*2*(flaps+1); n > most {
+			t.Errorf("%d sessions were opened in %d s, want %d at most", n, 2*flaps, most)
+		}
+		if share := float64(got.Bytes) / (traffic.Rate / 8 * 4 * float64(flaps)); share < 0.25 {
+			t.Errorf("%.2f of the rate was carried while the link was up, want 0.25", share)
+		}
+	})
+}

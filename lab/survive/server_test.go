@@ -1,0 +1,136 @@
+package survive
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/topo"
+)
+
+// undisturbed is what traffic may stand still at most where nothing of it is touched (G3).
+const undisturbed = 200 * time.Millisecond
+
+// F9, F11 and G3: the server is killed and is away for a while. Nothing that runs is disturbed, and it comes back with
+// another policy: what that takes back is cut, and nothing else.
+func TestServerKilled(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		w.endures(t, fault{
+			stall: undisturbed, rounds: 1,
+			strike: func() {
+				w.allow(t, append(w.forwards(), w.extra())...)
+				going := connect(t, w.laptop, extraPort, w.atFactory)
+				w.Server.Kill()
+				w.waitServer(t, false)
+				await.Passing(t, whole(3*time.Second, 10*time.Minute))
+				w.Apply(policy(w.forwards()...)) // to the state of the stopped server
+				await.RoundTrip(t, going.Client, going.Service)
+				w.Server.Start()
+				w.waitServer(t, true)
+				start := time.Now()
+				await.Reset(t, "client", going.Client)
+				await.Reset(t, "service", going.Service)
+				if took := time.Since(start); took > 5*time.Second {
+					t.Errorf("it took %v until what is no longer allowed was cut, want 5 s at most", took)
+				}
+			},
+			mend: func() { w.waitReady() },
+		})
+	})
+}
+
+// F42: the same for a server that is asked to stop.
+func TestServerAskedToStop(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		w.endures(t, fault{
+			stall: undisturbed, rounds: 3,
+			strike: func() {
+				w.Server.Stop()
+				w.waitServer(t, false)
+				await.Passing(t, time.Second)
+				w.Server.Start()
+				w.waitServer(t, true)
+			},
+			mend: func() { w.waitReady() },
+		})
+	})
+}
+
+// F31: the server's machine says nothing any more.
+func TestServerSilent(t *testing.T) {
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		w.endures(t, fault{
+			stall: undisturbed, rounds: 1,
+			strike: func() {
+				w.Server.Host().SetRules(topo.DropAll)
+				await.Passing(t, whole(3*time.Second, 10*time.Minute))
+				w.Server.Host().SetRules()
+			},
+			mend: func() { w.waitServer(t, true); w.waitReady() },
+		})
+	})
+}
+
+func (w *world) waitReady() {
+	for _, r := range w.relays {
+		r.WaitReady()
+	}
+}
+
+// F12: the server goes, then both portals, and the portals come back without it. They find each other by their tickets, at
+// a relay that they know, and stay together when the server is back.
+func TestPortalsRestartedWithoutServer(t *testing.T) {
+	const most = 10 * time.Second
+	for name, end := range map[string]func(w *world){
+		"killed":        func(w *world) { w.laptop.Kill(); w.factory.Kill() },
+		"asked to stop": func(w *world) { w.laptop.Stop(); w.factory.Stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			overEach(t, plan{}, func(t *testing.T, w *world) {
+				p := w.out(t)
+				w.Server.Kill()
+				end(w)
+				await.Reset(t, "client", p.Client)
+				w.laptop.Launch()
+				w.factory.Launch()
+				start := time.Now()
+				await.Within(t, "served without a server", most+await.Patience, func() error { return served(w.laptop, outPort, w.atFactory) })
+				took := time.Since(start)
+				t.Logf("usable after %v", took)
+				if took > most {
+					t.Errorf("it took %v until the portals had found each other, want %v at most", took, most)
+				}
+				w.endures(t, fault{
+					stall: undisturbed, rounds: 1,
+					strike: func() { w.Server.Start(); w.waitServer(t, true); w.waitReady() },
+				})
+			})
+		})
+	}
+}
+
+// F47: the name of the server cannot be looked up any more when the portal needs it next: it finds the server where it was.
+func TestServersNameIsLost(t *testing.T) {
+	for name, code := range map[string]dnsmessage.RCode{
+		"no such name": dnsmessage.RCodeNameError, "failing": dnsmessage.RCodeServerFailure,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, plan{carriers: overBoth, names: true})
+			w.endures(t, fault{
+				stall: undisturbed, rounds: 1,
+				strike: func() {
+					w.names.fail(code)
+					w.Server.Kill()
+					w.waitServer(t, false)
+					w.Server.Start()
+					w.waitServer(t, true)
+				},
+			})
+			if w.names.questions() == 0 {
+				t.Error("nobody asked for the name, so that the test shows nothing")
+			}
+		})
+	}
+}
