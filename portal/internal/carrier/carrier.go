@@ -28,6 +28,7 @@ type carrier struct {
 	live    liveness
 	stats   counters
 	greeted bool // AwaitHello has taken the peer's HELLO
+	filler  int  // bytes of PAD that fill a packet; 0: bytes come in order anyway
 }
 
 // counters are what Stats reports.
@@ -140,7 +141,7 @@ func (c *carrier) take(f wire.FrameHeader, body []byte, h Handler) error {
 // counted notes that a frame has come and was handled.
 func (c *carrier) counted(f wire.FrameHeader) {
 	c.stats.received.Add(uint64(wire.FrameHeaderLen + f.Length))
-	c.live.heard.Store(true)
+	c.live.heard.set()
 }
 
 func (c *carrier) answer(f wire.FrameHeader, body []byte) error {
@@ -148,7 +149,7 @@ func (c *carrier) answer(f wire.FrameHeader, body []byte) error {
 	if err != nil || f.Stream != 0 {
 		return fmt.Errorf("PING: %w", wire.ErrMalformed)
 	}
-	c.live.asked.Store(true)
+	c.live.asked.set()
 	c.send(wire.AppendFrame(nil, 0, wire.TunnelPong(m)))
 	return nil
 }

@@ -12,75 +12,144 @@ import (
 )
 
 const (
-	// askEvery is the interval of PINGs while an answer is owed.
-	askEvery = 5 * time.Second
-	// askIdle is the interval on a carrier that carries nothing. It keeps
-	// the state of NATs and firewalls on the way, most of which forget an
+	// idleTCP is the interval of PINGs on a carrier that carries nothing. It
+	// keeps the state of NATs and firewalls on the way, most of which forget an
 	// idle TCP connection after 5 minutes or more. The TLS client asks; the
 	// server only when it was not asked. So it costs about 90 KB a day,
 	// headers of TLS and TCP included.
-	askIdle       = 280 * time.Second
-	askIdleServer = askIdle + 30*time.Second
-	// maxUnanswered is how many intervals a PING may stay unanswered while
-	// nothing else arrives: a path that is broken for 10 s, in one direction or
-	// both, must not end the carrier.
-	maxUnanswered = 3
+	idleTCP = 280 * time.Second
+	// idleUDP is the interval where nothing is known of the NAT: many forget UDP
+	// after 30 seconds.
+	idleUDP = 15 * time.Second
+	// idleServer is how much longer the TLS server waits before it asks.
+	idleServer = 30 * time.Second
+	// measureEvery is how often the round trip is measured while a stream's
+	// window depends on it. A path that fills, or a machine that is busy, makes it
+	// longer by orders of magnitude from one moment to the next.
+	measureEvery = 100 * time.Millisecond
+	// maxPings bounds the PINGs that wait for their answers.
+	maxPings = 64
 )
 
 // liveness measures the round trip and finds out that the peer is gone. A slow
 // application is no dead peer: only a PING that nothing answers is.
+//
+// What is called for each frame only sets flags; the watch looks at them.
 type liveness struct {
-	rtt    atomic.Int64 // smoothed, in nanoseconds
-	least  atomic.Int64 // the shortest so far, in nanoseconds
-	last   atomic.Int64 // when the last PING left, Unix nanoseconds
-	heard  atomic.Bool  // a frame came since the last look
-	asked  atomic.Bool  // the peer's PING came since the last look
-	busy   atomic.Bool  // a frame other than PING and PONG came or left since
-	asleep atomic.Bool  // the watch looks only when the carrier was idle for long
-	wake   chan struct{}
-	ended  chan struct{} // the carrier is dead
-	end    func()        // closes ended
+	rtt   atomic.Int64 // smoothed, in nanoseconds
+	least atomic.Int64 // the shortest so far, in nanoseconds
+	last  atomic.Int64 // when the last PING left, Unix nanoseconds
+
+	heard    flag        // a frame came since the last look
+	answered flag        // a PONG or an ACK did
+	left     flag        // a frame of a stream or a flow left
+	busy     flag        // one came or left
+	asked    flag        // the peer's PING came
+	silent   atomic.Bool // for Stats
+	asleep   atomic.Bool // the watch looks only when the carrier was idle for long
+	wake     chan struct{}
+	ended    chan struct{} // the carrier is dead
+	end      func()        // closes ended
 
 	mu      sync.Mutex
-	next    uint64               // token of the next PING; starts at random
-	sent    map[uint64]time.Time // PINGs without an answer
-	waiting map[uint64]chan time.Duration
+	next    uint64   // token of the next PING; starts at random
+	waiting []asking // in the order they were sent
 }
 
-// measureEvery is how often the round trip is measured while a stream's window
-// depends on it. A path that fills, or a machine that is busy, makes it longer
-// by orders of magnitude from one moment to the next.
-const measureEvery = 100 * time.Millisecond
+// asking is a PING that waits for its PONG.
+type asking struct {
+	token uint64
+	at    time.Time
+	tell  chan<- time.Duration // nil: nobody waits
+}
 
-// maxPings bounds the PINGs under way; older ones are given up.
-const maxPings = 64
+// flag is a bool that is set often and looked at rarely.
+type flag struct{ atomic.Bool }
+
+func (f *flag) set() {
+	if !f.Load() {
+		f.Store(true)
+	}
+}
+
+func (f *flag) take() bool { return f.Load() && f.Swap(false) }
 
 func (l *liveness) init() {
 	var b [8]byte
 	rand.Read(b[:])
 	l.next = binary.BigEndian.Uint64(b[:])
-	l.sent = make(map[uint64]time.Time)
-	l.waiting = make(map[uint64]chan time.Duration)
 	l.wake = make(chan struct{}, 1)
 	l.ended = make(chan struct{})
 	l.end = sync.OnceFunc(func() { close(l.ended) })
 }
 
-// ping returns the next PING and remembers when it left.
-func (l *liveness) ping(now time.Time) wire.TunnelPing {
+// ping returns the next PING and remembers when it left; false if too many wait
+// already.
+func (l *liveness) ping(now time.Time, tell chan<- time.Duration) (wire.TunnelPing, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.waiting) >= maxPings {
+		return wire.TunnelPing{}, false
+	}
 	l.last.Store(now.UnixNano())
 	l.next++
-	l.sent[l.next] = now
-	delete(l.sent, l.next-maxPings)
-	return wire.TunnelPing{Token: l.next}
+	l.waiting = append(l.waiting, asking{l.next, now, tell})
+	return wire.TunnelPing{Token: l.next}, true
 }
 
-// WindowRTT implements Conn. A window that is too
-// large fills the sockets on the way, and that makes the measured round trip
-// longer: without a bound it would call for a larger window for ever. A carrier
-// stays on one path, so the shortest stays true.
+// pong takes an answer. One that nobody asked for says nothing. Answers come in
+// the order of the questions, so older ones than this are not coming any more.
+func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, a := range l.waiting {
+		if a.token != m.Token {
+			continue
+		}
+		l.waiting = append(l.waiting[:0], l.waiting[i+1:]...)
+		took := max(now.Sub(a.at), time.Microsecond)
+		if old := l.least.Load(); old == 0 || int64(took) < old {
+			l.least.Store(int64(took))
+		}
+		if old := l.rtt.Load(); old == 0 {
+			l.rtt.Store(int64(took))
+		} else {
+			l.rtt.Store(old + (int64(took)-old)/2)
+		}
+		if a.tell != nil {
+			a.tell <- took
+		}
+		l.answered.set()
+		return
+	}
+}
+
+// oldest is when the oldest PING left that waits for its answer; zero: none.
+func (l *liveness) oldest() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == 0 {
+		return time.Time{}
+	}
+	return l.waiting[0].at
+}
+
+// used notes that a frame of a stream or a flow left, and wakes the watch.
+func (l *liveness) used() {
+	l.left.set()
+	l.busy.set()
+	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// WindowRTT implements Conn. A window that is too large fills the queues on the
+// way, and that makes the measured round trip longer: without a bound it would
+// call for a larger window for ever. A carrier stays on one path, so the shortest
+// stays true.
 func (c *carrier) WindowRTT() time.Duration {
 	return time.Duration(min(c.live.rtt.Load(), 4*c.live.least.Load()))
 }
@@ -91,55 +160,47 @@ func (c *carrier) Measure(now time.Time) {
 	if now.UnixNano()-last < int64(measureEvery) || !c.live.last.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	c.send(wire.AppendFrame(nil, 0, c.live.ping(now)))
+	c.ask(now, false)
 }
 
-// pong takes an answer. One that nobody asked for says nothing.
-func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at, ok := l.sent[m.Token]
+// ask sends a PING, if fill in such a way that it comes through only if packets
+// of full size do.
+func (c *carrier) ask(now time.Time, fill bool) {
+	m, ok := c.live.ping(now, nil)
 	if !ok {
 		return
 	}
-	delete(l.sent, m.Token)
-	took := max(now.Sub(at), time.Microsecond)
-	if old := l.least.Load(); old == 0 || int64(took) < old {
-		l.least.Store(int64(took))
+	var b []byte
+	if fill && c.filler > 0 {
+		b = wire.AppendFrame(b, 0, wire.Pad{Length: c.filler})
 	}
-	if old := l.rtt.Load(); old == 0 {
-		l.rtt.Store(int64(took))
-	} else {
-		l.rtt.Store(old + (int64(took)-old)/2)
+	c.send(wire.AppendFrame(b, 0, m))
+}
+
+// Ping implements Conn.
+func (c *carrier) Ping(ctx context.Context) (time.Duration, error) {
+	tell := make(chan time.Duration, 1)
+	m, ok := c.live.ping(time.Now(), tell)
+	if !ok {
+		return 0, errSilent
 	}
-	if ch := l.waiting[m.Token]; ch != nil {
-		delete(l.waiting, m.Token)
-		ch <- took
+	c.send(wire.AppendFrame(nil, 0, m))
+	select {
+	case took := <-tell:
+		return took, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-c.live.ended:
+		return 0, errDied
 	}
 }
 
-// used notes that a frame other than PING and PONG left, and wakes the watch.
-func (l *liveness) used() {
-	if !l.busy.Load() {
-		l.busy.Store(true)
-	}
-	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// watch asks whether the peer lives: at every look while frames are carried or
-// an answer is owed, else rarely.
-func (c *carrier) watch(done <-chan struct{}) {
+// watch looks whether the peer lives: twice a second while frames are carried or
+// an answer is owed, else rarely. It aborts the carrier when the peer is dead.
+func (c *carrier) watch(done <-chan struct{}, h Handler) {
 	l := &c.live
-	unanswered := 1 // the PING that went with HELLO
-	idle := askIdle
-	if !c.cfg.Client {
-		idle = askIdleServer
-	}
+	v := vigil{askedAt: time.Now()} // the PING that went with HELLO
+	v.begin(v.askedAt, askEvery)
 	timer := time.NewTimer(askEvery)
 	defer timer.Stop()
 	for {
@@ -147,53 +208,50 @@ func (c *carrier) watch(done <-chan struct{}) {
 		case <-done:
 			return
 		case <-l.wake:
+			v.begin(time.Now(), askEvery)
 			timer.Reset(askEvery)
 			continue
 		case <-timer.C:
 		}
-		heard, busy := l.heard.Swap(false), l.busy.Swap(false)
-		if heard {
-			unanswered = 0
+		now := time.Now()
+		busy, asked, rested := l.busy.take(), l.asked.take(), l.asleep.Swap(false)
+		s := sight{heard: l.heard.take(), answered: l.answered.take(), left: l.left.take(), waiting: l.oldest(), rtt: c.RTT()}
+		if !busy && s.waiting.IsZero() && (!rested || asked) && c.sleep(timer, &v, now) {
+			continue
 		}
-		rest := !l.asleep.Swap(false) || l.asked.Load()
-		l.asked.Store(false)
-		switch {
-		case !heard && unanswered >= maxUnanswered:
+		was := v.silent
+		f := v.look(now, s)
+		if f.dead {
 			c.abort(errSilent)
 			return
-		case !busy && unanswered == 0 && rest:
-			l.asleep.Store(true)
-			// A frame may have left since Swap, when nobody was asleep.
-			if !l.busy.Load() || !l.asleep.CompareAndSwap(true, false) {
-				timer.Reset(idle)
-				continue
-			}
 		}
-		c.send(wire.AppendFrame(nil, 0, l.ping(time.Now())))
-		unanswered++
-		timer.Reset(askEvery)
+		if f.silent != was {
+			l.silent.Store(f.silent)
+			h.Silent(f.silent)
+		}
+		if f.ask {
+			c.ask(now, f.fill)
+		}
+		timer.Reset(f.next)
 	}
 }
 
-// Ping implements Conn.
-func (c *carrier) Ping(ctx context.Context) (time.Duration, error) {
-	ch := make(chan time.Duration, 1)
-	m := c.live.ping(time.Now())
-	c.live.mu.Lock()
-	c.live.waiting[m.Token] = ch
-	c.live.mu.Unlock()
-	defer func() {
-		c.live.mu.Lock()
-		delete(c.live.waiting, m.Token)
-		c.live.mu.Unlock()
-	}()
-	c.send(wire.AppendFrame(nil, 0, m))
-	select {
-	case took := <-ch:
-		return took, nil
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-c.live.ended:
-		return 0, errDied
+// sleep has the watch look only after the idle time. It reports false if a frame
+// has left meanwhile.
+func (c *carrier) sleep(timer *time.Timer, v *vigil, now time.Time) bool {
+	if v.silent {
+		return false
 	}
+	c.live.asleep.Store(true)
+	// A frame may have left since, when nobody was asleep.
+	if c.live.busy.Load() && c.live.asleep.CompareAndSwap(true, false) {
+		return false
+	}
+	idle := c.cfg.Idle()
+	if !c.cfg.Client {
+		idle += idleServer
+	}
+	v.begin(now, idle)
+	timer.Reset(idle)
+	return true
 }

@@ -65,6 +65,9 @@ func OverTCP(ctx context.Context, conn net.Conn, cfg Config) (Conn, error) {
 		conn.Close()
 		return nil, fmt.Errorf("prove the peer of carrier %d: %w", cfg.Connection, err)
 	}
+	if c.cfg.Idle == nil {
+		c.cfg.Idle = func() time.Duration { return idleTCP }
+	}
 	c.live.init()
 	c.writer.init(c)
 	return c, nil
@@ -95,10 +98,10 @@ func (c *tcpCarrier) Run(ctx context.Context, h Handler) error {
 	stop := context.AfterFunc(ctx, func() { c.Close(nil) })
 	defer stop()
 
-	c.Send(wire.AppendFrame(nil, 0, c.live.ping(time.Now())))
+	c.ask(time.Now(), false)
 	done := make(chan struct{})
 	tasks.Go(func() { c.writer.run(done) })
-	tasks.Go(func() { c.watch(done) })
+	tasks.Go(func() { c.watch(done, h) })
 	err := c.read(h)
 	c.Abort(err)
 	close(done)

@@ -1,0 +1,114 @@
+package carrier
+
+import "time"
+
+const (
+	// askEvery is the interval of PINGs while anything is owed or coming.
+	askEvery = 500 * time.Millisecond
+	// lookEvery is the interval of looks while the peer is silent.
+	lookEvery = 100 * time.Millisecond
+	// leastOverdue is how long an answer may take on any path. On a slow one
+	// it is four round trips, as they are under the load there is, and
+	// overdueExtra.
+	leastOverdue = 1200 * time.Millisecond
+	overdueExtra = 200 * time.Millisecond
+	// deadAfter is when a carrier on which nothing comes is given up. TCP and
+	// QUIC get over shorter gaps by themselves, and until then no other
+	// carrier may be there.
+	deadAfter = 20 * time.Second
+	// stallTime is by how much a look must come late for this process, or its
+	// machine, to have stood still. What was owed meanwhile the peer may have
+	// sent, but nobody was there to read it.
+	stallTime = time.Second
+	// lateTime is by how much a look must come late to decide nothing.
+	lateTime = 100 * time.Millisecond
+)
+
+// vigil decides, at each look, whether the peer is silent or dead. It has no
+// clock and sends nothing.
+//
+//	well --nothing comes for overdue, or no answer for 2 x overdue--> silent
+//	silent --an answer--> well
+//	silent --nothing for deadAfter, or no answer for 2 x deadAfter--> dead
+//
+// All of that only while a PING waits for its answer. An answer is a PONG or an
+// ACK: they show that the way there works as well. Other frames show that the
+// peer is there, and an answer may be behind them in a queue; but when only the
+// way there is broken they keep coming.
+type vigil struct {
+	due        time.Time // when this look was to be
+	heardAt    time.Time // look at which something had come
+	answeredAt time.Time // look at which an answer had come
+	askedAt    time.Time
+	silent     bool
+	owed       bool // a frame has left since the last answer
+}
+
+// sight is what happened since the look before.
+type sight struct {
+	heard    bool      // something came
+	answered bool      // PONG or ACK came
+	left     bool      // a frame of a stream or a flow left
+	waiting  time.Time // when the oldest PING left that waits for its PONG; zero: none
+	rtt      time.Duration
+}
+
+// finding is what follows from a look.
+type finding struct {
+	silent bool
+	dead   bool
+	ask    bool          // send a PING
+	fill   bool          // one that passes only with a packet of full size
+	next   time.Duration // until the next look
+}
+
+// begin starts the vigil, or starts it anew after a rest.
+func (v *vigil) begin(now time.Time, wait time.Duration) {
+	v.due, v.heardAt, v.answeredAt = now.Add(wait), now, now
+}
+
+func (v *vigil) look(now time.Time, s sight) finding {
+	late := now.Sub(v.due)
+	if late >= stallTime {
+		v.heardAt, v.answeredAt = now, now
+	}
+	if s.heard {
+		v.heardAt = now
+	}
+	if s.answered {
+		v.answeredAt = now
+	}
+	v.owed = (v.owed || s.left) && !s.answered
+	quiet, mute := now.Sub(latest(v.heardAt, s.waiting)), now.Sub(latest(v.answeredAt, s.waiting))
+	overdue := max(leastOverdue, 4*s.rtt+overdueExtra)
+	f := finding{next: askEvery}
+	switch {
+	case s.waiting.IsZero() || s.answered:
+		v.silent = false
+	case quiet >= deadAfter || mute >= 2*deadAfter:
+		f.dead = true
+	case late >= lateTime:
+		f.next = lookEvery
+	case quiet >= overdue || mute >= 2*overdue:
+		v.silent = true
+	default:
+		f.next = min(askEvery, overdue-quiet, 2*overdue-mute)
+	}
+	if v.silent {
+		f.next = lookEvery
+	}
+	f.silent = v.silent
+	if now.Sub(v.askedAt) >= askEvery-lookEvery/2 {
+		f.ask, f.fill = true, v.owed
+		v.askedAt = now
+	}
+	v.due = now.Add(f.next)
+	return f
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
