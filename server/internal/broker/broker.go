@@ -12,15 +12,20 @@
 //	                  |
 //	                  +----> (none), the portals that asked are refused
 //
-// There is at most one session for a pair of portals. If both ask at once, the
-// one with the smaller name is the opener. Each attempt at a relay has an id
-// and secrets of its own, so that an answer that comes too late belongs to
-// nothing and is taken back at the relay.
+// A pair of portals has one session at most that we have opened and that is to
+// stay, and one at most that is being asked for. If both ask at once, the one
+// with the smaller name is the opener. Each attempt at a relay has an id and
+// secrets of its own, so that an answer that comes too late belongs to nothing
+// and is taken back at the relay.
 //
-// A broker that was started anew learns from the relays what they hold (file
-// held.go). Such a session can be ended and shown, but not told to a portal: its
-// secrets are gone. Two relays may claim one each for the same pair, and neither
-// displaces the other's; a session that we open ends both.
+// Beside these two stand sessions that are on their way out: one that is to leave
+// its relay stays open while its successor is asked for (file move.go), and after
+// that until a portal or the relay says that it is over, for its carriers carry on
+// until the tunnel has moved. And there may be held ones: a broker that was
+// started anew learns from the relays what they hold (file held.go). Such a session
+// can be ended, moved and shown, but not told to a portal: its secrets are gone.
+// Two relays may claim one each for the same pair, and neither displaces the
+// other's; a session that a portal asks for ends both.
 //
 // A refusal tells a portal its reason only if it holds a grant that joins the
 // two; to all others a peer that does not exist, one that is not theirs to
@@ -69,6 +74,8 @@ type Grants interface {
 	Look(id wire.GrantID, a, b string, now time.Time) (forward string, reason wire.Reason)
 	// Joined reports whether any grant joins the two.
 	Joined(a, b string, now time.Time) bool
+	// Pin returns the relay at which alone the two may meet, or "".
+	Pin(a, b string, now time.Time) string
 }
 
 // Outlet takes what the broker sends. None of its methods may block or call
@@ -92,16 +99,18 @@ type Broker struct {
 	relays   map[string]*relay
 	places   map[string]wire.OtherRelay  // of all relays that have said what they offer
 	sessions map[wire.SessionID]*session // asking and open
-	byPair   map[pair][]*session         // one of ours at most, the others held
+	byPair   map[pair][]*session         // see the package
 	ending   map[wire.SessionID]ending
+	moves    int // that may still begin before the next Tick
 }
 
 type portal struct {
 	address  netip.Addr
 	epoch    uint64 // counts its connections
 	online   bool
-	sessions int // it has part in, asking ones included
-	pending  int // requests of its own that wait for a relay
+	sessions int                      // it has part in, asking ones included
+	pending  int                      // requests of its own that wait for a relay
+	times    map[string]time.Duration // its round trips to relays, as it measured them on this connection; 0: no answer
 }
 
 type pair struct{ a, b string }
@@ -125,15 +134,23 @@ type session struct {
 	secrets [2]wire.Secret
 
 	relay    string
+	trips    [2]time.Duration // of either side to the relay, when it was chosen; 0: not known
 	access   wire.RelayAccess // but for the packet ports
 	packet   [2]uint16        // of either side
 	tried    map[string]bool  // relays that would not, while asking
+	lost     [2]string        // where either side has just lost the other, while asking
 	deadline time.Time        // while asking
 
 	opened     time.Time
-	epochs     [2]uint64 // the connections on which it was told
-	transports wire.Transports
-	confirmed  bool // the relay still holds it, as far as we know
+	epochs     [2]uint64       // the connections on which it was told
+	able       wire.Transports // of the portals
+	transports wire.Transports // of the portals and the relay
+	confirmed  bool            // the relay still holds it, as far as we know
+
+	replaces  wire.SessionID // the session from which the tunnel moves to this one
+	left      bool           // another was told in its place
+	misplaced time.Time      // open where the policy does not want it; it ends then
+	pause     time.Time      // no relay took its successor: not asked for before then
 }
 
 // request is what one side asked for; number 0 if it did not.
@@ -158,6 +175,7 @@ func New(grants Grants, out Outlet, maxSessions int) *Broker {
 		portals:  make(map[string]*portal),
 		relays:   make(map[string]*relay),
 		sessions: make(map[wire.SessionID]*session),
+		moves:    moveRate,
 		byPair:   make(map[pair][]*session),
 		places:   make(map[string]wire.OtherRelay),
 		ending:   make(map[wire.SessionID]ending),
@@ -175,7 +193,7 @@ func (b *Broker) PortalUp(name string, address netip.Addr) {
 	p.online = false
 	b.cancelRequests(name)
 	b.portals[name] = p
-	p.address, p.online = address, true
+	p.address, p.online, p.times = address, true, nil
 	p.epoch++
 }
 
@@ -186,7 +204,7 @@ func (b *Broker) PortalDown(name string) {
 	if p == nil {
 		return
 	}
-	p.online = false
+	p.online, p.times = false, nil
 	b.cancelRequests(name)
 	b.tidy(name)
 }

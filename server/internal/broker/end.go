@@ -34,7 +34,15 @@ func (b *Broker) Done(now time.Time, name string, m wire.SessionDone) {
 	if s == nil || !s.open || s.side(name) < 0 {
 		return
 	}
-	b.end(now, s, m.Reason, name)
+	reason := m.Reason
+	switch {
+	case s.left:
+		reason = wire.ReasonReplaced // the tunnel has moved, whatever the portal calls it
+	case reason == wire.ReasonShutdown:
+		reason = wire.ReasonPeerOffline // of a relay it would mean that the tunnel may go on
+	}
+	b.end(now, s, reason, name)
+	b.unwanted(s, reason)
 }
 
 // Unjoined ends what two portals have between them unless a grant still joins
@@ -71,14 +79,21 @@ func (b *Broker) Revoke(now time.Time, name string) {
 // Tick does what is due at the time now. It is called about once a second.
 func (b *Broker) Tick(now time.Time) {
 	for _, s := range b.sessions {
-		if !s.open && !now.Before(s.deadline) {
+		switch {
+		case !s.open && !now.Before(s.deadline):
 			b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: wire.ReasonTimeout})
 			if r := b.relays[s.relay]; r != nil {
 				r.avoid = now.Add(avoidTime)
 			}
 			b.again(now, s)
+		case s.open && !s.misplaced.IsZero() && !now.Before(s.misplaced):
+			b.end(now, s, wire.ReasonRelayRefused, "")
+		case s.open:
+			b.tellAgain(s)
 		}
 	}
+	b.moves = moveRate
+	b.moveSome(now)
 	for _, r := range b.relays {
 		switch away := now.Sub(r.since); {
 		case r.online && !r.checked && away >= confirmTime:
@@ -126,18 +141,33 @@ type SessionView struct {
 	Peer    string         `json:"peer"`
 	Forward string         `json:"forward"` // for which it was opened; empty if that was before a restart
 	Relay   string         `json:"relay"`
-	State   string         `json:"state"` // asking, open
+	State   string         `json:"state"` // asking, open, leaving: its tunnel is on the way to another
 	Since   time.Time      `json:"since,omitzero"`
+	// RoundTrips are the opener's and the peer's to the relay when it was chosen; 0: not known.
+	RoundTrips [2]Milliseconds `json:"round_trips_ms"`
+	Pinned     bool            `json:"pinned"` // the policy says where
+}
+
+// Milliseconds is a time as people are shown it.
+type Milliseconds float64
+
+func milliseconds(d time.Duration) Milliseconds {
+	return Milliseconds(d.Round(10*time.Microsecond).Seconds() * 1000)
 }
 
 // Sessions returns all sessions, by the names of their portals.
-func (b *Broker) Sessions() []SessionView {
+func (b *Broker) Sessions(now time.Time) []SessionView {
 	list := make([]SessionView, 0, len(b.sessions))
 	for _, s := range b.sessions {
 		v := SessionView{ID: s.id, Opener: s.names[0], Peer: s.names[1], Forward: s.forward, Relay: s.relay, State: "asking"}
 		if s.open {
 			v.State, v.Since = "open", s.opened
 		}
+		if s.left {
+			v.State = "leaving"
+		}
+		v.RoundTrips = [2]Milliseconds{milliseconds(s.trips[0]), milliseconds(s.trips[1])}
+		v.Pinned = b.grants.Pin(s.names[0], s.names[1], now) == s.relay
 		list = append(list, v)
 	}
 	slices.SortFunc(list, func(x, y SessionView) int {

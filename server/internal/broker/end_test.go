@@ -148,3 +148,44 @@ func TestEndedSessionIsRecordedWithoutTheRelay(t *testing.T) {
 		}
 	}
 }
+
+// A portal is told whether its tunnel may go on over another session: if the
+// relay or the server let go of this one. If the other portal did, it is over.
+func TestReasonsOfAnEndArePassingOrFinal(t *testing.T) {
+	for what, c := range map[string]struct {
+		end  func(*script, wire.SessionID)
+		want wire.Reason
+	}{
+		"a relay that stops":      {over(wire.ReasonShutdown), wire.ReasonShutdown},
+		"a relay that forgets it": {over(wire.ReasonIdle), wire.ReasonIdle},
+		"a relay may not refuse":  {over(wire.ReasonNotGranted), wire.ReasonCarrierLost},
+		"nor revoke":              {over(wire.ReasonRevoked), wire.ReasonCarrierLost},
+		"nor say nothing":         {over(wire.ReasonNone), wire.ReasonCarrierLost},
+		"a portal that stops":     {done(wire.ReasonShutdown), wire.ReasonPeerOffline},
+		"a portal that was idle":  {done(wire.ReasonIdle), wire.ReasonIdle},
+		"a wrong peer":            {done(wire.ReasonWrongPeer), wire.ReasonWrongPeer},
+		"a relay that lost it": {func(s *script, _ wire.SessionID) {
+			s.b.RelayDown(s.now, "r1")
+			s.relay("r1", ready)
+			s.after(confirmTime)
+		}, wire.ReasonCarrierLost},
+		"a new key": {func(s *script, _ wire.SessionID) { s.b.Revoke(s.now, "plant") }, wire.ReasonRevoked},
+	} {
+		s := newScript(t, 10)
+		s.portals("ann", "plant")
+		s.relay("r1", ready)
+		id := s.meet("ann", "plant", s.grant(1, "ann", "plant"), "r1")
+		c.end(s, id)
+		if m := want[wire.SessionEnded](s, "portal ann"); m.Session != id || m.Reason != c.want {
+			t.Errorf("%s: ann is told %v, want %v", what, m.Reason, c.want)
+		}
+	}
+}
+
+func over(r wire.Reason) func(*script, wire.SessionID) {
+	return func(s *script, id wire.SessionID) { s.b.FromRelay(s.now, "r1", wire.SessionOver{ID: id, Reason: r}) }
+}
+
+func done(r wire.Reason) func(*script, wire.SessionID) {
+	return func(s *script, id wire.SessionID) { s.b.Done(s.now, "plant", wire.SessionDone{Session: id, Reason: r}) }
+}

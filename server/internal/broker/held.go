@@ -26,7 +26,7 @@ func (b *Broker) holds(now time.Time, r *relay, h wire.HeldSession) {
 	}
 	s := &session{
 		id: h.ID, open: true, held: true, confirmed: true, names: h.Portals, relay: r.name,
-		opened: now.Add(-time.Duration(h.Age) * time.Second), transports: h.Transports,
+		opened: now.Add(-time.Duration(h.Age) * time.Second), able: h.Transports, transports: h.Transports,
 	}
 	x, y := h.Portals[0], h.Portals[1]
 	if !b.grants.Joined(x, y, now) {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func (s *script) wantEndedAtRelay(relay string, n byte, reason wire.Reason) {
 
 func (s *script) wantSessions(n int) {
 	s.t.Helper()
-	if len(s.b.sessions) != n || len(s.b.Sessions()) != n {
+	if len(s.b.sessions) != n || len(s.b.Sessions(s.now)) != n {
 		s.t.Fatalf("%d sessions, want %d", len(s.b.sessions), n)
 	}
 }
@@ -38,7 +39,7 @@ func TestRestartedServerLearnsWhatItsRelaysHold(t *testing.T) {
 	s.holding("r1", held(1, "ann", "plant", 90))
 	s.wantIdle()
 	want := SessionView{ID: wire.SessionID{1}, Opener: "ann", Peer: "plant", Relay: "r1", State: "open", Since: start.Add(-90 * time.Second)}
-	if list := s.b.Sessions(); len(list) != 1 || list[0] != want {
+	if list := s.b.Sessions(s.now); len(list) != 1 || list[0] != want {
 		t.Errorf("sessions %+v, want %+v", list, want)
 	}
 	if v := s.b.Relays(); v[0].Sessions != 1 {
@@ -195,4 +196,41 @@ func TestHeldSessionsOfTwoRelaysStandSideBySide(t *testing.T) {
 		t.Errorf("%d held sessions ended, then sent %+v", ended, s.sent)
 	}
 	s.wantSessions(2)
+}
+
+// F53: the server died between the relay's answer and the portals, or between the
+// two portals. Whoever asks after that gets a new session at once, and the relay is rid of
+// the one that nobody knows.
+func TestServerThatDiedWhileItOpenedASession(t *testing.T) {
+	for _, asking := range [][]string{{"ann"}, {"plant"}, {"plant", "ann"}} {
+		t.Run(fmt.Sprint(asking), func(t *testing.T) {
+			s := newScript(t, 10)
+			id := s.grant(1, "ann", "plant")
+			s.portals("ann", "plant")
+			s.holding("r1", held(1, "ann", "plant", 2)) // the relay tells the next server
+			for _, n := range asking {
+				s.open(n, map[string]string{"ann": "plant", "plant": "ann"}[n], id, 1)
+			}
+			for _, n := range []string{"ann", "plant"} {
+				if m := want[wire.SessionEnded](s, "portal "+n); m.Session != (wire.SessionID{1}) || m.Reason != wire.ReasonReplaced {
+					t.Errorf("%s is told %+v", n, m)
+				}
+			}
+			s.wantEndedAtRelay("r1", 1, wire.ReasonReplaced)
+			create := want[wire.CreateSession](s, "relay r1")
+			if len(asking) == 2 { // the smaller name stands
+				want[wire.EndSession](s, "relay r1")
+				create = want[wire.CreateSession](s, "relay r1")
+			}
+			s.b.FromRelay(s.now, "r1", wire.SessionReady{ID: create.ID, TCP: 20005})
+			for range 2 {
+				if m := (s.sent[0].m).(wire.Session); m.ID != create.ID {
+					t.Errorf("%s is told %v", s.sent[0].to, m.ID)
+				}
+				s.sent = s.sent[1:]
+			}
+			s.wantIdle()
+			s.wantSessions(1)
+		})
+	}
 }

@@ -21,12 +21,8 @@ func (b *Broker) Open(now time.Time, name string, m wire.OpenSession) {
 		b.refuse(ask, wire.ReasonPeerOffline, "the portal "+m.Peer+" is not connected to the server")
 		return
 	}
-	for _, s := range slices.Clone(b.byPair[pairOf(name, m.Peer)]) {
-		if s.held {
-			b.end(now, s, wire.ReasonReplaced, "") // the portal has no tunnel there
-		} else if b.joins(now, s, ask) {
-			return
-		}
+	if b.meets(now, ask) {
+		return
 	}
 	switch {
 	case p.pending >= MaxPending:
@@ -40,11 +36,44 @@ func (b *Broker) Open(now time.Time, name string, m wire.OpenSession) {
 		return
 	}
 	s := &session{names: [2]string{name, m.Peer}, grant: m.Grant, forward: forward, tried: make(map[string]bool)}
-	s.asked[0] = requestOf(m)
+	s.asked[0], s.lost[0] = requestOf(m), m.Lost
+	s.able = m.Transports
 	if !b.ask(now, s) {
-		reason, text := b.noRelay()
+		reason, text := b.noRelay(now, s)
 		b.refuse(ask, reason, text)
 	}
+}
+
+// meets answers a request from what the pair has, and reports whether it could.
+// If not, what the pair had has ended: the portal has no carrier there.
+func (b *Broker) meets(now time.Time, ask asking) bool {
+	list := slices.Clone(b.byPair[pairOf(ask.name, ask.m.Peer)])
+	for _, s := range list {
+		if !s.open {
+			b.joins(now, s, ask)
+			return true
+		}
+	}
+	for _, s := range list {
+		if !s.held && !s.left && b.crossed(now, s, ask) {
+			b.tell(s, s.side(ask.name), ask.m.Request)
+			b.record(s, audit.Granted, ask.name, "the session that was just opened")
+			return true
+		}
+	}
+	for _, s := range list {
+		b.end(now, s, wire.ReasonReplaced, "")
+	}
+	return false
+}
+
+// crossed reports whether a request may have crossed the word of the session on
+// its way. Any later one means that the portal has no carrier there, as does one that
+// has just lost the other portal at the relay of this very session.
+func (b *Broker) crossed(now time.Time, s *session, ask asking) bool {
+	r := b.relays[s.relay]
+	return r != nil && r.online && ask.m.Lost != s.relay &&
+		s.epochs[s.side(ask.name)] == b.portals[ask.name].epoch && now.Sub(s.opened) < crossing
 }
 
 // asking is one request, for the answer and the record.
@@ -58,68 +87,52 @@ func requestOf(m wire.OpenSession) request {
 	return request{number: m.Request, transports: m.Transports, candidates: m.Candidates}
 }
 
-// joins answers a request from the session that the pair has, if it can. If it
-// cannot, the session is ended and another is to be opened.
-func (b *Broker) joins(now time.Time, s *session, ask asking) bool {
+// joins adds a request to the session that is being asked for.
+func (b *Broker) joins(now time.Time, s *session, ask asking) {
 	side := s.side(ask.name)
-	if s.open {
-		return b.joinsOpen(now, s, side, ask)
-	}
 	switch mine := s.asked[side]; {
 	case mine.number == ask.m.Request:
-		return true // said twice; one answer will do
+		return // said twice; one answer will do
 	case mine.number != 0:
 		b.refuse(ask, wire.ReasonBusy, "a request for this portal is under way")
-		return true
+		return
 	}
-	// Both asked at once.
-	if ask.name > s.names[0] {
-		s.asked[side] = requestOf(ask.m)
+	// Both asked at once; in a move each keeps its side.
+	turn := s.replaces.IsZero() && ask.name < s.names[0]
+	if !turn && ask.m.Lost != s.relay {
+		s.asked[side], s.lost[side] = requestOf(ask.m), ask.m.Lost
 		b.portals[ask.name].pending++
-		return true
+		return
 	}
 	b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: wire.ReasonReplaced})
 	b.remove(s)
-	turned := &session{
-		names: [2]string{s.names[1], s.names[0]}, grant: ask.m.Grant, forward: ask.forward,
-		asked: [2]request{requestOf(ask.m), s.asked[0]}, tried: s.tried,
+	anew := &session{
+		names: s.names, grant: ask.m.Grant, forward: ask.forward, asked: s.asked, lost: s.lost,
+		able: s.able & ask.m.Transports, tried: s.tried, replaces: s.replaces,
 	}
-	if !b.ask(now, turned) {
-		reason, text := b.noRelay()
-		b.answerRefused(turned, reason, text)
+	anew.asked[side], anew.lost[side] = requestOf(ask.m), ask.m.Lost
+	if turn {
+		anew.names = [2]string{anew.names[1], anew.names[0]}
+		anew.asked = [2]request{anew.asked[1], anew.asked[0]}
+		anew.lost = [2]string{anew.lost[1], anew.lost[0]}
 	}
-	return true
-}
-
-// joinsOpen answers a request that crossed the session on its way. Any later
-// one means that the portal has no tunnel there.
-func (b *Broker) joinsOpen(now time.Time, s *session, side int, ask asking) bool {
-	r := b.relays[s.relay]
-	if r != nil && r.online && s.epochs[side] == b.portals[ask.name].epoch && now.Sub(s.opened) < crossing {
-		b.tell(s, side, ask.m.Request)
-		b.record(s, audit.Granted, ask.name, "the session that was just opened")
-		return true
-	}
-	b.end(now, s, wire.ReasonReplaced, "")
-	return false
+	b.askOrRefuse(now, anew)
 }
 
 // ask sends s to the best relay that was not tried yet. If there is none it
 // returns false, and s is not known.
 func (b *Broker) ask(now time.Time, s *session) bool {
-	r := b.pick(now, s.tried)
+	r := b.pick(now, s)
 	if r == nil {
 		return false
 	}
 	s.id, s.relay, s.deadline = wire.NewSessionID(), r.name, now.Add(AskTimeout)
-	s.transports = s.asked[0].transports & r.ready.Transports
-	if other := s.asked[1]; other.number != 0 {
-		s.transports &= other.transports
-	}
+	s.transports = s.able & r.ready.Transports
 	create := wire.CreateSession{ID: s.id, Lifetime: uint32(SessionLifetime / time.Second), Transports: s.transports}
 	for i, n := range s.names {
-		s.secrets[i] = wire.NewSecret()
-		create.Legs[i] = wire.Leg{Portal: n, Secret: s.secrets[i], Source: b.portals[n].address}
+		p := b.portals[n]
+		s.secrets[i], s.trips[i] = wire.NewSecret(), p.times[r.name]
+		create.Legs[i] = wire.Leg{Portal: n, Secret: s.secrets[i], Source: p.address}
 	}
 	b.add(s)
 	b.toRelay(r.name, create)
@@ -130,10 +143,18 @@ func (b *Broker) ask(now time.Time, s *session) bool {
 func (b *Broker) again(now time.Time, s *session) {
 	b.remove(s)
 	s.tried[s.relay] = true
-	if !b.ask(now, s) {
-		reason, text := b.noRelay()
-		b.answerRefused(s, reason, text)
+	b.askOrRefuse(now, s)
+}
+
+func (b *Broker) askOrRefuse(now time.Time, s *session) {
+	if b.ask(now, s) {
+		return
 	}
+	if old := b.sessions[s.replaces]; old != nil {
+		old.pause = now.Add(movePause)
+	}
+	reason, text := b.noRelay(now, s)
+	b.answerRefused(s, reason, text)
 }
 
 // fail gives up an asking session.
@@ -170,10 +191,15 @@ func (b *Broker) openAt(now time.Time, s *session, access wire.RelayAccess) {
 		s.epochs[i] = b.portals[n].epoch
 	}
 	s.open, s.opened, s.access, s.confirmed, s.tried = true, now, access, true, nil
+	detail := ""
+	if old := b.sessions[s.replaces]; old != nil {
+		old.left = true
+		detail = "in the place of session " + old.id.String() + " at " + old.relay
+	}
 	for i := range s.names {
 		b.tell(s, i, s.asked[i].number)
 	}
-	b.record(s, audit.Granted, s.names[0], "")
+	b.record(s, audit.Granted, s.names[0], detail)
 }
 
 // tell tells one side of its session.
@@ -183,7 +209,7 @@ func (b *Broker) tell(s *session, side int, number uint32) {
 	b.toPortal(s.names[side], wire.Session{
 		Request: number, ID: s.id, Leg: uint8(side), Secret: s.secrets[side], Peer: s.names[1-side],
 		Relay: access, Lifetime: uint32(SessionLifetime / time.Second),
-		Transports: s.transports, Candidates: s.asked[1-side].candidates,
+		Transports: s.transports, Replaces: s.replaces, Candidates: s.asked[1-side].candidates,
 	})
 }
 
@@ -202,7 +228,7 @@ func recordOf(s *session, answer string) audit.Record {
 		Event: "session", Answer: answer, Portal: s.names[0], Peer: s.names[1],
 		Forward: s.forward, Session: &id, Relay: s.relay,
 	}
-	if !s.held {
+	if !grant.IsZero() { // of a held session it is not known
 		r.Grant = &grant
 	}
 	return r

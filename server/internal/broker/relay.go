@@ -22,6 +22,7 @@ type relay struct {
 	load      wire.RelayLoad
 	ours      int       // sessions of ours there, asking ones included
 	avoid     time.Time // it did not answer: left out until then
+	draining  bool      // it is about to stop, or has stopped since: it gets no session, and those it has move away
 	since     time.Time // online or away since then
 	checked   bool      // what it held before was compared with what we know
 }
@@ -37,7 +38,7 @@ func (b *Broker) RelayUp(now time.Time, name string, addresses []netip.Addr) {
 		b.relayLost(now, r)
 	}
 	r.online, r.addresses, r.ready, r.load = true, addresses, nil, wire.RelayLoad{}
-	r.since, r.checked, r.avoid = now, false, time.Time{}
+	r.since, r.checked, r.avoid, r.draining = now, false, time.Time{}, false
 	for _, s := range b.sessions {
 		if s.relay == name {
 			s.confirmed = false
@@ -78,59 +79,6 @@ func (b *Broker) relayLost(now time.Time, r *relay) {
 	}
 }
 
-// pick returns the relay with the least load that may still be asked.
-func (b *Broker) pick(now time.Time, tried map[string]bool) *relay {
-	var best *relay
-	for _, r := range b.relays {
-		if !r.usable() || tried[r.name] || now.Before(r.avoid) || r.held() >= uint64(r.ready.Capacity) {
-			continue
-		}
-		if best == nil || r.lessThan(best) {
-			best = r
-		}
-	}
-	return best
-}
-
-// HasRelay reports whether a relay is there that could be asked.
-func (b *Broker) HasRelay() bool {
-	for _, r := range b.relays {
-		if r.usable() {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *relay) usable() bool { return r.online && r.ready != nil && len(r.addresses) > 0 }
-
-// held is how many sessions the relay has, as it says or as we know: what it
-// says is late, and what we know is not all after a restart.
-func (r *relay) held() uint64 { return max(uint64(r.ours), uint64(r.load.Sessions)) }
-
-// lessThan compares by the share of the capacity in use, then by the rate, then
-// by name.
-func (r *relay) lessThan(o *relay) bool {
-	mine, other := r.held()*uint64(o.ready.Capacity), o.held()*uint64(r.ready.Capacity)
-	if mine != other {
-		return mine < other
-	}
-	if r.load.Rate != o.load.Rate {
-		return r.load.Rate < o.load.Rate
-	}
-	return r.name < o.name
-}
-
-// noRelay says why pick found none.
-func (b *Broker) noRelay() (wire.Reason, string) {
-	for _, r := range b.relays {
-		if r.usable() {
-			return wire.ReasonRelayRefused, "no relay would hold the session"
-		}
-	}
-	return wire.ReasonNoRelay, "no relay is connected to the server"
-}
-
 // FromRelay handles a message of a connected relay.
 func (b *Broker) FromRelay(now time.Time, name string, m wire.FromRelay) {
 	r := b.relays[name]
@@ -142,6 +90,8 @@ func (b *Broker) FromRelay(now time.Time, name string, m wire.FromRelay) {
 		b.relayReady(now, r, m)
 	case wire.RelayLoad:
 		r.load = m
+	case wire.RelayDraining:
+		b.drain(now, r)
 	case wire.SessionReady:
 		b.sessionReady(now, r, m)
 	case wire.SessionRefused:
@@ -261,17 +211,29 @@ func (b *Broker) sessionOver(now time.Time, r *relay, m wire.SessionOver) {
 	}
 	b.remove(s)
 	for _, n := range s.names {
-		b.toPortal(n, wire.SessionEnded{Session: s.id, Reason: m.Reason})
+		b.toPortal(n, wire.SessionEnded{Session: s.id, Reason: passing(m.Reason)})
 	}
 	record := recordOf(s, audit.Ended)
 	record.Reason, record.Forth, record.Back = m.Reason.String(), m.Forth, m.Back
 	b.out.Record(record)
 }
 
+// passing returns a relay's reason as portals are told it: one with which a
+// tunnel goes on over another session. A relay cannot end more than what it holds.
+func passing(r wire.Reason) wire.Reason {
+	switch r {
+	case wire.ReasonShutdown, wire.ReasonReplaced, wire.ReasonIdle, wire.ReasonLifetime,
+		wire.ReasonCarrierLost, wire.ReasonRelayRefused, wire.ReasonTimeout:
+		return r
+	}
+	return wire.ReasonCarrierLost
+}
+
 // RelayView is a relay as the operator is shown it.
 type RelayView struct {
 	Name      string       `json:"name"`
 	Ready     bool         `json:"ready"`
+	Draining  bool         `json:"draining"`
 	Addresses []netip.Addr `json:"addresses"`
 	First     uint16       `json:"first_port"`
 	Last      uint16       `json:"last_port"`
@@ -279,6 +241,10 @@ type RelayView struct {
 	Sessions  uint64       `json:"sessions"`
 	Rate      uint64       `json:"bytes_per_second"`
 	Since     time.Time    `json:"since"`
+	// What the portals that are connected have measured.
+	Measured int          `json:"measured_by"` // portals that it answered
+	Silent   int          `json:"silent_to"`   // portals that it did not
+	Median   Milliseconds `json:"median_round_trip_ms"`
 }
 
 // Relays returns the relays that are connected, by name.
@@ -288,7 +254,11 @@ func (b *Broker) Relays() []RelayView {
 		if !r.online {
 			continue
 		}
-		v := RelayView{Name: r.name, Ready: r.usable(), Addresses: r.addresses, Sessions: r.held(), Rate: r.load.Rate, Since: r.since}
+		v := RelayView{
+			Name: r.name, Ready: r.usable(), Draining: r.draining, Addresses: r.addresses,
+			Sessions: r.held(), Rate: r.load.Rate, Since: r.since,
+		}
+		v.Measured, v.Silent, v.Median = b.measured(r.name)
 		if r.ready != nil {
 			v.First, v.Last, v.Capacity = r.ready.First, r.ready.Last, r.ready.Capacity
 		}

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,6 +99,89 @@ func TestAnswerAtTheDeadlineLeaksNothing(t *testing.T) {
 			t.Errorf("%d sessions, want 1", len(s.b.sessions))
 		}
 	}
+}
+
+// F52, 1,000 rounds: a relay that answers within 5 ms of the deadline, before or
+// after it, and portals that ask, leave and give up meanwhile. When all is said,
+// the relay holds the sessions that the server knows, and no other.
+func TestRelayAndServerAgreeAfterAnyRace(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	s := newScript(t, 10)
+	id := s.grant(1, "ann", "plant")
+	s.portals("ann", "plant")
+	s.relay("r1", ready)
+	holds := make(map[wire.SessionID]bool) // the relay's own state
+	var late []wire.SessionID              // questions that it has not answered yet
+	read := func() {
+		for _, m := range s.sent {
+			switch m := m.m.(type) {
+			case wire.CreateSession:
+				late = append(late, m.ID)
+			case wire.EndSession:
+				if i := slices.Index(late, m.ID); i >= 0 {
+					// They cross: the answer is on its way, and the relay ends it
+					// when it reads this.
+					s.b.FromRelay(s.now, "r1", wire.SessionReady{ID: m.ID, TCP: 20001})
+					late = slices.Delete(late, i, i+1)
+				}
+				delete(holds, m.ID)
+				s.b.FromRelay(s.now, "r1", wire.SessionOver{ID: m.ID})
+			}
+		}
+		s.sent = nil
+	}
+	answer := func() {
+		for _, id := range late {
+			holds[id] = true
+			s.b.FromRelay(s.now, "r1", wire.SessionReady{ID: id, TCP: 20001})
+		}
+		late = nil
+		for len(s.sent) > 0 {
+			read()
+		}
+	}
+	for round := range 1000 {
+		s.open("ann", "plant", id, uint32(round+1))
+		if random.IntN(3) == 0 {
+			s.open("plant", "ann", id, uint32(round+1))
+		}
+		read()
+		delay := AskTimeout + time.Duration(random.IntN(11)-5)*time.Millisecond
+		if random.IntN(10) == 0 {
+			s.portals("ann") // connected anew
+			read()
+		}
+		s.after(delay)
+		if random.IntN(2) == 0 {
+			answer()
+			s.after(AskTimeout)
+		}
+		read()
+		answer()
+		s.after(avoidTime)
+		read()
+		answer()
+		if len(holds) != len(s.b.sessions) {
+			t.Fatalf("round %d: the relay holds %d sessions, the server knows %d", round, len(holds), len(s.b.sessions))
+		}
+		for id := range holds {
+			if b := s.b.sessions[id]; b == nil || !b.open {
+				t.Fatalf("round %d: the relay holds %v, of which the server knows %+v", round, id, b)
+			}
+		}
+		if random.IntN(2) == 0 {
+			for id := range holds {
+				s.b.Done(s.now, "ann", wire.SessionDone{Session: id})
+			}
+			read()
+		}
+	}
+	for id := range holds {
+		s.b.Done(s.now, "ann", wire.SessionDone{Session: id})
+	}
+	s.wantEmpty()
 }
 
 func TestLyingRelayIsDroppedAndAnotherAsked(t *testing.T) {

@@ -23,6 +23,7 @@ type script struct {
 	now     time.Time
 	grants  map[wire.GrantID][3]string // two portals and a forward
 	expired map[wire.GrantID]bool
+	pins    map[pair]string
 	sent    []sent
 	records []audit.Record
 }
@@ -33,7 +34,7 @@ type sent struct {
 }
 
 func newScript(t *testing.T, maxSessions int) *script {
-	s := &script{t: t, now: start, grants: make(map[wire.GrantID][3]string), expired: make(map[wire.GrantID]bool)}
+	s := &script{t: t, now: start, grants: make(map[wire.GrantID][3]string), expired: make(map[wire.GrantID]bool), pins: make(map[pair]string)}
 	s.b = New(s, s, maxSessions)
 	return s
 }
@@ -59,6 +60,8 @@ func (s *script) Joined(a, b string, now time.Time) bool {
 	}
 	return false
 }
+
+func (s *script) Pin(a, b string, _ time.Time) string { return s.pins[pairOf(a, b)] }
 
 // Outlet.
 
@@ -156,15 +159,31 @@ func (s *script) wantTold(opener, other string, numbers [2]uint32) wire.SessionI
 	return a.ID
 }
 
+// times says how far a portal is from relays, in milliseconds; 0: no answer.
+func (s *script) times(portal string, trips map[string]int) {
+	var m wire.RelayTimes
+	for relay, ms := range trips {
+		m.Times = append(m.Times, wire.RelayTime{Relay: relay, Time: time.Duration(ms) * time.Millisecond})
+	}
+	s.b.Times(portal, m)
+}
+
+// wantAsked takes the question to a relay and answers it.
+func (s *script) wantAsked(relay string) wire.SessionID {
+	s.t.Helper()
+	create := want[wire.CreateSession](s, "relay "+relay)
+	s.b.FromRelay(s.now, relay, wire.SessionReady{ID: create.ID, TCP: 20005})
+	return create.ID
+}
+
 // meet opens a session and takes all its messages.
 func (s *script) meet(opener, other string, id wire.GrantID, relay string) wire.SessionID {
 	s.t.Helper()
 	s.open(opener, other, id, 7)
-	create := want[wire.CreateSession](s, "relay "+relay)
-	s.b.FromRelay(s.now, relay, wire.SessionReady{ID: create.ID, TCP: 20005})
+	asked := s.wantAsked(relay)
 	told := s.wantTold(opener, other, [2]uint32{7, 0})
-	if told != create.ID {
-		s.t.Fatalf("told session %v, the relay holds %v", told, create.ID)
+	if told != asked {
+		s.t.Fatalf("told session %v, the relay holds %v", told, asked)
 	}
 	return told
 }
