@@ -22,16 +22,16 @@ func FuzzPeer(f *testing.F) {
 			op, n := script[0], uint64(script[1])<<16|uint64(script[2])<<8|uint64(script[3])
 			script = script[4:]
 			var err error
-			switch op % 12 {
+			switch op % 15 {
 			case 0:
 				var deliver bool
-				if deliver, err = s.Receive(wire.Data{Epoch: 1, Offset: n >> 8, Data: make([]byte, n&0xff+1)}); deliver {
+				if deliver, err = s.Receive(wire.Data{Epoch: s.Epoch(), Offset: n >> 8, Data: make([]byte, n&0xff+1)}); deliver {
 					s.Queue(make([]byte, n&0xff+1))
 				}
 			case 1:
-				_, err = s.ReceiveFin(wire.Fin{Epoch: 1, Offset: n})
+				_, err = s.ReceiveFin(wire.Fin{Epoch: s.Epoch(), Offset: n})
 			case 2:
-				err = s.ReceiveAck(wire.Ack{Epoch: 1, Acked: n >> 8, Limit: n>>8 + n&0xff})
+				err = s.ReceiveAck(wire.Ack{Epoch: s.Epoch(), Acked: n >> 8, Limit: n>>8 + n&0xff})
 			case 3:
 				s.ReceiveReset()
 			case 4:
@@ -63,6 +63,16 @@ func FuzzPeer(f *testing.F) {
 				s.Finish()
 			case 11:
 				s.Reset()
+			case 12, 13:
+				s.Leave().Return()
+				busy = false
+				if op%15 == 12 {
+					_, _, err = s.Follow(wire.Resume{Epoch: uint32(n >> 16), Received: n & 0xffff})
+				} else {
+					s.Move()
+				}
+			case 14:
+				_, err = s.Moved(wire.Resume{Epoch: s.Epoch(), Received: n})
 			}
 			if err != nil {
 				return // the carrier closes

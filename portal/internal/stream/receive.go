@@ -22,10 +22,13 @@ type receiveHalf struct {
 
 	ackedAt    uint64 // written, as the last ACK told it
 	frames     int    // DATA frames since the last ACK
-	accepted   bool   // the stream was accepted here, the peer waits for its ACK
+	stands     bool   // the stream was accepted here
+	accepted   bool   // and the peer waits for the ACK that says so
+	ackForced  bool   // an ACK is due, whatever it says
 	fin        bool
 	finDone    bool // the application was told of the end
-	finAckSent bool
+	finAckSent bool // in this epoch
+	finAckEver bool // in any
 	dropped    bool
 }
 
@@ -42,9 +45,10 @@ type chunk struct {
 func (s *Stream) Receive(d wire.Data) (deliver bool, err error) {
 	h := &s.receive
 	n := uint64(len(d.Data))
+	if ignore, err := s.other(d.Epoch); ignore || err != nil {
+		return false, err
+	}
 	switch {
-	case d.Epoch != s.epoch:
-		return false, nil
 	case s.resetReceived:
 		return false, violation("DATA after RESET")
 	case h.fin:
@@ -62,9 +66,10 @@ func (s *Stream) Receive(d wire.Data) (deliver bool, err error) {
 // ReceiveFin takes the peer's FIN. It reports whether it counts.
 func (s *Stream) ReceiveFin(f wire.Fin) (bool, error) {
 	h := &s.receive
+	if ignore, err := s.other(f.Epoch); ignore || err != nil {
+		return false, err
+	}
 	switch {
-	case f.Epoch != s.epoch:
-		return false, nil
 	case s.resetReceived:
 		return false, violation("FIN after RESET")
 	case h.fin:
@@ -156,6 +161,7 @@ func (s *Stream) ToldEnd() { s.receive.finDone = true }
 // Accept tells that the connection to the application stands: an ACK that says
 // so is due, and the window counts from now on.
 func (s *Stream) Accept(window uint64) {
+	s.receive.stands = true
 	s.receive.accepted = true
 	s.receive.window = window
 }
@@ -165,8 +171,10 @@ func (s *Stream) Accept(window uint64) {
 func (s *Stream) AckDue() bool {
 	h := &s.receive
 	switch {
-	case h.dropped || h.finAckSent:
+	case h.dropped || h.finAckSent || s.moving:
 		return false
+	case h.ackForced:
+		return true
 	case h.frames >= ackFrames && h.written > h.ackedAt:
 		return true
 	}
@@ -178,13 +186,13 @@ func (s *Stream) AckDue() bool {
 // that is not due can wait for some time.
 func (s *Stream) AckOwed() bool {
 	h := &s.receive
-	return !h.dropped && !h.finAckSent && (h.accepted || h.finDone || h.written > h.ackedAt || s.AckDue())
+	return !h.dropped && !h.finAckSent && !s.moving && (h.accepted || h.finDone || h.written > h.ackedAt || s.AckDue())
 }
 
 // Ack returns the ACK to send now.
 func (s *Stream) Ack() wire.Ack {
 	h := &s.receive
-	h.accepted = false
+	h.accepted, h.ackForced = false, false
 	h.frames = 0
 	h.ackedAt = h.written
 	if !h.fin {
@@ -192,7 +200,7 @@ func (s *Stream) Ack() wire.Ack {
 	}
 	a := wire.Ack{Epoch: s.epoch, Acked: h.written, Limit: h.limit}
 	if h.finDone {
-		h.finAckSent = true
+		h.finAckSent, h.finAckEver = true, true
 		a.Acked++
 		a.Limit = max(a.Limit, a.Acked)
 	}

@@ -40,6 +40,9 @@ func (s *segment) cost() int {
 	return len(s.frame) + 64
 }
 
+// start is the offset of the segment's first byte.
+func (s *segment) start() uint64 { return s.end - uint64(len(s.frame)-wire.DataOverhead) }
+
 func (s *segment) release() {
 	if s.block != nil {
 		PutBlock(s.block)

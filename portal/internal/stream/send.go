@@ -20,6 +20,7 @@ type sendHalf struct {
 	sent  uint64
 	end   uint64
 	limit uint64 // what the peer takes
+	floor uint64 // what the peer has received, as its last RESUME told it
 
 	fin      bool // the application has ended its half
 	finSent  bool
@@ -71,7 +72,7 @@ func (s *Stream) Finish() { s.send.fin = true }
 // Pending reports whether Next has a frame.
 func (s *Stream) Pending() bool {
 	h := &s.send
-	return !h.dropped && (h.next < len(h.kept) || h.fin && !h.finSent)
+	return !s.moving && !h.dropped && (h.next < len(h.kept) || h.fin && !h.finSent)
 }
 
 // Next returns the next DATA or FIN frame, whole, or nil. The frame stays the
@@ -80,7 +81,7 @@ func (s *Stream) Pending() bool {
 func (s *Stream) Next() []byte {
 	h := &s.send
 	switch {
-	case h.dropped:
+	case h.dropped || s.moving:
 	case h.next < len(h.kept):
 		seg := &h.kept[h.next]
 		h.next++
@@ -107,8 +108,8 @@ func (s *Stream) Wrote() {
 
 // ReceiveAck takes the peer's ACK: buffers are released, and Room may grow.
 func (s *Stream) ReceiveAck(a wire.Ack) error {
-	if a.Epoch != s.epoch {
-		return nil
+	if ignore, err := s.other(a.Epoch); ignore || err != nil {
+		return err
 	}
 	h := &s.send
 	last := h.sent

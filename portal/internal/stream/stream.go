@@ -21,6 +21,9 @@
 // its own already. So neither side ever hears of a stream that it has
 // forgotten, unless the peer breaks the protocol.
 //
+// A stream outlives the carrier under it: move.go says how it goes on over
+// another one.
+//
 // A Stream is owned by one lock of its owner's: no method may run beside
 // another.
 package stream
@@ -62,9 +65,10 @@ type Stream struct {
 	send    sendHalf
 	receive receiveHalf
 
-	id    uint32
-	epoch uint32
-	reset bool // both halves were ended at once
+	id     uint32
+	epoch  uint32
+	moving bool // the opener awaits the answer to its RESUME
+	reset  bool // both halves were ended at once
 	// What was said and heard of RESET.
 	resetSent, resetReceived bool
 }
@@ -77,6 +81,18 @@ func New(id uint32, limit, window uint64) *Stream {
 	s.receive.window = window
 	s.receive.limit = window
 	return s
+}
+
+// other reports whether a frame of that epoch is to be ignored, being of a
+// carrier that the stream has left.
+func (s *Stream) other(epoch uint32) (bool, error) {
+	switch {
+	case epoch < s.epoch:
+		return true, nil
+	case epoch > s.epoch || s.moving:
+		return false, violation("a frame of epoch %d before its RESUME", epoch)
+	}
+	return false, nil
 }
 
 // Limit is up to which offset the peer may send, as it was last told.
@@ -104,7 +120,7 @@ func (s *Stream) Reset() bool {
 	s.send.drop()
 	s.receive.drop()
 	s.reset = true
-	forgotten := s.send.finSent && s.receive.finAckSent && !s.resetReceived
+	forgotten := s.send.finSent && s.receive.finAckEver && !s.resetReceived
 	if s.resetSent || forgotten {
 		return false
 	}

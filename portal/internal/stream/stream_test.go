@@ -349,21 +349,6 @@ func TestPeersResetIsAnswered(t *testing.T) {
 	}
 }
 
-func TestOtherEpochsAreIgnored(t *testing.T) {
-	p := newPeer(t, 100, 100)
-	p.app("x")
-	p.next()
-	if deliver, err := p.s.Receive(wire.Data{Epoch: 2, Offset: 50, Data: []byte("x")}); deliver || err != nil {
-		t.Errorf("DATA of another epoch: deliver %v, %v", deliver, err)
-	}
-	if ok, err := p.s.ReceiveFin(wire.Fin{Epoch: 0, Offset: 50}); ok || err != nil {
-		t.Errorf("FIN of another epoch: counts %v, %v", ok, err)
-	}
-	if err := p.s.ReceiveAck(wire.Ack{Epoch: 2, Acked: 1, Limit: 500}); err != nil || p.s.Acked() != 0 || p.s.Room() != 99 {
-		t.Errorf("ACK of another epoch: %v, acked %d, room %d", err, p.s.Acked(), p.s.Room())
-	}
-}
-
 func TestBrokenRulesAreErrors(t *testing.T) {
 	data := func(offset uint64, n int) func(*Stream) error {
 		return func(s *Stream) error {
