@@ -3,9 +3,9 @@
 // real daemons run in a lab of package topo; one file holds one story and names the rows of the threat list (F) that it
 // shows.
 //
-//	laptop --- home (NAT) ---+---------- internet ----------+--- office (NAT) --- factory
-//	                         |      |           |           |
-//	                      server  relay-1    relay-2      beside
+//	laptop --- home (NAT) ---+------- internet -------+--- office (NAT) --- factory
+//	                         |      |           |
+//	                      server  relay-1    relay-2
 //
 // Checked streams run in both directions over a connection that laptop has opened and one that factory has, and numbered
 // datagrams there and back, while something breaks at a moment that dice choose. Nothing may be lost or doubled, and a

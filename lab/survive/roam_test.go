@@ -12,12 +12,7 @@ import (
 // roaming gives laptop a second way out, by a mobile network with a NAT of its own.
 func (w *world) roaming() {
 	mobile := w.lab.Router("mobile", topo.Symmetric, topo.IPv4Only())
-	switch w.carriers {
-	case overTLS:
-		mobile.SetRules(topo.BlockUDP)
-	case overQUIC:
-		mobile.SetRules(topo.BlockTCPTo(w.relayAddrs()...))
-	}
+	w.forceAt(mobile)
 	w.laptop.Host().Standby(mobile)
 }
 

@@ -64,7 +64,6 @@ type world struct {
 	provider        *topo.Router // nil if there is none
 	relays          [2]*daemon.Relay
 	laptop, factory *daemon.Portal
-	beside          *topo.Host
 	names           *names // nil if not planned
 	dice            *rand.Rand
 
@@ -86,8 +85,6 @@ func newWorld(t *testing.T, p plan) *world {
 		w.home = l.Router("home", p.home...)
 	}
 	w.office = l.Router("office", topo.PortRestricted, topo.IPv4Only())
-	w.beside = l.Public("beside")
-	w.beside.EchoUDP(servicePort)
 	w.Network = daemon.New(t, l.Public("server"))
 	for i := range w.relays {
 		host := l.Public(fmt.Sprint("relay-", i+1), p.relayHosts...)
@@ -108,6 +105,7 @@ func newWorld(t *testing.T, p plan) *world {
 	w.laptop, w.factory = w.Portal(laptop, portal...), w.Portal(factory, portal...)
 	w.atFactory, w.atLaptop = factory.Listen(servicePort), laptop.Listen(servicePort)
 	factory.EchoUDP(servicePort)
+	laptop.EchoUDP(servicePort)
 	w.allow(t, w.forwards()...)
 	return w
 }
@@ -123,14 +121,16 @@ func overEach(t *testing.T, p plan, story func(t *testing.T, w *world)) {
 }
 
 // force makes the home router drop what would make carriers of the other kind, and what the rules say.
-func (w *world) force(rules ...topo.Rule) {
+func (w *world) force(rules ...topo.Rule) { w.forceAt(w.home, rules...) }
+
+func (w *world) forceAt(router *topo.Router, rules ...topo.Rule) {
 	switch w.carriers {
 	case overTLS:
-		rules = append(rules, topo.BlockUDP)
+		rules = append(rules, topo.BlockUDPTo(w.relayAddrs()...))
 	case overQUIC:
 		rules = append(rules, topo.BlockTCPTo(w.relayAddrs()...))
 	}
-	w.home.SetRules(rules...)
+	router.SetRules(rules...)
 }
 
 func (w *world) relayAddrs() (addrs []netip.Addr) {

@@ -42,12 +42,17 @@ func AllowTCP(ports ...uint16) Rule {
 }
 
 // BlockTCPTo drops all TCP to these IPv4 hosts, of connections that exist, too.
-func BlockTCPTo(hosts ...netip.Addr) Rule {
+func BlockTCPTo(hosts ...netip.Addr) Rule { return blockTo("tcp", hosts) }
+
+// BlockUDPTo drops all UDP to these IPv4 hosts.
+func BlockUDPTo(hosts ...netip.Addr) Rule { return blockTo("udp", hosts) }
+
+func blockTo(protocol string, hosts []netip.Addr) Rule {
 	text := make([]string, len(hosts))
 	for i, host := range hosts {
 		text[i] = host.String()
 	}
-	return Rule{out: "ip daddr { " + strings.Join(text, ", ") + " } meta l4proto tcp"}
+	return Rule{out: "ip daddr { " + strings.Join(text, ", ") + " } meta l4proto " + protocol}
 }
 
 func (r Rule) applyRouter(c *config) { c.rules = append(c.rules, r) }

@@ -82,10 +82,10 @@ func TestPathLosesWhatIsLargerThanItsMTU(t *testing.T) {
 	}
 }
 
-func TestTCPToSomeHostsIsBlocked(t *testing.T) {
+func TestSomeHostsAreBlocked(t *testing.T) {
 	l := topo.New(t)
 	closed, open := l.Public("closed"), l.Public("open")
-	home := l.Router("home", topo.PortRestricted, topo.BlockTCPTo(closed.Addr()))
+	home := l.Router("home", topo.PortRestricted, topo.BlockTCPTo(closed.Addr()), topo.BlockUDPTo(closed.Addr()))
 	inside := home.Host("inside")
 	for host, want := range map[*topo.Host]bool{closed: false, open: true} {
 		ln := host.Listen(1000)
@@ -99,5 +99,13 @@ func TestTCPToSomeHostsIsBlocked(t *testing.T) {
 			conn.Close()
 		}
 		ln.Close()
+		to := host.ListenUDP(1000)
+		if err := to.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		send(t, inside.ListenUDP(0), "?", netip.AddrPortFrom(host.Addr(), 1000))
+		if _, _, err := to.ReadFromUDPAddrPort(make([]byte, 100)); (err == nil) != want {
+			t.Errorf("%s: %v, want a datagram: %t", host.Name(), err, want)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,23 @@ type Traffic struct {
 	running sync.WaitGroup
 	pairs   []*pair
 
+	arrivals     *arrivals // of the flow; nil if there is none
 	flow, beside datagrams
+}
+
+// arrivals is a flow that knows how many datagrams have come, and when the last did.
+type arrivals struct {
+	*net.UDPConn
+	count, last atomic.Int64 // last in nanoseconds of Unix time
+}
+
+func (a *arrivals) Read(b []byte) (int, error) {
+	n, err := a.UDPConn.Read(b)
+	if err == nil {
+		a.count.Add(1)
+		a.last.Store(time.Now().UnixNano())
+	}
+	return n, err
 }
 
 // pair is a Pair with a checked stream each way.
@@ -105,7 +122,9 @@ func Start(t testing.TB, l Load) *Traffic {
 		tr.running.Go(func() { p.there, p.back = stream.Exchange(ctx, p.client, p.service) })
 	}
 	if l.Flow != nil {
-		tr.running.Go(func() { tr.flow = measure(ctx, l.Flow, l.Interval) })
+		tr.arrivals = &arrivals{UDPConn: l.Flow}
+		tr.arrivals.last.Store(time.Now().UnixNano())
+		tr.running.Go(func() { tr.flow = measure(ctx, tr.arrivals, l.Interval) })
 	}
 	if l.Beside != nil {
 		tr.running.Go(func() { tr.beside = measure(ctx, l.Beside, l.Interval) })
@@ -114,7 +133,10 @@ func Start(t testing.TB, l Load) *Traffic {
 }
 
 // measure sends numbered datagrams until ctx ends.
-func measure(ctx context.Context, conn *net.UDPConn, interval time.Duration) (d datagrams) {
+func measure(ctx context.Context, conn interface {
+	meter.DatagramReader
+	io.Writer
+}, interval time.Duration) (d datagrams) {
 	m := meter.Datagrams{Count: 1_000_000, Interval: interval, Key: []byte("lab"), Linger: time.Second}
 	received := make(chan struct{})
 	receiving, finished := context.WithCancel(context.WithoutCancel(ctx))
@@ -131,8 +153,8 @@ func measure(ctx context.Context, conn *net.UDPConn, interval time.Duration) (d 
 	return d
 }
 
-// Flows waits until every stream flows again, in both directions: until more has arrived than had been sent when it was
-// called. It ends the test if that takes longer than the limit.
+// Flows waits until everything flows again: until more has arrived of every stream, in both directions, than had been sent
+// when it was called, and some more datagrams. It ends the test if that takes longer than the limit.
 func (tr *Traffic) Flows(limit time.Duration) {
 	tr.t.Helper()
 	type way struct {
@@ -147,8 +169,18 @@ func (tr *Traffic) Flows(limit time.Duration) {
 			way{fmt.Sprintf("stream %d there", i), p.service, p.client.written.Load() + ahead},
 			way{fmt.Sprintf("stream %d back", i), p.client, p.service.written.Load() + ahead})
 	}
+	var datagrams int64
+	if tr.arrivals != nil {
+		const some = 5
+		datagrams = tr.arrivals.count.Load() + some
+	}
 	await.Within(tr.t, "flowing", limit, func() error {
 		var late error
+		if tr.arrivals != nil {
+			if got := tr.arrivals.count.Load(); got < datagrams {
+				late = fmt.Errorf("%d of %d datagrams", got, datagrams)
+			}
+		}
 		for _, w := range ways {
 			if got := w.to.read.Load(); got < w.goal {
 				late = errors.Join(late, fmt.Errorf("%s: %d of %d bytes", w.name, got, w.goal))
@@ -161,7 +193,7 @@ func (tr *Traffic) Flows(limit time.Duration) {
 // Outcome is what became of the traffic.
 type Outcome struct {
 	Stall   time.Duration // the longest that a stream stood still, in either direction
-	Gap     time.Duration // the longest between two datagrams that arrived
+	Gap     time.Duration // the longest without a datagram that arrived
 	Machine time.Duration // the same past Netport
 	Bytes   int64         // of streams that arrived, in both directions
 	Sent    int           // datagrams
@@ -174,13 +206,17 @@ type Outcome struct {
 // End stops the traffic, waits until all has arrived, and closes the connections.
 func (tr *Traffic) End() Outcome {
 	tr.t.Helper()
+	var silent time.Duration // of the flow, until now
+	if tr.arrivals != nil {
+		silent = time.Since(time.Unix(0, tr.arrivals.last.Load()))
+	}
 	tr.stop()
 	for _, p := range tr.pairs {
 		await.Limit(tr.t, p.client)
 		await.Limit(tr.t, p.service)
 	}
 	tr.running.Wait()
-	o := Outcome{Gap: tr.flow.report.LongestGap, Machine: tr.beside.report.LongestGap, Sent: tr.flow.sent, Arrived: tr.flow.report.Received}
+	o := Outcome{Gap: max(silent, tr.flow.report.LongestGap), Machine: tr.beside.report.LongestGap, Sent: tr.flow.sent, Arrived: tr.flow.report.Received}
 	o.Err = errors.Join(tr.flow.err, tr.beside.err)
 	for i, p := range tr.pairs {
 		for way, report := range map[string]meter.StreamReport{"there": p.there, "back": p.back} {
