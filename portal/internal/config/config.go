@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/proto/conffile"
@@ -20,6 +21,12 @@ const DefaultFile = "/etc/netport/portal/config.toml"
 const (
 	maxServers = 16
 	maxRules   = 4096
+
+	minLinger = time.Second
+	maxLinger = 24 * time.Hour
+	// maxDrain is below the minute and a half after which service managers
+	// kill what they stop.
+	maxDrain = time.Minute
 )
 
 // Config is a checked configuration. Its file names are absolute or relative
@@ -33,6 +40,8 @@ type Config struct {
 	State       string // folder
 	Socket      string
 	LogLevel    string
+	Linger      time.Duration // how long forwarded connections wait for a way back
+	Drain       time.Duration // how long they may finish when the portal stops
 	Dial        allow.List
 	Listen      allow.List
 }
@@ -47,6 +56,8 @@ type file struct {
 	State       string   `toml:"state"`
 	Socket      string   `toml:"socket"`
 	LogLevel    string   `toml:"log_level"`
+	Linger      string   `toml:"linger"`
+	Drain       string   `toml:"drain"`
 	Dial        list     `toml:"dial"`
 	Listen      list     `toml:"listen"`
 }
@@ -66,7 +77,7 @@ func Load(name string) (Config, error) {
 }
 
 func defaults() file {
-	return file{Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", LogLevel: "info"}
+	return file{Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", LogLevel: "info", Linger: "2m", Drain: "10s"}
 }
 
 func check(f *conffile.File, raw file) (Config, error) {
@@ -99,10 +110,16 @@ func check(f *conffile.File, raw file) (Config, error) {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return Config{}, f.Errorf("log_level", "log level %q: use debug, info, warn or error", c.LogLevel)
 	}
+	var err error
+	if c.Linger, err = duration(f, "linger", raw.Linger, minLinger, maxLinger); err != nil {
+		return Config{}, err
+	}
+	if c.Drain, err = duration(f, "drain", raw.Drain, 0, maxDrain); err != nil {
+		return Config{}, err
+	}
 	if raw.PolicyKey == "" {
 		return Config{}, f.Errorf("policy_key", `no policy key: write policy_key = "ed25519:..." as "netport-server issue portal" prints it`)
 	}
-	var err error
 	if c.PolicyKey, err = grant.ParseKey(raw.PolicyKey); err != nil {
 		return Config{}, f.Errorf("policy_key", "%v", err)
 	}
@@ -113,6 +130,18 @@ func check(f *conffile.File, raw file) (Config, error) {
 		return Config{}, err
 	}
 	return c, nil
+}
+
+// duration reads a duration that is within bounds.
+func duration(f *conffile.File, key, text string, low, high time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, f.Errorf(key, `%s %q is no duration: write it as "30s", "2m" or "1h"`, key, text)
+	case d < low || d > high:
+		return 0, f.Errorf(key, "%s %q: it must be from %v to %v", key, text, low, high)
+	}
+	return d, nil
 }
 
 func rules(f *conffile.File, key string, raw list) (allow.List, error) {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -32,7 +33,7 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"servers", "certificate", "key", "ca", "policy_key", "state", "socket", "log_level", "[dial]", "[listen]", "allow"} {
+	for _, key := range []string{"servers", "certificate", "key", "ca", "policy_key", "state", "socket", "log_level", "linger", "drain", "[dial]", "[listen]", "allow"} {
 		if !strings.Contains(string(b), "\n"+key) {
 			t.Errorf("reference.toml lacks %s", key)
 		}
@@ -63,6 +64,19 @@ func TestPathsAreRelativeToTheFile(t *testing.T) {
 	want := []string{filepath.Join(dir, "cert.pem"), "/secret/key.pem", filepath.Join(dir, "ca.pem"), filepath.Join(dir, "state"), filepath.Join(dir, "s")}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestTimesOfForwardedConnections(t *testing.T) {
+	for text, want := range map[string][2]time.Duration{
+		minimal: {2 * time.Minute, 10 * time.Second},
+		minimal + "linger = \"1s\"\ndrain = \"0s\"\n":  {time.Second, 0},
+		minimal + "linger = \"24h\"\ndrain = \"1m\"\n": {24 * time.Hour, time.Minute},
+	} {
+		c, _, err := load(t, text)
+		if got := [2]time.Duration{c.Linger, c.Drain}; err != nil || got != want {
+			t.Errorf("%q: linger and drain %v, %v, want %v", text, got, err, want)
+		}
 	}
 }
 
@@ -105,6 +119,12 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		minimal + "[dial]\nallow = [\n\"tcp://127.1:80\"]":     ":5:1: rule \"tcp://127.1:80\"",
 		minimal + "[listen]\nallow = [\"tcp://10.0.0.1/8:*\"]": "write 10.0.0.0/8",
 		minimal + "log_level = \"loud\"":                       "log level \"loud\"",
+		minimal + "linger = \"2\"":                             ":3:10: linger \"2\" is no duration",
+		minimal + "linger = \"25h\"":                           "from 1s to 24h0m0s",
+		minimal + "linger = \"0s\"":                            "from 1s to 24h0m0s",
+		minimal + "linger = 120":                               "wrong type",
+		minimal + "drain = \"-1s\"":                            "from 0s to 1m0s",
+		minimal + "drain = \"2m\"":                             "from 0s to 1m0s",
 		minimal + "key = \"\"":                                 "key \"key\" is empty",
 		minimal + "ca = 1\n":                                   "wrong type",
 		minimal + "ca = \"a\"\nca = \"b\"\n":                   "ca",
