@@ -13,6 +13,7 @@ import (
 // world is the network of the package's picture with its daemons.
 type world struct {
 	*daemon.Network
+	lab             *topo.Lab
 	home, office    *topo.Router
 	laptop, factory *daemon.Portal
 	guest, plc      *topo.Host
@@ -50,7 +51,7 @@ func newWorld(t *testing.T) *world {
 func newWorldOf(t *testing.T, home, office site, relay ...daemon.Option) *world {
 	t.Helper()
 	l := topo.New(t)
-	w := &world{home: home.build(l, "home"), office: office.build(l, "office"), version: 4}
+	w := &world{lab: l, home: home.build(l, "home"), office: office.build(l, "office"), version: 4}
 	server, relayHost := l.Public("server"), l.Public("relay")
 	relayHost.Sysctl("ipv4/ip_unprivileged_port_start", "0") // a shared port may be 443
 	w.Network = daemon.New(t, server)
