@@ -1,0 +1,139 @@
+package packet
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
+
+// maxWaiting is how many connections may wait at an Endpoint to be accepted.
+const maxWaiting = 4
+
+var errClosed = errors.New("the UDP leg was closed")
+
+// Endpoint is a relay's address and port, as one session uses it. Its methods
+// are safe for concurrent use.
+type Endpoint struct {
+	sockets *Sockets
+	line    *line
+	remote  netip.AddrPort
+	owner   Owner
+
+	heard, sent atomic.Int64 // now of the last packet of QUIC
+
+	expected atomic.Pointer[expectation]
+	waiting  chan *quic.Conn
+	mu       sync.Mutex // guards closing against deliver
+	closed   chan struct{}
+}
+
+// expectation is how connections that the other side dials are taken.
+type expectation struct {
+	tls  *tls.Config
+	quic *quic.Config
+}
+
+func newEndpoint(s *Sockets, l *line, remote netip.AddrPort, owner Owner) *Endpoint {
+	e := &Endpoint{
+		sockets: s, line: l, remote: remote, owner: owner,
+		waiting: make(chan *quic.Conn, maxWaiting), closed: make(chan struct{}),
+	}
+	e.heard.Store(now())
+	e.sent.Store(now())
+	return e
+}
+
+// Send sends a packet that is not QUIC's to the relay. It may get lost, here or
+// on its way.
+func (e *Endpoint) Send(packet []byte) { e.line.send(packet, e.remote) }
+
+// Heard returns when the last packet of QUIC came from the other portal, and
+// Sent when the last was sent there; before the first, when the Endpoint was
+// made.
+func (e *Endpoint) Heard() time.Time { return epoch.Add(time.Duration(e.heard.Load())) }
+
+// Sent is described with Heard.
+func (e *Endpoint) Sent() time.Time { return epoch.Add(time.Duration(e.sent.Load())) }
+
+// Dial makes a QUIC connection to whoever is bound at the other leg.
+func (e *Endpoint) Dial(ctx context.Context, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
+	return e.line.transport.Dial(ctx, net.UDPAddrFromAddrPort(e.remote), secure, config)
+}
+
+// Expect has connections taken that come from the other portal, from now on,
+// with these configurations. They wait for Accept, a few of them.
+func (e *Endpoint) Expect(secure *tls.Config, config *quic.Config) {
+	e.expected.Store(&expectation{secure, config})
+}
+
+// Accept returns the next connection that the other portal has made and that
+// is still alive.
+func (e *Endpoint) Accept(ctx context.Context) (*quic.Conn, error) {
+	for {
+		select {
+		case conn := <-e.waiting:
+			if conn.Context().Err() == nil {
+				return conn, nil
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-e.closed:
+			return nil, errClosed
+		}
+	}
+}
+
+// deliver reports whether conn waits for Accept now.
+func (e *Endpoint) deliver(conn *quic.Conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.closed:
+		return false
+	default:
+	}
+	for {
+		select {
+		case e.waiting <- conn:
+			return true
+		default:
+		}
+		// What waits for long was given up by the other side, most likely.
+		select {
+		case old := <-e.waiting:
+			old.CloseWithError(0, "")
+		default:
+		}
+	}
+}
+
+// Close ends Accept, and closes what waits for it. Connections that were dialled or
+// accepted must have been closed.
+func (e *Endpoint) Close() {
+	e.mu.Lock()
+	select {
+	case <-e.closed:
+		e.mu.Unlock()
+		return
+	default:
+	}
+	close(e.closed)
+	e.mu.Unlock()
+	for {
+		select {
+		case conn := <-e.waiting:
+			conn.CloseWithError(0, "")
+			continue
+		default:
+		}
+		break
+	}
+	e.sockets.release(e)
+}
