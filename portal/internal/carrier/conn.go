@@ -139,8 +139,8 @@ type Handler interface {
 	Hello(m wire.TunnelHello) error
 	// Frame takes one frame that is not the carrier's own. body is borrowed
 	// until it returns. Frames of one stream come in order and one at a time;
-	// those of different streams may come from several goroutines at once. An
-	// error closes the carrier; it is what Run returns.
+	// those of different streams, and a flow's datagrams, may come from several
+	// goroutines at once. An error closes the carrier; it is what Run returns.
 	Frame(h wire.FrameHeader, body []byte) error
 	// Silent says that an answer is overdue and nothing else comes either, or
 	// that the peer is heard again. It is no end.
@@ -154,6 +154,12 @@ type Stats struct {
 	Received uint64
 	Dropped  uint64 // datagrams, because the queue was full
 	Unknown  uint64 // frames of a type unknown here
+	Packets  uint64 // packets sent; on TCP segments, where the system tells
+	Lost     uint64 // of these; on TCP those that were sent again
+	// Stuck says that the peer is silent, or was when the carrier died, while
+	// TCP sends a segment of full size again and again: perhaps the path has come
+	// to take smaller packets only, and says nothing. Linux tells.
+	Stuck bool
 }
 
 // ErrClosed ends a carrier whose peer closed the connection without a CLOSE:

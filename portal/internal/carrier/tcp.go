@@ -39,6 +39,9 @@ type tcpCarrier struct {
 	reads  readBudget
 	writer writer
 
+	lastMu sync.Mutex
+	last   *segmentCount // from before the connection was closed
+
 	// head belongs to whoever reads: AwaitHello, then Run.
 	head [wire.FrameHeaderLen]byte
 }
@@ -105,7 +108,7 @@ func (c *tcpCarrier) Run(ctx context.Context, h Handler) error {
 	err := c.read(h)
 	c.Abort(err)
 	close(done)
-	c.raw.Close()
+	c.closeRaw()
 	tasks.Wait()
 	c.writer.settle()
 	if c.writer.closing() {
@@ -116,7 +119,7 @@ func (c *tcpCarrier) Run(ctx context.Context, h Handler) error {
 
 // Close implements Conn.
 func (c *tcpCarrier) Close(last []byte) {
-	c.writer.close(last, func() { c.raw.Close() })
+	c.writer.close(last, c.closeRaw)
 }
 
 // Abort implements Conn: it records why the carrier died, the first time, and
@@ -124,6 +127,6 @@ func (c *tcpCarrier) Close(last []byte) {
 func (c *tcpCarrier) Abort(err error) {
 	if c.writer.fail(err) {
 		c.live.end()
-		c.raw.Close()
+		c.closeRaw()
 	}
 }

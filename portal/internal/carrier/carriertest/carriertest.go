@@ -14,13 +14,16 @@ import (
 	"time"
 )
 
+// protocol is the application protocol of both configurations: QUIC asks for one.
+const protocol = "netport-tunnel/1"
+
 // TLS returns the configurations of two portals that trust each other and
 // nobody else. Their certificates name them "client" and "server".
 func TLS(t testing.TB) (client, server *tls.Config) {
 	t.Helper()
 	pool := x509.NewCertPool()
-	client = &tls.Config{Certificates: []tls.Certificate{leaf(t, pool, "client")}, RootCAs: pool, ServerName: "server"}
-	server = &tls.Config{Certificates: []tls.Certificate{leaf(t, pool, "server")}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	client = &tls.Config{Certificates: []tls.Certificate{leaf(t, pool, "client")}, RootCAs: pool, ServerName: "server", NextProtos: []string{protocol}}
+	server = &tls.Config{Certificates: []tls.Certificate{leaf(t, pool, "server")}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{protocol}}
 	return client, server
 }
 

@@ -1,0 +1,365 @@
+package carrier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+	"github.com/quic-go/quic-go"
+)
+
+// Codes of CONNECTION_CLOSE.
+const (
+	codeClosed quic.ApplicationErrorCode = 0 // the end was meant
+	codeBroken quic.ApplicationErrorCode = 1 // something was wrong
+)
+
+// quicCarrier is a QUIC connection: a control stream, a QUIC stream for each
+// stream of the tunnel, and DATAGRAM frames.
+//
+// It has a goroutine for each QUIC stream, which reads, and one for each lane
+// that is writing. quic-go lets the streams take turns, with a packet each;
+// the control stream and streams that have little to send come before those in
+// bulk, and datagrams before all.
+type quicCarrier struct {
+	carrier
+	conn   *quic.Conn
+	outbox outbox
+	joined chan struct{} // closed when the peer's HELLO was right
+
+	// The following belong to Run, and to others once joined is closed.
+	control *quic.Stream // its making is AwaitHello's on the TLS server
+	in      *frames      // of control
+	handler Handler
+
+	mu      sync.Mutex
+	err     error // why the carrier has died
+	shut    bool  // Close was called
+	over    bool  // Run waits for the tasks: no more are begun
+	closer  *time.Timer
+	queue   []byte                 // control frames that wait to be written
+	streams map[uint32]*quicStream // by number of the tunnel's stream
+	lingers int                    // streams whose lane is closed and that are still read
+	wake    chan struct{}          // there are control frames, or the carrier is shut
+	tasks   sync.WaitGroup
+}
+
+var errNoDatagrams = errors.New("it takes no datagrams")
+
+// OverQUIC makes a carrier of a QUIC connection that was made with QUICConfig
+// and on which both portals have proven themselves, or are about to: the deadline
+// of ctx bounds it. It takes ownership.
+func OverQUIC(ctx context.Context, conn *quic.Conn, cfg Config) (Conn, error) {
+	if cfg.Idle == nil {
+		cfg.Idle = func() time.Duration { return idleUDP }
+	}
+	c := &quicCarrier{conn: conn, joined: make(chan struct{}), streams: make(map[uint32]*quicStream), wake: make(chan struct{}, 1)}
+	c.cfg, c.kind, c.send, c.abort = cfg, wire.CarrierQUIC, c.Send, c.Abort
+	c.filler = fillPacket
+	c.live.init()
+	c.outbox.init(conn)
+	if err := c.open(ctx); err != nil {
+		_ = conn.CloseWithError(codeBroken, "")
+		return nil, fmt.Errorf("prove the peer of carrier %d: %w", cfg.Connection, err)
+	}
+	return c, nil
+}
+
+// fillPacket is how much PAD fills a packet of any size that quic-go uses.
+const fillPacket = 1452
+
+func (c *quicCarrier) open(ctx context.Context) (err error) {
+	select {
+	case <-c.conn.HandshakeComplete():
+	case <-c.conn.Context().Done():
+		return context.Cause(c.conn.Context())
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	state := c.conn.ConnectionState()
+	if !state.SupportsDatagrams.Remote || !state.SupportsDatagrams.Local {
+		return errNoDatagrams
+	}
+	if err := c.prove(state.TLS); err != nil {
+		return err
+	}
+	if c.cfg.Client {
+		control, err := c.conn.OpenStream()
+		if err != nil {
+			return err
+		}
+		c.setControl(control)
+	}
+	return nil
+}
+
+func (c *quicCarrier) setControl(s *quic.Stream) {
+	s.SetPriority(urgencyControl, true)
+	c.control, c.in = s, &frames{from: s}
+}
+
+// SendHello implements Conn.
+func (c *quicCarrier) SendHello(m wire.TunnelHello) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queue = append(c.queue, c.hello(m)...)
+}
+
+// AwaitHello implements Conn.
+func (c *quicCarrier) AwaitHello(ctx context.Context) (wire.TunnelHello, error) {
+	stop := context.AfterFunc(ctx, func() { c.Abort(context.Cause(ctx)) })
+	m, err := c.exchange()
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.Abort(err)
+		return wire.TunnelHello{}, fmt.Errorf("wait for the HELLO of carrier %d: %w", c.cfg.Connection, err)
+	}
+	c.greeted = true
+	return m, nil
+}
+
+// exchange writes what waits and reads the peer's HELLO.
+func (c *quicCarrier) exchange() (m wire.TunnelHello, err error) {
+	if err := c.findControl(); err != nil {
+		return m, err
+	}
+	if b, _ := c.takeControl(); len(b) > 0 {
+		if _, err := c.control.Write(b); err != nil {
+			return m, c.explain(err)
+		}
+	}
+	return c.firstFrame()
+}
+
+// firstFrame reads the peer's HELLO.
+func (c *quicCarrier) firstFrame() (m wire.TunnelHello, err error) {
+	err = c.in.next(func(f wire.FrameHeader, body []byte) error {
+		m, err = c.checkHello(f, body)
+		if err == nil {
+			c.counted(f)
+		}
+		return err
+	})
+	return m, c.explain(err)
+}
+
+// findControl has the TLS server take the control stream: the first.
+func (c *quicCarrier) findControl() error {
+	if c.control != nil {
+		return nil
+	}
+	s, err := c.conn.AcceptStream(c.conn.Context())
+	if err != nil {
+		return c.explain(err)
+	}
+	c.setControl(s)
+	return nil
+}
+
+// explain puts the errors of QUIC into the words of this package.
+func (c *quicCarrier) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(c.conn.Context()); cause != nil && errors.Is(err, context.Canceled) {
+		err = cause
+	}
+	var app *quic.ApplicationError
+	if errors.As(err, &app) && app.Remote {
+		if app.ErrorCode == codeClosed {
+			return ErrClosed
+		}
+		return fmt.Errorf("the peer broke the connection off (code %d)", app.ErrorCode)
+	}
+	if err == io.EOF {
+		return ErrClosed
+	}
+	return err
+}
+
+// Run implements Conn.
+func (c *quicCarrier) Run(ctx context.Context, h Handler) error {
+	stop := context.AfterFunc(ctx, func() { c.Close(nil) })
+	defer stop()
+
+	done := make(chan struct{})
+	c.handler = h
+	c.ask(time.Now(), false)
+	c.spawn(func() { c.watch(done, h) })
+	c.spawn(func() { c.outbox.run(c) })
+	c.Abort(c.serve(h))
+	close(done)
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
+	c.tasks.Wait()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closer != nil {
+		c.closer.Stop()
+	}
+	c.queue = nil
+	if c.shut {
+		return nil
+	}
+	return c.err
+}
+
+// serve handles the frames of the control stream, and has those of the others
+// handled once the peer has said HELLO.
+func (c *quicCarrier) serve(h Handler) error {
+	if err := c.findControl(); err != nil {
+		return err
+	}
+	c.spawn(c.writeControl)
+	if !c.greeted {
+		m, err := c.firstFrame()
+		if err == nil {
+			err = h.Hello(m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	close(c.joined)
+	c.spawn(c.acceptStreams)
+	c.spawn(c.receiveDatagrams)
+	for {
+		err := c.in.next(func(f wire.FrameHeader, body []byte) error {
+			if f.Stream != 0 && f.Type != wire.FrameOpen && f.Type != wire.FrameReset {
+				return fmt.Errorf("%w: %v of stream %d on the control stream", wire.ErrMalformed, f.Type, f.Stream)
+			}
+			defer c.lockStream(f.Stream)()
+			return c.handle(f, body)
+		})
+		if err != nil {
+			return c.explain(err)
+		}
+	}
+}
+
+// handle takes a frame and counts it.
+func (c *quicCarrier) handle(f wire.FrameHeader, body []byte) error {
+	if err := c.take(f, body, c.handler); err != nil {
+		return err
+	}
+	c.counted(f)
+	return nil
+}
+
+// spawn begins a task that Run waits for, unless Run is about to end.
+func (c *quicCarrier) spawn(task func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.tasks.Go(task)
+	}
+}
+
+// Send implements Conn.
+func (c *quicCarrier) Send(frames []byte) {
+	c.mu.Lock()
+	if len(c.queue)+len(frames) > maxControl {
+		c.mu.Unlock()
+		c.Abort(errUnread)
+		return
+	}
+	c.queue = append(c.queue, frames...)
+	c.mu.Unlock()
+	c.wakeControl()
+}
+
+func (c *quicCarrier) wakeControl() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *quicCarrier) takeControl() (b []byte, shut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b, c.queue = c.queue, nil
+	return b, c.shut
+}
+
+// writeControl writes what Send was given, and ends the control stream after the
+// last of it.
+func (c *quicCarrier) writeControl() {
+	for {
+		select {
+		case <-c.live.ended:
+			return
+		case <-c.wake:
+		}
+		b, shut := c.takeControl()
+		if len(b) > 0 {
+			if _, err := c.control.Write(b); err != nil {
+				c.Abort(fmt.Errorf("write to the peer: %w", c.explain(err)))
+				return
+			}
+			c.stats.sent.Add(uint64(len(b)))
+		}
+		if shut {
+			_ = c.control.Close()
+			return
+		}
+	}
+}
+
+// Close implements Conn. The peer closes the connection when it has read the
+// end of the control stream.
+func (c *quicCarrier) Close(last []byte) {
+	c.mu.Lock()
+	if c.shut || c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.shut = true
+	c.closer = time.AfterFunc(closeWait, func() { c.Abort(ErrClosed) })
+	c.queue = append(c.queue, last...)
+	c.mu.Unlock()
+	c.wakeControl()
+}
+
+// Abort implements Conn.
+func (c *quicCarrier) Abort(err error) {
+	c.mu.Lock()
+	first := c.err == nil
+	if first {
+		c.err = err
+	}
+	code := codeBroken
+	if c.shut || errors.Is(err, ErrClosed) {
+		code = codeClosed
+	}
+	c.mu.Unlock()
+	if first {
+		c.live.end()
+		_ = c.conn.CloseWithError(code, "")
+	}
+}
+
+// Turn implements Conn: what the path takes in turnTime.
+func (c *quicCarrier) Turn() int {
+	s := c.conn.ConnectionStats()
+	if s.SmoothedRTT <= 0 {
+		return minTurn
+	}
+	turn := int64(s.CongestionWindow) * int64(turnTime) / int64(s.SmoothedRTT)
+	return int(min(max(turn, minTurn), wire.MaxData))
+}
+
+// Stats implements Conn.
+func (c *quicCarrier) Stats() Stats {
+	s, q := c.carrier.Stats(), c.conn.ConnectionStats()
+	s.Packets, s.Lost = q.PacketsSent, q.PacketsLost
+	return s
+}
