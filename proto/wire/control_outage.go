@@ -17,7 +17,8 @@ import (
 type Servers struct{ Addresses []string }
 
 const (
-	maxServers = 16
+	// MaxServers is the most servers that a Servers names.
+	MaxServers = 16
 	// maxServer is the length of a DNS name, a colon and a port, or of an IPv6
 	// address in brackets.
 	maxServer = 260
@@ -29,7 +30,7 @@ func (Servers) toPortal()  {}
 
 // AppendTo implements Message.
 func (m Servers) AppendTo(b []byte) []byte {
-	list := m.Addresses[:min(len(m.Addresses), maxServers)]
+	list := m.Addresses[:min(len(m.Addresses), MaxServers)]
 	b = binary.BigEndian.AppendUint16(b, uint16(len(list)))
 	for _, a := range list {
 		b = AppendText(b, a, maxServer)
@@ -41,7 +42,7 @@ func (m Servers) AppendTo(b []byte) []byte {
 func ParseServers(b []byte) (Servers, error) {
 	r := NewReader(b)
 	var m Servers
-	for range r.Count(maxServers, 3) {
+	for range r.Count(MaxServers, 3) {
 		a := r.Text(maxServer)
 		if a == "" {
 			r.Reject()
