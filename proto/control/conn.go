@@ -8,9 +8,10 @@
 //
 // A Conn has one reader, the goroutine in Run, and one writer goroutine that
 // Run owns; Send only queues. So a slow peer blocks nobody: when its queue is
-// full the connection ends. A peer that is silent for KeepAlive is asked with
-// a Ping; one that then stays silent for PongTimeout is gone. A message that
-// has begun must be whole within MessageTimeout.
+// full the connection ends. A peer that is silent for long is asked with a Ping
+// (a portal finds out for how long at most, see Pauses); one that then stays
+// silent for PongTimeout is gone. A message that has begun must be whole within
+// MessageTimeout.
 package control
 
 import (
@@ -34,10 +35,13 @@ import (
 const (
 	// HandshakeTimeout bounds TLS handshake, Hello and Welcome together.
 	HandshakeTimeout = 10 * time.Second
-	// KeepAlive is the silence after which a Ping is sent: well below the 2
-	// hours that RFC 5382 asks of NATs and the 5 minutes that many keep, and
-	// seldom enough that an idle portal costs less than 100 KB a day.
+	// KeepAlive is the silence after which a Ping is sent, where nothing is
+	// known of the network (see Pauses): well below the 2 hours that RFC 5382 asks
+	// of NATs and the 5 minutes that many keep.
 	KeepAlive = 4 * time.Minute
+	// portalQuiet is the silence after which a server asks a portal: longer than
+	// a portal keeps it, so that one side pays for both.
+	portalQuiet = 10 * time.Minute
 	// PongTimeout is how long a Ping may stay unanswered while nothing else
 	// arrives.
 	PongTimeout = 15 * time.Second
@@ -106,6 +110,9 @@ type Conn[In, Out wire.Message] struct {
 	rate  float64 // messages a second that the peer may send; 0: any number
 	log   *slog.Logger
 	made  time.Time
+	quiet time.Duration // the silence after which the peer is asked,
+	// unless pauses decides
+	pauses *Pauses
 
 	// Owned by the goroutine in Run.
 	r      *bufio.Reader
@@ -117,6 +124,7 @@ type Conn[In, Out wire.Message] struct {
 	unknown  atomic.Uint64 // messages of unknown types
 	received atomic.Uint64 // messages of all types
 	heard    atomic.Int64  // when the last message came: nanoseconds after made
+	wrote    atomic.Int64  // when something was written last, likewise
 	probe    chan struct{} // capacity 1: Probe was called
 	wake     chan struct{} // capacity 1: the queue has grown
 	over     chan struct{} // closed when the connection has ended
@@ -131,6 +139,9 @@ type Conn[In, Out wire.Message] struct {
 	decided bool      // err is why the connection ends
 	err     error
 	closed  bool
+	// asked is the silence, in both directions, after which the Ping was sent
+	// that waits for an answer; 0: none waits.
+	asked time.Duration
 }
 
 func newConn[In, Out wire.Message](c *record.Conn, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
@@ -140,7 +151,7 @@ func newConn[In, Out wire.Message](c *record.Conn, parse func(wire.Type, []byte)
 	}
 	reads := &countedReader{Reader: c}
 	return &Conn[In, Out]{
-		tls: c, peer: peer, parse: parse, log: log, made: time.Now(),
+		tls: c, peer: peer, parse: parse, log: log, made: time.Now(), quiet: KeepAlive,
 		r:     bufio.NewReaderSize(reads, 4096),
 		reads: reads,
 		wake:  make(chan struct{}, 1),
@@ -157,6 +168,9 @@ func (c *Conn[In, Out]) Hello() wire.Hello { return c.hello }
 
 // RemoteAddr returns the address the connection comes from or goes to.
 func (c *Conn[In, Out]) RemoteAddr() net.Addr { return c.tls.RemoteAddr() }
+
+// LocalAddr returns this side's address.
+func (c *Conn[In, Out]) LocalAddr() net.Addr { return c.tls.LocalAddr() }
 
 // Unknown returns how many messages of unknown types were skipped.
 func (c *Conn[In, Out]) Unknown() uint64 { return c.unknown.Load() }
@@ -176,6 +190,13 @@ func (c *Conn[In, Out]) Probe() {
 	case c.probe <- struct{}{}:
 	default: // one is under way
 	}
+}
+
+// Abort ends the connection at once and without a word: there is nothing left
+// to say it over. Run returns err.
+func (c *Conn[In, Out]) Abort(err error) {
+	c.setAsked(0) // whether it would have been answered is not known
+	c.end(err)
 }
 
 func (c *Conn[In, Out]) enqueue(m wire.Message) {
@@ -271,6 +292,7 @@ func (c *Conn[In, Out]) read(handle func(In) error) error {
 		}
 		c.heard.Store(int64(time.Since(c.made)))
 		c.received.Add(1)
+		c.answered()
 		if c.rate > 0 && !c.admit(time.Now()) {
 			return fmt.Errorf("more than %v messages a second", c.rate)
 		}
@@ -393,6 +415,7 @@ func (c *Conn[In, Out]) write() {
 				c.end(fmt.Errorf("write to %s: %w", c.peer.ID, err))
 				return
 			}
+			c.wrote.Store(int64(time.Since(c.made)))
 			b = b[n:]
 			c.mu.Lock()
 			c.unsent -= n
@@ -400,53 +423,6 @@ func (c *Conn[In, Out]) write() {
 		}
 		if last {
 			c.end(nil)
-			return
-		}
-	}
-}
-
-// watch keeps the connection alive and notices when it is not, or when ctx is
-// cancelled.
-func (c *Conn[In, Out]) watch(ctx context.Context) {
-	timer := time.NewTimer(KeepAlive)
-	defer timer.Stop()
-	var (
-		waiting bool      // for any message after a Ping
-		before  uint64    // messages received when it was sent
-		due     time.Time // when the wait is over
-	)
-	ask := func(wait time.Duration) {
-		waiting, before, due = true, c.received.Load(), time.Now().Add(wait)
-		timer.Reset(wait)
-		c.enqueue(wire.Ping{Token: uint64(due.UnixNano())})
-	}
-	stop := ctx.Done()
-	for {
-		select {
-		case <-c.probe:
-			switch {
-			case !waiting || c.received.Load() != before:
-				ask(ProbeTimeout)
-			case time.Until(due) > ProbeTimeout:
-				due = time.Now().Add(ProbeTimeout)
-				timer.Reset(ProbeTimeout)
-			}
-		case <-timer.C:
-			silence := time.Since(c.made) - time.Duration(c.heard.Load())
-			switch {
-			case waiting && c.received.Load() == before:
-				c.end(fmt.Errorf("no answer from %s to a ping", c.peer.ID))
-				return
-			case silence >= KeepAlive:
-				ask(PongTimeout)
-			default:
-				waiting = false
-				timer.Reset(KeepAlive - silence)
-			}
-		case <-stop:
-			stop = nil
-			c.Close(wire.ReasonShutdown, "")
-		case <-c.over:
 			return
 		}
 	}

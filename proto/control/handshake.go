@@ -15,35 +15,7 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
-// Dialer is how a portal or a relay reaches its server.
-type Dialer[In, Out wire.Message] struct {
-	Credentials *identity.Credentials
-	Software    string // sent in Hello
-	Parse       func(wire.Type, []byte) (In, error)
-	Log         *slog.Logger
-}
-
-// Dial connects to one server and greets it, within HandshakeTimeout. address
-// is "host:port"; of a host with several addresses, IPv6 and IPv4 are raced
-// (RFC 8305).
-func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, Out], wire.Welcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
-	defer cancel()
-	// A Go connection's own keepalive every 15 s would cost more than all our
-	// messages; Conn keeps itself alive.
-	nd := net.Dialer{KeepAlive: -1}
-	raw, err := nd.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, wire.Welcome{}, fmt.Errorf("dial server %s: %w", address, cause(err))
-	}
-	conn, welcome, err := d.greet(ctx, raw)
-	if err != nil {
-		raw.Close()
-		return nil, wire.Welcome{}, fmt.Errorf("greet server %s: %w", address, err)
-	}
-	return conn, welcome, nil
-}
-
+// greet is the dialling side's half of the greeting.
 func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Out], wire.Welcome, error) {
 	defer deadline(ctx, raw)()
 	c := record.Client(raw, d.Credentials.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")))
@@ -55,6 +27,9 @@ func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Ou
 		return nil, wire.Welcome{}, err
 	}
 	conn.hello = wire.Hello{Version: wire.ControlVersion, Software: d.Software}
+	if d.Pauses != nil {
+		conn.pauses = d.Pauses()
+	}
 	// In TLS 1.3 the server judges our certificate after we think we are done.
 	// So this may fail because it has refused us; what is read next says why.
 	_, werr := c.Write(wire.AppendMessage(nil, conn.hello))
@@ -155,7 +130,11 @@ func (a *Accepted) Refuse(reason wire.Reason, text string) {
 
 // WelcomePortal welcomes an accepted portal: the first message it receives.
 func WelcomePortal(a *Accepted, w wire.Welcome, log *slog.Logger) (*Conn[wire.FromPortal, wire.ToPortal], error) {
-	return welcome[wire.FromPortal, wire.ToPortal](a, w, portalRate, wire.ParseFromPortal, log)
+	c, err := welcome[wire.FromPortal, wire.ToPortal](a, w, portalRate, wire.ParseFromPortal, log)
+	if err == nil {
+		c.quiet = portalQuiet
+	}
+	return c, err
 }
 
 // WelcomeRelay welcomes an accepted relay.
@@ -186,14 +165,4 @@ func deadline(ctx context.Context, c net.Conn) func() {
 			c.SetDeadline(time.Time{})
 		}
 	}
-}
-
-// cause strips what package net puts before its errors: the caller names the
-// address already.
-func cause(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" && op.Err != nil {
-		return op.Err
-	}
-	return err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -134,7 +135,7 @@ func TestServerRefusesGreetings(t *testing.T) {
 		reason wire.Reason
 		text   string // in the error here and in what the peer is told
 	}{
-		{"version 1", wire.AppendMessage(nil, wire.Hello{Version: 1}), wire.ReasonVersion, "the server speaks version 2 of the control protocol, p speaks version 1"},
+		{"version 1", wire.AppendMessage(nil, wire.Hello{Version: 1}), wire.ReasonVersion, fmt.Sprintf("the server speaks version %d of the control protocol, p speaks version 1", wire.ControlVersion)},
 		{"another message first", wire.AppendMessage(nil, wire.OpenSession{Request: 1, Peer: "q"}), wire.ReasonProtocol, "type 16 came first"},
 		{"Goodbye first", wire.AppendMessage(nil, wire.Goodbye{}), wire.ReasonProtocol, "type 5 came first"},
 		{"an unknown type first", frame(999, []byte{1}), wire.ReasonProtocol, "type 999 came first"},
@@ -207,10 +208,10 @@ func TestPortalSaysWhatIsWrongWithItsServer(t *testing.T) {
 		server func(*testing.T, net.Conn)
 		want   string
 	}{
-		{"version 3", asServer(r.server, func(s script) {
+		{"a later version", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
-			s.send(wire.Welcome{Version: 3})
-		}), "server speaks version 3 of the control protocol, this program speaks version 2"},
+			s.send(wire.Welcome{Version: wire.ControlVersion + 1})
+		}), fmt.Sprintf("server speaks version %d of the control protocol, this program speaks version %d", wire.ControlVersion+1, wire.ControlVersion)},
 		{"another message first", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
 			s.send(wire.GrantsComplete{Version: 1})

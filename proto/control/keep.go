@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -48,36 +50,119 @@ func trimBrackets(host string) string {
 	return host
 }
 
-// Keep keeps one connection to one of the addresses for ever: it tries them in
-// turn, beginning with the one that worked last, pauses with jitter between
-// rounds, and calls use with each connection. use runs the connection
-// (Conn.Run) and returns when that ends. Keep returns nil when ctx is
+// Keep keeps one connection to one of the addresses, or of those of More, for
+// ever: it tries them in turn, beginning with the one that worked last, pauses
+// with jitter between rounds, and calls use with each connection. use runs the
+// connection (Conn.Run) and returns when that ends. Keep returns nil when ctx is
 // cancelled.
 func (d *Dialer[In, Out]) Keep(ctx context.Context, addresses []string, use func(context.Context, *Conn[In, Out], wire.Welcome) error) error {
 	var backoff backoff
-	for at := 0; ; {
+	var last string
+	var dead suspect
+	for {
 		var lived time.Duration
-		conn, welcome, next := d.dialAny(ctx, addresses, at)
+		round, hurried := d.round(ctx)
+		conn, welcome, address := d.dialAny(round, d.order(last, addresses))
+		hurry := hurried()
 		if conn != nil {
-			at = next
-			d.Log.Info("connected to server", "address", addresses[at], "server", conn.Peer().ID.Name)
+			last = address
+			dead.judge(conn.pauses)
+			if hurry {
+				conn.Probe() // it may have begun in the network before
+			}
+			d.Log.Info("connected to server", "address", address, "server", conn.Peer().ID.Name)
 			since := time.Now()
 			err := use(ctx, conn, welcome)
 			conn.end(nil) // in case it was never run
 			if ctx.Err() != nil {
 				return nil
 			}
-			d.Log.Warn("server connection lost", "address", addresses[at], "error", errorText(err))
+			d.Log.Warn("server connection lost", "address", address, "error", errorText(err))
 			lived = time.Since(since)
+			dead = suspect{conn.pauses, conn.suspect(), time.Now()}
 		}
-		timer := time.NewTimer(backoff.pause(lived))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !hurry || conn != nil {
+			hurry = d.wait(ctx, backoff.pause(lived), d.Hurry)
+		}
+		if hurry {
+			backoff.bound = 0
+			d.wait(ctx, hurryPause/2+rand.N(hurryPause/2), nil)
+		}
+		if ctx.Err() != nil {
 			return nil
 		}
 	}
+}
+
+// hurryPause bounds the pause before an attempt that is in a hurry: a network
+// that flaps is no reason to dial all the time.
+const hurryPause = 200 * time.Millisecond
+
+// wait waits, until ctx is over or hurry cuts it short, and tells whether it did.
+func (d *Dialer[In, Out]) wait(ctx context.Context, pause time.Duration, hurry <-chan struct{}) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-hurry:
+		return true
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// round returns a context of one round of attempts, which Hurry cuts short. The
+// function it returns ends it and tells whether that has happened.
+func (d *Dialer[In, Out]) round(ctx context.Context) (context.Context, func() (hurried bool)) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	hurried := false
+	watching.Go(func() {
+		select {
+		case <-d.Hurry:
+			hurried = true
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() bool {
+		cancel()
+		watching.Wait()
+		return hurried
+	}
+}
+
+// order returns all addresses to try, each once, the last that worked first.
+func (d *Dialer[In, Out]) order(last string, addresses []string) []string {
+	list := slices.Clone(addresses)
+	if d.More != nil {
+		for _, a := range d.More() {
+			if !slices.Contains(list, a) {
+				list = append(list, a)
+			}
+		}
+	}
+	at := max(0, slices.Index(list, last))
+	return slices.Concat(list[at:], list[:at])
+}
+
+// suspect is a silence after which a connection was found dead.
+type suspect struct {
+	pauses  *Pauses
+	silence time.Duration
+	at      time.Time
+}
+
+// soonAgain is how soon the next connection must stand for the network to
+// be blamed for the end of the one before: the server was there all the time.
+const soonAgain = 30 * time.Second
+
+// judge takes that there is a connection again. It is called once.
+func (s *suspect) judge(pauses *Pauses) {
+	if s.silence > 0 && s.pauses == pauses && time.Since(s.at) < soonAgain {
+		pauses.broke(time.Now(), s.silence)
+	}
+	*s = suspect{}
 }
 
 // backoff chooses the pauses between attempts. The zero backoff begins anew.
@@ -94,20 +179,19 @@ func (b *backoff) pause(lived time.Duration) time.Duration {
 	return p
 }
 
-// dialAny tries each address once, from addresses[at] on.
-func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses []string, at int) (*Conn[In, Out], wire.Welcome, int) {
-	for i := range addresses {
-		n := (at + i) % len(addresses)
-		conn, welcome, err := d.Dial(ctx, addresses[n])
+// dialAny tries each address once.
+func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses []string) (*Conn[In, Out], wire.Welcome, string) {
+	for _, a := range addresses {
+		conn, welcome, err := d.Dial(ctx, a)
 		if err == nil {
-			return conn, welcome, n
+			return conn, welcome, a
 		}
 		if ctx.Err() != nil {
 			break
 		}
 		d.Log.Warn("server not reached", "error", err)
 	}
-	return nil, wire.Welcome{}, at
+	return nil, wire.Welcome{}, ""
 }
 
 func errorText(err error) string {

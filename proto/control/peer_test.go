@@ -176,6 +176,12 @@ func serverAgainst(t testing.TB, r roles, portal, server net.Conn, handle func(w
 // other side of it as a script.
 func portalAgainst(t testing.TB, r roles, portal, server net.Conn, handle func(wire.ToPortal) error) (*portalConn, *ending, script) {
 	t.Helper()
+	return portalOf(t, r, r.dialer(), portal, server, handle)
+}
+
+// portalOf is portalAgainst with a dialer of the test's.
+func portalOf(t testing.TB, r roles, d *Dialer[wire.ToPortal, wire.FromPortal], portal, server net.Conn, handle func(wire.ToPortal) error) (*portalConn, *ending, script) {
+	t.Helper()
 	s := script{t, tls.Server(server, r.serverTLS())}
 	greeted := make(chan struct{})
 	go func() {
@@ -183,7 +189,7 @@ func portalAgainst(t testing.TB, r roles, portal, server net.Conn, handle func(w
 		s.want(wire.TypeHello)
 		s.send(wire.Welcome{Version: wire.ControlVersion})
 	}()
-	c, _, err := r.dialer().greet(t.Context(), portal)
+	c, _, err := d.greet(t.Context(), portal)
 	<-greeted
 	if err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func TestTwoIdleSidesStayConnected(t *testing.T) {
 		conn.Close(wire.ReasonShutdown, "")
 		end.wait()
 		synctest.Wait()
-		if want := int(24 * time.Hour / KeepAlive); pings != want {
+		if want := int(24 * time.Hour / portalQuiet); pings != want {
 			t.Errorf("%d pings in a day, want %d", pings, want)
 		}
 	})
