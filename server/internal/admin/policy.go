@@ -75,7 +75,8 @@ func CheckPolicy(r PolicyRequest, enrolled *registry.Registry, now time.Time) (*
 	}
 	if enrolled != nil {
 		keys := enrolled.Keys()
-		if err := p.CheckNames(enrolled.Domain(), keys); err != nil {
+		isRelay := func(name string) bool { _, ok := enrolled.Relay(name); return ok }
+		if err := p.CheckNames(enrolled.Domain(), keys, isRelay); err != nil {
 			return nil, PolicyResult{}, err
 		}
 		result.Grants = len(p.Grants(keys, now))

@@ -23,6 +23,7 @@ import (
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/registry"
 	"github.com/netport/netport/server/internal/store"
+	"github.com/netport/netport/server/internal/ticket"
 )
 
 // Service works on one state. It owns the store; Close gives it back.
@@ -77,6 +78,9 @@ func LoadSigner(file string) (ed25519.PrivateKey, error) {
 	}
 	return signer, nil
 }
+
+// TicketKeys opens the keys of standing tickets, which are made the first time.
+func (s *Service) TicketKeys() (*ticket.Keys, error) { return ticket.Open(s.store, s.now()) }
 
 // Close closes the state.
 func (s *Service) Close() error { return s.store.Close() }

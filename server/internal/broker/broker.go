@@ -97,7 +97,8 @@ type Broker struct {
 
 	portals  map[string]*portal
 	relays   map[string]*relay
-	places   map[string]wire.OtherRelay  // of all relays that have said what they offer
+	places   map[string]place            // of all relays that have said what they offer
+	placed   int                         // counts the changes of places
 	sessions map[wire.SessionID]*session // asking and open
 	byPair   map[pair][]*session         // see the package
 	ending   map[wire.SessionID]ending
@@ -177,7 +178,7 @@ func New(grants Grants, out Outlet, maxSessions int) *Broker {
 		sessions: make(map[wire.SessionID]*session),
 		moves:    moveRate,
 		byPair:   make(map[pair][]*session),
-		places:   make(map[string]wire.OtherRelay),
+		places:   make(map[string]place),
 		ending:   make(map[wire.SessionID]ending),
 	}
 }

@@ -47,6 +47,7 @@ const (
 	classCrowded
 	classSilent
 	classLost
+	classAway // of tickets alone
 )
 
 // rank is a relay's place in the order; the least comes first.
@@ -77,18 +78,9 @@ func (b *Broker) pick(now time.Time, s *session) *relay {
 }
 
 func (b *Broker) rank(r *relay, s *session) rank {
-	k := rank{name: r.name}
-	for i, n := range s.names {
-		trip, ok := b.portals[n].times[r.name]
-		switch {
-		case s.lost[i] == r.name:
-			k.class = max(k.class, classLost)
-		case !ok:
-			k.class = max(k.class, classUnmeasured)
-		case trip == 0:
-			k.class = max(k.class, classSilent)
-		}
-		k.cost += trip
+	k := b.distance(r.name, s.names[0], s.names[1])
+	if slices.Contains(s.lost[:], r.name) {
+		k.class = classLost
 	}
 	share := float64(r.held()) / float64(r.ready.Capacity)
 	if share >= crowdedShare {
@@ -96,6 +88,26 @@ func (b *Broker) rank(r *relay, s *session) rank {
 		share = crowdedShare
 	}
 	k.cost += time.Duration(float64(busyCost)*share/(1-share) + float64(rateCost)*float64(r.load.Rate)*8/1e9)
+	return k
+}
+
+// distance ranks a relay by the round trips of two portals.
+func (b *Broker) distance(relay string, portals ...string) rank {
+	k := rank{name: relay}
+	for _, n := range portals {
+		var trip time.Duration
+		ok := false
+		if p := b.portals[n]; p != nil {
+			trip, ok = p.times[relay]
+		}
+		switch {
+		case !ok:
+			k.class = max(k.class, classUnmeasured)
+		case trip == 0:
+			k.class = max(k.class, classSilent)
+		}
+		k.cost += trip
+	}
 	return k
 }
 

@@ -133,9 +133,9 @@ func newPolicyShow() *cobra.Command {
 				if len(f.Entries) != 1 || f.Entries[0] != f.From {
 					from += " (" + strconv.Itoa(len(f.Entries)) + ")"
 				}
-				rows = append(rows, []string{f.Name, from, f.Listen.String(), f.Exit, f.Target.String(), until})
+				rows = append(rows, []string{f.Name, from, f.Listen.String(), f.Exit, f.Target.String(), dash(f.Relay), until})
 			}
-			return command.Table(c.OutOrStdout(), []string{"FORWARD", "FROM", "LISTENS AT", "TO", "DIALS", "UNTIL"}, rows)
+			return command.Table(c.OutOrStdout(), []string{"FORWARD", "FROM", "LISTENS AT", "TO", "DIALS", "RELAY", "UNTIL"}, rows)
 		},
 	}
 	configFlag(c, &file)

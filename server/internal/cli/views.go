@@ -74,18 +74,24 @@ func newRelays() *cobra.Command {
 	return newView("relays", "Show the enrolled relays", daemon.CommandRelays, func(w io.Writer, list []hub.RelayView) error {
 		var rows [][]string
 		for _, r := range list {
-			ports, sessions, rate, up := "-", "-", "-", time.Time{}
+			now, ports, sessions, rate, trip, up := state(r.Online), "-", "-", "-", "-", time.Time{}
 			if s := r.State; s != nil {
 				up = s.Since
+				if s.Draining {
+					now = "draining"
+				}
+				if s.Measured+s.Silent > 0 {
+					trip = fmt.Sprintf("%s, %d of %d portals", tripText(s.Median), s.Measured, s.Measured+s.Silent)
+				}
 				if s.Ready {
 					ports = fmt.Sprintf("%d-%d", s.First, s.Last)
 					sessions = fmt.Sprintf("%d of %d", s.Sessions, s.Capacity)
 					rate = fmt.Sprintf("%.1f Mbit/s", float64(s.Rate)*8/1e6)
 				}
 			}
-			rows = append(rows, []string{r.Name, state(r.Online), strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, r.NotAfter.Format(time.DateOnly)})
+			rows = append(rows, []string{r.Name, now, strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, trip, r.NotAfter.Format(time.DateOnly)})
 		}
-		return command.Table(w, []string{"RELAY", "STATE", "ADDRESSES", "PORTS", "SINCE", "SESSIONS", "RATE", "EXPIRES"}, rows)
+		return command.Table(w, []string{"RELAY", "STATE", "ADDRESSES", "PORTS", "SINCE", "SESSIONS", "RATE", "ROUND TRIP", "EXPIRES"}, rows)
 	})
 }
 
@@ -93,9 +99,13 @@ func newSessions() *cobra.Command {
 	return newView("sessions", "Show the sessions: which portals meet where", daemon.CommandSessions, func(w io.Writer, list []broker.SessionView) error {
 		var rows [][]string
 		for _, s := range list {
-			rows = append(rows, []string{s.ID.String(), s.Opener, s.Peer, dash(s.Forward), s.Relay, s.State, since(s.Since)})
+			chosen := tripText(s.RoundTrips[0]) + " + " + tripText(s.RoundTrips[1])
+			if s.Pinned {
+				chosen += ", pinned"
+			}
+			rows = append(rows, []string{s.ID.String(), s.Opener, s.Peer, dash(s.Forward), s.Relay, chosen, s.State, since(s.Since)})
 		}
-		return command.Table(w, []string{"SESSION", "OPENER", "PEER", "FORWARD", "RELAY", "STATE", "SINCE"}, rows)
+		return command.Table(w, []string{"SESSION", "OPENER", "PEER", "FORWARD", "RELAY", "ROUND TRIPS", "STATE", "SINCE"}, rows)
 	})
 }
 
@@ -104,6 +114,14 @@ func state(online bool) string {
 		return "connected"
 	}
 	return "away"
+}
+
+// tripText shows a round trip, and that it is not known.
+func tripText(t broker.Milliseconds) string {
+	if t == 0 {
+		return "?"
+	}
+	return fmt.Sprintf("%.1f ms", float64(t))
 }
 
 func from(a netip.AddrPort) string {

@@ -11,7 +11,9 @@ import (
 	"strings"
 
 	"github.com/netport/netport/proto/conffile"
+	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/ca"
 )
 
@@ -33,6 +35,8 @@ type Config struct {
 	// Address is what portals and relays are told to dial: HOST:PORT.
 	Address string
 	Listen  []string
+	// Servers are those that portals are told of: HOST or HOST:PORT each.
+	Servers []string
 
 	Certificate, Key, CA, CAKey, PolicyKey, StampKey string
 
@@ -50,6 +54,7 @@ type raw struct {
 	Domain            string   `toml:"domain"`
 	Address           string   `toml:"address"`
 	Listen            []string `toml:"listen"`
+	Servers           []string `toml:"servers"`
 	Certificate       string   `toml:"certificate"`
 	Key               string   `toml:"key"`
 	CA                string   `toml:"ca"`
@@ -85,8 +90,11 @@ func Load(file string) (*Config, error) {
 	if err := check(f, &r); err != nil {
 		return nil, err
 	}
+	if len(r.Servers) == 0 {
+		r.Servers = []string{r.Address}
+	}
 	return &Config{
-		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen,
+		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen, Servers: r.Servers,
 		Certificate: f.Path(r.Certificate), Key: f.Path(r.Key), CA: f.Path(r.CA), CAKey: f.Path(r.CAKey),
 		PolicyKey: f.Path(r.PolicyKey), StampKey: f.Path(r.StampKey),
 		Policy: f.Path(r.Policy), State: f.Path(r.State), Socket: f.Path(r.Socket), LogLevel: r.LogLevel,
@@ -109,6 +117,14 @@ func check(f *conffile.File, r *raw) error {
 	for i, l := range r.Listen {
 		if _, _, err := SplitAddress(l); err != nil {
 			return f.Errorf(fmt.Sprintf("listen[%d]", i), "listen: %v", err)
+		}
+	}
+	if len(r.Servers) > wire.MaxServers {
+		return f.Errorf("servers", "servers: portals keep %d at most", wire.MaxServers)
+	}
+	for i, server := range r.Servers {
+		if err := control.CheckServer(server); err != nil {
+			return f.Errorf(fmt.Sprintf("servers[%d]", i), "servers: %q: %v", server, err)
 		}
 	}
 	switch r.LogLevel {

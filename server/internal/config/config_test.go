@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,7 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	want := &Config{
 		File: cfg.File, Domain: "example.org", Address: "netport.example.org:443", Listen: []string{":443"},
+		Servers:     []string{"netport.example.org:443"},
 		Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), CAKey: in("ca.key"), PolicyKey: in("policy.key"), StampKey: in("stamp.key"),
 		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), LogLevel: "info", CertificateDays: 365, SessionsPerPortal: 1000,
 	}
@@ -50,7 +52,7 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 }
 
 func describe(c *Config) string {
-	return strings.Join([]string{c.Certificate, c.Key, c.CA, c.CAKey, c.PolicyKey, c.StampKey, c.Policy, c.State, c.Socket, c.LogLevel}, "\n")
+	return strings.Join([]string{strings.Join(c.Servers, " "), c.Certificate, c.Key, c.CA, c.CAKey, c.PolicyKey, c.StampKey, c.Policy, c.State, c.Socket, c.LogLevel}, "\n")
 }
 
 func TestFilesThatIssueMakesNameTheServer(t *testing.T) {
@@ -65,6 +67,16 @@ func TestFilesThatIssueMakesNameTheServer(t *testing.T) {
 	}
 }
 
+func TestServersThatPortalsAreToldOf(t *testing.T) {
+	cfg, err := load(t, strings.Replace(string(Server("example.org", "h:443", ":443")), "# servers", "servers", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"netport.example.org", "192.0.2.10:443"}; !slices.Equal(cfg.Servers, want) {
+		t.Errorf("servers %q, want %q", cfg.Servers, want)
+	}
+}
+
 func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 	base := string(Server("example.org", "h:443", ":443"))
 	for _, c := range []struct{ from, to, want string }{
@@ -74,6 +86,8 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{`address = "h:443"`, `address = ":443"`, `portals need a host to dial`},
 		{`address = "h:443"`, `address = "h:65536"`, `port "65536" is not a number from 1 to 65535`},
 		{`address = "h:443"`, `address = "2001:db8::1:443"`, `is not HOST:PORT (IPv6 in brackets)`},
+		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, `servers = ["netport.example.org", "192.0.2.10:0"]`, `config.toml:14:35: servers: "192.0.2.10:0"`},
+		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, "servers = [" + strings.Repeat(`"h",`, 17) + "]", `portals keep 16 at most`},
 		{`listen = [":443"]`, `listen = []`, `at least one address`},
 		{`listen = [":443"]`, `listen = [":443", "127.1:443"]`, `config.toml:10:19: listen: "127.1" is neither an IP address nor a DNS name`},
 		{`listen = [":443"]`, `listen = ["[fe80::1%eth0]:443"]`, `an address with a zone`},

@@ -15,6 +15,10 @@ domain = %q
 address = %q
 listen = [%q]
 
+# The servers that portals are told of and remember, beside those of their own
+# configuration: HOST or HOST:PORT. Without it: the address above.
+# servers = ["netport.example.org", "192.0.2.10:443"]
+
 # What it proves itself with.
 certificate = "cert.pem"
 key = "key.pem"
@@ -75,6 +79,8 @@ domain = %q
 # from = "laptop-bo unix:///run/user/1000/web.sock"
 # to   = "factory-1 tcp://127.0.0.1:8000"
 # proxy_protocol = 2                        # tells the target who the client is
+# relay = "relay-1"                         # its portals meet there and nowhere else; it
+#                                           # holds for all forwards between these two
 
 # A policy whose own tests fail is not applied.
 # [[test]]
@@ -107,6 +113,14 @@ socket = "state/portal.sock"
 
 # debug, info, warn or error
 log_level = "info"
+
+# How long forwarded connections wait for a way back when every carrier is lost:
+# "1s" to "24h".
+# linger = "2m"
+
+# How long connections may finish when this portal is stopped; a second signal
+# stops it at once.
+# drain = "10s"
 
 # The owner of this machine has the last word: with a list, the portal dials
 # only what is on it, whatever it is granted.
@@ -148,10 +162,12 @@ last_port = 32767
 # How packets are forwarded: auto, xdp, tc, xdp-generic or userspace.
 mode = "auto"
 
-# One port that all sessions can share as well, for networks that let nothing
-# else out: 0 for none.
-shared_tcp_port = 0
-shared_udp_port = 0
+# One port that all sessions can share as well; 0: none. Portals measure their
+# round trips to this relay there, and meet there while the server is away. 3478 is
+# the port of STUN (RFC 8489) and needs no rights; where networks let nothing but
+# the Web out, 443 helps. Open it in the firewall, for TCP and UDP.
+shared_tcp_port = 3478
+shared_udp_port = 3478
 
 # Networks that no portal is served from, such as those of other relays.
 # deny = ["198.51.100.16/28"]

@@ -37,7 +37,14 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	h := hub.New(hub.Options{Registry: service.Registry, Stamp: stamp, Audit: service.Audit, Log: log, MaxSessions: cfg.SessionsPerPortal})
+	tickets, err := service.TicketKeys()
+	if err != nil {
+		return err
+	}
+	h := hub.New(hub.Options{
+		Registry: service.Registry, Stamp: stamp, Audit: service.Audit, Log: log,
+		Tickets: tickets, Servers: cfg.Servers, MaxSessions: cfg.SessionsPerPortal,
+	})
 	service.OnChange(h.Changed)
 	d := &daemon{
 		hub: h, log: log, quiet: newQuiet(log),

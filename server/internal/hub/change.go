@@ -33,6 +33,7 @@ func (h *Hub) Changed(d registry.Diff) {
 			h.put(c, g, now)
 			peer := otherOf(p, name)
 			c.link.Send(wire.PeerState{Name: peer, Online: h.portals[peer] != nil})
+			h.owe(name, peer, "")
 		}
 	}
 	for name := range concerned {
@@ -40,6 +41,8 @@ func (h *Hub) Changed(d registry.Diff) {
 			c.link.Send(wire.GrantsComplete{Version: d.Version})
 		}
 	}
+	h.broker.Repin(now)
+	h.notePins(now)
 }
 
 func exitOf(p grant.Permission) string  { return p.Exit.Name }
@@ -59,6 +62,9 @@ func (h *Hub) takeBack(now time.Time, list []grant.Permission, reason wire.Reaso
 	}
 	for _, p := range list {
 		h.broker.Unjoined(now, p.Entry.Name, p.Exit.Name, reason)
+		if !h.registry.Joined(p.Entry.Name, p.Exit.Name, now) {
+			delete(h.tickets.standing, pairOf(p.Entry.Name, p.Exit.Name))
+		}
 	}
 }
 
@@ -79,12 +85,16 @@ func (h *Hub) dropOldKeys(now time.Time) {
 	}
 }
 
-// care looks over what ages: stamps, grants and certificates.
+// care looks over what ages: ticket keys, stamps, grants and certificates.
 func (h *Hub) care(now time.Time) {
+	if err := h.keys.Rotate(now); err != nil { // on disk first, and not under the mutex
+		h.log.Error("ticket key not changed", "error", err)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.takeBack(now, h.registry.EndedBetween(h.ended, now), wire.ReasonGrantExpired)
 	h.ended = now
+	h.age(now)
 	for id, at := range h.switched {
 		if now.Sub(at) >= switchTime {
 			delete(h.switched, id)

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/broker"
 	"github.com/netport/netport/server/internal/registry"
+	"github.com/netport/netport/server/internal/ticket"
 )
 
 const (
@@ -42,7 +44,9 @@ type Options struct {
 	Stamp       ed25519.PrivateKey
 	Audit       *audit.Log
 	Log         *slog.Logger
-	MaxSessions int // of one portal
+	Tickets     *ticket.Keys
+	Servers     []string // that portals are told of
+	MaxSessions int      // of one portal
 }
 
 // Hub is the state of all connections.
@@ -52,12 +56,16 @@ type Hub struct {
 	stamp    ed25519.PrivateKey
 	audit    *audit.Log
 	log      *slog.Logger
+	keys     *ticket.Keys
+	servers  []string
 
 	mu       sync.Mutex // guards the following
 	broker   *broker.Broker
 	portals  map[string]*connection[wire.ToPortal]
 	relays   map[string]*connection[wire.ToRelay]
-	hasRelay bool                         // as portals were told
+	hasRelay bool              // as portals were told
+	places   []wire.RelayPlace // as portals were told
+	tickets  tickets
 	stamped  map[wire.GrantID]grant.Grant // the freshest stamp of each grant that was sent
 	switched map[identity.ID]time.Time    // when a connection last took another's place
 	ended    time.Time                    // grants that ended until then were taken back
@@ -78,19 +86,22 @@ type connection[Out wire.Message] struct {
 	software string
 	since    time.Time
 	until    map[wire.GrantID]time.Time // of a portal: the end of each stamp it was sent
+	measured bool                       // of a portal: it has said its round trips to relays
 }
 
 // New returns a hub that nobody is connected to.
 func New(o Options) *Hub {
 	h := &Hub{
-		registry: o.Registry, stamp: o.Stamp, audit: o.Audit, log: o.Log,
+		registry: o.Registry, stamp: o.Stamp, audit: o.Audit, log: o.Log, keys: o.Tickets, servers: o.Servers,
 		portals:  make(map[string]*connection[wire.ToPortal]),
 		relays:   make(map[string]*connection[wire.ToRelay]),
 		stamped:  make(map[wire.GrantID]grant.Grant),
 		switched: make(map[identity.ID]time.Time),
 		ended:    time.Now(),
+		tickets:  newTickets(),
 	}
 	h.broker = broker.New(rules{h.registry}, outlet{h}, o.MaxSessions)
+	h.age(time.Now())
 	return h
 }
 
@@ -99,12 +110,24 @@ func (h *Hub) Run(ctx context.Context) error {
 	tick, care := time.NewTicker(tickTime), time.NewTicker(careTime)
 	defer tick.Stop()
 	defer care.Stop()
+	settle := time.NewTimer(0)
+	defer settle.Stop()
+	settling := true // the timer runs
 	for {
 		select {
 		case <-tick.C:
 			h.tick(time.Now())
 		case <-care.C:
 			h.care(time.Now())
+		case <-h.tickets.wake:
+			if !settling {
+				settling = true
+				settle.Reset(0)
+			}
+		case <-settle.C:
+			if settling = h.settle(time.Now()); settling {
+				settle.Reset(ticketPause)
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -115,6 +138,25 @@ func (h *Hub) tick(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.broker.Tick(now)
+	h.tellPlaces()
+}
+
+// tellPlaces tells all portals where to measure relays, if that has changed. It
+// is looked at with each tick: many relays that come at once are told once. The
+// mutex is held.
+func (h *Hub) tellPlaces() {
+	places := h.broker.Places()
+	if slices.EqualFunc(places, h.places, samePlace) {
+		return
+	}
+	h.places = places
+	for _, c := range h.portals {
+		c.link.Send(wire.Relays{Relays: places})
+	}
+}
+
+func samePlace(a, b wire.RelayPlace) bool {
+	return a.Name == b.Name && a.Port == b.Port && slices.Equal(a.Addresses, b.Addresses)
 }
 
 // rules answers the broker's questions from the registry.
@@ -132,6 +174,8 @@ func (r rules) Look(id wire.GrantID, a, b string, now time.Time) (string, wire.R
 }
 
 func (r rules) Joined(a, b string, now time.Time) bool { return r.registry.Joined(a, b, now) }
+
+func (r rules) Pin(a, b string, now time.Time) string { return r.registry.Pin(a, b, now) }
 
 // outlet sends what the broker decides. The hub's mutex is held.
 type outlet struct{ h *Hub }

@@ -19,6 +19,7 @@ import (
 	"github.com/netport/netport/server/internal/policy"
 	"github.com/netport/netport/server/internal/registry"
 	"github.com/netport/netport/server/internal/store"
+	"github.com/netport/netport/server/internal/ticket"
 )
 
 // world is a hub whose connections are scripted and whose time is that of a
@@ -60,7 +61,11 @@ func newWorld(t *testing.T, portals ...string) *world {
 	}
 	log := slog.New(slog.DiscardHandler)
 	w := &world{t: t, registry: r, stamp: stampKey, policy: policyKey}
-	w.hub = New(Options{Registry: r, Stamp: stamp, Audit: audit.New(t.TempDir(), log), Log: log, MaxSessions: 10})
+	keys, err := ticket.Open(s, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.hub = New(Options{Registry: r, Stamp: stamp, Audit: audit.New(t.TempDir(), log), Log: log, Tickets: keys, MaxSessions: 10})
 	for i, n := range portals {
 		if _, err := r.PutPortal(registry.Portal{Name: n, Key: identity.KeyHash{byte(i + 1)}}, false); err != nil {
 			t.Fatal(err)

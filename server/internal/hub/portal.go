@@ -91,6 +91,13 @@ func (h *Hub) enterPortal(c *connection[wire.ToPortal]) (wire.Reason, string) {
 		if other != nil {
 			other.link.Send(wire.PeerState{Name: name, Online: true})
 		}
+		h.owe(name, peer, name)
+	}
+	if len(h.servers) > 0 {
+		c.link.Send(wire.Servers{Addresses: h.servers})
+	}
+	if len(h.places) > 0 {
+		c.link.Send(wire.Relays{Relays: h.places})
 	}
 	return wire.ReasonNone, ""
 }
@@ -157,6 +164,12 @@ func (h *Hub) fromPortal(c *connection[wire.ToPortal], m wire.FromPortal) error 
 		h.broker.Open(time.Now(), name, m)
 	case wire.SessionDone:
 		h.broker.Done(time.Now(), name, m)
+	case wire.RelayTimes:
+		h.broker.Times(name, m)
+		if !c.measured {
+			c.measured = true
+			h.owePeers(name, time.Now())
+		}
 	default:
 		return fmt.Errorf("a message of type %d does not belong here", m.Type())
 	}

@@ -86,6 +86,7 @@ func (h *Hub) enterRelay(c *connection[wire.ToRelay], addresses []netip.Addr) (w
 	}
 	h.relays[name] = c
 	h.broker.RelayUp(c.since, name, addresses)
+	c.link.Send(wire.TicketKeys{Keys: h.keys.Of(name, c.since)})
 	return wire.ReasonNone, ""
 }
 
@@ -130,7 +131,9 @@ func (h *Hub) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) error {
 	if h.relays[name] != c {
 		return nil
 	}
-	h.broker.FromRelay(time.Now(), name, m)
+	now := time.Now()
+	h.broker.FromRelay(now, name, m)
 	h.tellRelays()
+	h.notePlaces(now)
 	return nil
 }

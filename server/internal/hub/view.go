@@ -69,5 +69,5 @@ func (h *Hub) Relays() []RelayView {
 func (h *Hub) Sessions() []broker.SessionView {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.broker.Sessions()
+	return h.broker.Sessions(time.Now())
 }

@@ -12,7 +12,7 @@ import (
 // accepted and grants what cannot be signed.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(example))
-	f.Add([]byte(forward(name, from, to, "until = 2027-01-31", "proxy_protocol = 1")))
+	f.Add([]byte(forward(name, from, to, "until = 2027-01-31", "proxy_protocol = 1", `relay = "r"`)))
 	f.Add([]byte("domain = \"d\"\ngroups = {g = [\"a\"], \"h.i\" = []}\n[[test]]\ndeny = \"a stdio: -> b tcp://[::1]:1\"\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := Parse("policy.toml", b, now)

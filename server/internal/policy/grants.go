@@ -8,9 +8,9 @@ import (
 )
 
 // CheckNames reports what only the server can tell: a domain that is not its
-// own, and a group that is named like an enrolled portal. A portal that is not
-// enrolled is a warning.
-func (p *Policy) CheckNames(domain string, enrolled map[string]identity.KeyHash) error {
+// own, and a group that is named like an enrolled portal. A portal or relay that
+// is not enrolled is a warning.
+func (p *Policy) CheckNames(domain string, enrolled map[string]identity.KeyHash, isRelay func(name string) bool) error {
 	if p.Domain != "" && p.Domain != domain {
 		return p.file.Errorf("domain", "the policy is for the domain %q, and this server's is %q", p.Domain, domain)
 	}
@@ -24,6 +24,13 @@ func (p *Policy) CheckNames(domain string, enrolled map[string]identity.KeyHash)
 		if _, ok := enrolled[at.name]; !ok && !warned[at.name] {
 			warned[at.name] = true
 			p.warn(at.key, "no portal %q is enrolled: what names it grants nothing until it is (netport-server issue portal %s --out DIR)", at.name, at.name)
+		}
+	}
+	missing := make(map[string]bool)
+	for _, at := range p.relays {
+		if !isRelay(at.name) && !missing[at.name] {
+			missing[at.name] = true
+			p.warn(at.key, "no relay %q is enrolled: portals that must meet there cannot meet until it is (netport-server issue relay %s --address HOST --out DIR)", at.name, at.name)
 		}
 	}
 	return nil

@@ -14,11 +14,14 @@
 //	to   = "factory-1 tcp://10.0.0.5:80"      # portal, and what it dials
 //	until = 2027-01-31T18:00:00Z              # optional; with a zone
 //	proxy_protocol = 2                        # optional; 1 or 2
+//	relay = "relay-1"                         # optional; where its portals must meet
 //
 //	[[test]]
 //	allow = "laptop-ann tcp://127.0.0.1:8080 -> factory-1 tcp://10.0.0.5:80"
 //
 // Groups and portals share one space of names, and groups hold portals only.
+// Two portals meet once for all forwards between them, in either direction, so a
+// relay that one of these names holds for all, and two may not name different ones.
 // Nothing here depends on the order of the file. Every mistake is reported with
 // file, line and column (package conffile). Parse judges the file alone; Grants
 // adds who is enrolled.
@@ -56,6 +59,7 @@ type Forward struct {
 	Target  endpoint.Endpoint `json:"target"`
 	Until   time.Time         `json:"until,omitzero"`
 	Proxy   grant.Proxy       `json:"proxy_protocol,omitempty"`
+	Relay   string            `json:"relay,omitempty"` // where its portals must meet
 
 	key string // in the file
 }
@@ -70,8 +74,10 @@ type Policy struct {
 	file    *conffile.File
 	tests   []test
 	allowed map[pair]time.Time // until when; zero: for ever
-	used    []place            // where each portal is first named
-	skipped int                // warnings beyond maxWarnings
+	pins    map[couple]pin
+	used    []place // where each portal is first named
+	relays  []place // where each relay is named
+	skipped int     // warnings beyond maxWarnings
 }
 
 // pair is what a grant joins: all that a test can ask about.
@@ -96,7 +102,7 @@ func Parse(name string, data []byte, now time.Time) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Policy{Domain: raw.Domain, file: f, allowed: make(map[pair]time.Time)}
+	p := &Policy{Domain: raw.Domain, file: f, allowed: make(map[pair]time.Time), pins: make(map[couple]pin)}
 	for _, step := range []func(*rawPolicy, time.Time) error{p.readDomain, p.readGroups, p.readForwards, p.readTests} {
 		if err := step(&raw, now); err != nil {
 			return nil, err

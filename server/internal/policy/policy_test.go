@@ -51,6 +51,8 @@ func keys(names ...string) map[string]identity.KeyHash {
 	return m
 }
 
+func noRelay(string) bool { return false }
+
 func parse(t *testing.T, text string) *Policy {
 	t.Helper()
 	p, err := Parse("policy.toml", []byte(text), now)
@@ -63,7 +65,7 @@ func parse(t *testing.T, text string) *Policy {
 func TestPolicyExpandsToGrants(t *testing.T) {
 	p := parse(t, example)
 	enrolled := keys("laptop-ann", "laptop-bo", "factory-1")
-	if err := p.CheckNames("example.org", enrolled); err != nil {
+	if err := p.CheckNames("example.org", enrolled, noRelay); err != nil {
 		t.Fatal(err)
 	}
 	if len(p.Warnings) > 0 {
@@ -167,6 +169,8 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{"bad name in a group", "domain = \"d\"\n[groups]\ng = [\"a\", \"b c\"]\n", `policy.toml:3:11: group "g": portal name "b c"`},
 		{"member twice", "domain = \"d\"\n[groups]\ng = [\"a\", \"a\"]\n", `group "g" names "a" twice`},
 		{"test of nothing", "domain = \"d\"\n[[test]]\n", `a test has one of allow and deny`},
+		{"bad relay", forward(name, from, to, `relay = "Relay 1"`), `policy.toml:6:9: forward "web": relay`},
+		{"two relays for one pair", forward(name, from, to, `relay = "r1"`) + second + "from = \"plant tcp://127.0.0.1:81\"\nto = \"ann tcp://10.0.0.5:80\"\nrelay = \"r2\"\n", `policy.toml:12:9: forward "two": plant and ann meet at the relay "r1" for the forward "web"`},
 		{"test of both", "domain = \"d\"\n[[test]]\nallow = \"a\"\ndeny = \"b\"\n", `a test has one of allow and deny`},
 		{"test without arrow", "domain = \"d\"\n[[test]]\ndeny = \"a tcp://127.0.0.1:1\"\n", `policy.toml:3:8: test:`},
 		{"test with bad endpoint", "domain = \"d\"\n[[test]]\ndeny = \"a tcp://127.1:1 -> b tcp://10.0.0.1:1\"\n", `endpoint "tcp://127.1:1"`},
@@ -223,7 +227,7 @@ func TestWhatIsOnlyAWarning(t *testing.T) {
 		{"group holds the exit", "domain = \"example.org\"\ngroups = {g = [\"ann\", \"plant\"]}\n[[forward]]\n" + name + "\nfrom = \"g tcp://127.0.0.1:80\"\n" + to, `it gets no listener`},
 	} {
 		p := parse(t, c.text)
-		if err := p.CheckNames("example.org", keys("ann")); err != nil {
+		if err := p.CheckNames("example.org", keys("ann"), noRelay); err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
 		if got := strings.Join(p.WarningLines(), "\n"); !strings.Contains(got, c.want) {
@@ -242,7 +246,7 @@ func TestWarningsAreBounded(t *testing.T) {
 		fmt.Fprintf(&text, "[[forward]]\nname = \"f%d\"\nfrom = \"p%d tcp://127.0.0.1:80\"\nto = \"x tcp://10.0.0.1:80\"\n", i, i)
 	}
 	p := parse(t, text.String())
-	if err := p.CheckNames("example.org", nil); err != nil {
+	if err := p.CheckNames("example.org", nil, noRelay); err != nil {
 		t.Fatal(err)
 	}
 	lines := p.WarningLines()
@@ -252,10 +256,10 @@ func TestWarningsAreBounded(t *testing.T) {
 }
 
 func TestNamesThatOnlyTheServerKnows(t *testing.T) {
-	if err := parse(t, example).CheckNames("example.com", nil); err == nil || !strings.Contains(err.Error(), `policy.toml:1:10: the policy is for the domain "example.org"`) {
+	if err := parse(t, example).CheckNames("example.com", nil, noRelay); err == nil || !strings.Contains(err.Error(), `policy.toml:1:10: the policy is for the domain "example.org"`) {
 		t.Errorf("other domain: %v", err)
 	}
-	if err := parse(t, example).CheckNames("example.org", keys("engineers")); err == nil || !strings.Contains(err.Error(), "one space of names") {
+	if err := parse(t, example).CheckNames("example.org", keys("engineers"), noRelay); err == nil || !strings.Contains(err.Error(), "one space of names") {
 		t.Errorf("group named like a portal: %v", err)
 	}
 }

@@ -25,6 +25,7 @@ type rawForward struct {
 	To            string `toml:"to"`
 	Until         any    `toml:"until"` // any: a time without a zone is told apart from one with
 	ProxyProtocol *int   `toml:"proxy_protocol"`
+	Relay         string `toml:"relay"`
 }
 
 type rawTest struct {
@@ -105,6 +106,9 @@ func (p *Policy) readForwards(raw *rawPolicy, now time.Time) error {
 				}
 			}
 			p.allowed[pair{entry, f.Listen, f.Exit, f.Target}] = f.Until
+			if err := p.pin(entry, f); err != nil {
+				return err
+			}
 		}
 		if f.ended(now) {
 			p.warn(f.key+".until", "forward %q ended at %s: it grants nothing", f.Name, f.Until.Format(time.RFC3339))
@@ -155,6 +159,12 @@ func (p *Policy) readForward(raw *rawForward, key string) (Forward, error) {
 			return f, p.file.Errorf(key+".proxy_protocol", "forward %q: there is no PROXY protocol for datagrams", f.Name)
 		}
 		f.Proxy = grant.Proxy(*v)
+	}
+	if f.Relay = raw.Relay; f.Relay != "" {
+		if err := identity.CheckName(f.Relay); err != nil {
+			return f, p.file.Errorf(key+".relay", "forward %q: relay %v", f.Name, err)
+		}
+		p.relays = append(p.relays, place{f.Relay, key + ".relay"})
 	}
 	return f, nil
 }

@@ -42,6 +42,17 @@ func (r *Registry) Joined(a, b string, now time.Time) bool {
 	return false
 }
 
+// Pin returns the relay at which alone the policy lets two portals meet at the
+// time now, or "".
+func (r *Registry) Pin(a, b string, now time.Time) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.policy == nil {
+		return ""
+	}
+	return r.policy.Pin(a, b, now)
+}
+
 // Grants returns how many grants there are.
 func (r *Registry) Grants() int {
 	r.mu.RLock()
