@@ -48,8 +48,9 @@
 // A relay takes only a counter above the last it took of the leg, and keeps it
 // over restarts where it keeps sessions. The newest leg 0 that waits is joined
 // with the newest leg 1 that waits; an older one of the same leg is closed. So is
-// a pair, when a newer one comes of a leg that has sent nothing in it: that one
-// was dead, and the other portal learns of it. A portal dials one at a time.
+// a pair joined more than 2 seconds before, when a newer one comes of a leg that
+// has sent nothing in it: that one was dead, and the other portal learns of it. A
+// portal dials one at a time.
 //
 // # Tickets
 //

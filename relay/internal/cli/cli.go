@@ -24,7 +24,7 @@ import (
 // capabilities (privilege.Keep).
 func New(secure func(keep privilege.Set) error) *cobra.Command {
 	root := command.Root("netport-relay", "Carry the bytes of portals that cannot reach each other, without being able to read them")
-	root.AddCommand(newRun(secure), newStatus(), newUnload())
+	root.AddCommand(newRun(secure), newStatus(), newDrain(), newUnload())
 	return root
 }
 
@@ -38,9 +38,13 @@ func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the relay until SIGINT or SIGTERM",
-		Long: `Run the relay until SIGINT or SIGTERM. Then its sessions end and the server is
-told; a second signal ends it at once. Sessions that the kernel forwards go on
-without the relay, and the next one takes them over ("unload" ends them).`,
+		Long: `Run the relay until SIGINT or SIGTERM. Then the server has its sessions moved to
+other relays, for as long as "drain" in the configuration says, and what is left
+ends; a second signal ends it at once. Without a server nothing is waited for.
+
+Where the kernel forwards without the relay ("status" says so), its sessions stay
+there instead and the next relay takes them over: that is for restarts and upgrades.
+"drain" moves them away first, "unload" ends them.`,
 		Example: "  netport-relay run --config /etc/netport/relay/config.toml",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -93,6 +97,33 @@ func newStatus() *cobra.Command {
 	return c
 }
 
+func newDrain() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "drain",
+		Short: "Have the running relay's sessions moved elsewhere",
+		Long: `Have the running relay's sessions moved to other relays, and end what nobody has
+moved in the time that "drain" in the configuration gives. The relay runs on and
+takes no session until it is started anew: it can be stopped, and nothing is lost.`,
+		Example: "  netport-relay drain && systemctl stop netport-relay",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			var d daemon.Drained
+			if err := local.Call(c.Context(), cfg.Socket, "drain", nil, &d); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%d sessions moved away, %d ended\n", d.Moved, d.Left)
+			return err
+		},
+	}
+	configFlag(c, &file)
+	return c
+}
+
 func newUnload() *cobra.Command {
 	var file string
 	c := &cobra.Command{
@@ -125,7 +156,16 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 	}
 	fmt.Fprintf(w, "relay     %s of %s, version %s, up %v\n", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second))
 	fmt.Fprintf(w, "server    %s\n", command.Clean(server))
-	fmt.Fprintf(w, "sessions  %d of %d, %d bytes carried since the start\n", len(s.Sessions), s.Capacity, s.Bytes)
+	draining := ""
+	if s.Draining {
+		draining = ", drains: it takes none any more"
+	}
+	fmt.Fprintf(w, "sessions  %d of %d, %d bytes carried since the start%s\n", len(s.Sessions), s.Capacity, s.Bytes, draining)
+	if s.TicketKeys == 0 {
+		fmt.Fprintf(w, "tickets   refused: no server has given this relay keys for them yet\n")
+	} else {
+		fmt.Fprintf(w, "tickets   %d sessions, %d TCP legs waiting\n", s.Tickets, s.TicketLegs)
+	}
 	fmt.Fprintf(w, "mode      %s\n", command.Clean(modeText(s)))
 	for _, i := range s.Interfaces {
 		fmt.Fprintf(w, "          %s\n", command.Clean(because(i.Name+": "+i.Mode, i.Why)))
@@ -147,8 +187,12 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 		if v.Port != 0 {
 			port = fmt.Sprint(v.Port)
 		}
+		opener, peer := v.Opener, v.Peer
+		if !v.Ticket.IsZero() {
+			opener, peer = "ticket", "until "+v.Ticket.Format("Jan _2 15:04")
+		}
 		rows[i] = []string{
-			v.ID.String(), v.Opener, v.Peer, port, time.Since(v.Opened).Round(time.Second).String(),
+			v.ID.String(), opener, peer, port, time.Since(v.Opened).Round(time.Second).String(),
 			fmt.Sprint(v.Packet), fmt.Sprint(v.Spliced), fmt.Sprint(v.Bound), fmt.Sprint(v.Forth), fmt.Sprint(v.Back),
 		}
 	}

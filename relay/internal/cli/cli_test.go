@@ -41,7 +41,7 @@ func install(t *testing.T) (file string) {
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	for _, args := range [][]string{{"run"}, {"status"}, {"unload"}} {
+	for _, args := range [][]string{{"run"}, {"status"}, {"drain"}, {"unload"}} {
 		code, out, _ := call(t.Context(), append(args, "--help")...)
 		if code != 0 || !strings.Contains(out, "Examples:\n  netport-relay "+args[0]) {
 			t.Errorf("%v --help: exit %d\n%s", args, code, out)
@@ -106,7 +106,7 @@ func TestRelayRunsWithoutItsServerAndStops(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &s); err != nil || s.Name != "relay-1" || s.Connected || s.Sessions == nil {
 		t.Errorf("status %+v, %v", s, err)
 	}
-	if _, out, _ := call(t.Context(), "status", "--config", file); !strings.Contains(out, "relay     relay-1 of example.org") || !strings.Contains(out, "server    not connected\n") || !strings.Contains(out, "mode      userspace (") {
+	if _, out, _ := call(t.Context(), "status", "--config", file); !strings.Contains(out, "relay     relay-1 of example.org") || !strings.Contains(out, "server    not connected\n") || !strings.Contains(out, "mode      userspace (") || !strings.Contains(out, "tickets   refused") {
 		t.Errorf("status:\n%s", out)
 	}
 	if code, _, errs := call(t.Context(), "run", "--config", file); code != 1 || !strings.Contains(errs, "relay.sock") {

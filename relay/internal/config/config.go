@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
@@ -22,6 +23,9 @@ const (
 	maxNetworks = 1024
 	maxCapacity = 1_000_000
 	leastRate   = 10 // packets or bytes in a second: below it a burst is less than one
+	// maxDrain is below the minute and a half after which service managers kill what
+	// they stop.
+	maxDrain = time.Minute
 
 	maxAddresses     = 63 // as many as the kernel planes know
 	maxInterfaces    = 64
@@ -63,6 +67,8 @@ type Config struct {
 	Interfaces                       []string // none: all that have one of the relay's addresses
 	PinDir                           string
 	LogLevel                         string
+	TicketKeys                       string        // file
+	Drain                            time.Duration // how long sessions may be moved elsewhere when the relay stops
 }
 
 // file is the configuration as it is written.
@@ -88,6 +94,8 @@ type file struct {
 	Interfaces        []string `toml:"interfaces"`
 	PinDir            string   `toml:"pin_dir"`
 	LogLevel          string   `toml:"log_level"`
+	TicketKeys        string   `toml:"ticket_keys"`
+	Drain             string   `toml:"drain"`
 }
 
 // Load reads and checks the file name.
@@ -96,6 +104,7 @@ func Load(name string) (Config, error) {
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", Socket: "relay.sock",
 		First: 20000, Last: 32767, Capacity: 4000, SessionsPerPortal: 200,
 		Mode: ModeAuto, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info",
+		TicketKeys: "tickets.key", Drain: "25s",
 	}
 	f, err := conffile.Load(name, &raw)
 	if err != nil {
@@ -111,6 +120,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 		AllowLoopback: raw.AllowLoopback,
 		Capacity:      raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal,
 		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), LogLevel: raw.LogLevel,
+		TicketKeys: f.Path(raw.TicketKeys),
 	}
 	if n := len(raw.Servers); n == 0 || n > maxServers {
 		return Config{}, f.Errorf("servers", `%d servers: name 1 to %d, as servers = ["HOST:PORT"]`, n, maxServers)
@@ -120,7 +130,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
 		}
 	}
-	for _, p := range []struct{ key, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"socket", c.Socket}, {"pin_dir", c.PinDir}} {
+	for _, p := range []struct{ key, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"socket", c.Socket}, {"pin_dir", c.PinDir}, {"ticket_keys", c.TicketKeys}} {
 		if p.path == "" {
 			return Config{}, f.Errorf(p.key, "key %q is empty: name a path or leave the key out", p.key)
 		}
@@ -171,6 +181,10 @@ func check(f *conffile.File, raw file) (Config, error) {
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return Config{}, f.Errorf("log_level", "log level %q: use debug, info, warn or error", c.LogLevel)
+	}
+	var err error
+	if c.Drain, err = time.ParseDuration(raw.Drain); err != nil || c.Drain < 0 || c.Drain > maxDrain {
+		return Config{}, f.Errorf("drain", `drain %q: write a duration from "0s" to "1m", like "25s"`, raw.Drain)
 	}
 	return c, nil
 }

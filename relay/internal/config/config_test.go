@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -23,6 +24,7 @@ func TestReferenceIsRead(t *testing.T) {
 		Deny:     []netip.Prefix{netip.MustParsePrefix("198.51.100.16/28")},
 		Capacity: 4000, SessionsPerPortal: 200,
 		Mode: "auto", Interfaces: []string{}, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info",
+		TicketKeys: "tickets.key", Drain: 25 * time.Second,
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Error(diff)
@@ -43,7 +45,7 @@ func TestLeastFileIsEnough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.First != 20000 || c.Last != 32767 || c.SharedTCP != 0 || c.AllowLoopback || filepath.Base(c.Socket) != "relay.sock" {
+	if c.First != 20000 || c.Last != 32767 || c.SharedTCP != 0 || c.AllowLoopback || filepath.Base(c.Socket) != "relay.sock" || c.Drain != 25*time.Second {
 		t.Errorf("defaults: %+v", c)
 	}
 	if c.Mode != ModeAuto || len(c.Interfaces) != 0 || c.PinDir != "/sys/fs/bpf/netport-relay" {
@@ -118,6 +120,10 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{ok + `interfaces = ["../eth0"]`, `is not the name of an interface`},
 		{ok + `interfaces = ["an-interface-too-long"]`, `is not the name of an interface`},
 		{ok + `pin_dir = ""`, `2:11: key "pin_dir" is empty`},
+		{ok + `ticket_keys = ""`, `key "ticket_keys" is empty`},
+		{ok + `drain = "25"`, `2:9: drain "25": write a duration`},
+		{ok + `drain = "61s"`, `drain "61s"`},
+		{ok + `drain = "-1s"`, `drain "-1s"`},
 		{ok + `addresses = [` + strings.Repeat(`"192.0.2.1",`, 64) + `]`, `64 addresses: at most 63`},
 	} {
 		if _, err := load(t, c.text); err == nil || !strings.Contains(err.Error(), c.want) {

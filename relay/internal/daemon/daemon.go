@@ -68,10 +68,16 @@ type Daemon struct {
 	kernel  *kernel.Relay
 	sender  *rawip.Sender // of kernel
 
-	mu       sync.Mutex // guards the following
-	conn     *conn      // nil: no server
-	server   string     // name of the server connected last
-	stopping bool
+	// taking is held while the session of a ticket is made or ended: it can be made
+	// again, with the same id, at any time.
+	taking     sync.Mutex
+	ticketKeys []wire.Secret // owned by what serves the connection
+
+	mu       sync.Mutex    // guards the following
+	conn     *conn         // nil: no server
+	server   string        // name of the server connected last
+	draining bool          // no session is taken any more, and the server was told
+	stopping bool          // nor any more
 	ended    lease.Traffic // of sessions that are gone
 	load     wire.RelayLoad
 	carried  uint64 // bytes, at the last sweep
@@ -107,7 +113,7 @@ func (d *Daemon) openParts() (err error) {
 	}
 	legs := udp.Config{
 		Listen: d.cfg.Addresses, Sources: d.sources, Drops: d.drops, Log: d.log, Now: time.Now,
-		Packets: d.cfg.PacketsPerSecond, Bytes: d.cfg.BytesPerSecond,
+		Packets: d.cfg.PacketsPerSecond, Bytes: d.cfg.BytesPerSecond, Take: d.take,
 	}
 	if d.plane != nil {
 		limits.Packet = &lease.Packet{First: d.cfg.PacketFirst, Last: d.cfg.PacketLast, Sources: d.sources, Kernel: d.plane}
@@ -119,7 +125,8 @@ func (d *Daemon) openParts() (err error) {
 	d.leases = lease.NewTable(limits)
 	d.splice = splice.New(splice.Config{
 		Listen: d.cfg.Addresses, Leases: d.leases, Sources: d.sources, Drops: d.drops, Log: d.log, Now: time.Now,
-		TLS: d.credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
+		TLS:  d.credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
+		Take: d.take,
 	})
 	legs.Leases = d.leases
 	if d.udp, err = udp.New(legs); err != nil || d.plane == nil {
@@ -148,14 +155,16 @@ func (d *Daemon) closePlane() {
 }
 
 // Run is the relay's life: until ctx is cancelled or something it cannot do
-// without fails. Then its sessions end and the server is told, but for those that
-// the kernel can carry on with alone.
+// without fails. Then its sessions are moved elsewhere, as far as the server
+// can, the others end and the server is told. What the kernel can carry on with
+// alone stays as it is.
 func (d *Daemon) Run(ctx context.Context) error {
 	commands, err := local.Listen(d.cfg.Socket, d.log)
 	if err != nil {
 		return err
 	}
 	commands.Handle("status", d.status)
+	commands.Handle("drain", d.empty)
 	defer d.closePlane()
 	err = d.openParts()
 	var shared []*net.TCPListener
@@ -167,6 +176,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	d.checkDescriptors()
+	d.loadTicketKeys()
 	d.adopt()
 	if err := d.dropPrivileges(); err != nil {
 		d.log.Warn("capabilities are not given back", "error", err)
@@ -197,6 +207,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		"shared_tcp", d.cfg.SharedTCP, "shared_udp", d.cfg.SharedUDP, "mode", mode, "why", why, "loopback", d.cfg.AllowLoopback)
 
 	d.watch(ctx, parts)
+	d.moveAway(parts)
 	d.stop()
 	failed := context.Cause(parts)
 	stop(nil)

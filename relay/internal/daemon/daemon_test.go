@@ -36,7 +36,8 @@ type server struct {
 	cfg      config.Config
 	listener net.Listener
 	id       *identity.Credentials
-	stop     func() error
+	cancel   func()       // as SIGTERM does
+	stop     func() error // and waits
 
 	conn     *control.Conn[wire.FromRelay, wire.ToRelay]
 	cut      context.CancelFunc
@@ -60,19 +61,10 @@ func newServer(t *testing.T, tune func(*config.Config)) *server {
 		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
 		Socket: filepath.Join(dir, "relay.sock"), Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
 		First: 20000, Last: 32767, AllowLoopback: true, Capacity: 100, SessionsPerPortal: 3, Mode: config.ModeUserSpace,
+		TicketKeys: filepath.Join(dir, "tickets.key"),
 	}
 	tune(&s.cfg)
-	d, err := New(s.cfg, slog.New(slog.DiscardHandler), func(privilege.Set) error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- d.Run(ctx) }()
-	s.stop = sync.OnceValue(func() error {
-		cancel()
-		return <-ended
-	})
+	s.start()
 	t.Cleanup(func() {
 		if err := s.stop(); err != nil {
 			t.Error(err)
@@ -81,6 +73,23 @@ func newServer(t *testing.T, tune func(*config.Config)) *server {
 	})
 	s.accept()
 	return s
+}
+
+// start starts the relay, which is to connect.
+func (s *server) start() {
+	s.t.Helper()
+	d, err := New(s.cfg, slog.New(slog.DiscardHandler), func(privilege.Set) error { return nil })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	s.cancel = cancel
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
 }
 
 // accept takes the relay's next connection.

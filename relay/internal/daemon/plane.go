@@ -103,7 +103,7 @@ func (d *Daemon) restore(a lease.Adopted) error {
 		}
 	}
 	if a.UDP() {
-		return d.udp.Restore(a.Session, a.Bound, lease.Traffic{})
+		return d.udp.Restore(a.Session, a.Bound)
 	}
 	return nil
 }

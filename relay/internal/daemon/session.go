@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/lease"
@@ -48,6 +50,8 @@ func (d *Daemon) serve(ctx context.Context, c *conn, _ wire.Welcome) error {
 			if !d.end(m.ID, m.Reason) {
 				c.Send(wire.SessionOver{ID: m.ID, Reason: m.Reason})
 			}
+		case wire.TicketKeys:
+			d.setTicketKeys(m.Keys)
 		case wire.OtherRelays:
 			if others = append(others, m.Relays...); len(others) > maxOthers {
 				return fmt.Errorf("%w: more than %d other relays", wire.ErrMalformed, maxOthers)
@@ -68,7 +72,8 @@ func (d *Daemon) serve(ctx context.Context, c *conn, _ wire.Welcome) error {
 func (d *Daemon) connected(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list, now := d.leases.List(), time.Now()
+	now := time.Now()
+	list := slices.DeleteFunc(d.leases.List(), func(s lease.Info) bool { return s.Ticket() }) // of which no server knows
 	for {
 		ready := wire.RelayReady{
 			First: d.cfg.First, Last: d.cfg.Last, SharedTCP: d.cfg.SharedTCP, SharedUDP: d.cfg.SharedUDP,
@@ -84,6 +89,9 @@ func (d *Daemon) connected(c *conn) {
 		if list = list[n:]; len(list) == 0 {
 			break
 		}
+	}
+	if d.draining {
+		c.Send(wire.RelayDraining{Reason: wire.ReasonShutdown})
 	}
 	d.conn, d.server = c, c.Peer().ID.Name
 	d.load = wire.RelayLoad{} // of which the new server knows nothing
@@ -126,14 +134,14 @@ func (d *Daemon) create(m wire.CreateSession) wire.FromRelay {
 // open makes a session and opens its port. The error is a *lease.Refusal, and
 // then nothing is left behind.
 func (d *Daemon) open(m wire.CreateSession) (lease.Session, error) {
-	d.mu.Lock()
-	stopping := d.stopping
-	d.mu.Unlock()
-	if stopping {
+	if d.refusing() {
 		return lease.Session{}, &lease.Refusal{Reason: wire.ReasonShutdown, Text: "the relay is stopping"}
 	}
 	if m.Transports &= d.transports(); m.Transports == 0 {
 		return lease.Session{}, &lease.Refusal{Reason: wire.ReasonRelayRefused, Text: "the portals and this relay have no transport in common"}
+	}
+	if id, full := d.leases.Displaced(); full {
+		d.end(id, wire.ReasonBusy) // a ticket's
 	}
 	s, fresh, err := d.leases.Create(time.Now(), m)
 	if err != nil || !fresh {
@@ -184,6 +192,10 @@ func (d *Daemon) openPort(s lease.Session) error {
 
 // end ends a session and tells the server. It reports whether it was there.
 func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
+	if _, ticket := leg.TicketEnds(id); ticket {
+		d.taking.Lock()
+		defer d.taking.Unlock()
+	}
 	s, ok := d.leases.End(id)
 	if !ok {
 		return false
@@ -196,7 +208,9 @@ func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = d.ended.Plus(total)
-	d.sendLocked(wire.SessionOver{ID: id, Reason: reason, Forth: total[0], Back: total[1]})
+	if !s.Ticket() {
+		d.sendLocked(wire.SessionOver{ID: id, Reason: reason, Forth: total[0], Back: total[1]})
+	}
 	return true
 }
 
@@ -206,7 +220,7 @@ func (d *Daemon) stop() {
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
-	if d.plane != nil && d.plane.Persistent() {
+	if d.persistent() {
 		d.leave()
 		return
 	}

@@ -23,6 +23,7 @@ type Status struct {
 	Connected bool      `json:"connected"` // to a server
 	Server    string    `json:"server"`    // connected now or last
 	Capacity  int       `json:"capacity"`
+	Draining  bool      `json:"draining"` // takes no session any more
 	// Mode is what carries the packets of sessions: modes of the kernel plane, best
 	// first, or "userspace". Why says why no better one could be had.
 	Mode       string      `json:"mode"`
@@ -38,10 +39,15 @@ type Status struct {
 	UDPShort int               `json:"udp_short"`
 	UDPLong  map[string]uint64 `json:"udp_refused,omitempty"`
 	Pairs    int               `json:"tcp_pairs"`    // joined in user space
-	Waiting  int               `json:"tcp_waiting"`  // proven legs without the other
+	Waiting  int               `json:"tcp_waiting"`  // proven legs without the other, those of tickets apart
 	Unproven int               `json:"tcp_unproven"` // connections that have proven nothing yet
-	Bytes    uint64            `json:"bytes"`        // carried since the start
-	Drops    map[string]uint64 `json:"drops"`
+	// Tickets is how many of the sessions are tickets', TicketKeys with how many keys
+	// they are taken (0: none is), and TicketLegs how many TCP legs of them wait.
+	Tickets    int               `json:"tickets"`
+	TicketKeys int               `json:"ticket_keys"`
+	TicketLegs int               `json:"ticket_legs_waiting"`
+	Bytes      uint64            `json:"bytes"` // carried since the start
+	Drops      map[string]uint64 `json:"drops"`
 	// KernelDrops is what the kernel's program has dropped since it was loaded
 	// first; reasons without a drop are left out.
 	KernelDrops map[string]uint64 `json:"kernel_drops,omitempty"`
@@ -58,9 +64,10 @@ type Interface struct {
 // Session is one session in a Status.
 type Session struct {
 	ID      wire.SessionID `json:"session"`
-	Opener  string         `json:"opener"`
-	Peer    string         `json:"peer"`
-	Port    uint16         `json:"port"` // 0: the shared ports only
+	Opener  string         `json:"opener,omitempty"` // the relay knows no names of a ticket's
+	Peer    string         `json:"peer,omitempty"`
+	Ticket  time.Time      `json:"ticket_until,omitzero"` // only of a ticket's session
+	Port    uint16         `json:"port"`                  // 0: the shared ports only
 	Opened  time.Time      `json:"opened"`
 	Expires time.Time      `json:"expires"`
 	Spliced int            `json:"tcp_joined"` // connections in user space, since it was opened
@@ -76,12 +83,14 @@ func (d *Daemon) status(context.Context, json.RawMessage) (any, error) {
 	d.mu.Lock()
 	s := Status{
 		Name: d.id.Name, Domain: d.id.Domain, Version: command.Version, Started: d.started,
-		Connected: d.conn != nil, Server: d.server, Capacity: d.cfg.Capacity,
+		Connected: d.conn != nil, Server: d.server, Capacity: d.cfg.Capacity, Draining: d.draining || d.stopping,
 		Pairs: d.splice.Pairs(), Drops: d.drops.All(), Sessions: []Session{}, Interfaces: []Interface{},
 	}
 	total := d.ended
 	d.mu.Unlock()
-	s.Waiting, s.Unproven = d.splice.Waiting()
+	waiting := d.splice.Waiting()
+	s.Waiting, s.TicketLegs, s.Unproven = waiting.Legs, waiting.Standing, waiting.Unproven
+	s.TicketKeys, s.Tickets = d.leases.Tickets()
 	s.Mode, s.Why = d.mode()
 	if d.plane != nil {
 		d.kernelStatus(&s)
@@ -94,7 +103,7 @@ func (d *Daemon) status(context.Context, json.RawMessage) (any, error) {
 		t := d.traffic(i.ID)
 		total = total.Plus(t)
 		v := Session{
-			ID: i.ID, Opener: i.Portals[0], Peer: i.Portals[1], Port: i.Port, Opened: i.Created, Expires: i.Expires,
+			ID: i.ID, Opener: i.Portals[0], Peer: i.Portals[1], Ticket: i.Ends, Port: i.Port, Opened: i.Created, Expires: i.Expires,
 			Spliced: i.Spliced, Bound: i.Bound, Forth: t[0], Back: t[1],
 		}
 		if d.plane != nil {

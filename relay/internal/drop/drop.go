@@ -35,6 +35,7 @@ const (
 	WrongNumbers            // sequence numbers that no handshake of this source has
 	Quarantined             // a 4-tuple that was another session's a moment ago
 	TTL                     // a packet whose TTL or hop limit is used up
+	Stopping                // a ticket's first leg at a relay that drains
 	count
 )
 
@@ -63,6 +64,7 @@ var names = [count]string{
 	WrongNumbers:     "wrong_numbers",
 	Quarantined:      "quarantined",
 	TTL:              "ttl",
+	Stopping:         "stopping",
 }
 
 // String returns the name that status and logs use.

@@ -103,6 +103,14 @@ type Bound struct {
 	At bpf.Leg
 }
 
+// BoundAtShared returns the leg that is bound to a source at the shared UDP port.
+func (t *Table) BoundAtShared(source netip.AddrPort) (leg.ID, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id, ok := t.sources[boundAt{source, 0}]
+	return id, ok
+}
+
 // takenLocked reports whether another leg is bound to the same source: of this
 // session at any port, so that no session is joined with itself, or of any
 // session at the shared port.

@@ -45,8 +45,8 @@ type Ticket struct {
 	secrets [2]wire.Secret
 }
 
-// Session returns the id of the ticket's session.
-func (k Ticket) Session() wire.SessionID { return k.id }
+// String hides the secrets.
+func (k Ticket) String() string { return k.id.String() }
 
 // tickets is what a Table knows of tickets.
 type tickets struct {
@@ -77,6 +77,14 @@ func (t *Table) SetTicketKeys(keys []wire.Secret) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.tickets.keys = slices.Clone(keys)
+}
+
+// Tickets returns how many keys of tickets are known, and how many of the sessions
+// are tickets'.
+func (t *Table) Tickets() (keys, sessions int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.tickets.keys), t.tickets.sessions
 }
 
 // TicketPreface judges a preface at the shared port that names a session that the

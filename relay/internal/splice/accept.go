@@ -59,16 +59,32 @@ func (r *Relay) serve(raw *net.TCPConn, port uint16) {
 		c := &conn{tcp: raw, remote: remote}
 		var p leg.Preface
 		if p, why = r.prove(c, port == 0); why == drop.None {
-			id = p.ID
-			if why = r.cfg.Leases.Prove(r.cfg.Now(), p, remote, port); why == drop.None {
-				why = r.join(c, id)
-			}
+			id, why = r.admit(c, p, port)
 		}
 	}
 	if why != drop.None {
 		raw.Close()
 		r.refuse(remote, id, why)
 	}
+}
+
+// admit lets a leg that has shown its preface be judged, and joins it. The ID is
+// zero for a leg of no session, nor of a ticket.
+func (r *Relay) admit(c *conn, p leg.Preface, port uint16) (leg.ID, drop.Reason) {
+	if port == 0 && !r.holds(p.ID.Session) {
+		k, why := r.cfg.Leases.TicketPreface(r.cfg.Now(), p)
+		if why != drop.None {
+			return leg.ID{}, why
+		}
+		if why = r.cfg.Take(k, c.remote.Addr()); why != drop.None {
+			return p.ID, why
+		}
+	}
+	why := r.cfg.Leases.Prove(r.cfg.Now(), p, c.remote, port)
+	if why == drop.None {
+		why = r.join(c, p.ID)
+	}
+	return p.ID, why
 }
 
 // refuse counts what was turned away. Who named a session has its id, so that
@@ -152,6 +168,9 @@ func (r *Relay) join(c *conn, id leg.ID) drop.Reason {
 	if !ok {
 		return drop.UnknownSession // it has ended since the leg was proven
 	}
+	if id.Connection == leg.Meeting {
+		s.clearMeetingsLocked(id.Leg, r.cfg.Now())
+	}
 	if other, ok := s.waiting[id.Other()]; ok {
 		switch {
 		case other.conn.remote == c.remote:
@@ -176,7 +195,8 @@ func (r *Relay) join(c *conn, id leg.ID) drop.Reason {
 }
 
 func (r *Relay) startLocked(s *session, id leg.ID, c, other *conn) {
-	p := &pair{pipes: &r.pipes, total: &s.traffic, since: r.cfg.Now()}
+	now := r.cfg.Now()
+	p := &pair{connection: id.Connection, joined: now, pipes: &r.pipes, total: &s.traffic, since: now}
 	p.legs[id.Leg], p.legs[1-id.Leg] = c, other
 	s.pairs[p] = struct{}{}
 	r.pairs.Add(1)
@@ -188,4 +208,27 @@ func (r *Relay) startLocked(s *session, id leg.ID, c, other *conn) {
 		delete(s.pairs, p)
 		r.pairs.Add(-1)
 	})
+}
+
+// clearMeetingsLocked resets the Meeting pairs of a session that a newer leg shows to
+// be dead: those in which that leg has sent nothing yet. And where the session
+// has all the pairs it may have, the one that has been idle for the longest: it
+// takes many losses to get there.
+func (s *session) clearMeetingsLocked(n uint8, now time.Time) {
+	var idle *pair
+	for p := range s.pairs {
+		if p.connection != leg.Meeting {
+			continue
+		}
+		if p.moved[n].Load() == 0 && now.Sub(p.joined) > meetingGrace {
+			p.abort()
+		}
+		if idle == nil || p.since.Before(idle.since) {
+			idle = p
+		}
+	}
+	if len(s.pairs) >= MaxPairs && idle != nil {
+		idle.abort()
+		delete(s.pairs, idle)
+	}
 }

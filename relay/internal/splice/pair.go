@@ -61,14 +61,16 @@ func (c *conn) reset() {
 //	    |                          |
 //	    +---- error or abort ------+------------------------> reset, both
 type pair struct {
-	legs  [2]*conn
-	pipes *pipes
+	legs       [2]*conn
+	connection uint16
+	joined     time.Time
+	pipes      *pipes
 
 	moved [2]atomic.Uint64 // bytes, by the leg that sent them
 	total *[2]atomic.Uint64
 	ends  atomic.Int32 // legs that have ended cleanly
 
-	// Owned by Relay.Sweep.
+	// Guarded by Relay.mu.
 	seen  uint64
 	since time.Time
 }

@@ -8,6 +8,9 @@
 //	accepted --preface--> waiting for the other leg --it comes--> pair
 //	 10 s in all            30 s, at most 4,096       until both have ended, it idles, or the session ends
 //
+// The legs of tickets wait for 5 minutes, apart from the others, also at most
+// 4,096: they are there for a portal that comes when it can.
+//
 // The Relay owns every socket and goroutine of these; Run waits for all.
 package splice
 
@@ -39,13 +42,19 @@ const (
 	// HandshakeTimeout is how long a connection may take from its acceptance
 	// to the end of its preface, TLS included.
 	HandshakeTimeout = 10 * time.Second
-	// WaitTimeout is how long a proven leg waits for the other one.
-	WaitTimeout = 30 * time.Second
-	// MaxWaiting is how many proven legs may wait at once. Beyond that the
-	// oldest is closed: the other leg of a real one comes within a round trip.
+	// WaitTimeout is how long a proven leg waits for the other one, and
+	// StandTimeout how long one of a ticket does.
+	WaitTimeout  = 30 * time.Second
+	StandTimeout = 5 * time.Minute
+	// MaxWaiting is how many proven legs may wait at once, and as many of tickets.
+	// Beyond that the oldest is closed: the other leg of a real one comes within a
+	// round trip.
 	MaxWaiting = 4096
 	// MaxPairs is how many connections of one session may be joined at once.
 	MaxPairs = 64
+	// meetingGrace is how long a leg of a Meeting may be silent before a newer one
+	// says that it is dead: the TLS server has nothing to say for a round trip.
+	meetingGrace = 2 * time.Second
 )
 
 // Config is what a Relay works with. All fields but TLS are needed.
@@ -57,13 +66,15 @@ type Config struct {
 	TLS     *tls.Config // of the shared port; nil: bare prefaces only
 	Log     *slog.Logger
 	Now     func() time.Time
+	// Take opens the session of a ticket that a leg from source has proven, unless
+	// it is open, or says why not.
+	Take func(k lease.Ticket, source netip.Addr) drop.Reason
 }
 
 // Relay holds the TCP legs of all sessions.
 type Relay struct {
 	cfg       Config
 	handshake time.Duration // HandshakeTimeout, but for tests
-	room      int           // MaxWaiting, but for tests
 	ctx       context.Context
 	cancel    context.CancelFunc
 	gate      gate.Gate
@@ -74,7 +85,8 @@ type Relay struct {
 	mu       sync.Mutex // guards the following
 	closed   bool
 	sessions map[wire.SessionID]*session
-	waiting  list.List // of *half, the oldest first
+	waiting  queue
+	standing queue // legs of tickets
 }
 
 // session is one session's sockets. Its fields are guarded by Relay.mu, but
@@ -88,21 +100,30 @@ type session struct {
 	running   sync.WaitGroup // its listeners and its pairs
 }
 
-// half is a proven leg that waits for the other. Its session and the queue of
-// all that wait both hold it.
+// half is a proven leg that waits for the other. Its session and a queue both
+// hold it.
 type half struct {
 	id      leg.ID
 	session *session
 	conn    *conn
 	since   time.Time
+	queue   *queue
 	queued  *list.Element
+}
+
+// queue is legs that may wait equally long.
+type queue struct {
+	list.List // of *half, the oldest first
+	room      int
+	timeout   time.Duration
 }
 
 // New returns a Relay without sessions. It must be Run.
 func New(cfg Config) *Relay {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Relay{
-		cfg: cfg, handshake: HandshakeTimeout, room: MaxWaiting, ctx: ctx, cancel: cancel,
+		cfg: cfg, handshake: HandshakeTimeout, ctx: ctx, cancel: cancel,
+		waiting: queue{room: MaxWaiting, timeout: WaitTimeout}, standing: queue{room: MaxWaiting, timeout: StandTimeout},
 		sessions: make(map[wire.SessionID]*session),
 	}
 }
@@ -200,6 +221,14 @@ func (r *Relay) Open(s lease.Session) error {
 	return nil
 }
 
+// holds reports whether a session is open.
+func (r *Relay) holds(id wire.SessionID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.sessions[id]
+	return ok
+}
+
 // Close ends a session: its port is closed and its legs are reset. It returns
 // what the session's TCP legs carried, when all of them have stopped.
 func (r *Relay) Close(id wire.SessionID) lease.Traffic {
@@ -240,12 +269,18 @@ func (s *session) carried() lease.Traffic {
 // Pairs returns how many pairs of legs are joined now.
 func (r *Relay) Pairs() int { return int(r.pairs.Load()) }
 
-// Waiting returns how many proven legs wait for the other one, and how many
-// connections have not proven themselves yet.
-func (r *Relay) Waiting() (legs, unproven int) {
+// Waiting is what has no pair yet.
+type Waiting struct {
+	Legs     int // proven, of sessions that the server ordered
+	Standing int // proven, of tickets
+	Unproven int // connections that have proven nothing yet
+}
+
+// Waiting returns what has no pair yet.
+func (r *Relay) Waiting() Waiting {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.waiting.Len(), r.gate.Waiting()
+	return Waiting{r.waiting.Len(), r.standing.Len(), r.gate.Waiting()}
 }
 
 // Sweep ends what has waited or been idle too long. It is called about once a
@@ -254,8 +289,10 @@ func (r *Relay) Sweep() {
 	now := r.cfg.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for e := r.waiting.Front(); e != nil && now.Sub(e.Value.(*half).since) >= WaitTimeout; e = r.waiting.Front() {
-		r.giveUpLocked(e.Value.(*half), drop.WaitTimeout)
+	for _, q := range []*queue{&r.waiting, &r.standing} {
+		for e := q.Front(); e != nil && now.Sub(e.Value.(*half).since) >= q.timeout; e = q.Front() {
+			r.giveUpLocked(e.Value.(*half), drop.WaitTimeout)
+		}
 	}
 	for _, s := range r.sessions {
 		for p := range s.pairs {
@@ -271,17 +308,21 @@ func (r *Relay) Sweep() {
 
 // queueLocked lets a proven leg wait for the other one.
 func (r *Relay) queueLocked(h *half) {
-	if r.waiting.Len() >= r.room {
-		r.giveUpLocked(r.waiting.Front().Value.(*half), drop.Limit)
+	h.queue = &r.waiting
+	if h.session.Ticket() {
+		h.queue = &r.standing
+	}
+	if h.queue.Len() >= h.queue.room {
+		r.giveUpLocked(h.queue.Front().Value.(*half), drop.Limit)
 	}
 	h.session.waiting[h.id] = h
-	h.queued = r.waiting.PushBack(h)
+	h.queued = h.queue.PushBack(h)
 }
 
 // takeLocked ends the wait of a leg.
 func (r *Relay) takeLocked(h *half) {
 	delete(h.session.waiting, h.id)
-	r.waiting.Remove(h.queued)
+	h.queue.Remove(h.queued)
 }
 
 func (r *Relay) giveUpLocked(h *half, why drop.Reason) {

@@ -30,6 +30,8 @@ type rig struct {
 	shared string // address of the shared port
 	stop   func()
 
+	taking sync.Mutex // held while a ticket's session is made
+
 	mu  sync.Mutex
 	now time.Time
 }
@@ -44,7 +46,9 @@ func newRig(t testing.TB, cfg *tls.Config, tune ...func(*Relay)) *rig {
 		TLS:     cfg,
 		Log:     slog.New(slog.DiscardHandler),
 		Now:     g.clock,
+		Take:    g.take,
 	})
+	g.cfg.Leases.SetTicketKeys([]wire.Secret{ticketKey})
 	for _, f := range tune {
 		f(g.Relay)
 	}

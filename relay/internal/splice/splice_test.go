@@ -124,7 +124,7 @@ func TestUnprovenConnectionsAreClosedWithoutAnAnswer(t *testing.T) {
 	m, other := g.session(), g.session()
 	used := m.preface(0, 0)
 	g.dial(m.address, used)
-	g.await("the leg waits", func() bool { n, _ := g.Waiting(); return n == 1 })
+	g.await("the leg waits", func() bool { return g.Waiting().Legs == 1 })
 
 	flipped := m.preface(0, 1)
 	flipped[63] ^= 1
@@ -152,7 +152,7 @@ func TestUnprovenConnectionsAreClosedWithoutAnAnswer(t *testing.T) {
 	before := g.cfg.Drops.Count(drop.Malformed)
 	short.CloseWrite()
 	g.wantClosed("a short banner", short, drop.Malformed, before)
-	if legs, _ := g.Waiting(); legs != 1 {
+	if legs := g.Waiting().Legs; legs != 1 {
 		t.Errorf("%d legs wait, want the one that proved itself", legs)
 	}
 }
@@ -174,7 +174,7 @@ func TestNewDialReplacesAWaitingLeg(t *testing.T) {
 	g := newRig(t, nil)
 	m := g.session()
 	old := g.dial(m.address, m.preface(0, 0))
-	g.await("the leg waits", func() bool { n, _ := g.Waiting(); return n == 1 })
+	g.await("the leg waits", func() bool { return g.Waiting().Legs == 1 })
 	anew := g.dial(m.address, m.preface(0, 0))
 	wantReset(t, "the older one", old)
 	b := g.dial(m.address, m.preface(1, 0))
@@ -204,25 +204,25 @@ func TestWaitingLegIsClosedAfterItsTime(t *testing.T) {
 	g := newRig(t, nil)
 	m := g.session()
 	c := g.dial(m.address, m.preface(0, 0))
-	g.await("the leg waits", func() bool { n, _ := g.Waiting(); return n == 1 })
+	g.await("the leg waits", func() bool { return g.Waiting().Legs == 1 })
 	g.pass(WaitTimeout - time.Second)
-	if n, _ := g.Waiting(); n != 1 {
+	if n := g.Waiting().Legs; n != 1 {
 		t.Fatal("closed early")
 	}
 	g.pass(time.Second)
 	wantReset(t, "the leg", c)
-	if n, _ := g.Waiting(); n != 0 || g.cfg.Drops.Count(drop.WaitTimeout) != 1 {
+	if n := g.Waiting().Legs; n != 0 || g.cfg.Drops.Count(drop.WaitTimeout) != 1 {
 		t.Errorf("%d wait, %d counted", n, g.cfg.Drops.Count(drop.WaitTimeout))
 	}
 }
 
 func TestOldestWaitingLegMakesRoom(t *testing.T) {
-	g := newRig(t, nil, func(r *Relay) { r.room = 3 })
+	g := newRig(t, nil, func(r *Relay) { r.waiting.room = 3 })
 	m := g.session()
 	var c []*net.TCPConn
 	for n := range 4 {
 		c = append(c, g.dial(m.address, m.preface(0, uint16(n))))
-		g.await("it waits", func() bool { w, _ := g.Waiting(); return w == min(n+1, 3) && len(c) == n+1 })
+		g.await("it waits", func() bool { return g.Waiting().Legs == min(n+1, 3) && len(c) == n+1 })
 		if n < 3 {
 			continue
 		}
@@ -246,7 +246,7 @@ func TestSessionJoinsALimitedNumberOfConnections(t *testing.T) {
 	}
 	g.await("all are joined", func() bool { return g.Pairs() == MaxPairs })
 	a := g.dial(m.address, m.preface(0, MaxPairs))
-	g.await("one more leg waits", func() bool { n, _ := g.Waiting(); return n == 1 })
+	g.await("one more leg waits", func() bool { return g.Waiting().Legs == 1 })
 	g.wantClosed("and its other", g.dial(m.address, m.preface(1, MaxPairs)), drop.Limit, 0)
 	a.Close()
 }
@@ -273,7 +273,7 @@ func TestEndOfSessionResetsItsLegs(t *testing.T) {
 	m := g.session()
 	a, b := m.join(0)
 	waits := g.dial(m.address, m.preface(0, 1))
-	g.await("joined and waiting", func() bool { n, _ := g.Waiting(); return g.Pairs() == 1 && n == 1 })
+	g.await("joined and waiting", func() bool { return g.Pairs() == 1 && g.Waiting().Legs == 1 })
 	m.end()
 	wantReset(t, "leg 0", a)
 	wantReset(t, "leg 1", b)
@@ -283,7 +283,7 @@ func TestEndOfSessionResetsItsLegs(t *testing.T) {
 		t.Error("the port is still open")
 	}
 	g.wantClosed("after the end", g.dial(g.shared, m.preface(0, 2)), drop.UnknownSession, 0)
-	if n, _ := g.Waiting(); n != 0 || g.Pairs() != 0 {
+	if n := g.Waiting().Legs; n != 0 || g.Pairs() != 0 {
 		t.Errorf("%d wait, %d pairs", n, g.Pairs())
 	}
 }
@@ -306,7 +306,7 @@ func TestSilentConnectionsDoNotKeepARealOneOut(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	g.await("the oldest are closed", func() bool { return g.cfg.Drops.Count(drop.Evicted) >= 50 })
-	if _, n := g.Waiting(); n > 200 {
+	if n := g.Waiting().Unproven; n > 200 {
 		t.Errorf("%d unproven connections", n)
 	}
 }

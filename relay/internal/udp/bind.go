@@ -25,7 +25,7 @@ func (r *Relay) bind(s *socket, from bpf.Leg, packet []byte) {
 		// between its bind and its connect, but cannot answer.
 		at = s.parent
 	}
-	answer, why := r.judge(q, from, at)
+	answer, why := r.judge(q, from, at, s.parent == nil)
 	r.cfg.Drops.Add(why)
 	if answer != nil && at.write(answer, from.Local, from.Remote, 0) != nil {
 		r.cfg.Drops.Add(drop.SendFailed)
@@ -33,11 +33,24 @@ func (r *Relay) bind(s *socket, from bpf.Leg, packet []byte) {
 }
 
 // judge lets a bind request of a leg at a listening socket take effect, and
-// returns what to answer, if anything.
-func (r *Relay) judge(q leg.Request, from bpf.Leg, at *socket) (answer []byte, why drop.Reason) {
+// returns what to answer, if anything. direct: the socket has received it itself.
+func (r *Relay) judge(q leg.Request, from bpf.Leg, at *socket, direct bool) (answer []byte, why drop.Reason) {
 	s := r.session(q.ID.Session)
 	if s == nil {
-		return nil, drop.UnknownSession
+		// Of a connected socket, its session is about to end, and waits for the reader.
+		if at.owner != nil || !direct {
+			return nil, drop.UnknownSession
+		}
+		k, o := r.cfg.Leases.TicketBind(r.cfg.Now(), q, from.Remote)
+		if k == nil {
+			return o.Answer, o.Drop
+		}
+		if why := r.cfg.Take(*k, from.Remote.Addr()); why != drop.None {
+			return nil, why
+		}
+		if s = r.session(q.ID.Session); s == nil {
+			return nil, drop.UnknownSession // it has ended again
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,18 +139,26 @@ func (r *Relay) releaseLocked(c *connection) {
 // hold keeps a packet of a bound leg that has no way yet, and drops every
 // other one.
 func (r *Relay) hold(s *socket, from bpf.Leg, packet []byte, ecn byte) {
-	if s.owner == nil {
-		r.cfg.Drops.Add(drop.UnknownSource) // bound legs have sockets of their own
-		return
+	owner := s.owner
+	if owner == nil {
+		// A bound leg has a socket of its own, but what it sent right behind its bind
+		// has come before that was there.
+		if id, ok := r.cfg.Leases.BoundAtShared(from.Remote); ok {
+			owner = r.session(id.Session)
+		}
 	}
-	s.owner.mu.Lock()
-	defer s.owner.mu.Unlock()
-	id, ok := s.owner.legs[from]
-	if !ok || s.owner.closed {
+	if owner == nil {
 		r.cfg.Drops.Add(drop.UnknownSource)
 		return
 	}
-	c := s.owner.connections[id.Connection]
+	owner.mu.Lock()
+	defer owner.mu.Unlock()
+	id, ok := owner.legs[from]
+	if !ok || owner.closed {
+		r.cfg.Drops.Add(drop.UnknownSource)
+		return
+	}
+	c := owner.connections[id.Connection]
 	if _, joined := c.pair(); !joined && len(c.held[id.Leg]) >= MaxHeld {
 		r.cfg.Drops.Add(drop.NotJoined)
 		return

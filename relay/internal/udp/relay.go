@@ -50,7 +50,7 @@ const MaxHeld = 8
 // maxReaders bounds the threads that read, each with buffers of 4 MiB.
 const maxReaders = 16
 
-// Config is what a Relay works with. Up to Now, all fields are needed.
+// Config is what a Relay works with. Up to Take, all fields are needed.
 type Config struct {
 	Listen  []netip.Addr // addresses of all sockets; none: every address of the machine
 	Leases  *lease.Table
@@ -58,6 +58,9 @@ type Config struct {
 	Drops   *drop.Counters
 	Log     *slog.Logger
 	Now     func() time.Time
+	// Take opens the session of a ticket that a leg from source has proven, unless
+	// it is open, or says why not.
+	Take func(k lease.Ticket, source netip.Addr) drop.Reason
 
 	// Kernel is a plane that is given all pairs too. It is its owner's to
 	// close, after Run.

@@ -11,18 +11,16 @@ import (
 )
 
 // Restore opens a session that another process has left, as Open does, with its
-// legs bound as they were; carried is what it has settled (see
-// lease.Table.Settle). Pairs that the kernel plane holds go on there with
+// legs bound as they were. Pairs that the kernel plane holds go on there with
 // their counters. A leg that cannot be restored has to bind anew, as its portal
 // does when it hears nothing; the log says why.
-func (r *Relay) Restore(s lease.Session, bound []lease.Bound, carried lease.Traffic) error {
+func (r *Relay) Restore(s lease.Session, bound []lease.Bound) error {
 	n, err := r.open(s)
 	if err != nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.carried = carried
 	for _, b := range bound {
 		if err := r.restoreLocked(n, b); err != nil {
 			r.cfg.Log.Warn("leg not restored", "session", s.ID, "leg", b.ID.Leg, "connection", b.ID.Connection, "remote", b.At.Remote, "error", err)

@@ -48,6 +48,7 @@ func tunedRig(t testing.TB, tune func(*Config)) *rig {
 		Log:     slog.New(slog.DiscardHandler),
 		Now:     func() time.Time { return start },
 	}
+	cfg.Leases.SetTicketKeys([]wire.Secret{ticketKey})
 	tune(&cfg)
 	return startRig(t, cfg, 0)
 }
@@ -56,6 +57,7 @@ func tunedRig(t testing.TB, tune func(*Config)) *rig {
 func startRig(t testing.TB, cfg Config, shared uint16) *rig {
 	t.Helper()
 	g := &rig{t: t}
+	cfg.Take = g.take
 	var err error
 	if g.Relay, err = New(cfg); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ type session struct {
 	closed      bool
 	connections map[uint16]*connection
 	legs        map[bpf.Leg]leg.ID // all that are bound
-	carried     lease.Traffic      // by pairs that are gone, and before a restart
+	carried     lease.Traffic      // by pairs that are gone
 }
 
 // connection is two legs that are bound or wait to be.

@@ -1,0 +1,148 @@
+package daemon
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/wire"
+
+	"github.com/netport/netport/relay/internal/config"
+)
+
+func drainFor(d time.Duration) func(*config.Config) {
+	return func(c *config.Config) { c.Drain = d }
+}
+
+// ends wants the relay to stop without an error.
+func (s *server) ends(what string) {
+	s.t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- s.stop() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			s.t.Errorf("%s: %v", what, err)
+		}
+	case <-time.After(10 * time.Second):
+		s.t.Fatalf("%s: the relay does not stop", what)
+	}
+}
+
+// F41: sessions are carried until the server has moved them, and no longer.
+func TestRelayStopsWhenItsSessionsHaveMoved(t *testing.T) {
+	s := newServer(t, drainFor(time.Minute))
+	s.wantReady()
+	var sessions []wire.CreateSession
+	var a, b []net.Conn
+	for _, opener := range []string{"a", "b"} {
+		m := order(opener, "z")
+		x, y := legs(t, m, s.create(m).TCP)
+		carry(t, x, y, "before")
+		sessions, a, b = append(sessions, m), append(a, x), append(b, y)
+	}
+	s.cancel()
+	s.want("that it drains", wire.RelayDraining{Reason: wire.ReasonShutdown})
+	s.wantRefused(order("a", "z"), wire.ReasonShutdown)
+	if v := s.status(); !v.Draining {
+		t.Error("the status does not say so")
+	}
+	carry(t, a[0], b[0], "while it drains")
+
+	s.hangUp() // a server that comes in between is told as well
+	s.accept()
+	s.wantReady(sessions...)
+	s.want("that it drains, again", wire.RelayDraining{Reason: wire.ReasonShutdown})
+	for i, m := range sessions {
+		carry(t, b[i], a[i], "until it has moved")
+		s.send(wire.EndSession{ID: m.ID, Reason: wire.ReasonReplaced})
+		if over, ok := s.next("the end").(wire.SessionOver); !ok || over.ID != m.ID || over.Reason != wire.ReasonReplaced {
+			t.Errorf("got %+v", over)
+		}
+	}
+	s.ends("all have moved")
+}
+
+func TestWhatNobodyMovesEndsAfterTheDrain(t *testing.T) {
+	s := newServer(t, drainFor(300*time.Millisecond))
+	s.wantReady()
+	m := order("a", "b")
+	a, b := legs(t, m, s.create(m).TCP)
+	carry(t, a, b, "x")
+	s.cancel()
+	s.want("that it drains", wire.RelayDraining{Reason: wire.ReasonShutdown})
+	s.want("its end", wire.SessionOver{ID: m.ID, Reason: wire.ReasonShutdown, Forth: 1})
+	if _, err := a.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("the leg ends with %v, want a reset", err)
+	}
+	s.ends("the time is over")
+}
+
+func TestDrainDoesNotWaitForSessionsThatDoNothing(t *testing.T) {
+	s := newServer(t, drainFor(time.Minute))
+	s.wantReady()
+	m := order("a", "b")
+	s.create(m)
+	s.cancel()
+	s.want("that it drains", wire.RelayDraining{Reason: wire.ReasonShutdown})
+	s.want("its end", wire.SessionOver{ID: m.ID, Reason: wire.ReasonShutdown})
+	s.ends("nothing happens")
+}
+
+func TestRelayWithoutAServerStopsAtOnce(t *testing.T) {
+	s := newServer(t, drainFor(time.Minute))
+	s.wantReady()
+	m := order("a", "b")
+	a, b := legs(t, m, s.create(m).TCP)
+	carry(t, a, b, "x")
+	s.hangUp()
+	s.await("it knows", func(v Status) bool { return !v.Connected })
+	stopped := make(chan struct{})
+	go func() { // what is carried would keep a drain up
+		defer close(stopped)
+		for {
+			if _, err := a.Write([]byte("x")); err != nil {
+				return
+			}
+			if _, err := b.Read(make([]byte, 100)); err != nil {
+				return
+			}
+		}
+	}()
+	s.ends("nobody could move its sessions")
+	<-stopped
+}
+
+func TestDrainCommandEmptiesARunningRelay(t *testing.T) {
+	s := newServer(t, drainFor(500*time.Millisecond))
+	s.wantReady()
+	moved, left := order("a", "z"), order("b", "z")
+	s.create(moved)
+	s.create(left)
+	result := make(chan Drained, 1)
+	go func() {
+		var d Drained
+		if err := local.Call(t.Context(), s.cfg.Socket, "drain", nil, &d); err != nil {
+			t.Error(err)
+		}
+		result <- d
+	}()
+	s.want("that it drains", wire.RelayDraining{Reason: wire.ReasonShutdown})
+	s.send(wire.EndSession{ID: moved.ID, Reason: wire.ReasonReplaced})
+	s.want("the end of the one that has moved", wire.SessionOver{ID: moved.ID, Reason: wire.ReasonReplaced})
+	s.want("the end of the other", wire.SessionOver{ID: left.ID, Reason: wire.ReasonShutdown})
+	if got := <-result; got != (Drained{Moved: 1, Left: 1}) {
+		t.Errorf("drained %+v", got)
+	}
+	if v := s.status(); !v.Draining || len(v.Sessions) != 0 {
+		t.Errorf("status %+v", v)
+	}
+	s.wantRefused(order("a", "z"), wire.ReasonShutdown)
+	s.hangUp()
+	s.await("it knows", func(v Status) bool { return !v.Connected })
+	if err := local.Call(t.Context(), s.cfg.Socket, "drain", nil, nil); err == nil {
+		t.Error("it drains without a server")
+	}
+}
