@@ -19,88 +19,6 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
-// sink is a Handler that passes on the frames it gets.
-type sink chan frame
-
-type frame struct {
-	header wire.FrameHeader
-	body   []byte
-}
-
-func (s sink) Frame(h wire.FrameHeader, body []byte) error {
-	s <- frame{h, bytes.Clone(body)}
-	return nil
-}
-
-func (sink) Hello(wire.TunnelHello) error { return nil }
-func (sink) Silent(bool)                  {}
-
-// script is a Source that sends the frames it was given, one a turn.
-type script struct {
-	mu     sync.Mutex
-	frames [][]byte
-	urgent []byte
-	busy   bool
-}
-
-func (s *script) Urgent(b []byte) []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b = append(b, s.urgent...)
-	s.urgent = nil
-	return b
-}
-
-func (s *script) Next() ([]byte, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.busy {
-		panic("Next before Wrote")
-	}
-	if len(s.frames) == 0 {
-		return nil, false
-	}
-	f := s.frames[0]
-	s.frames = s.frames[1:]
-	s.busy = true
-	return f, len(s.frames) > 0
-}
-
-func (s *script) Wrote() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.busy = false
-}
-
-// one is a carrier under test and what its Run returns.
-type one struct {
-	carrier.Conn
-	got   sink
-	ended chan error
-}
-
-func (o *one) run(ctx context.Context, running *sync.WaitGroup) {
-	o.got, o.ended = make(sink, 10000), make(chan error, 1)
-	running.Go(func() { o.ended <- o.Run(ctx, o.got) })
-}
-
-// newCarriers joins two carriers and runs them.
-func newCarriers(t *testing.T) (client, server *one) {
-	t.Helper()
-	a, b := carriertest.TCP(t)
-	client, server = &one{}, &one{}
-	handshake(t, client, server, a, b)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	client.run(ctx, &running)
-	server.run(ctx, &running)
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-	return client, server
-}
-
 // handshake makes carriers of a connection's two ends, and queues their HELLOs.
 func handshake(t *testing.T, client, server *one, a, b net.Conn) {
 	t.Helper()
@@ -112,10 +30,6 @@ func handshake(t *testing.T, client, server *one, a, b net.Conn) {
 	}
 	client.SendHello(wire.TunnelHello{})
 	server.SendHello(wire.TunnelHello{})
-}
-
-func data(stream uint32, n int) []byte {
-	return wire.AppendFrame(nil, stream, wire.Data{Epoch: 1, Data: make([]byte, n)})
 }
 
 // Streams that were ready together take turns, and what is urgent or small
@@ -176,50 +90,8 @@ func TestStreamsTakeTurns(t *testing.T) {
 	}
 }
 
-// While a bulk stream has more than the socket takes, a small write of another
-// stream arrives before its backlog.
-func TestSmallWriteOvertakesTheBacklog(t *testing.T) {
-	client, server := newCarriers(t)
-	bulk := &script{}
-	const frames = 2000
-	big := data(1, wire.MaxData)
-	for range frames {
-		bulk.frames = append(bulk.frames, big)
-	}
-	client.Lane(1, bulk).Ready()
-	// Some of it has arrived, so the rest is under way.
-	<-server.got
-	client.Lane(2, &script{frames: [][]byte{data(2, 1)}}).Write()
-	before := 1
-	for (<-server.got).header.Stream != 2 {
-		before++
-	}
-	// What fits into the sockets' buffers is ahead; the rest must not be.
-	if before > frames/2 {
-		t.Errorf("%d of %d bulk frames came before the small one", before, frames)
-	}
-}
-
-func TestFramesOfEverySizeArriveAsSent(t *testing.T) {
-	client, server := newCarriers(t)
-	var want [][]byte
-	for _, n := range []int{0, 1, carrier.SmallFrame - 1, carrier.SmallFrame, carrier.SmallFrame + 1, carrier.SmallData, carrier.SmallData + 1, carrier.ScratchLen, 16384, 65535, 65536, 65537, wire.MaxFrame} {
-		body := bytes.Repeat([]byte{byte(n)}, n)
-		b := make([]byte, wire.FrameHeaderLen, wire.FrameHeaderLen+n)
-		wire.FrameHeader{Type: wire.FrameDatagram, Length: n, Stream: uint32(n)}.PutTo(b)
-		want = append(want, append(b, body...))
-	}
-	client.Lane(1, &script{frames: want}).Write()
-	for _, w := range want {
-		got := <-server.got
-		if int(got.header.Stream) != len(got.body) || !bytes.Equal(got.body, w[wire.FrameHeaderLen:]) {
-			t.Errorf("a frame of %d bytes arrived with %d for stream %d", len(w), len(got.body), got.header.Stream)
-		}
-	}
-}
-
 func TestDatagramsAreDroppedWhenTheQueueIsFull(t *testing.T) {
-	client, server := newCarriers(t)
+	client, server := newCarriers(t, wire.CarrierTCP)
 	// Somebody is writing, and the socket takes nothing.
 	release := carrier.HoldWriter(client.Conn)
 	taken := 0
@@ -239,47 +111,6 @@ func TestDatagramsAreDroppedWhenTheQueueIsFull(t *testing.T) {
 		}
 	}
 }
-
-func TestCloseDeliversTheLastFrame(t *testing.T) {
-	client, server := newCarriers(t)
-	last := wire.AppendFrame(nil, 0, wire.TunnelClose{Reason: wire.ReasonShutdown})
-	client.Close(last)
-	if got := <-server.got; got.header.Type != wire.FrameClose {
-		t.Errorf("the last frame is a %v", got.header.Type)
-	}
-	if err := <-client.ended; err != nil {
-		t.Errorf("the side that closed: %v", err)
-	}
-	if err := <-server.ended; err == nil || !strings.Contains(err.Error(), "the peer closed") {
-		t.Errorf("the other side: %v", err)
-	}
-}
-
-func TestHandlersErrorEndsTheCarrier(t *testing.T) {
-	a, b := carriertest.TCP(t)
-	client, server := &one{}, &one{}
-	handshake(t, client, server, a, b)
-	broken := errors.New("broken")
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer cancel()
-	client.run(ctx, &running)
-	client.Send(data(1, 1))
-	if err := server.Run(ctx, failing{err: broken}); !errors.Is(err, broken) {
-		t.Errorf("Run: %v, want the Handler's error", err)
-	}
-	if err := <-client.ended; err == nil {
-		t.Error("the other side ended well")
-	}
-}
-
-type failing struct {
-	sink
-	err error
-}
-
-func (f failing) Frame(wire.FrameHeader, []byte) error { return f.err }
 
 // scripted joins a carrier to a TLS connection that the test writes itself.
 func scripted(t *testing.T) (peer *tls.Conn, server *one, hello []byte) {
