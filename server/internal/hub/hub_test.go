@@ -66,12 +66,20 @@ func newWorld(t *testing.T, portals ...string) *world {
 		t.Fatal(err)
 	}
 	w.hub = New(Options{Registry: r, Stamp: stamp, Audit: audit.New(t.TempDir(), log), Log: log, Tickets: keys, MaxSessions: 10})
-	for i, n := range portals {
-		if _, err := r.PutPortal(registry.Portal{Name: n, Key: identity.KeyHash{byte(i + 1)}}, false); err != nil {
-			t.Fatal(err)
+	w.enrol(portals...)
+	return w
+}
+
+// enrol enrols portals. Their keys are their names.
+func (w *world) enrol(names ...string) {
+	w.t.Helper()
+	for _, n := range names {
+		var key identity.KeyHash
+		copy(key[:], n)
+		if _, err := w.registry.PutPortal(registry.Portal{Name: n, Key: key}, false); err != nil {
+			w.t.Fatal(err)
 		}
 	}
-	return w
 }
 
 func (w *world) apply(text string) {
