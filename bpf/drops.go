@@ -4,19 +4,19 @@ package bpf
 
 // dropNames are those of enum drop_reason, in small letters.
 var dropNames = [relayDropReasonDROP_REASONS]string{
-	relayDropReasonDROP_LENGTH:    "length",
-	relayDropReasonDROP_FRAGMENT:  "fragment",
-	relayDropReasonDROP_OPTIONS:   "options",
-	relayDropReasonDROP_TTL:       "ttl",
-	relayDropReasonDROP_CHECKSUM:  "checksum",
-	relayDropReasonDROP_SOURCE:    "source",
-	relayDropReasonDROP_STRANGER:  "stranger",
-	relayDropReasonDROP_STALE:     "stale",
-	relayDropReasonDROP_EXPIRED:   "expired",
-	relayDropReasonDROP_RATE:      "rate",
-	relayDropReasonDROP_ROUTE:     "route",
-	relayDropReasonDROP_RING_FULL: "ring_full",
-	relayDropReasonDROP_HELPER:    "helper",
+	relayDropReasonDROP_LENGTH:           "length",
+	relayDropReasonDROP_FRAGMENT:         "fragment",
+	relayDropReasonDROP_OPTIONS:          "options",
+	relayDropReasonDROP_TTL:              "ttl",
+	relayDropReasonDROP_CHECKSUM:         "checksum",
+	relayDropReasonDROP_FORBIDDEN_SOURCE: "forbidden_source",
+	relayDropReasonDROP_UNKNOWN_SOURCE:   "unknown_source",
+	relayDropReasonDROP_STALE:            "stale",
+	relayDropReasonDROP_EXPIRED:          "expired",
+	relayDropReasonDROP_RATE_LIMIT:       "rate_limit",
+	relayDropReasonDROP_ROUTE:            "route",
+	relayDropReasonDROP_RING_FULL:        "ring_full",
+	relayDropReasonDROP_HELPER:           "helper",
 }
 
 // Drops counts the packets to session ports that the program has dropped since

@@ -84,7 +84,7 @@ func TestHandshakesAreToldOfAdmittedSources(t *testing.T) {
 			const port = 28672 + 5
 			knock := func() { w.knock(port) }
 			knock()
-			await(t, "a stranger is counted", func() bool { return k.Drops()["stranger"] == 1 })
+			await(t, "a stranger is counted", func() bool { return k.Drops()["unknown_source"] == 1 })
 			if err := k.Admit(hostAddr(0, false), port&^7); err != nil {
 				t.Fatal(err)
 			}
@@ -100,7 +100,7 @@ func TestHandshakesAreToldOfAdmittedSources(t *testing.T) {
 				t.Fatal(err)
 			}
 			knock()
-			await(t, "a stranger is counted", func() bool { return k.Drops()["stranger"] == 2 })
+			await(t, "a stranger is counted", func() bool { return k.Drops()["unknown_source"] == 2 })
 			if n := len(events); n != 0 {
 				t.Errorf("%d more events", n)
 			}

@@ -230,7 +230,7 @@ func TestRates(t *testing.T) {
 			now := monotonic(t)
 			s := p.arriving(0, pattern(2048))
 			back := p.arriving(1, pattern(2048))
-			over := counts{relayDropReasonDROP_RATE: 1}
+			over := counts{relayDropReasonDROP_RATE_LIMIT: 1}
 			for _, c := range []struct {
 				name     string
 				d        relayDirection
@@ -275,7 +275,7 @@ func TestIPv6CannotPassForIPv4(t *testing.T) {
 			s := p.arriving(0, pattern(30))
 			s.from = netip.AddrPortFrom(netip.AddrFrom16(s.from.Addr().As16()), s.from.Port())
 			s.to = netip.AddrPortFrom(netip.AddrFrom16(s.to.Addr().As16()), s.to.Port())
-			r.wants(h, protocol.String(), s.frame(), dropped, nil, counts{relayDropReasonDROP_SOURCE: 1})
+			r.wants(h, protocol.String(), s.frame(), dropped, nil, counts{relayDropReasonDROP_FORBIDDEN_SOURCE: 1})
 			r.clearFlows()
 		}
 	})
@@ -292,7 +292,7 @@ func TestBrokenFlowsAreDropped(t *testing.T) {
 			r.wants(h, name+", no address to leave from", frame, dropped, nil, counts{relayDropReasonDROP_STALE: 1})
 			p.install(func(_ int, flow *relayFlow) { flow.Own = 200 })
 			got := r.run(h, frame, 0)
-			want := map[Protocol]counts{UDP: {}, TCP: {relayDropReasonDROP_STRANGER: 1}}[p.protocol]
+			want := map[Protocol]counts{UDP: {}, TCP: {relayDropReasonDROP_UNKNOWN_SOURCE: 1}}[p.protocol]
 			if drops := r.dropsOf(); got.outcome == sent || !maps.Equal(drops, want) {
 				t.Errorf("%s, for no address: %s, drops %v", name, got.outcome, drops)
 			}

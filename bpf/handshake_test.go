@@ -49,7 +49,7 @@ func TestTCPOfAdmittedSources(t *testing.T) {
 				s.from, s.to, s.flags = c.from, netip.AddrPortFrom(s.to.Addr(), c.port), c.flags
 				name := fmt.Sprintf("%s, %v", c.name, s.to)
 				if c.want == 0 {
-					r.wants(h, name, s.frame(), dropped, nil, counts{relayDropReasonDROP_STRANGER: 1})
+					r.wants(h, name, s.frame(), dropped, nil, counts{relayDropReasonDROP_UNKNOWN_SOURCE: 1})
 					continue
 				}
 				r.wants(h, name, s.frame(), dropped, nil, nil, r.event(relayEventKindEVENT_HANDSHAKE, c.want, 0, s.frame()))

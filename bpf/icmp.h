@@ -216,7 +216,7 @@ static __always_inline int relay_error_of(void *ctx, enum hook hook, int version
 	if (p->ttl <= 1)
 		return drop(hook, DROP_TTL);
 	if (!may_send_error(&slot->from[f->direction & 1], now))
-		return drop(hook, DROP_RATE);
+		return drop(hook, DROP_RATE_LIMIT);
 
 	enum way way = find_way(ctx, hook, version, p, f, from, r);
 	if (way == NO_WAY || way == TOLD)

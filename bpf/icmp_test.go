@@ -182,7 +182,7 @@ func TestErrorsAreLimited(t *testing.T) {
 			// Ten at once, then 100 a second, by a clock of at most 10 ms a tick.
 			most := 10 + 2 + int((monotonic(t)-began)/10e6)
 			drops := r.dropsOf()
-			if got < 10 || got > most || drops[relayDropReasonDROP_RATE] != uint64(storm-got) || len(drops) != 1 {
+			if got < 10 || got > most || drops[relayDropReasonDROP_RATE_LIMIT] != uint64(storm-got) || len(drops) != 1 {
 				t.Errorf("%s: %d of %d errors were sent on, want 10 to %d; drops %v", name, got, storm, most, drops)
 			}
 			s := p.arriving(1, nil)

@@ -96,19 +96,19 @@ struct lease {
 /* Why a packet to a session port was dropped. Append only: the counters of a
  * pinned program outlive it. */
 enum drop_reason {
-	DROP_LENGTH = 0,     /* a length that lies, or a header that is cut off */
-	DROP_FRAGMENT = 1,   /* a first fragment */
-	DROP_OPTIONS = 2,    /* TCP to a packet port behind IP options or extension headers */
-	DROP_TTL = 3,	     /* TTL or hop limit used up */
-	DROP_CHECKSUM = 4,   /* UDP over IPv6 without a checksum */
-	DROP_SOURCE = 5,     /* a source that no host may have, or the relay's own */
-	DROP_STRANGER = 6,   /* TCP to a packet port from a source that is not admitted */
-	DROP_STALE = 7,	     /* flow of a pair that was removed */
-	DROP_EXPIRED = 8,    /* flow of a pair that nobody used for its lifetime */
-	DROP_RATE = 9,	     /* over the rate of its direction */
-	DROP_ROUTE = 10,     /* no way to the other leg */
-	DROP_RING_FULL = 11, /* meant for the daemon, which did not keep up */
-	DROP_HELPER = 12,    /* the kernel refused a change to the packet */
+	DROP_LENGTH = 0,           /* a length that lies, or a header that is cut off */
+	DROP_FRAGMENT = 1,         /* a first fragment */
+	DROP_OPTIONS = 2,          /* TCP to a packet port behind IP options or extension headers */
+	DROP_TTL = 3,              /* TTL or hop limit used up */
+	DROP_CHECKSUM = 4,         /* UDP over IPv6 without a checksum */
+	DROP_FORBIDDEN_SOURCE = 5, /* a source that no host may have, or the relay's own */
+	DROP_UNKNOWN_SOURCE = 6,   /* TCP to a packet port from a source that is not admitted */
+	DROP_STALE = 7,            /* flow of a pair that was removed */
+	DROP_EXPIRED = 8,          /* flow of a pair that nobody used for its lifetime */
+	DROP_RATE_LIMIT = 9,       /* over the rate of its direction */
+	DROP_ROUTE = 10,           /* no way to the other leg */
+	DROP_RING_FULL = 11,       /* meant for the daemon, which did not keep up */
+	DROP_HELPER = 12,          /* the kernel refused a change to the packet */
 	DROP_REASONS = 13,
 };
 

@@ -32,7 +32,7 @@ static __always_inline int without_flow(void *ctx, enum hook hook, int version, 
 		return pass(hook);
 	if (is_martian(version, p->key.addr) || (version == 6 && is_mapped(p->key.addr)) ||
 	    is_ours((const struct address *)p->key.addr))
-		return drop(hook, DROP_SOURCE);
+		return drop(hook, DROP_FORBIDDEN_SOURCE);
 	if (p->key.protocol == IPPROTO_UDP || !is_packet_port(p->local))
 		return pass(hook);
 
@@ -40,7 +40,7 @@ static __always_inline int without_flow(void *ctx, enum hook hook, int version, 
 
 	copy_addr(a.addr, p->key.addr);
 	if (!bpf_map_lookup_elem(&admitted, &a))
-		return drop(hook, DROP_STRANGER);
+		return drop(hook, DROP_UNKNOWN_SOURCE);
 	tell(ctx, hook, p->length, EVENT_HANDSHAKE,
 	     p->tcp_flags & TCP_SYN ? REASON_SYN : REASON_NO_FLOW, 0);
 	return gone(hook);
@@ -64,7 +64,7 @@ static __always_inline int forward(void *ctx, enum hook hook, int version, const
 		return drop(hook, DROP_TTL);
 	d = &slot->from[f->direction & 1];
 	if (!is_within_rate(d, p, now))
-		return drop(hook, DROP_RATE);
+		return drop(hook, DROP_RATE_LIMIT);
 
 	enum way way = find_way(ctx, hook, version, p, f, from, r);
 

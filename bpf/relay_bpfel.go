@@ -43,20 +43,20 @@ type relayDirection struct {
 type relayDropReason uint32
 
 const (
-	relayDropReasonDROP_LENGTH    relayDropReason = 0
-	relayDropReasonDROP_FRAGMENT  relayDropReason = 1
-	relayDropReasonDROP_OPTIONS   relayDropReason = 2
-	relayDropReasonDROP_TTL       relayDropReason = 3
-	relayDropReasonDROP_CHECKSUM  relayDropReason = 4
-	relayDropReasonDROP_SOURCE    relayDropReason = 5
-	relayDropReasonDROP_STRANGER  relayDropReason = 6
-	relayDropReasonDROP_STALE     relayDropReason = 7
-	relayDropReasonDROP_EXPIRED   relayDropReason = 8
-	relayDropReasonDROP_RATE      relayDropReason = 9
-	relayDropReasonDROP_ROUTE     relayDropReason = 10
-	relayDropReasonDROP_RING_FULL relayDropReason = 11
-	relayDropReasonDROP_HELPER    relayDropReason = 12
-	relayDropReasonDROP_REASONS   relayDropReason = 13
+	relayDropReasonDROP_LENGTH           relayDropReason = 0
+	relayDropReasonDROP_FRAGMENT         relayDropReason = 1
+	relayDropReasonDROP_OPTIONS          relayDropReason = 2
+	relayDropReasonDROP_TTL              relayDropReason = 3
+	relayDropReasonDROP_CHECKSUM         relayDropReason = 4
+	relayDropReasonDROP_FORBIDDEN_SOURCE relayDropReason = 5
+	relayDropReasonDROP_UNKNOWN_SOURCE   relayDropReason = 6
+	relayDropReasonDROP_STALE            relayDropReason = 7
+	relayDropReasonDROP_EXPIRED          relayDropReason = 8
+	relayDropReasonDROP_RATE_LIMIT       relayDropReason = 9
+	relayDropReasonDROP_ROUTE            relayDropReason = 10
+	relayDropReasonDROP_RING_FULL        relayDropReason = 11
+	relayDropReasonDROP_HELPER           relayDropReason = 12
+	relayDropReasonDROP_REASONS          relayDropReason = 13
 )
 
 type relayEvent struct {

@@ -107,7 +107,7 @@ func TestForgedPacketsChangeNothing(t *testing.T) {
 			checkStream(t, m.connect(1), 100<<10) // new connections are made as before
 			s := w.status()
 			t.Logf("drops: %v, in the kernel %v", s.Drops, s.KernelDrops)
-			if s.KernelDrops["stranger"] < uint64(count/4) {
+			if s.KernelDrops["unknown_source"] < uint64(count/4) {
 				t.Errorf("the kernel dropped %v, want the segments of strangers among them", s.KernelDrops)
 			}
 		})

@@ -35,7 +35,7 @@ func TestRatesAreHeld(t *testing.T) {
 					t.Errorf("of %d datagrams in %d s %d arrived, want about %d", d.Count, seconds, got, want)
 				}
 			}
-			if s := w.status(); s.KernelDrops["rate"] == 0 {
+			if s := w.status(); s.KernelDrops["rate_limit"] == 0 {
 				t.Errorf("the kernel dropped %v, want some for their rate", s.KernelDrops)
 			}
 		})
