@@ -7,15 +7,16 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
-	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/hub"
 )
 
 // peer is a scripted portal or relay.
@@ -40,9 +41,10 @@ func (r *rig) relay(name string) *peer[wire.ToRelay, wire.FromRelay] {
 	p := connect[wire.ToRelay, wire.FromRelay](r, name, wire.ParseToRelay)
 	p.conn.Send(relayReady)
 	r.until("relay "+name+" is ready", func() bool {
-		var status Status
-		err := local.Call(r.t.Context(), r.cfg.Socket, CommandStatus, nil, &status)
-		return err == nil && status.Usable > 0
+		var relays []hub.RelayView
+		r.ask(CommandRelays, &relays)
+		i := slices.IndexFunc(relays, func(v hub.RelayView) bool { return v.Name == name })
+		return relays[i].State != nil && relays[i].State.Ready
 	})
 	return p
 }

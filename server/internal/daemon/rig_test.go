@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -149,21 +150,37 @@ func (r *rig) issue(name string, replace bool) {
 // apply puts a policy of forwards in force. Each is "NAME: FROM -> TO".
 func (r *rig) apply(forwards ...string) admin.PolicyResult {
 	r.t.Helper()
-	text := "domain = \"example.org\"\n"
-	for _, f := range forwards {
-		name, ends, _ := strings.Cut(f, ": ")
-		from, to, _ := strings.Cut(ends, " -> ")
-		text += fmt.Sprintf("[[forward]]\nname = %q\nfrom = %q\nto = %q\n", name, from, to)
-	}
 	var result admin.PolicyResult
-	err := local.Call(r.t.Context(), r.cfg.Socket, admin.CommandPolicy, admin.PolicyRequest{Step: admin.PolicyApply, File: "policy.toml", Source: text}, &result)
-	if err != nil {
+	if err := local.Call(r.t.Context(), r.cfg.Socket, admin.CommandPolicy, applying(forwards), &result); err != nil {
 		r.t.Fatal(err)
 	}
 	if !result.Applied {
 		r.t.Fatalf("not applied: %+v", result)
 	}
 	return result
+}
+
+// applyStopped does the same with the state of a server that does not run.
+func (r *rig) applyStopped(forwards ...string) {
+	r.t.Helper()
+	service, err := admin.Open(r.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer service.Close()
+	if result, err := service.Policy(applying(forwards)); err != nil || !result.Applied {
+		r.t.Fatalf("not applied: %+v, %v", result, err)
+	}
+}
+
+func applying(forwards []string) admin.PolicyRequest {
+	text := "domain = \"example.org\"\n"
+	for _, f := range forwards {
+		name, ends, _ := strings.Cut(f, ": ")
+		from, to, _ := strings.Cut(ends, " -> ")
+		text += fmt.Sprintf("[[forward]]\nname = %q\nfrom = %q\nto = %q\n", name, from, to)
+	}
+	return admin.PolicyRequest{Step: admin.PolicyApply, File: "policy.toml", Source: text}
 }
 
 // records returns all audit records for which keep is true, once there is at
