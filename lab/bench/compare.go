@@ -9,6 +9,7 @@ import (
 // experiment is one line of the goals: what is measured of whom.
 type experiment struct {
 	id  string
+	at  setting
 	set func(*world) (comparison, error) // makes the contenders ready
 }
 

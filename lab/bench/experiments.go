@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"time"
 
+	"github.com/netport/netport/lab/link"
+	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/leg"
 )
 
@@ -18,9 +21,62 @@ var experiments = []experiment{
 	{id: "P4", set: packetExperiment(maxFlows)},
 	{id: "P5", set: goodputExperiment(1)},
 	{id: "P5", set: goodputExperiment(8)},
+	{id: "P6", at: overQUIC, set: quicExperiment(1)},
+	{id: "P6", at: overQUIC, set: quicExperiment(8)},
 	{id: "P7", set: pingPongExperiment},
 	{id: "P8", set: connectExperiment},
+	{id: "P9", at: coldSetting("cold TLS", topo.BlockUDP), set: coldExperiment("TLS", target{atMost: 3.6}, target{atMost: 0.6})},
+	{id: "P9", at: coldSetting("cold QUIC", noSessionTCP), set: coldExperiment("QUIC", target{atMost: 2.8}, target{atMost: 0.6})},
+	{id: "P9", at: coldSetting("cold"), set: coldExperiment("race", target{}, target{})},
+	{id: "P10", at: fatSetting("fat", 0), set: fatExperiment("100 ms", 0.9)},
+	{id: "P10", at: fatSetting("fat and lossy", 0.01), set: fatExperiment("and 1 % loss", 0.6)},
+	{id: "S4", at: setting{name: "idle"}, set: idleExperiment},
 	{id: "S5", set: memoryExperiment(1_000_000)},
+	{id: "G3", at: setting{name: "server away"}, set: awayExperiment(time.Minute)},
+	{id: "G4", at: setting{name: "relays killed"}, set: killExperiment(20)},
+}
+
+// noSessionTCP lets no TCP through to the session ports of relays.
+var noSessionTCP = topo.BlockTCPPorts(20000, 32767)
+
+// overQUIC is the reference topology without TCP to relays, so that QUIC is left.
+var overQUIC = setting{name: "over QUIC", rules: []topo.Rule{noSessionTCP}}
+
+// fatSetting has a line of 200 Mbit/s and 100 ms there and back before NAT a.
+func fatSetting(name string, loss float64) setting {
+	line := link.Shape{Rate: 200e6, Delay: 50 * time.Millisecond, Loss: loss}
+	return setting{name: name, lineA: line, warm: 5 * time.Second, window: 5 * time.Second}
+}
+
+// fatExperiment wants a share of what the line carries.
+func fatExperiment(what string, share float64) func(*world) (comparison, error) {
+	return func(w *world) (comparison, error) {
+		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), 1) }, w.netport, w.ssh)
+		if err != nil {
+			return comparison{}, err
+		}
+		return comparison{mode: w.netportMode, contenders: all, quantities: []quantity{{
+			what: "200 Mbit/s, " + what, unit: bitrate, own: target{atLeast: share * float64(w.setting.lineA.Rate)},
+		}}}, nil
+	}
+}
+
+// quicExperiment is goodput where Netport has nothing but QUIC.
+func quicExperiment(streams int) func(*world) (comparison, error) {
+	return func(w *world) (comparison, error) {
+		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), streams) }, w.netport, w.ssh)
+		if err != nil {
+			return comparison{}, err
+		}
+		pumped := contender{name: quicPumpName, measure: func() ([]float64, error) {
+			return w.pumped(overUDP, sinkPort, streams, func(addr string) ([]float64, error) { return w.goodput(addr, streams) })
+		}}
+		bare := contender{name: bareQUICPumpName, measure: func() ([]float64, error) { return w.barePumped(overUDP, streams) }}
+		return comparison{mode: w.netportMode, contenders: append(all, pumped, bare), quantities: []quantity{{
+			what: "over QUIC, " + plural(streams, "stream"), unit: bitrate,
+			targets: map[string]target{quicPumpName: {atLeast: 0.85}},
+		}}}, nil
+	}
 }
 
 func packetExperiment(count int) func(*world) (comparison, error) {
@@ -52,9 +108,9 @@ func goodputExperiment(streams int) func(*world) (comparison, error) {
 			return comparison{}, err
 		}
 		pumped := contender{name: pumpName, measure: func() ([]float64, error) {
-			return w.pumped(sinkPort, streams, func(addr string) ([]float64, error) { return w.goodput(addr, streams) })
+			return w.pumped(overTCP, sinkPort, streams, func(addr string) ([]float64, error) { return w.goodput(addr, streams) })
 		}}
-		bare := contender{name: barePumpName, measure: func() ([]float64, error) { return w.barePumped(streams) }}
+		bare := contender{name: barePumpName, measure: func() ([]float64, error) { return w.barePumped(overTCP, streams) }}
 		return comparison{mode: w.netportMode, contenders: append(all, pumped, bare), quantities: []quantity{{
 			what: "TCP goodput, " + plural(streams, "stream"), unit: bitrate,
 			targets: map[string]target{pumpName: {atLeast: 0.85}, sshName: {atLeast: 4}},
@@ -66,7 +122,7 @@ func pingPongExperiment(w *world) (comparison, error) {
 	all, err := overWays(func(via way) ([]float64, error) { return w.ask(doPingPong, via.addr(echoPort)) },
 		w.netport, w.ssh, w.sshOpen, w.direct)
 	pumped := contender{name: pumpName, measure: func() ([]float64, error) {
-		return w.pumped(echoPort, 1, func(addr string) ([]float64, error) { return w.ask(doPingPong, addr) })
+		return w.pumped(overTCP, echoPort, 1, func(addr string) ([]float64, error) { return w.ask(doPingPong, addr) })
 	}}
 	if err != nil {
 		return comparison{}, err
@@ -115,6 +171,9 @@ var notes = []struct{ name, text string }{
 	{directName, "ports of NAT b forwarded to the service: nobody's help, nothing encrypted"},
 	{pumpName, "crypto/tls between applications' sockets, by such a relay; one connection a stream"},
 	{barePumpName, "the same without the applications' sockets; for information"},
+	{quicPumpName, "quic-go between applications' sockets, by such a relay; one connection with streams"},
+	{bareQUICPumpName, "the same without the applications' sockets; for information"},
+	{"S4", "counted for 10 minutes (1 with -quick), keepalives of 4 minutes among them"},
 }
 
 func plural(n int, what string) string {

@@ -42,7 +42,7 @@ func (w *world) arriving(before int64) (float64, error) {
 			return 0, errors.New("nothing arrives at the service")
 		}
 	}
-	<-time.After(warmUp)
+	<-time.After(max(warmUp, w.setting.warm))
 	start, first := time.Now(), w.services.received.Load()
 	<-time.After(w.options.window)
 	arrived, took := w.services.received.Load()-first, time.Since(start)

@@ -24,7 +24,8 @@ import (
 
 const usage = `usage: bench [-run P5,P7] [-rounds N] [-window 2s] [-quick] [-congestion NAME] [-out DIR]
 experiments: P1 UDP through XDP, P2 TCP through tc, P3 processor time of a packet, P4 UDP through the relay in user space, P5 TCP goodput,
-P7 latency, P8 new connections, S5 memory of the kernel's table
+P6 goodput over QUIC, P7 latency, P8 new connections, P9 cold start, P10 long fat path, S4 idle traffic, S5 memory of the kernel's table,
+G3 server away, G4 relays killed
 `
 
 // options are what the command line says.
@@ -32,6 +33,7 @@ type options struct {
 	run        []string // ids of experiments; all if empty
 	rounds     int
 	window     time.Duration // for which one figure is measured
+	quick      bool
 	congestion string
 	out        string
 }
@@ -70,7 +72,7 @@ func parseOptions(args []string) (options, error) {
 	run := flags.String("run", "", "experiments to run, by id")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of every experiment")
 	flags.DurationVar(&o.window, "window", 2*time.Second, "for how long one figure is measured")
-	quick := flags.Bool("quick", false, "few and short rounds, for a first look")
+	flags.BoolVar(&o.quick, "quick", false, "few and short rounds, for a first look")
 	flags.StringVar(&o.congestion, "congestion", "bbr", "TCP congestion control of every machine")
 	flags.StringVar(&o.out, "out", "bench", "folder for the JSON file")
 	if err := flags.Parse(args); err != nil {
@@ -87,7 +89,7 @@ func parseOptions(args []string) (options, error) {
 			return o, fmt.Errorf("there is no experiment %q", id)
 		}
 	}
-	if *quick {
+	if o.quick {
 		o.window, o.rounds = o.window/4, min(o.rounds, 2)
 	}
 	if o.rounds < 1 || o.window <= 0 {
@@ -106,7 +108,7 @@ func measure(o options) error {
 	var err error
 	done := false
 	testing.Benchmark(func(b *testing.B) {
-		err = runAll(talkative{b}, o)
+		err = runAll(b, o)
 		done = true
 	})
 	if !done {

@@ -29,6 +29,7 @@ type pump struct {
 	Credentials string         `json:"credentials"` // folder
 	Relay       netip.AddrPort `json:"relay"`       // the session's port
 	Packet      uint16         `json:"packet"`      // the leg's first port for packet mode, 0: none
+	UDP         uint16         `json:"udp"`         // the session's port for UDP, 0: none; then it is a pump over QUIC
 	Session     string         `json:"session"`     // both in hexadecimal
 	Secret      string         `json:"secret"`      // of the leg
 	Entry       bool           `json:"entry"`       // leg 0, the TLS client, else leg 1
@@ -43,7 +44,10 @@ func runPump(config io.Reader) error {
 	if err := json.NewDecoder(config).Decode(&p); err != nil {
 		return err
 	}
-	conns, err := p.connect(context.Background(), new(net.Dialer).DialContext)
+	conns, err := p.connect(context.Background(), sockets{
+		dial: new(net.Dialer).DialContext,
+		udp:  func() (*net.UDPConn, error) { return net.ListenUDP("udp4", nil) },
+	})
 	if err != nil {
 		return err
 	}
@@ -105,9 +109,15 @@ func (zeros) Read(b []byte) (int, error)  { return len(b), nil }
 func (zeros) Write(b []byte) (int, error) { return len(b), nil }
 func (zeros) Close() error                { return nil }
 
+// sockets are where a pump gets its own from.
+type sockets struct {
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	udp  func() (*net.UDPConn, error)
+}
+
 // connect makes the connections to the peer: each proves its leg to the relay, which joins it with the peer's of the same
-// number, and is then TLS from end to end.
-func (p pump) connect(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error)) ([]net.Conn, error) {
+// number, and is then TLS from end to end. Over UDP it is one leg with one QUIC connection, and streams of that.
+func (p pump) connect(ctx context.Context, from sockets) ([]io.ReadWriteCloser, error) {
 	credentials, err := loadCredentials(p.Credentials, identity.Portal)
 	if err != nil {
 		return nil, err
@@ -123,10 +133,17 @@ func (p pump) connect(ctx context.Context, dial func(context.Context, string, st
 	if n, err := hex.Decode(secret[:], []byte(p.Secret)); err != nil || n != len(secret) {
 		return nil, fmt.Errorf("the leg's secret has %d bytes: %w", n, err)
 	}
-	var conns []net.Conn
+	if p.UDP != 0 {
+		conn, err := from.udp()
+		if err != nil {
+			return nil, err
+		}
+		return p.quicStreams(ctx, conn, id, secret, credentials)
+	}
+	var conns []io.ReadWriteCloser
 	for number := range p.Connections {
 		id.Connection = uint16(number)
-		raw, err := p.dial(ctx, id, secret, dial)
+		raw, err := p.dial(ctx, id, secret, from.dial)
 		if err != nil {
 			return nil, err
 		}

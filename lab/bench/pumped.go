@@ -17,13 +17,17 @@ import (
 const (
 	pumpName     = "TLS pump"
 	barePumpName = "TLS pump, no apps"
-	pumpShift    = 30000 // from a service's port to where the entry's pump listens for it
+
+	quicPumpName     = "quic-go pump"
+	bareQUICPumpName = "quic-go, no apps"
+
+	pumpShift = 30000 // from a service's port to where the entry's pump listens for it
 )
 
 // pumped measures what goes through a pair of pumps to a service, made for this one measurement: measure gets the address
 // where the client's application makes so many connections.
-func (w *world) pumped(port uint16, connections int, measure func(addr string) ([]float64, error)) ([]float64, error) {
-	entry, exit, end, err := w.pumps(connections)
+func (w *world) pumped(over wire.Transports, port uint16, connections int, measure func(addr string) ([]float64, error)) ([]float64, error) {
+	entry, exit, end, err := w.pumps(over, connections)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +50,8 @@ func (w *world) pumped(port uint16, connections int, measure func(addr string) (
 
 // barePumped measures goodput from one pump's memory to the other's. The far one is in this program and counts as the
 // sink does.
-func (w *world) barePumped(connections int) ([]float64, error) {
-	entry, exit, end, err := w.pumps(connections)
+func (w *world) barePumped(over wire.Transports, connections int) ([]float64, error) {
+	entry, exit, end, err := w.pumps(over, connections)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +62,11 @@ func (w *world) barePumped(connections int) ([]float64, error) {
 	}
 	defer near.Kill()
 	before := w.services.received.Load()
-	conns, err := exit.connect(w.t.Context(), func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return w.service.DialContext(ctx, network, netip.MustParseAddrPort(addr))
+	conns, err := exit.connect(w.t.Context(), sockets{
+		dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return w.service.DialContext(ctx, network, netip.MustParseAddrPort(addr))
+		},
+		udp: func() (*net.UDPConn, error) { return w.service.ListenUDP(0), nil },
 	})
 	if err != nil {
 		return nil, err
@@ -85,8 +92,14 @@ func (w *world) startPump(host *topo.Host, p pump) (*topo.Process, error) {
 	return host.Start(cmd), nil
 }
 
+// What pumps may run over.
+const (
+	overTCP = wire.TransportPacket | wire.TransportSplice
+	overUDP = wire.TransportUDP
+)
+
 // pumps are both ends of a pump over a session of their own, which end closes.
-func (w *world) pumps(connections int) (entry, exit pump, end func(), err error) {
+func (w *world) pumps(over wire.Transports, connections int) (entry, exit pump, end func(), err error) {
 	relay, err := w.kernelRelay()
 	if err != nil {
 		return pump{}, pump{}, nil, err
@@ -95,10 +108,10 @@ func (w *world) pumps(connections int) (entry, exit pump, end func(), err error)
 	if err != nil {
 		return pump{}, pump{}, nil, err
 	}
-	s := relay.open(wire.TransportPacket | wire.TransportSplice)
+	s := relay.open(over)
 	at := func(leg int) pump {
 		return pump{
-			Credentials: credentials[leg], Relay: relay.at(s.Ready.TCP), Packet: s.Ready.Packet[leg],
+			Credentials: credentials[leg], Relay: relay.at(s.Ready.TCP), Packet: s.Ready.Packet[leg], UDP: s.Ready.UDP,
 			Session: hex.EncodeToString(s.ID[:]), Secret: hex.EncodeToString(s.Secrets[leg][:]),
 			Entry: leg == 0, Connections: connections,
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,18 +21,27 @@ const (
 	seconds unit = "s"
 	rate    unit = "1/s"
 	size    unit = "B"
+	trips   unit = "round trips"
 )
 
 // print writes a figure with four digits or so and the unit that suits it.
 func (u unit) print(value float64) string {
 	switch u {
 	case bitrate:
+		if value < 1e9 {
+			return fmt.Sprintf("%.0f Mbit/s", value/1e6)
+		}
 		return fmt.Sprintf("%.2f Gbit/s", value/1e9)
+	case trips:
+		return fmt.Sprintf("%.2f RTT", value)
 	case size:
 		return fmt.Sprintf("%.0f B", value)
 	case seconds:
 		if value < 10e-6 {
 			return fmt.Sprintf("%.0f ns", value*1e9)
+		}
+		if value >= 10e-3 {
+			return fmt.Sprintf("%.0f ms", value*1e3)
 		}
 		return fmt.Sprintf("%.0f us", value*1e6)
 	default:
@@ -151,7 +161,7 @@ func (r *report) table() string {
 type line struct{ id, what, own, rival, theirs, ratio, spread, goal string }
 
 func writeLine(b *strings.Builder, l line) {
-	text := fmt.Sprintf("%-3s%-22s%13s  %-18s%12s  %5s %-11s %s",
+	text := fmt.Sprintf("%-4s%-22s%13s %-18s%12s  %5s %-11s %s",
 		l.id, l.what, l.own, l.rival, l.theirs, l.ratio, l.spread, l.goal)
 	b.WriteString(strings.TrimRight(text, " ") + "\n")
 }
@@ -165,8 +175,8 @@ func (res result) lines() []line {
 			ratio: short(one.Median), spread: "(" + short(one.Min) + "-" + short(one.Max) + ")", goal: strings.TrimSpace(one.Target + " " + one.verdict()),
 		})
 	}
-	if len(all) == 0 {
-		all = append(all, line{spread: res.Target, goal: res.verdict()})
+	if len(all) == 0 || res.Target != "" {
+		all = slices.Insert(all, 0, line{spread: res.Target, goal: res.verdict()})
 	}
 	all[0].id, all[0].what, all[0].own = res.ID, res.What, res.Unit.print(median(res.Figures[netportName]))
 	if res.Mode == "" {

@@ -19,16 +19,18 @@ const (
 	sinkPort  = 7001 // reads and counts
 	echoPort  = 7002 // answers every byte
 	replyPort = 7003 // answers four bytes, and closes when the client has
+	firstPort = 7004 // notes when the first byte comes
 )
 
-var servicePorts = []uint16{sinkPort, echoPort, replyPort}
+var servicePorts = []uint16{sinkPort, echoPort, replyPort, firstPort}
 
 // block is how much the applications write and read at once.
 const block = 256 << 10
 
 // services are the applications at the far end.
 type services struct {
-	received atomic.Int64 // bytes, at the sink
+	received atomic.Int64   // bytes, at the sink
+	first    chan time.Time // when the first byte of a connection came, at firstPort
 
 	mu   sync.Mutex
 	open int           // connections of the sink
@@ -36,11 +38,12 @@ type services struct {
 }
 
 func startServices(host *topo.Host) *services {
-	s := &services{idle: make(chan struct{})}
+	s := &services{idle: make(chan struct{}), first: make(chan time.Time, 1)}
 	close(s.idle)
 	go serve(host.Listen(sinkPort), s.sink)
 	go serve(host.Listen(echoPort), echo)
 	go serve(host.Listen(replyPort), reply)
+	go serve(host.Listen(firstPort), s.note)
 	return s
 }
 
@@ -74,6 +77,15 @@ func drain(r io.Reader, count *atomic.Int64) {
 			return
 		}
 	}
+}
+
+// note says when the first byte comes, and waits for the end.
+func (s *services) note(conn net.Conn) {
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		return
+	}
+	s.first <- time.Now()
+	io.Copy(io.Discard, conn)
 }
 
 func (s *services) opened(change int) {

@@ -11,13 +11,25 @@ import (
 	"time"
 
 	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/link"
 	"github.com/netport/netport/lab/topo"
 )
 
-// world is the network that everything is measured in.
+// setting is the network that an experiment is made in. Its zero value is the reference topology on veth links.
+type setting struct {
+	name string
+	// Emulated uplinks of the NATs, if they are not zero.
+	lineA, lineB link.Shape
+	rules        []topo.Rule   // at NAT a
+	warm         time.Duration // before goodput is measured; 0: warmUp
+	window       time.Duration // for which it is, at least
+}
+
+// world is the network that experiments are made in.
 type world struct {
 	t       testing.TB
 	options options
+	setting setting
 	lab     *topo.Lab
 
 	client, service *topo.Host // behind NAT a and NAT b
@@ -40,23 +52,26 @@ type world struct {
 	// Relays of the broker, one in user space and one in the kernel.
 	userRelay, kernelRelay func() (brokered, error)
 	pumpCredentials        func() ([2]string, error)
-	netportRelay           *daemon.Relay // of netport; nil before
+	netportRelay           *daemon.Relay // of netport; nil before, like the portals
+	entry, exit            *daemon.Portal
 	// Relays alone on a cable: one for the kernel plane and for coturn, one for what the former is compared with.
 	cable, mirror func() (*cable, error)
 	cabledTURN    func() (turnRelay, error)
 }
 
-// newWorld builds the reference topology. Every machine can have as many connections as its addresses allow.
-func newWorld(t testing.TB, o options) *world {
+// newWorld builds the topology of a setting. Every machine can have as many connections as its addresses allow.
+func newWorld(t testing.TB, o options, s setting) *world {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := topo.New(t, topo.NoCapture())
-	w := &world{t: t, options: o, self: self, lab: l, server: l.Public("server"), relay: l.Public("relay")}
+	o.window = max(o.window, s.window)
+	w := &world{t: t, options: o, setting: s, self: self, lab: l, server: l.Public("server"), relay: l.Public("relay")}
 	nat := topo.PortRestricted
 	nat.UDPTimeout = 10 * time.Minute // flows rest while others are measured
-	w.natA, w.natB = l.Router("nat-a", nat), l.Router("nat-b", nat)
+	w.natA, w.natB = l.Router("nat-a", uplink(s.lineA, nat)...), l.Router("nat-b", uplink(s.lineB, nat)...)
+	w.natA.SetRules(s.rules...)
 	w.client, w.service = w.natA.Host("client"), w.natB.Host("service")
 	for _, host := range []*topo.Host{w.server, w.relay, w.client, w.service} {
 		host.Sysctl("ipv4/tcp_congestion_control", o.congestion)
@@ -91,22 +106,49 @@ func (w *world) openNAT(port uint16) {
 		"dnat", "to", netip.AddrPortFrom(w.service.Addr(), port).String())
 }
 
-// runAll runs the chosen experiments, prints the table and writes the JSON file. An experiment that fails is left out of
-// them.
-func runAll(t testing.TB, o options) error {
-	w := newWorld(t, o)
+// uplink adds an emulated line to a router's options, if there is one.
+func uplink(line link.Shape, options ...topo.RouterOption) []topo.RouterOption {
+	if line == (link.Shape{}) {
+		return options
+	}
+	return append(options, topo.Uplink(line))
+}
+
+// runAll runs the chosen experiments, each setting's in a lab of its own, prints the table and writes the JSON file. An
+// experiment that fails is left out of them.
+func runAll(b *testing.B, o options) error {
 	r := newReport(o)
 	var failed error
-	for _, e := range experiments {
-		if len(o.run) > 0 && !slices.Contains(o.run, e.id) {
-			continue
+	for rest := chosen(o); len(rest) > 0; {
+		at := rest[0].at.name
+		here := func(e experiment) bool { return e.at.name == at }
+		done := false
+		b.Run(at, func(b *testing.B) {
+			w := newWorld(talkative{b}, o, rest[0].at)
+			for _, e := range rest {
+				if !here(e) {
+					continue
+				}
+				if err := w.run(e, r); err != nil {
+					failed = errors.Join(failed, fmt.Errorf("%s: %w", e.id, err))
+				}
+			}
+			done = true
+		})
+		if !done {
+			failed = errors.Join(failed, fmt.Errorf("%s: its lab could not be built or has broken", rest[0].id))
 		}
-		if err := w.run(e, r); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", e.id, err))
-		}
+		rest = slices.DeleteFunc(rest, here)
 	}
 	fmt.Print(r.table())
 	return errors.Join(failed, r.save(o.out))
+}
+
+// chosen are the experiments that the command line names.
+func chosen(o options) []experiment {
+	return slices.DeleteFunc(slices.Clone(experiments), func(e experiment) bool {
+		return len(o.run) > 0 && !slices.Contains(o.run, e.id)
+	})
 }
 
 func (w *world) run(e experiment, r *report) (err error) {
