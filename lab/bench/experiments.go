@@ -171,7 +171,7 @@ var notes = []struct{ name, text string }{
 	{directName, "ports of NAT b forwarded to the service: nobody's help, nothing encrypted"},
 	{pumpName, "crypto/tls between applications' sockets, by such a relay; one connection a stream"},
 	{barePumpName, "the same without the applications' sockets; for information"},
-	{quicPumpName, "quic-go between applications' sockets, by such a relay; one connection with streams"},
+	{quicPumpName, "quic-go between applications' sockets, by such a relay; one connection"},
 	{bareQUICPumpName, "the same without the applications' sockets; for information"},
 	{"S4", "counted for 10 minutes (1 with -quick), keepalives of 4 minutes among them"},
 }
