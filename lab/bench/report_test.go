@@ -29,7 +29,7 @@ func TestTableShowsMediansRatiosAndWhatIsMissed(t *testing.T) {
 		"S5  memory of a session           401 B                                       <= 400 B    NO\n",
 		"      by xdp\n",
 		"P10 200 Mbit/s, 100 ms       190 Mbit/s                                       >= 180 Mbit/s yes\n",
-		"                                        ssh -J -L           95 Mbit/s   2.00 (2.00-2.00)\n",
+		"                                        ssh -J -L            95 Mbit/s   2.00 (2.00-2.00)\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no line\n%sin\n%s", want, got)

@@ -75,12 +75,13 @@ func addresses(host *topo.Host) string {
 	return strings.Join(texts, ",")
 }
 
-// Portal adds a portal, starts it and waits until it is connected to the server.
+// Portal adds a portal, starts it and waits until it is connected to the server. When it is stopped, its connections get
+// no time to finish, unless an option says otherwise.
 func (n *Network) Portal(host *topo.Host, options ...Option) *Portal {
 	n.t.Helper()
 	p := &Portal{n.daemon("portal", host)}
 	n.Server.Run("issue", "portal", p.name, "--out", p.dir)
-	p.configure(options)
+	p.configure(append([]Option{Set("drain", "0s")}, options...))
 	p.Start()
 	return p
 }
