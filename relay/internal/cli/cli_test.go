@@ -117,3 +117,24 @@ func TestRelayRunsWithoutItsServerAndStops(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestStatusNamesTicketsForWhatTheyAre(t *testing.T) {
+	var out bytes.Buffer
+	c := New(keepAll)
+	c.SetOut(&out)
+	until := time.Date(2026, 11, 23, 9, 5, 0, 0, time.Local)
+	s := daemon.Status{Capacity: 10, Draining: true, Tickets: 1, TicketKeys: 1, TicketLegs: 2, Sessions: []daemon.Session{{Ticket: until}, {Opener: "ann", Peer: "bo"}}}
+	if err := printStatus(c, s); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"sessions  2 of 10, 0 bytes carried since the start, drains: it takes none any more\n",
+		"tickets   1 sessions, 2 TCP legs waiting\n",
+		"00000000  ticket  until Nov 23 09:05  shared",
+		"00000000  ann     bo",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("want %q in\n%s", want, out.String())
+		}
+	}
+}
