@@ -21,7 +21,7 @@ import (
 
 // peer is a scripted portal or relay.
 type peer[In, Out wire.Message] struct {
-	t     *testing.T
+	t     testing.TB
 	name  string
 	conn  *control.Conn[In, Out]
 	hello wire.Welcome

@@ -31,7 +31,7 @@ const patience = 10 * time.Second
 // rig is a running server with a CA of its own, and the identities that were
 // made with it.
 type rig struct {
-	t           *testing.T
+	t           testing.TB
 	cfg         *config.Config
 	log         *logLines
 	stop        context.CancelFunc
@@ -42,7 +42,7 @@ type rig struct {
 
 // newRig starts a server on loopback. Names that begin with "relay" become
 // relays, all others portals.
-func newRig(t *testing.T, names ...string) *rig {
+func newRig(t testing.TB, names ...string) *rig {
 	t.Helper()
 	// A socket's path must be short; t.TempDir's need not be.
 	dir, err := os.MkdirTemp("", "np")
@@ -273,7 +273,7 @@ func (l *logLines) all(text string) []string {
 	return found
 }
 
-func (l *logLines) wait(t *testing.T, text string) string {
+func (l *logLines) wait(t testing.TB, text string) string {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; l.pause() {
 		if found := l.all(text); len(found) > 0 {
