@@ -1,7 +1,12 @@
 // Package control is the portal's side of its connection to the server: it
 // keeps the connection, passes grants on, asks for sessions and knows which
 // other portals are connected. Losing the server changes nothing else: tunnels
-// and grants stay as they are.
+// and grants stay as they are, and tickets take the place of sessions.
+//
+// A Client owns the connection and everything that the server has said but the
+// grants, which their Keeper has. The files beside it hold a part of that each:
+// tickets, networks and what connections through them bear, round trips to
+// relays.
 package control
 
 import (
@@ -10,10 +15,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/netport/netport/portal/internal/grants"
+	"github.com/netport/netport/portal/internal/state"
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
@@ -41,24 +48,41 @@ type Sessions interface {
 	Ended(id wire.SessionID, reason wire.Reason)
 }
 
+// Config is what a Client is made from.
+type Config struct {
+	Credentials *identity.Credentials
+	Software    string   // name and version of this program
+	Servers     []string // "host" or "host:port"
+	Grants      *grants.Keeper
+	// Measure measures the round trip to a relay; server is where the server was
+	// reached.
+	Measure func(ctx context.Context, relay wire.RelayPlace, server netip.Addr) (time.Duration, error)
+	Kept    state.Kept // from an earlier life
+	Changed func()     // is called when what Keep adds has changed; it must not block
+	Log     *slog.Logger
+}
+
 // Client keeps the connection. Its methods are safe for concurrent use.
 type Client struct {
+	Config
 	dialer   wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]
-	servers  []string
-	grants   *grants.Keeper
-	sessions Sessions // set before Run
-	log      *slog.Logger
+	hurry    chan struct{} // capacity 1: dial now
+	sessions Sessions      // set before Run
 
 	mu       sync.Mutex // guards the following
 	conn     *Conn      // nil: not connected
 	since    time.Time  // of this state
 	server   string     // name of the server connected last
 	address  netip.AddrPort
-	version  uint64 // policy version that is complete
+	told     []string // servers that a server has told of
+	version  uint64   // policy version that is complete
 	peers    map[string]bool
 	relay    bool // as the server says: there is one for a new session
 	requests map[uint32]*request
 	next     uint32
+	tickets  tickets
+	networks networks
+	times    times
 }
 
 type request struct {
@@ -71,36 +95,62 @@ type answer struct {
 	err     error
 }
 
-// NewClient returns a Client of the servers ("host" or "host:port").
-func NewClient(credentials *identity.Credentials, software string, servers []string, keeper *grants.Keeper, log *slog.Logger) *Client {
-	return &Client{
-		dialer: wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
-			Credentials: credentials, Software: software, Parse: wire.ParseToPortal, Log: log,
-		},
-		servers: wirecontrol.Addresses(servers), grants: keeper, log: log,
-		since: time.Now(), peers: make(map[string]bool), requests: make(map[uint32]*request),
+// New returns a Client.
+func New(cfg Config) *Client {
+	c := &Client{
+		Config: cfg, hurry: make(chan struct{}, 1), since: time.Now(), told: cfg.Kept.Servers,
+		peers: make(map[string]bool), requests: make(map[uint32]*request),
+		tickets: newTickets(time.Now(), cfg.Kept.Tickets), networks: newNetworks(cfg.Kept.Networks, cfg.Changed), times: newTimes(),
 	}
+	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
+		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log,
+		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Hurry: c.hurry,
+	}
+	return c
 }
 
 // Run keeps the connection until ctx is cancelled. sessions is told of every
 // session.
 func (c *Client) Run(ctx context.Context, sessions Sessions) error {
 	c.sessions = sessions
-	return c.dialer.Keep(ctx, c.servers, c.use)
+	var measuring sync.WaitGroup
+	measuring.Go(func() { c.measure(ctx) })
+	err := c.dialer.Keep(ctx, wirecontrol.Addresses(c.Servers), c.use)
+	measuring.Wait()
+	return err
+}
+
+// Keep adds to k what the Client knows and would need again.
+func (c *Client) Keep(k *state.Kept) {
+	k.Hosts = c.dialer.Book.Hosts()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.Servers = c.told
+	k.Tickets = c.tickets.all(time.Now())
+	k.Networks = c.networks.kept()
+}
+
+// more returns the servers that a server has told of.
+func (c *Client) more() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return wirecontrol.Addresses(c.told)
 }
 
 // use serves one connection.
 func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) error {
 	// Grants first: nothing that comes after them is judged by old keys.
-	c.grants.Connected(welcome.Stamp)
+	c.Grants.Connected(welcome.Stamp)
 	c.mu.Lock()
 	c.conn, c.since, c.server = conn, time.Now(), conn.Peer().ID.Name
 	c.address = addrOf(conn.RemoteAddr())
 	clear(c.peers)
 	c.relay = false
+	c.times.connected()
 	c.mu.Unlock()
+	c.Changed()
 	if skew := time.Since(time.Unix(int64(welcome.Time), 0)).Abs(); skew > maxSkew {
-		c.log.Warn("the clock here and the server's differ", "by", skew.Round(time.Second))
+		c.Log.Warn("the clock here and the server's differ", "by", skew.Round(time.Second))
 	}
 	defer c.lost()
 	return conn.Run(ctx, c.handle)
@@ -115,6 +165,7 @@ func (c *Client) lost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.since = nil, time.Now()
+	c.times.lost()
 	for id := range c.requests {
 		c.answerLocked(id, answer{err: &Refused{Reason: wire.ReasonServerGone, Text: "the connection to the server was lost"}})
 	}
@@ -123,39 +174,74 @@ func (c *Client) lost() {
 // handle takes one message of the server.
 func (c *Client) handle(m wire.ToPortal) error {
 	switch m := m.(type) {
+	case wire.Session:
+		c.session(m)
+		return nil
+	case wire.SessionEnded:
+		c.sessions.Ended(m.Session, m.Reason)
+		return nil
 	case wire.PutGrant:
-		if err := c.grants.Put(m.Grant); err != nil {
-			c.log.Warn("grant of the server not taken", "error", err)
+		if err := c.Grants.Put(m.Grant); err != nil {
+			c.Log.Warn("grant of the server not taken", "error", err)
 		}
+		c.Changed()
+		return nil
 	case wire.RemoveGrant:
-		c.grants.Remove(m.Grant, m.Reason)
+		c.Grants.Remove(m.Grant, m.Reason)
+		c.Changed()
+		return nil
 	case wire.GrantsComplete:
-		c.grants.Complete(m.Version)
+		c.Grants.Complete(m.Version)
+		joined := c.Grants.Peers()
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.version = m.Version
-		c.mu.Unlock()
+		c.tickets.only(joined)
+		c.Changed()
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch m := m.(type) {
 	case wire.PeerState:
-		c.mu.Lock()
 		if _, known := c.peers[m.Name]; known || len(c.peers) < maxPeers {
 			c.peers[m.Name] = m.Online
 		}
-		c.mu.Unlock()
 	case wire.RelayState:
-		c.mu.Lock()
 		c.relay = m.Ready
-		c.mu.Unlock()
-	case wire.Session:
-		c.session(m)
 	case wire.Refused:
-		c.mu.Lock()
 		c.answerLocked(m.Request, answer{err: &Refused{Reason: m.Reason, Text: m.Text}})
-		c.mu.Unlock()
-	case wire.SessionEnded:
-		c.sessions.Ended(m.Session, m.Reason)
+	case wire.Servers:
+		c.serversLocked(m.Addresses)
+	case wire.Ticket:
+		if !c.tickets.put(time.Now(), m) {
+			c.Log.Debug("ticket of the server not taken", "peer", m.Peer, "relay", m.Relay.Name)
+		}
+		c.Changed()
+	case wire.Relays:
+		if send := c.times.relays(time.Now(), m.Relays); send != nil {
+			c.conn.Send(wire.RelayTimes{Times: send})
+		}
 	default:
 		return fmt.Errorf("%w: a message of type %d at this point", wire.ErrMalformed, m.Type())
 	}
 	return nil
+}
+
+// serversLocked takes the list of servers; what is none is left out.
+func (c *Client) serversLocked(list []string) {
+	var good []string
+	for _, s := range list {
+		if err := wirecontrol.CheckServer(s); err != nil {
+			c.Log.Warn("server of the server's list not taken", "address", s, "error", err)
+			continue
+		}
+		good = append(good, s)
+	}
+	if !slices.Equal(good, c.told) {
+		c.told = good
+		c.Changed()
+	}
 }
 
 // session takes a session that begins: its end may be the very next message,
@@ -194,8 +280,9 @@ func (r *Refused) Error() string {
 }
 
 // OpenSession asks the server for a session with another portal, with which
-// the grant joins this one. The error is a *Refused, or that of ctx.
-func (c *Client) OpenSession(ctx context.Context, peer string, id wire.GrantID, transports wire.Transports) (wire.Session, error) {
+// the grant joins this one. lost names the relay at which the two have just lost
+// each other, or is empty. The error is a *Refused, or that of ctx.
+func (c *Client) OpenSession(ctx context.Context, peer string, id wire.GrantID, transports wire.Transports, lost string) (wire.Session, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, requestTimeout, &Refused{Reason: wire.ReasonServerGone, Text: fmt.Sprintf("the server did not answer within %v", requestTimeout)})
 	defer cancel()
 	c.mu.Lock()
@@ -213,7 +300,7 @@ func (c *Client) OpenSession(ctx context.Context, peer string, id wire.GrantID, 
 	}
 	number, r := c.next, &request{peer: peer, answer: make(chan answer, 1)}
 	c.requests[number] = r
-	c.conn.Send(wire.OpenSession{Request: number, Peer: peer, Grant: id, Transports: transports})
+	c.conn.Send(wire.OpenSession{Request: number, Peer: peer, Grant: id, Transports: transports, Lost: lost})
 	// There is something to say: a server that is gone unnoticed is to be
 	// found out now.
 	c.conn.Probe()
@@ -236,6 +323,7 @@ func (c *Client) Done(id wire.SessionID, reason wire.Reason) {
 	defer c.mu.Unlock()
 	if c.conn != nil {
 		c.conn.Send(wire.SessionDone{Session: id, Reason: reason})
+		c.conn.Probe()
 	}
 }
 
@@ -245,6 +333,16 @@ func (c *Client) Server() netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.address
+}
+
+// Connected reports whether there is a connection to a server, and since when
+// it is so: without one since the start, if there never was one. A connection
+// that has broken unnoticed counts, but not for longer than 5 seconds once there is
+// something to say.
+func (c *Client) Connected() (connected bool, since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn != nil, c.since
 }
 
 // Online reports whether the server says that a portal is connected, and
@@ -270,14 +368,19 @@ type Status struct {
 	Name      string    `json:"name,omitempty"`
 	Address   string    `json:"address,omitempty"`
 	Policy    uint64    `json:"policy_version"` // of which every grant is here; 0: none yet
-	Servers   []string  `json:"servers"`
+	Servers   []string  `json:"servers"`        // in the order in which they are tried first
 }
 
 // Status returns what the Client knows.
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Servers: c.servers}
+	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Servers: wirecontrol.Addresses(c.Servers)}
+	for _, a := range wirecontrol.Addresses(c.told) {
+		if !slices.Contains(s.Servers, a) {
+			s.Servers = append(s.Servers, a)
+		}
+	}
 	if c.address.IsValid() {
 		s.Address = c.address.String()
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +31,10 @@ type script struct {
 	policy  ed25519.PrivateKey
 	asked   chan wire.FromPortal
 	changes chan grants.Change
-	events  chan string // what Sessions was told
+	events  chan string  // what Sessions was told
+	kept    atomic.Int64 // how often something changed
+	trips   sync.Map     // round trips by relay
+	lose    atomic.Bool  // nothing that the server writes on this connection arrives
 
 	conns chan *serverConn // as they come
 	conn  *serverConn      // of now
@@ -63,7 +67,10 @@ func newScript(t *testing.T) *script {
 	})
 	policy := s.policy.Public().(ed25519.PublicKey)
 	s.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: own.ID, Key: own.Key}, policy), time.Now, func(c grants.Change) { s.changes <- c })
-	s.client = NewClient(own, "test", []string{l.Addr().String()}, s.keeper, log)
+	s.client = New(Config{
+		Credentials: own, Software: "test", Servers: []string{l.Addr().String()}, Grants: s.keeper,
+		Measure: s.measure, Changed: func() { s.kept.Add(1) }, Log: log,
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	running.Go(func() { s.client.Run(ctx, s) })
 	t.Cleanup(func() {
@@ -90,8 +97,23 @@ func (s *script) connected() {
 	}
 }
 
+// lossy is a connection that goes dead without a word.
+type lossy struct {
+	net.Conn
+	lose *atomic.Bool // the next write is lost, and all that follow
+	lost bool
+}
+
+func (c *lossy) Write(b []byte) (int, error) {
+	if c.lost = c.lost || c.lose.Swap(false); c.lost {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
 func (s *script) serve(raw net.Conn, own *identity.Credentials, log *slog.Logger) {
 	defer raw.Close()
+	raw = &lossy{Conn: raw, lose: &s.lose}
 	a, err := wirecontrol.Accept(context.Background(), raw, own.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Portal, "ann")))
 	if err != nil {
 		return
@@ -109,6 +131,33 @@ func (s *script) serve(raw net.Conn, own *identity.Credentials, log *slog.Logger
 	})
 }
 
+// measure returns what the test says.
+func (s *script) measure(_ context.Context, relay wire.RelayPlace, _ netip.Addr) (time.Duration, error) {
+	if d, ok := s.trips.Load(relay.Name); ok {
+		return d.(time.Duration), nil
+	}
+	return 0, errors.New("no answer")
+}
+
+// settled waits until the client has taken all that was sent.
+func (s *script) settled() {
+	s.Helper()
+	m, answer := s.open(s.Context())
+	s.conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonBusy})
+	answer()
+}
+
+// give puts a grant that joins the portal with a peer, and returns it.
+func (s *script) give(peer string) grant.Grant {
+	p := grant.Permission{
+		Version: 1, Forward: "to-" + peer, Entry: s.self, Listen: endpoint.MustParse("tcp://127.0.0.1:1"),
+		Exit: grant.Party{Name: peer, Key: identity.KeyHash{1}}, Target: endpoint.MustParse("tcp://10.0.0.5:80"),
+	}
+	g := grant.Sign(p, s.policy).Stamp(s.policy, time.Now())
+	s.conn.Send(wire.PutGrant{Grant: g.AppendTo(nil)})
+	return g
+}
+
 // Accept and Ended implement Sessions.
 func (s *script) Accept(m wire.Session) { s.events <- "accept " + m.Peer }
 
@@ -123,11 +172,11 @@ func (s *script) open(ctx context.Context) (wire.OpenSession, func() (wire.Sessi
 	}
 	done := make(chan result, 1)
 	go func() {
-		session, err := s.client.OpenSession(ctx, "factory", wire.GrantID{7}, wire.TransportSplice)
+		session, err := s.client.OpenSession(ctx, "factory", wire.GrantID{7}, wire.TransportSplice, "relay-0")
 		done <- result{session, err}
 	}()
 	m, ok := (<-s.asked).(wire.OpenSession)
-	if !ok || m.Peer != "factory" || m.Grant != (wire.GrantID{7}) {
+	if !ok || m.Peer != "factory" || m.Grant != (wire.GrantID{7}) || m.Lost != "relay-0" {
 		s.Fatalf("asked %+v", m)
 	}
 	return m, func() (wire.Session, error) {
@@ -207,7 +256,7 @@ func TestLostServerEndsRequestsAndIsFoundAgain(t *testing.T) {
 	if _, known := s.client.Online("factory"); known {
 		t.Error("claims to know who is connected to a server that is gone")
 	}
-	_, err = s.client.OpenSession(t.Context(), "factory", wire.GrantID{7}, 0)
+	_, err = s.client.OpenSession(t.Context(), "factory", wire.GrantID{7}, 0, "")
 	s.wantRefused(err, wire.ReasonServerGone)
 	if at := s.client.Server(); !at.Addr().IsLoopback() {
 		t.Errorf("forgot where the server was: %v", at)
@@ -222,16 +271,11 @@ func TestLostServerEndsRequestsAndIsFoundAgain(t *testing.T) {
 
 func TestBadGrantOfTheServerClosesNothing(t *testing.T) {
 	s := newScript(t)
-	p := grant.Permission{
-		Version: 1, Forward: "web", Entry: s.self, Listen: endpoint.MustParse("tcp://127.0.0.1:1"),
-		Exit: grant.Party{Name: "factory", Key: identity.KeyHash{1}}, Target: endpoint.MustParse("tcp://10.0.0.5:80"),
-	}
-	g := grant.Sign(p, s.policy).Stamp(s.policy, time.Now())
+	s.conn.Send(wire.PutGrant{Grant: []byte("no grant")})
+	g := s.give("factory")
 	forged := slices.Clone(g.AppendTo(nil))
 	forged[len(forged)-1] ^= 1
-	s.conn.Send(wire.PutGrant{Grant: []byte("no grant")})
 	s.conn.Send(wire.PutGrant{Grant: forged})
-	s.conn.Send(wire.PutGrant{Grant: g.AppendTo(nil)})
 	s.conn.Send(wire.GrantsComplete{Version: 1})
 	if c := <-s.changes; c.Kind != grants.Begin || c.Grant.ID() != g.ID() {
 		t.Errorf("change %d of %q", c.Kind, c.Grant.Forward)

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/netport/netport/portal/internal/state"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
@@ -101,6 +102,34 @@ func (k *Keeper) Admit(peer identity.Peer, id wire.GrantID, signed []byte) (gran
 	g, err := k.set.Admit(k.now(), peer, id, signed)
 	k.wakeLocked()
 	return g, err
+}
+
+// Restore takes what was kept when the portal was stopped, before it is connected
+// to a server; see Set.Restore.
+func (k *Keeper) Restore(kept state.Grants) {
+	k.change(func(now time.Time) []Change { return k.set.Restore(now, kept) })
+}
+
+// Kept returns what is to be kept for the next start.
+func (k *Keeper) Kept() state.Grants {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Kept()
+}
+
+// Peers returns the names of the portals with which a grant joins this one now.
+func (k *Keeper) Peers() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Peers(k.now())
+}
+
+// Joined returns a grant that joins this portal with another now, in either
+// direction.
+func (k *Keeper) Joined(peer string) (wire.GrantID, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Joined(k.now(), peer)
 }
 
 // Held returns all grants, valid or not.

@@ -73,6 +73,7 @@ type Set struct {
 	// completed is the last policy version of which every grant is here. Until
 	// there is one, no grant is above it.
 	completed uint64
+	complete  bool // completed is such a version
 	pairs     map[Pair]*pair
 	ids       map[wire.GrantID]Pair // of every id in a pair's held or ids
 	count     int                   // of all held
@@ -187,7 +188,7 @@ func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Chang
 // Complete says that every grant of a policy version is here: those that the
 // server of now has not put are gone.
 func (s *Set) Complete(now time.Time, version uint64) []Change {
-	s.completed = version
+	s.completed, s.complete = version, true
 	clear(s.removed) // none of them is above version
 	var changes []Change
 	for key, p := range s.pairs {

@@ -1,0 +1,110 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/netport/netport/portal/internal/state"
+	wirecontrol "github.com/netport/netport/proto/control"
+)
+
+// maxNetworks bounds the networks that are remembered.
+const maxNetworks = 64
+
+// networks is what was learned of networks about connections that carry
+// nothing, the one of now first.
+type networks struct {
+	changed func()
+	list    []network
+}
+
+type network struct {
+	name   string // empty: what it is is not known
+	pauses *wirecontrol.Pauses
+}
+
+func newNetworks(kept []state.Network, changed func()) networks {
+	n := networks{changed: changed}
+	for _, k := range kept[:min(len(kept), maxNetworks)] {
+		n.list = append(n.list, network{k.Name, wirecontrol.NewPauses(k.Silence, changed)})
+	}
+	n.enter("")
+	return n
+}
+
+// enter makes a network the one of now. It reports whether it was another.
+func (n *networks) enter(name string) bool {
+	i := slices.IndexFunc(n.list, func(w network) bool { return w.name == name })
+	if i == 0 {
+		return false
+	}
+	now := network{name: name}
+	if i > 0 {
+		now = n.list[i]
+		n.list = slices.Delete(n.list, i, i+1)
+	} else {
+		now.pauses = wirecontrol.NewPauses(wirecontrol.Learned{}, n.changed)
+	}
+	n.list = slices.Insert(n.list, 0, now)
+	n.list = n.list[:min(len(n.list), maxNetworks)]
+	return true
+}
+
+// kept returns the networks of which something was learned.
+func (n *networks) kept() []state.Network {
+	var list []state.Network
+	for _, w := range n.list {
+		if l := w.pauses.Learned(); l != (wirecontrol.Learned{}) {
+			list = append(list, state.Network{Name: w.name, Silence: l})
+		}
+	}
+	return list
+}
+
+// pauses returns what is known of the network of now.
+func (c *Client) pauses() *wirecontrol.Pauses {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.networks.list[0].pauses
+}
+
+// NetworkChanged says that this machine has another address or another way out,
+// or was asleep; name is what the network of now is remembered by. The
+// connection has to prove within 5 seconds that it lives, or is made anew at once
+// where its address is gone.
+func (c *Client) NetworkChanged(name string) {
+	c.mu.Lock()
+	if c.networks.enter(name) {
+		c.times.moved()
+	}
+	conn := c.conn
+	c.mu.Unlock()
+	switch {
+	case conn == nil:
+	case away(conn.LocalAddr()):
+		conn.Abort(fmt.Errorf("this machine has no longer the address %v", conn.LocalAddr()))
+	default:
+		conn.Probe()
+		return
+	}
+	select {
+	case c.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// away reports whether this machine has lost an address.
+func away(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	list, err := net.InterfaceAddrs()
+	if !ok || err != nil {
+		return false
+	}
+	at := tcp.AddrPort().Addr().Unmap().WithZone("")
+	return !slices.ContainsFunc(list, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr().Unmap().WithZone("") == at
+	})
+}

@@ -1,0 +1,84 @@
+package grants
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/netport/netport/portal/internal/state"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/wire"
+)
+
+// Kept returns what is to be kept for the next start. What only an entry has
+// shown is not: it can show it again.
+func (s *Set) Kept() state.Grants {
+	k := state.Grants{Stamp: s.stamp, Completed: s.completed, Known: s.complete}
+	for _, p := range s.pairs {
+		for _, h := range p.held {
+			if !h.ahead {
+				k.Held = append(k.Held, h.grant.AppendTo(nil))
+			}
+		}
+	}
+	slices.SortFunc(k.Held, bytes.Compare)
+	k.Removed = slices.SortedFunc(maps.Keys(s.removed), func(a, b wire.GrantID) int { return bytes.Compare(a[:], b[:]) })
+	return k
+}
+
+// Restore takes what Kept has returned in an earlier life of this portal. Each
+// grant is checked as if the server had put it, by the stamp keys of then, and
+// holds until a new connection is complete or its stamp is over. What is not
+// right is left out.
+func (s *Set) Restore(now time.Time, kept state.Grants) []Change {
+	s.stamp = kept.Stamp
+	if kept.Known {
+		s.completed, s.complete = kept.Completed, true
+	}
+	for _, id := range kept.Removed[:min(len(kept.Removed), maxHeld)] {
+		s.removed[id] = true
+	}
+	var changes []Change
+	for _, b := range kept.Held {
+		g, err := grant.Parse(b)
+		if err != nil || !g.Entry.Is(s.self) && !g.Exit.Is(s.self) || s.verify(g) != wire.ReasonNone || s.removed[g.ID()] {
+			continue
+		}
+		if s.hold(g, held{grant: g}) {
+			changes = append(changes, s.settle(now, PairOf(g.Permission))...)
+		}
+	}
+	return changes
+}
+
+// Peers returns the names of the portals with which a grant joins this one now,
+// in order.
+func (s *Set) Peers(now time.Time) []string {
+	names := make(map[string]bool)
+	for key, p := range s.pairs {
+		if p.running && p.current.Valid(now) == wire.ReasonNone {
+			names[s.other(key)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// Joined returns a grant that joins this portal with another now, in either
+// direction.
+func (s *Set) Joined(now time.Time, peer string) (wire.GrantID, bool) {
+	for key, p := range s.pairs {
+		if s.other(key) == peer && p.running && p.current.Valid(now) == wire.ReasonNone {
+			return p.current.ID(), true
+		}
+	}
+	return wire.GrantID{}, false
+}
+
+// other returns the name of the other portal of a pair.
+func (s *Set) other(key Pair) string {
+	if key.Entry.Is(s.self) {
+		return key.Exit.Name
+	}
+	return key.Entry.Name
+}
