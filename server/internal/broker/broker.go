@@ -56,8 +56,12 @@ const (
 	// for it counts as one that crossed it on the way.
 	crossing = 5 * time.Second
 	// confirmTime is how long a relay that came back may take to say which
-	// sessions it still holds.
+	// sessions it still holds, if that cannot be told from what it has said: a
+	// message that is not full is the last one.
 	confirmTime = 10 * time.Second
+	// probePause is how often a relay is asked for a sign of life at most because
+	// portals say that they have lost each other there.
+	probePause = 5 * time.Second
 	// forgetTime is how long sessions are remembered for a relay that is away.
 	// Their tunnels go on without us.
 	forgetTime = 10 * time.Minute
@@ -83,6 +87,9 @@ type Grants interface {
 type Outlet interface {
 	ToPortal(name string, m wire.ToPortal)
 	ToRelay(name string, m wire.ToRelay)
+	// ProbeRelay asks a relay for a sign of life. One that gives none is
+	// connected no more soon after.
+	ProbeRelay(name string)
 	// DropRelay closes the connection of a relay that broke the rules.
 	DropRelay(name, text string)
 	Record(audit.Record)

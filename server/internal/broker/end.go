@@ -97,8 +97,7 @@ func (b *Broker) Tick(now time.Time) {
 	for _, r := range b.relays {
 		switch away := now.Sub(r.since); {
 		case r.online && !r.checked && away >= confirmTime:
-			r.checked = true
-			b.endUnconfirmed(now, r)
+			b.check(now, r)
 		case !r.online && away >= forgetTime:
 			b.forget(r)
 		}
@@ -111,8 +110,13 @@ func (b *Broker) Tick(now time.Time) {
 	}
 }
 
-// endUnconfirmed ends the sessions that a relay no longer holds.
-func (b *Broker) endUnconfirmed(now time.Time, r *relay) {
+// check ends the sessions that a relay no longer holds. It is called when the
+// relay has said what it does, once for each of its connections.
+func (b *Broker) check(now time.Time, r *relay) {
+	if r.checked {
+		return
+	}
+	r.checked = true
 	for _, s := range b.sessions {
 		if s.relay == r.name && s.open && !s.confirmed {
 			b.end(now, s, wire.ReasonCarrierLost, "")

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -86,10 +87,9 @@ func TestSessionsOutliveTheirPortalsAndRelaysConnections(t *testing.T) {
 	if len(s.b.sessions) != 1 {
 		t.Fatalf("%d sessions, want 1", len(s.b.sessions))
 	}
-	// The relay was killed: it holds nothing.
+	// The relay was killed: it holds nothing, and says so at once.
 	s.b.RelayDown(s.now, "r1")
 	s.relay("r1", ready)
-	s.after(confirmTime)
 	for _, n := range []string{"ann", "plant"} {
 		if m := want[wire.SessionEnded](s, "portal "+n); m.Session != session || m.Reason != wire.ReasonCarrierLost {
 			t.Errorf("%+v", m)
@@ -97,6 +97,47 @@ func TestSessionsOutliveTheirPortalsAndRelaysConnections(t *testing.T) {
 	}
 	want[wire.EndSession](s, "relay r1")
 	s.wantEmpty()
+}
+
+// What a relay has not named is waited for as long as more may come.
+func TestRelayThatHoldsManySessionsNamesThemInTurn(t *testing.T) {
+	s := newScript(t, 10)
+	s.portals("ann", "plant")
+	large := ready
+	large.Capacity = 1000
+	s.relay("r1", large)
+	session := s.meet("ann", "plant", s.grant(1, "ann", "plant"), "r1")
+	s.b.RelayDown(s.now, "r1")
+	full := large
+	for i := range wire.MaxHeld {
+		a, b := fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i)
+		s.grant(byte(i+2), a, b)
+		full.Sessions = append(full.Sessions, wire.HeldSession{ID: wire.NewSessionID(), Portals: [2]string{a, b}})
+	}
+	s.relay("r1", full)
+	s.wantIdle()
+	last := large
+	last.Sessions = []wire.HeldSession{{ID: session, Portals: [2]string{"ann", "plant"}}}
+	s.b.FromRelay(s.now, "r1", last)
+	s.after(confirmTime)
+	s.wantIdle()
+	s.wantSessions(wire.MaxHeld + 1)
+	// Once it has named all, or could have, the rest is gone.
+	for what, then := range map[string]func(){
+		"the last": func() { s.b.FromRelay(s.now, "r1", large) },
+		"too late": func() { s.after(confirmTime) },
+	} {
+		s.b.RelayDown(s.now, "r1")
+		s.relay("r1", full)
+		s.wantIdle()
+		then()
+		if m := want[wire.SessionEnded](s, "portal ann"); m.Session != session {
+			t.Errorf("%s: ann is told %+v", what, m)
+		}
+		s.sent = nil
+		s.b.FromRelay(s.now, "r1", wire.SessionOver{ID: session})
+		session = s.meet("ann", "plant", wire.GrantID{1}, "r1")
+	}
 }
 
 func TestSessionsOfARelayThatStaysAwayAreForgotten(t *testing.T) {
@@ -167,7 +208,6 @@ func TestReasonsOfAnEndArePassingOrFinal(t *testing.T) {
 		"a relay that lost it": {func(s *script, _ wire.SessionID) {
 			s.b.RelayDown(s.now, "r1")
 			s.relay("r1", ready)
-			s.after(confirmTime)
 		}, wire.ReasonCarrierLost},
 		"a new key": {func(s *script, _ wire.SessionID) { s.b.Revoke(s.now, "plant") }, wire.ReasonRevoked},
 	} {

@@ -21,6 +21,7 @@ func (b *Broker) Open(now time.Time, name string, m wire.OpenSession) {
 		b.refuse(ask, wire.ReasonPeerOffline, "the portal "+m.Peer+" is not connected to the server")
 		return
 	}
+	b.doubt(now, ask)
 	if b.meets(now, ask) {
 		return
 	}
@@ -41,6 +42,22 @@ func (b *Broker) Open(now time.Time, name string, m wire.OpenSession) {
 	if !b.ask(now, s) {
 		reason, text := b.noRelay(now, s)
 		b.refuse(ask, reason, text)
+	}
+}
+
+// doubt asks a relay for a sign of life at which two portals have just lost each
+// other: if its machine has died, others are not sent there.
+func (b *Broker) doubt(now time.Time, ask asking) {
+	r := b.relays[ask.m.Lost]
+	if r == nil || !r.online || now.Sub(r.probed) < probePause {
+		return
+	}
+	for _, s := range b.byPair[pairOf(ask.name, ask.m.Peer)] {
+		if s.relay == r.name {
+			r.probed = now
+			b.out.ProbeRelay(r.name)
+			return
+		}
 	}
 }
 

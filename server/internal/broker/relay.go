@@ -25,6 +25,7 @@ type relay struct {
 	draining  bool      // it is about to stop, or has stopped since: it gets no session, and those it has move away
 	since     time.Time // online or away since then
 	checked   bool      // what it held before was compared with what we know
+	probed    time.Time // it was last asked for a sign of life
 }
 
 // RelayUp says that a relay is connected and where portals find it. It is used
@@ -123,6 +124,9 @@ func (b *Broker) relayReady(now time.Time, r *relay, m wire.RelayReady) {
 	}
 	if first {
 		b.place(r)
+	}
+	if len(held) < wire.MaxHeld {
+		b.check(now, r) // that was all of them
 	}
 }
 

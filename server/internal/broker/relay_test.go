@@ -253,3 +253,32 @@ func TestRelayCannotEndOrOpenSessionsOfAnother(t *testing.T) {
 		t.Errorf("%d sessions, want 1", len(s.b.sessions))
 	}
 }
+
+// F2: a relay whose machine has died is noticed by who loses it.
+func TestRelayThatPortalsLoseIsProbed(t *testing.T) {
+	s := newScript(t, 10)
+	id, other := s.grant(1, "ann", "plant"), s.grant(2, "ann", "bo")
+	s.portals("ann", "bo", "plant")
+	s.relay("r1", ready)
+	s.meet("ann", "plant", id, "r1")
+	lost := func(name, peer string, id wire.GrantID, relay string) {
+		s.b.Open(s.now, name, wire.OpenSession{Request: 1, Peer: peer, Grant: id, Lost: relay})
+	}
+	lost("ann", "bo", other, "r1")     // they have never met there
+	lost("ann", "plant", id, "nobody") // there is none such
+	if len(s.probed) > 0 {
+		t.Errorf("%q were probed without a reason", s.probed)
+	}
+	for range 3 { // both say so, again and again
+		lost("ann", "plant", id, "r1")
+		lost("plant", "ann", id, "r1")
+	}
+	if want := []string{"r1"}; !slices.Equal(s.probed, want) {
+		t.Errorf("%q were probed, want %q", s.probed, want)
+	}
+	s.now = s.now.Add(probePause)
+	lost("ann", "plant", id, "r1")
+	if len(s.probed) != 2 {
+		t.Errorf("probed %d times, want once more", len(s.probed))
+	}
+}

@@ -25,6 +25,7 @@ type script struct {
 	expired map[wire.GrantID]bool
 	pins    map[pair]string
 	sent    []sent
+	probed  []string // relays
 	records []audit.Record
 }
 
@@ -71,6 +72,7 @@ func (s *script) ToPortal(name string, m wire.ToPortal) {
 func (s *script) ToRelay(name string, m wire.ToRelay) {
 	s.sent = append(s.sent, sent{"relay " + name, m})
 }
+func (s *script) ProbeRelay(name string) { s.probed = append(s.probed, name) }
 func (s *script) DropRelay(name, text string) {
 	s.sent = append(s.sent, sent{"relay " + name, wire.Goodbye{Reason: wire.ReasonProtocol, Text: text}})
 }

@@ -192,6 +192,12 @@ func (o outlet) ToRelay(name string, m wire.ToRelay) {
 	}
 }
 
+func (o outlet) ProbeRelay(name string) {
+	if c := o.h.relays[name]; c != nil {
+		c.link.Probe()
+	}
+}
+
 func (o outlet) DropRelay(name, text string) {
 	if c := o.h.relays[name]; c != nil {
 		o.h.log.Warn("relay broke the rules", "relay", name, "reason", text)
