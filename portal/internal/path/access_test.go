@@ -1,6 +1,7 @@
 package path
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,6 +20,11 @@ func access(addrs string, tcp, shared uint16) wire.RelayAccess {
 
 func withPacket(a wire.RelayAccess, port uint16) wire.RelayAccess {
 	a.Packet = port
+	return a
+}
+
+func withUDP(a wire.RelayAccess, udp, shared uint16) wire.RelayAccess {
+	a.UDP, a.SharedUDP = udp, shared
 	return a
 }
 
@@ -50,7 +56,10 @@ func TestRelaysAtForbiddenAddressesAreNotDialled(t *testing.T) {
 		{"192.0.2.1", access("224.0.0.1", 20000, 0), "multicast"},
 		{"192.0.2.1", access("255.255.255.255", 20000, 0), "broadcast"},
 		{"192.0.2.1", access("192.0.2.2", 53, 443), "port 53"},
-		{"192.0.2.1", access("192.0.2.2", 0, 0), "no TCP port"},
+		{"192.0.2.1", access("192.0.2.2", 0, 0), "no port"},
+		{"192.0.2.1", withUDP(access("192.0.2.2", 0, 0), 20000, 0), ""},
+		{"192.0.2.1", withUDP(access("192.0.2.2", 0, 0), 0, 443), ""},
+		{"192.0.2.1", withUDP(access("192.0.2.2", 0, 0), 53, 3478), "port 53"},
 		{"192.0.2.1", withPacket(access("192.0.2.2", 20000, 0), 28672), ""},
 		{"192.0.2.1", withPacket(access("192.0.2.2", 0, 0), 1024), ""},
 		{"192.0.2.1", withPacket(access("192.0.2.2", 0, 0), 65528), ""},
@@ -73,7 +82,7 @@ func TestCandidatesBeginWithTheModeThatWorked(t *testing.T) {
 	relay := access("192.0.2.2 2001:db8::2", 20000, 443)
 	list := func(transports wire.Transports, first Mode) (texts []string) {
 		for _, c := range candidates(relay, transports, first) {
-			texts = append(texts, c.mode.String()+" "+c.addr.String())
+			texts = append(texts, c.at.String()+" "+c.mode.String()+" "+c.addr.String())
 		}
 		return texts
 	}
@@ -83,22 +92,44 @@ func TestCandidatesBeginWithTheModeThatWorked(t *testing.T) {
 		want       []string
 	}{
 		{Transports, SessionPort, []string{
-			"relay 192.0.2.2:20000", "relay [2001:db8::2]:20000",
-			"relay-shared 192.0.2.2:443", "relay-shared [2001:db8::2]:443",
-			"relay-tls 192.0.2.2:443", "relay-tls [2001:db8::2]:443",
+			"0s relay 192.0.2.2:20000", "50ms relay-shared 192.0.2.2:443",
+			"250ms relay [2001:db8::2]:20000", "250ms relay-tls 192.0.2.2:443",
+			"300ms relay-shared [2001:db8::2]:443", "500ms relay-tls [2001:db8::2]:443",
 		}},
 		{wire.TransportSplice, SharedTLS, []string{
-			"relay 192.0.2.2:20000", "relay [2001:db8::2]:20000",
-			"relay-shared 192.0.2.2:443", "relay-shared [2001:db8::2]:443",
+			"0s relay 192.0.2.2:20000", "50ms relay-shared 192.0.2.2:443",
+			"250ms relay [2001:db8::2]:20000", "300ms relay-shared [2001:db8::2]:443",
 		}},
-		{wire.TransportTLS, SessionPort, []string{"relay-tls 192.0.2.2:443", "relay-tls [2001:db8::2]:443"}},
+		{wire.TransportTLS, SessionPort, []string{"0s relay-tls 192.0.2.2:443", "250ms relay-tls [2001:db8::2]:443"}},
 		{wire.TransportUDP, SessionPort, nil},
 	} {
 		if got := list(c.transports, c.first); !slices.Equal(got, c.want) {
 			t.Errorf("transports %d, first %v:\n got %q\nwant %q", c.transports, c.first, got, c.want)
 		}
 	}
-	if got := list(Transports, SharedTLS); got[0] != "relay-tls 192.0.2.2:443" || len(got) != 6 {
+	if got := list(Transports, SharedTLS); got[0] != "0s relay-tls 192.0.2.2:443" || len(got) != 6 {
 		t.Errorf("after TLS has worked: %q", got)
+	}
+}
+
+func TestUDPLegIsBoundAtOneAddressOfEachIPVersion(t *testing.T) {
+	for _, c := range []struct {
+		relay  wire.RelayAccess
+		server string
+		want   string
+		own    bool
+	}{
+		{withUDP(access("192.0.2.2 192.0.2.3 2001:db8::2", 0, 0), 20000, 443), "192.0.2.1", "[192.0.2.2:20000 [2001:db8::2]:20000]", false},
+		{withUDP(access("192.0.2.2 2001:db8::2", 0, 0), 20000, 443), "2001:db8::1", "[[2001:db8::2]:20000 192.0.2.2:20000]", false},
+		{withUDP(access("::ffff:192.0.2.2", 0, 0), 0, 3478), "192.0.2.1", "[192.0.2.2:3478]", true},
+		{access("192.0.2.2", 20000, 443), "192.0.2.1", "[]", false},
+	} {
+		got, own := udpAddrs(c.relay, Transports, netip.MustParseAddr(c.server))
+		if fmt.Sprint(got) != c.want || own != c.own {
+			t.Errorf("%v, server %s: %v, own socket %v, want %s, %v", c.relay, c.server, got, own, c.want, c.own)
+		}
+	}
+	if got, _ := udpAddrs(withUDP(access("192.0.2.2", 0, 0), 20000, 0), wire.TransportSplice, netip.MustParseAddr("192.0.2.1")); got != nil {
+		t.Errorf("a session without UDP: %v", got)
 	}
 }

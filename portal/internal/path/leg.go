@@ -1,102 +1,175 @@
 // Package path finds ways between two portals and gives their carriers
-// connections over them. What exists is the way over a relay, in two modes:
+// connections over them. What exists is the way over a relay, in three forms:
 // both portals dial the relay, prove their legs, and the relay joins the two
-// connections (splice mode); or both dial the same port of it, and the relay
+// connections (splice mode); both dial the same port of it, and the relay
 // makes one TCP connection from portal to portal of the two, by rewriting
-// packets (packet mode).
+// packets (packet mode); or both bind a UDP leg at the relay, and speak QUIC over
+// the two.
 //
-// A Leg is one portal's way into one session, and a Way the connection that one
-// carrier may take. Both are the seam for ways to come (UDP, direct): a
-// carrier sees nothing but a connection.
+// A Finder makes Legs and remembers what works in which network. A Leg is one
+// portal's way into one session, and a Way the connection that one carrier may
+// take. They are the seam for ways to come (direct ones): a carrier sees nothing
+// but a connection. Package packet has the UDP sockets.
 package path
 
 import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/netport/netport/portal/internal/eyeballs"
-	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
 
 // Transports are the ways that this portal can use.
-const Transports = wire.TransportSplice | wire.TransportPacket | wire.TransportTLS
-
-// Finder makes Legs and remembers what works with which relay. It is safe for
-// concurrent use.
-type Finder struct {
-	credentials *identity.Credentials
-	log         *slog.Logger
-	memory      *memory
-}
-
-// NewFinder returns a Finder for the portal with these credentials.
-func NewFinder(credentials *identity.Credentials, log *slog.Logger) *Finder {
-	return &Finder{credentials: credentials, log: log, memory: newMemory()}
-}
+const Transports = wire.TransportSplice | wire.TransportPacket | wire.TransportUDP | wire.TransportTLS
 
 // Leg is this portal's way into one session. Its methods are safe for
 // concurrent use.
 type Leg struct {
 	finder  *Finder
 	session wire.Session
+	ticket  bool // nothing of this session was agreed on with the other portal
 	log     *slog.Logger
-	splice  []candidate    // none: no splice mode
-	packet  netip.AddrPort // of connection 0; invalid: no packet mode
+	splice  []candidate      // none: no splice mode
+	packet  netip.AddrPort   // of connection 0; invalid: no packet mode
+	udp     []netip.AddrPort // where the UDP leg may be bound; none: no UDP
+	own     bool             // the UDP port is shared with other sessions
+	release func()           // of the watch on the clocks
 
 	taken   atomic.Pointer[candidate] // by the last carrier
 	spliced atomic.Pointer[candidate] // connected and proven last
 	stalled atomic.Bool               // packet mode has connected, and no carrier came up
+	meeting atomic.Uint64             // counter of the last Meeting preface
+
+	mu      sync.Mutex // guards the following
+	closed  bool
+	binding *binding // nil: nobody uses the UDP leg
+	users   int      // of binding
 }
 
 // Leg returns the way into a session that the server at that address has
-// announced. The error says why its relay is not dialled.
+// announced. The error says why its relay is not dialled. The Leg must be closed.
 func (f *Finder) Leg(session wire.Session, server netip.Addr) (*Leg, error) {
+	return f.leg(session, server, false)
+}
+
+// Ticket returns the way into the standing session of a ticket that the server
+// at that address has given out. It has only the ways of Again.
+func (f *Finder) Ticket(t wire.Ticket, server netip.Addr) (*Leg, error) {
+	return f.leg(wire.Session{
+		ID: t.Session, Leg: t.Leg, Secret: t.Secret, Peer: t.Peer, Relay: t.Relay, Transports: t.Transports,
+	}, server, true)
+}
+
+func (f *Finder) leg(session wire.Session, server netip.Addr, ticket bool) (*Leg, error) {
 	if err := checkAccess(session.Relay, server); err != nil {
 		return nil, err
 	}
 	transports := session.Transports & Transports
 	l := &Leg{
-		finder: f, session: session,
-		log:    f.log.With("peer", session.Peer, "relay", session.Relay.Name, "session", session.ID.String()),
+		finder: f, session: session, ticket: ticket,
+		log:    f.Log.With("peer", session.Peer, "relay", session.Relay.Name, "session", session.ID.String()),
 		splice: candidates(session.Relay, transports, f.memory.spliceFirst(session.Relay.Name)),
 		packet: packetAddr(session.Relay, transports, server),
 	}
-	if len(l.splice) == 0 && !l.packet.IsValid() {
+	l.udp, l.own = udpAddrs(session.Relay, transports, server)
+	if len(l.splice) == 0 && !l.packet.IsValid() && len(l.udp) == 0 {
 		return nil, fmt.Errorf("relay %q offers no way that this portal can use", session.Relay.Name)
 	}
+	f.add(l)
 	return l, nil
 }
 
 // Ways returns the ways for the carrier of that number, at least one, in the
-// order in which to try them, and how long apart. Packet mode is tried first,
-// alone for a moment, unless it has failed between these two portals: then
-// both are tried at once. So two portals that remember different things still
-// dial the same way at nearly the same time, and packet mode that works again
-// is found without anybody having to wait.
-func (l *Leg) Ways(connection uint16) (ways []Way, apart time.Duration) {
-	var packet *packetWay
+// order in which to try them, and when to begin each, from the first on; a way
+// begins earlier if all before it have failed. Where nothing is known of them,
+// packet mode comes first, being the quickest of all once it runs; QUIC
+// follows before anybody notices, and splice mode a moment later: it works
+// nearly everywhere, and so it is there before 300 ms are lost. A way that
+// has failed in this network does not make others wait.
+//
+// Both portals try all, so two that remember different things still dial the
+// same way at nearly the same time, and what works again is found without
+// anybody having to wait.
+func (l *Leg) Ways(connection uint16) (ways []Way, at []time.Duration) {
+	if l.ticket {
+		return l.Again()
+	}
+	r := &race{leg: l, connection: connection}
+	trusted := 0 // ways that splice mode waits for
+	memory, pair := l.finder.memory, l.pairing()
 	if l.packet.IsValid() {
-		packet = &packetWay{
-			leg: l, connection: connection,
-			addr:  netip.AddrPortFrom(l.packet.Addr(), l.packet.Port()+connection%leg.PacketPorts),
-			ahead: !l.finder.memory.doubts(pairingOf(l.session)),
+		r.packet = &packetWay{race: r, addr: l.packetAddr(connection), ahead: !memory.doubts(packetBad, pair)}
+		ways, at = append(ways, r.packet), append(at, 0)
+		if r.packet.ahead {
+			trusted++
 		}
 	}
-	splice := &spliceWay{leg: l, connection: connection, packet: packet}
-	switch {
-	case packet == nil:
-		return []Way{splice}, 0
-	case len(l.splice) == 0:
-		return []Way{packet}, 0
-	case packet.ahead:
-		return []Way{packet, splice}, eyeballs.Stagger
+	if len(l.udp) > 0 {
+		r.quic = &quicWay{race: r}
+		begin := quicAfter
+		if trusted == 0 || memory.knows(memory.ofPairing(quicFirst, pair)) {
+			begin = 0
+		}
+		ways, at = append(ways, r.quic), append(at, begin)
+		if !memory.doubts(quicBad, pair) {
+			trusted++
+		}
 	}
-	return []Way{splice, packet}, 0
+	if len(l.splice) > 0 {
+		r.splice = &spliceWay{race: r}
+		begin := spliceAfter
+		if trusted == 0 {
+			begin = 0
+		}
+		ways, at = append(ways, r.splice), append(at, begin)
+	}
+	for i := len(at) - 1; i > 0 && at[i] < at[i-1]; i-- { // splice mode may come before QUIC
+		ways[i], ways[i-1] = ways[i-1], ways[i]
+		at[i], at[i-1] = at[i-1], at[i]
+	}
+	return ways, at
+}
+
+// When QUIC and splice mode begin if a way before them is trusted.
+const (
+	quicAfter   = 50 * time.Millisecond
+	spliceAfter = 250 * time.Millisecond
+)
+
+// Again returns the ways for a carrier that the portals have no number for:
+// after a loss, or when they have nothing but a ticket. Both portals use them at
+// nearly the same time, or one after the other. There may be none.
+func (l *Leg) Again() (ways []Way, at []time.Duration) {
+	r := &race{leg: l, connection: leg.Meeting}
+	if len(l.splice) > 0 {
+		r.splice = &spliceWay{race: r}
+		ways, at = append(ways, r.splice), append(at, 0)
+	}
+	if len(l.udp) > 0 {
+		r.quic = &quicWay{race: r, anew: true}
+		ways, at = append(ways, r.quic), append(at, 0)
+	}
+	return ways, at
+}
+
+// Of returns the ways for a further carrier of that number and kind. There may
+// be none.
+func (l *Leg) Of(connection uint16, kind wire.CarrierKind) (ways []Way, at []time.Duration) {
+	all, begin := l.Ways(connection)
+	for i, w := range all {
+		if w.Kind() == kind {
+			ways, at = append(ways, w), append(at, begin[i])
+		}
+	}
+	for i := range at {
+		at[i] -= at[0]
+	}
+	return ways, at
 }
 
 // Failed tells that no carrier came up, though a connection may have: what is
@@ -107,20 +180,20 @@ func (l *Leg) Failed() {
 		l.finder.memory.rememberSplice(l.session.Relay.Name, (c.mode+1)%spliceModes)
 	}
 	if l.stalled.Load() {
-		l.doubt(true, "it connects, and no carrier comes up")
+		l.doubt(packetBad, true, "it connects, and no carrier comes up")
 	}
 }
 
-// doubt has packet mode lose its head start.
-func (l *Leg) doubt(connected bool, why string) {
-	l.finder.memory.packetFailed(pairingOf(l.session), connected)
-	l.log.Info("packet mode gets no head start for a while", "error", why)
+// doubt has a way lose its head start.
+func (l *Leg) doubt(way subject, connected bool, why string) {
+	l.finder.memory.failed(way, l.pairing(), connected)
+	l.log.Info("a way gets no head start for a while", "way", string(way), "error", why)
 }
 
-// trust gives packet mode its head start back.
-func (l *Leg) trust(carried bool) {
-	if l.finder.memory.packetWorked(pairingOf(l.session), carried) {
-		l.log.Info("packet mode works again")
+// trust gives a way its head start back.
+func (l *Leg) trust(way subject, carried bool) {
+	if l.finder.memory.worked(way, l.pairing(), carried) {
+		l.log.Info("a way works again", "way", string(way))
 	}
 }
 
@@ -128,6 +201,27 @@ func (l *Leg) trust(carried bool) {
 func (l *Leg) take(c candidate, connection uint16) {
 	l.taken.Store(&c)
 	l.log.Debug("way taken", "path", c.mode.String(), "address", c.addr.String(), "connection", connection)
+}
+
+func (l *Leg) pairing() pairing { return pairing{l.session.Relay.Name, l.session.Peer} }
+
+func (l *Leg) packetAddr(connection uint16) netip.AddrPort {
+	return netip.AddrPortFrom(l.packet.Addr(), l.packet.Port()+connection%leg.PacketPorts)
+}
+
+// preface returns what proves a connection of the leg. Those of one leg that
+// have no agreed number have counters that rise.
+func (l *Leg) preface(connection uint16) leg.Preface {
+	if connection != leg.Meeting {
+		return leg.NewPreface(leg.ID{Session: l.session.ID, Leg: l.session.Leg, Connection: connection})
+	}
+	for {
+		last := l.meeting.Load()
+		next := max(last+1, l.finder.counter())
+		if l.meeting.CompareAndSwap(last, next) {
+			return leg.NewMeeting(l.session.ID, l.session.Leg, next)
+		}
+	}
 }
 
 // Relay returns the name of the relay.
@@ -141,4 +235,31 @@ func (l *Leg) Mode() (mode string, addr netip.AddrPort) {
 		return "", netip.AddrPort{}
 	}
 	return c.mode.String(), c.addr
+}
+
+// Refresh binds the UDP leg anew, if it is in use: the network has changed, or
+// the other portal is silent. What runs over it goes on.
+func (l *Leg) Refresh() {
+	l.mu.Lock()
+	b := l.binding
+	l.mu.Unlock()
+	if b != nil {
+		b.refresh()
+	}
+}
+
+// Close gives the leg up. QUIC connections over it must have been closed; those
+// that have not hear nothing any more.
+func (l *Leg) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.closed = true
+	l.finder.remove(l)
+	if l.binding != nil {
+		l.binding.close()
+		l.binding = nil
+	}
 }

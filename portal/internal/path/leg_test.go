@@ -1,6 +1,7 @@
 package path
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"log/slog"
@@ -24,6 +25,26 @@ type authority struct {
 }
 
 func newAuthority(t *testing.T) *authority { return &authority{t, identitytest.New(t)} }
+
+// finder returns a portal's Finder, which runs until the test is over.
+func (a *authority) finder(name string) *Finder {
+	a.Helper()
+	f := NewFinder(Config{Credentials: a.Credentials(identity.Portal, name), Log: slog.New(slog.DiscardHandler)})
+	a.run(f)
+	return f
+}
+
+func (a *authority) run(f *Finder) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- f.Run(ctx) }()
+	a.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			a.Error(err)
+		}
+	})
+}
 
 // relay takes prefaces at a port, in clear or in TLS, and passes on what
 // proves.
@@ -109,15 +130,15 @@ func (a *authority) dial(l *Leg, session wire.Session, r *relay, connection uint
 }
 
 // spliceOf returns the way of a carrier that is splice mode.
-func spliceOf(l *Leg, connection uint16) Way {
+func spliceOf(l *Leg, connection uint16) StreamWay {
 	ways, _ := l.Ways(connection)
-	return ways[slices.IndexFunc(ways, func(w Way) bool { return w.String() == "relay" })]
+	return ways[slices.IndexFunc(ways, func(w Way) bool { return w.String() == "relay" })].(StreamWay)
 }
 
 func TestLegIsProvenByWhicheverWayThereIs(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()
-	f := NewFinder(a.Credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	f := a.finder("ann")
 	secure := a.Credentials(identity.Relay, "relay-1").ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
 	clear, inTLS := a.relay(secret, nil), a.relay(secret, secure)
 	for _, c := range []struct {
@@ -145,7 +166,7 @@ func TestLegIsProvenByWhicheverWayThereIs(t *testing.T) {
 func TestRelayInTLSMustBeTheOneNamed(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()
-	f := NewFinder(a.Credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	f := a.finder("ann")
 	for role, name := range map[identity.Role]string{identity.Relay: "relay-2", identity.Server: "relay-1"} {
 		other := a.Credentials(role, name).ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
 		session := a.session(secret, 0, a.relay(secret, other).port)
@@ -163,7 +184,7 @@ func TestRelayInTLSMustBeTheOneNamed(t *testing.T) {
 func TestModeThatCarriedNothingIsNotTriedFirstAgain(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()
-	f := NewFinder(a.Credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	f := a.finder("ann")
 	r := a.relay(secret, nil)
 	session := a.session(secret, r.port, r.port)
 	begin := func(mode string) *Leg {

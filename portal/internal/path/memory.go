@@ -3,94 +3,198 @@ package path
 import (
 	"sync"
 	"time"
-
-	"github.com/netport/netport/proto/wire"
 )
 
 const (
-	// doubtTime is how long packet mode that has failed gets no head start. It
-	// is tried all the same, so it comes back earlier where it works again.
-	doubtTime = time.Hour
-	// maxRemembered bounds what is remembered of each kind: a server that
-	// announces sessions with ever new names must not fill the memory.
+	// doubtTime is how long a way that has failed gets no head start. It is tried
+	// all the same, so it comes back earlier where it works again.
+	doubtTime = 24 * time.Hour
+	// smallTime is how long segments stay small on a way that has swallowed
+	// full ones; then full ones are tried again.
+	smallTime = 24 * time.Hour
+	// maxRemembered bounds what is remembered: a server that announces sessions
+	// with ever new names must not fill the memory.
 	maxRemembered = 4096
 )
 
-// memory is what a portal has learned about the ways to its relays. Splice
-// mode's modes depend on the network here, so they are remembered by relay;
-// packet mode depends on the other portal's network just as much, so it is
-// remembered by both.
-type memory struct {
-	mu      sync.Mutex // guards the following
-	splice  map[string]Mode
-	doubted map[pairing]doubt
+// topic is what a fact is about. The ways to a relay depend on the network that
+// this portal is in, so every topic is of one; what depends on the other portal's
+// network just as much is of that portal, too.
+type topic struct {
+	what                 subject
+	network, relay, peer string
 }
 
-// doubt is why packet mode gets no head start.
-type doubt struct {
-	until     time.Time
+// subject is a kind of topic.
+type subject string
+
+const (
+	spliceMode subject = "splice"   // of a relay: the mode to begin splice mode with
+	packetBad  subject = "packet"   // of a pairing: packet mode has failed
+	quicBad    subject = "quic"     // of a pairing: QUIC has failed
+	quicFirst  subject = "first"    // of a pairing: QUIC was the quickest the last time
+	smallMSS   subject = "segments" // of a relay: full segments get lost
+	udpHold    subject = "hold"     // of a network: see hold
+)
+
+// fact is what is known; which of the fields count depends on the subject.
+type fact struct {
+	until     time.Time // zero: no end
+	mode      Mode
 	connected bool // it had, and failed nevertheless
+	hold      hold
 }
 
 // pairing is another portal at a relay.
 type pairing struct{ relay, peer string }
 
-func newMemory() *memory {
-	return &memory{splice: make(map[string]Mode), doubted: make(map[pairing]doubt)}
+// memory is what a portal has learned about the ways to its relays. It is safe
+// for concurrent use.
+type memory struct {
+	network func() string // that this portal is in
+
+	mu      sync.Mutex // guards the following
+	facts   map[topic]fact
+	changed chan struct{} // told after each change that is worth keeping
 }
 
-func pairingOf(s wire.Session) pairing { return pairing{s.Relay.Name, s.Peer} }
-
-// spliceFirst returns the mode to begin splice mode with.
-func (m *memory) spliceFirst(relay string) Mode {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.splice[relay]
+func newMemory(network func() string) *memory {
+	return &memory{network: network, facts: make(map[topic]fact), changed: make(chan struct{}, 1)}
 }
 
-func (m *memory) rememberSplice(relay string, mode Mode) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	makeRoom(m.splice, relay)
-	m.splice[relay] = mode
+func (m *memory) ofRelay(what subject, relay string) topic {
+	return topic{what: what, network: m.network(), relay: relay}
 }
 
-// doubts reports whether packet mode gets no head start.
-func (m *memory) doubts(p pairing) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return time.Now().Before(m.doubted[p].until)
+func (m *memory) ofPairing(what subject, p pairing) topic {
+	return topic{what, m.network(), p.relay, p.peer}
 }
 
-// packetWorked takes the doubt away: a carrier has come up, or packet mode has
-// connected at least. That is no answer where it did so before and failed. It
-// reports whether a doubt is gone.
-func (m *memory) packetWorked(p pairing, carried bool) bool {
+// recall returns what is known and not over.
+func (m *memory) recall(t topic) (fact, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	d, ok := m.doubted[p]
-	if !ok || d.connected && !carried {
+	return m.recallLocked(t)
+}
+
+func (m *memory) recallLocked(t topic) (fact, bool) {
+	f, ok := m.facts[t]
+	if !ok || !f.until.IsZero() && !time.Now().Before(f.until) {
+		return fact{}, false
+	}
+	return f, true
+}
+
+func (m *memory) knows(t topic) bool {
+	_, ok := m.recall(t)
+	return ok
+}
+
+func (m *memory) remember(t topic, f fact) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rememberLocked(t, f)
+}
+
+func (m *memory) rememberLocked(t topic, f fact) {
+	old, known := m.facts[t]
+	if known && old == f {
+		return
+	}
+	if !known && len(m.facts) >= maxRemembered {
+		for old := range m.facts {
+			delete(m.facts, old)
+			break
+		}
+	}
+	m.facts[t] = f
+	m.tellLocked()
+}
+
+// forget reports whether there was anything to forget.
+func (m *memory) forget(t topic) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.facts[t]; !ok {
 		return false
 	}
-	delete(m.doubted, p)
+	delete(m.facts, t)
+	m.tellLocked()
 	return true
 }
 
-// packetFailed begins the doubt, anew.
-func (m *memory) packetFailed(p pairing, connected bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	makeRoom(m.doubted, p)
-	m.doubted[p] = doubt{time.Now().Add(doubtTime), connected}
+func (m *memory) tellLocked() {
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
 }
 
-// makeRoom forgets something if there is no room for one more.
-func makeRoom[K comparable, V any](m map[K]V, key K) {
-	if _, ok := m[key]; ok || len(m) < maxRemembered {
+// spliceFirst returns the mode to begin splice mode with.
+func (m *memory) spliceFirst(relay string) Mode {
+	f, _ := m.recall(m.ofRelay(spliceMode, relay))
+	return f.mode
+}
+
+func (m *memory) rememberSplice(relay string, mode Mode) {
+	m.remember(m.ofRelay(spliceMode, relay), fact{mode: mode})
+}
+
+// doubts reports whether a way gets no head start: packetBad or quicBad.
+func (m *memory) doubts(way subject, p pairing) bool { return m.knows(m.ofPairing(way, p)) }
+
+// worked takes the doubt away: a carrier has come up, or the way has connected
+// at least. That is no answer where it did so before and failed. It reports
+// whether a doubt is gone.
+func (m *memory) worked(way subject, p pairing, carried bool) bool {
+	t := m.ofPairing(way, p)
+	if f, ok := m.recall(t); ok && f.connected && !carried {
+		return false
+	}
+	return m.forget(t)
+}
+
+// failed begins the doubt, anew.
+func (m *memory) failed(way subject, p pairing, connected bool) {
+	m.remember(m.ofPairing(way, p), fact{until: time.Now().Add(doubtTime), connected: connected})
+}
+
+// won remembers whether QUIC was the quickest.
+func (m *memory) won(p pairing, quic bool) {
+	if t := m.ofPairing(quicFirst, p); quic {
+		m.remember(t, fact{})
+	} else {
+		m.forget(t)
+	}
+}
+
+// swallowed reports whether full segments get lost on the way to a relay.
+func (m *memory) swallowed(relay string) bool { return m.knows(m.ofRelay(smallMSS, relay)) }
+
+func (m *memory) swallows(relay string) {
+	m.remember(m.ofRelay(smallMSS, relay), fact{until: time.Now().Add(smallTime)})
+}
+
+// interval is how long a UDP leg may be left silent.
+func (m *memory) interval() time.Duration {
+	f, _ := m.recall(topic{what: udpHold, network: m.network()})
+	return f.hold.interval()
+}
+
+// learn takes what a silence has shown.
+func (m *memory) learn(f finding, now time.Time) {
+	if f == (finding{}) {
 		return
 	}
-	for old := range m {
-		delete(m, old)
-		return
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := topic{what: udpHold, network: m.network()}
+	known, _ := m.recallLocked(t)
+	if f.held > 0 {
+		known.hold = known.hold.survived(f.held, now)
 	}
+	if f.lost > 0 {
+		known.hold = known.hold.lost(f.lost, now)
+	}
+	m.rememberLocked(t, known)
 }

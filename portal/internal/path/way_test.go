@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,82 +58,121 @@ func legTo(t *testing.T, f *Finder, relay, peer string) *Leg {
 	return l
 }
 
-func order(l *Leg) string {
-	ways, apart := l.Ways(0)
-	return fmt.Sprint(ways, " ", apart)
+// plan says what is tried for a carrier, and when.
+func plan(l *Leg) string {
+	ways, at := l.Ways(0)
+	return fmt.Sprint(ways, " ", at)
 }
 
 const (
-	packetAhead = "[relay-packet relay] 250ms"
-	bothAtOnce  = "[relay relay-packet] 0s"
+	packetAhead = "[relay-packet relay] [0s 250ms]"
+	bothAtOnce  = "[relay-packet relay] [0s 0s]"
+
+	nothingKnown = "[relay-packet relay-udp relay] [0s 50ms 250ms]"
+	quicAtOnce   = "[relay-packet relay-udp relay] [0s 0s 250ms]"
+	allAtOnce    = "[relay-packet relay-udp relay] [0s 0s 0s]"
+	quicDoubted  = "[relay-packet relay-udp relay] [0s 50ms 250ms]"
 )
 
+// raced is the ways of one carrier, as if they had been tried: what Dial and
+// Quic note is noted by the test. Time is a bubble's.
+type raced struct{ *race }
+
+// began has a way begun so long ago, and up so long ago; up < 0: not yet.
+func (r raced) packetUp(began, up time.Duration) {
+	r.packet.began = time.Now().Add(-began)
+	if up >= 0 {
+		r.packet.up = time.Now().Add(-up)
+		r.leg.stalled.Store(true)
+	}
+}
+
+func (r raced) quicUp(began, up time.Duration) {
+	r.quic.began = time.Now().Add(-began)
+	if up >= 0 {
+		r.quic.up = time.Now().Add(-up)
+	}
+}
+
+// spliceWon has splice mode carry, so long after it began.
+func (r raced) spliceWon(took time.Duration) {
+	r.splice.began = time.Now().Add(-took)
+	r.splice.Taken()
+}
+
+// raceOf returns the ways of the next carrier between two portals.
+func raceOf(l *Leg) raced {
+	ways, _ := l.Ways(0)
+	return raced{ways[0].(*packetWay).race}
+}
+
 // What happens to the ways of a carrier decides whether the next one begins
-// with packet mode. Time is a bubble's.
+// with packet mode.
 func TestPacketModeIsAheadUnlessItHasFailed(t *testing.T) {
-	type ways struct {
-		leg    *Leg
-		packet *packetWay
-		splice *spliceWay
+	ms := time.Millisecond
+	over := func(r raced) { r.spliceWon(300 * ms) }
+	doubt := func(r raced) {
+		r.packetUp(550*ms, -1)
+		over(r)
 	}
-	// up is what Dial of packet mode notes when it connects.
-	up := func(w ways) {
-		w.packet.up = time.Now()
-		w.leg.stalled.Store(true)
+	carry := func(r raced) {
+		r.packetUp(100*ms, 50*ms)
+		r.packet.Taken()
 	}
-	// over is what splice mode notes that carries: it took 300 ms in all.
-	over := func(w ways) {
-		w.splice.began = time.Now().Add(-300 * time.Millisecond)
-		w.splice.Taken()
+	broke := func(r raced) {
+		carry(r)
+		r.packet.Lost()
 	}
-	doubt := over
+	connectAndLose := func(r raced) {
+		r.packetUp(550*ms, 100*ms)
+		over(r)
+	}
 	for _, test := range []struct {
 		name string
-		then []func(w ways) // for one carrier each
+		then []func(r raced) // for one carrier each
 		want string
 	}{
 		{"nothing is known", nil, packetAhead},
-		{"it worked", []func(ways){func(w ways) { up(w); w.packet.Taken() }}, packetAhead},
-		{"it did not connect and splice mode carried", []func(ways){doubt}, bothAtOnce},
-		{"it connected a moment ago, and splice mode was quicker", []func(ways){func(w ways) {
-			up(w)
-			time.Sleep(300 * time.Millisecond)
-			over(w)
-		}}, packetAhead},
-		{"it connected long ago, and splice mode carried", []func(ways){func(w ways) {
-			up(w)
-			time.Sleep(301 * time.Millisecond)
-			over(w)
+		{"it worked", []func(raced){carry}, packetAhead},
+		{"it did not connect and splice mode carried", []func(raced){doubt}, bothAtOnce},
+		{"it was refused and splice mode carried", []func(raced){func(r raced) {
+			r.packet.began, r.packet.failed = time.Now().Add(-301*ms), true
+			over(r)
 		}}, bothAtOnce},
-		{"it carried and broke at once", []func(ways){func(w ways) { up(w); w.packet.Taken(); w.packet.Lost() }}, bothAtOnce},
-		{"splice mode carried and broke at once", []func(ways){func(w ways) { up(w); over(w); w.splice.Lost() }}, packetAhead},
-		{"it connected and no carrier came up", []func(ways){func(w ways) { up(w); w.leg.Failed() }}, bothAtOnce},
-		{"nothing connected", []func(ways){func(w ways) { w.leg.Failed() }}, packetAhead},
-		{"it works again", []func(ways){doubt, func(w ways) { up(w); w.packet.Taken() }}, packetAhead},
-		{"it connects again, and loses", []func(ways){doubt, func(w ways) { up(w); over(w) }}, packetAhead},
-		{"it broke, connects again and loses", []func(ways){func(w ways) { up(w); w.packet.Taken(); w.packet.Lost() }, func(w ways) { up(w); over(w) }}, bothAtOnce},
-		{"it broke, and carries again", []func(ways){func(w ways) { up(w); w.packet.Taken(); w.packet.Lost() }, func(w ways) { up(w); w.packet.Taken() }}, packetAhead},
-		{"it was not ahead, and loses", []func(ways){doubt, func(w ways) { time.Sleep(doubtTime - time.Second); over(w) }}, bothAtOnce},
-		{"losing while it is not ahead does not prolong the doubt", []func(ways){doubt, func(w ways) {
+		{"it connected a moment ago, and splice mode was quicker", []func(raced){func(r raced) {
+			r.packetUp(550*ms, 300*ms)
+			over(r)
+		}}, packetAhead},
+		{"it connected long ago, and splice mode carried", []func(raced){func(r raced) {
+			r.packetUp(550*ms, 301*ms)
+			over(r)
+		}}, bothAtOnce},
+		{"it carried and broke at once", []func(raced){broke}, bothAtOnce},
+		{"splice mode carried and broke at once", []func(raced){func(r raced) { connectAndLose(r); r.splice.Lost() }}, packetAhead},
+		{"it connected and no carrier came up", []func(raced){func(r raced) { r.packetUp(10*time.Second, 9*time.Second); r.leg.Failed() }}, bothAtOnce},
+		{"nothing connected", []func(raced){func(r raced) { r.packetUp(10*time.Second, -1); r.leg.Failed() }}, packetAhead},
+		{"it works again", []func(raced){doubt, carry}, packetAhead},
+		{"it connects again, and loses", []func(raced){doubt, connectAndLose}, packetAhead},
+		{"it broke, connects again and loses", []func(raced){broke, connectAndLose}, bothAtOnce},
+		{"it broke, and carries again", []func(raced){broke, carry}, packetAhead},
+		{"it was not ahead, and loses", []func(raced){doubt, func(r raced) { time.Sleep(doubtTime - time.Second); doubt(r) }}, bothAtOnce},
+		{"losing while it is not ahead does not prolong the doubt", []func(raced){doubt, func(r raced) {
 			time.Sleep(doubtTime - time.Second)
-			over(w)
+			doubt(r)
 			time.Sleep(time.Second)
 		}}, packetAhead},
 	} {
 		own := newAuthority(t).Credentials(identity.Portal, "ann")
 		synctest.Test(t, func(t *testing.T) {
-			f := NewFinder(own, slog.New(slog.DiscardHandler))
+			f := NewFinder(Config{Credentials: own, Log: slog.New(slog.DiscardHandler)})
 			for _, then := range test.then {
-				l := legTo(t, f, "relay-1", "factory")
-				list, _ := l.Ways(0)
-				i := slices.IndexFunc(list, func(w Way) bool { return w.String() == "relay-packet" })
-				then(ways{l, list[i].(*packetWay), list[1-i].(*spliceWay)})
+				then(raceOf(legTo(t, f, "relay-1", "factory")))
 			}
-			if got := order(legTo(t, f, "relay-1", "factory")); got != test.want {
+			if got := plan(legTo(t, f, "relay-1", "factory")); got != test.want {
 				t.Errorf("%s: %s, want %s", test.name, got, test.want)
 			}
 			for _, other := range []*Leg{legTo(t, f, "relay-1", "plant"), legTo(t, f, "relay-2", "factory")} {
-				if got := order(other); got != packetAhead {
+				if got := plan(other); got != packetAhead {
 					t.Errorf("%s: between other portals, or at another relay: %s", test.name, got)
 				}
 			}
@@ -142,10 +180,120 @@ func TestPacketModeIsAheadUnlessItHasFailed(t *testing.T) {
 	}
 }
 
+// withUDPTo returns a leg with all ways.
+func withUDPTo(t *testing.T, f *Finder) *Leg {
+	l := legTo(t, f, "relay-1", "factory")
+	l.udp = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:20000")}
+	return l
+}
+
+func TestNextCarrierBeginsWithWhatWorkedInThisNetwork(t *testing.T) {
+	ms := time.Millisecond
+	noOddTCP := func(r raced) { // QUIC wins
+		r.packetUp(150*ms, -1)
+		r.quicUp(100*ms, 10*ms)
+		r.quic.Taken()
+	}
+	noUDP := func(r raced) { // and packet mode does
+		r.packetUp(100*ms, 50*ms)
+		r.quicUp(50*ms, -1)
+		r.packet.Taken()
+	}
+	neither := func(r raced) { // splice mode wins, as late as it begins
+		r.packetUp(400*ms, -1)
+		r.quicUp(350*ms, -1)
+		r.spliceWon(150 * ms)
+	}
+	for _, test := range []struct {
+		name string
+		then []func(r raced)
+		want string
+	}{
+		{"nothing is known", nil, nothingKnown},
+		{"QUIC was the quickest", []func(raced){noOddTCP}, quicAtOnce},
+		{"packet mode is, later", []func(raced){noOddTCP, noUDP}, nothingKnown},
+		{"no UDP: nobody waits for it", []func(raced){noUDP}, nothingKnown},
+		{"neither UDP nor odd TCP ports", []func(raced){neither}, allAtOnce},
+		{"a day later", []func(raced){neither, func(raced) { time.Sleep(doubtTime) }}, nothingKnown},
+		{"QUIC works again, and loses", []func(raced){neither, func(r raced) { r.quicUp(100*ms, 0); r.spliceWon(50 * ms) }}, quicAtOnce},
+		{"QUIC carried and broke at once", []func(raced){neither, func(r raced) { r.quicUp(100*ms, 0); r.quic.Taken(); r.quic.Lost() }}, allAtOnce},
+		{"packet mode works again", []func(raced){neither, noUDP}, quicDoubted},
+	} {
+		own := newAuthority(t).Credentials(identity.Portal, "ann")
+		synctest.Test(t, func(t *testing.T) {
+			f := NewFinder(Config{Credentials: own, Log: slog.New(slog.DiscardHandler)})
+			place := "home"
+			f.memory.network = func() string { return place }
+			for _, then := range test.then {
+				then(raceOf(withUDPTo(t, f)))
+			}
+			if got := plan(withUDPTo(t, f)); got != test.want {
+				t.Errorf("%s: %s, want %s", test.name, got, test.want)
+			}
+			place = "hotel"
+			if got := plan(withUDPTo(t, f)); got != nothingKnown {
+				t.Errorf("%s, in another network: %s, want %s", test.name, got, nothingKnown)
+			}
+		})
+	}
+}
+
+func TestFurtherCarriersAreOfTheirKindAndMeetingsOfNoNumber(t *testing.T) {
+	a := newAuthority(t)
+	f := a.finder("ann")
+	all := withUDPTo(t, f)
+	say := func(ways []Way, at []time.Duration) string { return fmt.Sprint(ways, " ", at) }
+	if got, want := say(all.Of(3, wire.CarrierTCP)), "[relay-packet relay] [0s 250ms]"; got != want {
+		t.Errorf("a further carrier of TCP: %s, want %s", got, want)
+	}
+	if got, want := say(all.Of(3, wire.CarrierQUIC)), "[relay-udp] [0s]"; got != want {
+		t.Errorf("a further carrier of QUIC: %s, want %s", got, want)
+	}
+	if got, want := say(all.Again()), "[relay relay-udp] [0s 0s]"; got != want {
+		t.Errorf("after a loss: %s, want %s", got, want)
+	}
+	ticket, err := f.Ticket(wire.Ticket{
+		Session: wire.NewSessionID(), Peer: "factory", Transports: Transports,
+		Relay: withUDP(access("192.0.2.2", 0, 443), 0, 3478),
+	}, netip.MustParseAddr("192.0.2.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ticket.Close()
+	if got, want := say(ticket.Ways(0)), "[relay relay-udp] [0s 0s]"; got != want || !ticket.own {
+		t.Errorf("a ticket: %s, own socket %v, want %s", got, ticket.own, want)
+	}
+	if got := say(legTo(t, f, "relay-1", "factory").Of(3, wire.CarrierQUIC)); got != "[] []" {
+		t.Errorf("QUIC where there is no UDP: %s", got)
+	}
+}
+
+func TestSmallSegmentsAreForOneNetworkAndOneDay(t *testing.T) {
+	own := newAuthority(t).Credentials(identity.Portal, "ann")
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFinder(Config{Credentials: own, Log: slog.New(slog.DiscardHandler)})
+		place := "home"
+		f.memory.network = func() string { return place }
+		raceOf(legTo(t, f, "relay-1", "factory")).packet.Stuck()
+		if !f.memory.swallowed("relay-1") || f.memory.swallowed("relay-2") {
+			t.Error("full segments are not known to get lost, or everywhere")
+		}
+		place = "hotel"
+		if f.memory.swallowed("relay-1") {
+			t.Error("another network has the same fault")
+		}
+		place = "home"
+		time.Sleep(smallTime)
+		if f.memory.swallowed("relay-1") {
+			t.Error("full segments are never tried again")
+		}
+	})
+}
+
 // Packet mode has no preface: what is written first is the other portal's.
 func TestPacketModeDialsThePortOfItsConnectionAndSendsNothing(t *testing.T) {
 	a := newAuthority(t)
-	f := NewFinder(a.Credentials(identity.Portal, "ann"), slog.New(slog.DiscardHandler))
+	f := a.finder("ann")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +310,7 @@ func TestPacketModeDialsThePortOfItsConnectionAndSendsNothing(t *testing.T) {
 	if len(ways) != 1 {
 		t.Fatalf("a relay with packet ports only: %v", ways)
 	}
-	conn, err := ways[0].Dial(t.Context())
+	conn, err := ways[0].(StreamWay).Dial(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,16 +333,14 @@ func TestPacketModeDialsThePortOfItsConnectionAndSendsNothing(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	m := newMemory()
+	m := newMemory(func() string { return "" })
 	for i := range maxRemembered + 100 {
-		m.packetFailed(pairing{"relay-1", fmt.Sprint(i)}, false)
-		m.rememberSplice(fmt.Sprint(i), SharedTLS)
+		m.failed(packetBad, pairing{"relay-1", fmt.Sprint(i)}, false)
 	}
-	if len(m.doubted) != maxRemembered || len(m.splice) != maxRemembered {
-		t.Errorf("%d and %d are remembered", len(m.doubted), len(m.splice))
+	if len(m.facts) != maxRemembered {
+		t.Errorf("%d facts are remembered", len(m.facts))
 	}
-	last := maxRemembered + 99
-	if !m.doubts(pairing{"relay-1", fmt.Sprint(last)}) || m.spliceFirst(fmt.Sprint(last)) != SharedTLS {
+	if !m.doubts(packetBad, pairing{"relay-1", fmt.Sprint(maxRemembered + 99)}) {
 		t.Error("what came last was forgotten")
 	}
 }

@@ -16,7 +16,8 @@ import (
 // maxWaiting is how many connections may wait at an Endpoint to be accepted.
 const maxWaiting = 4
 
-var errClosed = errors.New("the UDP leg was closed")
+// ErrClosed is the error of Accept when the Endpoint was closed.
+var ErrClosed = errors.New("the UDP leg was closed")
 
 // Endpoint is a relay's address and port, as one session uses it. Its methods
 // are safe for concurrent use.
@@ -85,7 +86,7 @@ func (e *Endpoint) Accept(ctx context.Context) (*quic.Conn, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-e.closed:
-			return nil, errClosed
+			return nil, ErrClosed
 		}
 	}
 }

@@ -344,7 +344,7 @@ func TestClosedEndpointEndsAccept(t *testing.T) {
 		done <- err
 	}()
 	e.Close()
-	if err := <-done; !errors.Is(err, errClosed) {
+	if err := <-done; !errors.Is(err, ErrClosed) {
 		t.Errorf("Accept: %v", err)
 	}
 }

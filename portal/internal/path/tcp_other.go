@@ -9,3 +9,6 @@ import (
 
 // retrySoon does nothing: the option it sets exists on Linux.
 func retrySoon(syscall.RawConn, time.Duration) error { return nil }
+
+// limitSegments does nothing: only Linux tells of segments that get lost.
+func limitSegments(syscall.RawConn, int) error { return nil }

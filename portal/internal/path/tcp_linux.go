@@ -16,3 +16,11 @@ func retrySoon(socket syscall.RawConn, wait time.Duration) error {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, int(wait.Milliseconds()))
 	})
 }
+
+// limitSegments sets TCP_MAXSEG: the longest segment that is sent, and that the
+// other end is asked to send (RFC 9293 section 3.7.1).
+func limitSegments(socket syscall.RawConn, bytes int) error {
+	return socket.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, bytes)
+	})
+}

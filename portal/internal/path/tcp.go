@@ -1,0 +1,179 @@
+package path
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/netport/netport/portal/internal/eyeballs"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/record"
+	"github.com/netport/netport/proto/wire"
+)
+
+// packetWay is packet mode: an ordinary connection to the leg's packet port.
+// It sends nothing to prove the leg. Connect succeeds when the other portal
+// dials too and the relay has answered both.
+type packetWay struct {
+	race   *race
+	addr   netip.AddrPort
+	ahead  bool      // other ways wait for it
+	began  time.Time // Dial
+	up     time.Time // when Dial succeeded
+	failed bool      // Dial has, and not because another way was taken
+}
+
+func (w *packetWay) String() string         { return PacketPort.String() }
+func (w *packetWay) Kind() wire.CarrierKind { return wire.CarrierTCP }
+
+func (w *packetWay) Dial(ctx context.Context) (net.Conn, error) {
+	l := w.race.leg
+	w.began = time.Now()
+	conn, err := l.finder.dial(ctx, l.Relay(), w.addr)
+	if err != nil {
+		w.failed = ctx.Err() == nil
+		return nil, fmt.Errorf("dial relay %q: %w", l.Relay(), err)
+	}
+	w.up = time.Now()
+	l.stalled.Store(true)
+	return conn, nil
+}
+
+func (w *packetWay) Taken() {
+	l := w.race.leg
+	l.stalled.Store(false)
+	l.take(candidate{mode: PacketPort, addr: w.addr}, w.race.connection)
+	l.trust(packetBad, true)
+	if w.race.quic != nil {
+		l.finder.memory.won(l.pairing(), false)
+		w.race.quic.beaten(time.Since(w.began))
+	}
+}
+
+func (w *packetWay) Lost() {
+	w.race.leg.doubt(packetBad, true, "the carrier on it broke at once")
+}
+
+func (w *packetWay) Stuck() { w.race.leg.stuck() }
+
+// spliceWay is splice mode, by whichever of its modes connects first. The
+// relay joins the connections of both portals by their session and number,
+// however each has come: so nothing needs to be agreed on within this way.
+type spliceWay struct {
+	race  *race
+	began time.Time // Dial
+	used  candidate // after Dial
+}
+
+func (w *spliceWay) String() string         { return SessionPort.String() }
+func (w *spliceWay) Kind() wire.CarrierKind { return wire.CarrierTCP }
+
+// Dial returns a connection to the relay over which the leg is proven.
+func (w *spliceWay) Dial(ctx context.Context) (net.Conn, error) {
+	l := w.race.leg
+	w.began = time.Now()
+	at := make([]time.Duration, len(l.splice))
+	for i, c := range l.splice {
+		at[i] = c.at
+	}
+	conn, err := eyeballs.RaceAt(ctx, at, l.splice, l.connect)
+	if err != nil {
+		return nil, fmt.Errorf("dial relay %q: %w", l.Relay(), err)
+	}
+	// Only the connection that won proves the leg: a number is joined once.
+	p := l.preface(w.race.connection)
+	stop := context.AfterFunc(ctx, func() { conn.SetWriteDeadline(time.Now()) })
+	_, err = conn.Write(p.AppendTo(nil, l.session.Secret))
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("prove leg %v to relay %q: %w", p.ID, l.Relay(), err)
+	}
+	w.used = conn.candidate
+	l.spliced.Store(&w.used)
+	return conn.Conn, nil
+}
+
+func (w *spliceWay) Taken() {
+	l, took := w.race.leg, time.Since(w.began)
+	l.take(w.used, w.race.connection)
+	l.finder.memory.rememberSplice(l.Relay(), w.used.mode)
+	if w.race.packet != nil {
+		w.race.packet.beaten(took)
+	}
+	if w.race.quic != nil {
+		l.finder.memory.won(l.pairing(), false)
+		w.race.quic.beaten(took)
+	}
+}
+
+// Lost changes nothing: there is no way that is surer.
+func (w *spliceWay) Lost() {}
+
+func (w *spliceWay) Stuck() { w.race.leg.stuck() }
+
+// dialed is a connection and how it was made.
+type dialed struct {
+	net.Conn
+	candidate candidate
+}
+
+func (l *Leg) connect(ctx context.Context, c candidate) (*dialed, error) {
+	conn, err := l.finder.dial(ctx, l.Relay(), c.addr)
+	if err != nil {
+		return nil, err
+	}
+	if c.mode != SharedTLS {
+		return &dialed{conn, c}, nil
+	}
+	relay := identity.Expect(identity.Relay, l.Relay())
+	secure := record.Client(conn, l.finder.Credentials.ClientTLS(identity.ProtocolRelay, relay))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("prove relay at %s: %w", c.addr, err)
+	}
+	return &dialed{secure, c}, nil
+}
+
+// stuck has the next connections to this relay, in this network, use segments
+// that pass nearly everywhere: something on the way drops longer packets and
+// does not say so (RFC 2923 section 2.1).
+func (l *Leg) stuck() {
+	if l.finder.memory.swallowed(l.Relay()) {
+		return
+	}
+	l.finder.memory.swallows(l.Relay())
+	l.log.Info("full segments get lost on the way to the relay; using small ones for a day")
+}
+
+const (
+	// maxRetry is how soon after a break of the path TCP finds that it is over.
+	maxRetry = 2 * time.Second
+	// smallSegment is the longest segment, in bytes, where longer ones get lost: it
+	// fits into 1,200 bytes of IPv4 or IPv6 with timestamps.
+	smallSegment = 1140
+)
+
+func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (net.Conn, error) {
+	small := f.memory.swallowed(relay)
+	// The carrier keeps the connection alive itself.
+	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, socket syscall.RawConn) error {
+		if small {
+			if err := limitSegments(socket, smallSegment); err != nil {
+				return err
+			}
+		}
+		return retrySoon(socket, maxRetry)
+	}}
+	conn, err := d.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	f.follow(conn.(*net.TCPConn))
+	return conn, nil
+}
