@@ -43,14 +43,16 @@ lab-test: build ## run the network namespace topologies alone, as root or with s
 	@scripts/lab-test
 
 lab-soak: build ## run the tests of faults and attacks with their whole numbers, as root or with sudo
-	@for package in faults kernel; do \
+	@for package in faults kernel survive e2e; do \
 		go test -c -o bin/lab-soak.test ./lab/$$package; \
 		(cd lab/$$package && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
-			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 60m -full); \
+			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 8h -full); \
 	done
 
 bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: sooner), as root
 	@go build -trimpath -o bin/netport-bench ./lab/bench
+	@cd scripts/tools && GOWORK=off go build -trimpath -o ../../bin/tools/wireguard golang.zx2c4.com/wireguard || \
+		echo 'bench: wireguard-go cannot be built here and is left out'
 	@NETPORT_BIN=$(CURDIR)/bin scripts/as-root bin/netport-bench $(BENCHFLAGS)
 
 check: ## look the source over: format, vet, staticcheck, modules, imports, scripts

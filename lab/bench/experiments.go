@@ -64,7 +64,13 @@ func fatExperiment(what string, share float64) func(*world) (comparison, error) 
 // quicExperiment is goodput where Netport has nothing but QUIC.
 func quicExperiment(streams int) func(*world) (comparison, error) {
 	return func(w *world) (comparison, error) {
-		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), streams) }, w.netport, w.ssh)
+		ways := []func() (way, error){w.netport, w.ssh}
+		if _, err := w.wireGuardProgram(); err == nil {
+			ways = append(ways, w.wireGuard)
+		} else {
+			w.t.Logf("without wireguard-go: %v", err)
+		}
+		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), streams) }, ways...)
 		if err != nil {
 			return comparison{}, err
 		}
@@ -173,6 +179,7 @@ var notes = []struct{ name, text string }{
 	{barePumpName, "the same without the applications' sockets; for information"},
 	{quicPumpName, "quic-go between applications' sockets, by such a relay; one connection"},
 	{bareQUICPumpName, "the same without the applications' sockets; for information"},
+	{wireGuardName, "a UDP session of such a relay between the two; if the program is there"},
 	{"S4", "counted for 10 minutes (1 with -quick), keepalives of 4 minutes among them"},
 }
 

@@ -41,14 +41,15 @@ type world struct {
 	self     string          // this program
 
 	// The contenders' programs are started when they are first asked for, and stay until the end.
-	sshds   func() (ssh, error)
-	ssh     func() (way, error)
-	sshOpen func() (way, error)
-	turn    func() (flows, error)
-	legs    func() (flows, error)
-	netport func() (way, error)
-	nft     func() (way, error)
-	broker  func() *daemon.Broker
+	sshds     func() (ssh, error)
+	ssh       func() (way, error)
+	sshOpen   func() (way, error)
+	turn      func() (flows, error)
+	legs      func() (flows, error)
+	netport   func() (way, error)
+	nft       func() (way, error)
+	wireGuard func() (way, error)
+	broker    func() *daemon.Broker
 	// Relays of the broker, one in user space and one in the kernel.
 	userRelay, kernelRelay func() (brokered, error)
 	pumpCredentials        func() ([2]string, error)
@@ -86,6 +87,7 @@ func newWorld(t testing.TB, o options, s setting) *world {
 	w.turn = sync.OnceValues(w.startTURNFlows)
 	w.legs = sync.OnceValues(w.startLegs)
 	w.netport = sync.OnceValues(w.startNetport)
+	w.wireGuard = sync.OnceValues(w.startWireGuard)
 	w.nft = sync.OnceValues(w.startNFT)
 	w.broker = sync.OnceValue(func() *daemon.Broker { return daemon.NewBroker(t, l.Public("broker")) })
 	w.userRelay = w.newBrokered("user-relay", daemon.Set("mode", "userspace"))
