@@ -134,7 +134,7 @@ func TestTwoPortalsHoldTheHalvesOfOneTicket(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if ends, _ := leg.TicketEnds(id); ends.Sub(time.Now()) <= 0 {
+		if ends, _ := leg.TicketEnds(id); !ends.After(time.Now()) {
 			t.Errorf("the ticket ends at %v", ends)
 		}
 	})
@@ -195,7 +195,7 @@ func TestTicketsAreRenewedBeforeTheyEnd(t *testing.T) {
 		w.run(time.Minute)
 		w.wantTickets("at first", []string{"r1"}, "ann", "plant")
 		known := w.hub.keys.Of("r1", time.Now())
-		const days = 16
+		const days = 8
 		used := make(map[wire.Secret]bool)
 		for day := range 2 * days {
 			w.run(ticket.Grid)
@@ -220,8 +220,8 @@ func TestTicketsAreRenewedBeforeTheyEnd(t *testing.T) {
 				t.Fatalf("half day %d: two sessions", day)
 			}
 		}
-		if len(used) != 3 {
-			t.Errorf("%d keys in %d days, want 3", len(used), days)
+		if len(used) != 2 {
+			t.Errorf("%d keys in %d days, want 2", len(used), days)
 		}
 	})
 }
@@ -294,7 +294,7 @@ func TestTicketsFollowThePolicy(t *testing.T) {
 // F10: who is owed very many tickets, or all at once, gets them by and by.
 func TestTicketsAreMadeAtABoundedRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const peers = 2*ticketPairs + 200
+		const peers = ticketPairs + 200
 		var names []string
 		var text strings.Builder
 		text.WriteString("domain = \"example.org\"\n[groups]\nall = [")
@@ -320,7 +320,7 @@ func TestTicketsAreMadeAtABoundedRate(t *testing.T) {
 				at[s.at.Sub(start)]++
 			}
 		}
-		if len(at) != 3 {
+		if len(at) != 2 {
 			t.Errorf("tickets came at %v", slices.Sorted(maps.Keys(at)))
 		}
 		all := 0
