@@ -40,7 +40,8 @@ func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 		Short: "Run the relay until SIGINT or SIGTERM",
 		Long: `Run the relay until SIGINT or SIGTERM. Then the server has its sessions moved to
 other relays, for as long as "drain" in the configuration says, and what is left
-ends; a second signal ends it at once. Without a server nothing is waited for.
+ends; a second signal ends it at once. Without a server, or another relay, it does
+not wait.
 
 Where the kernel forwards without the relay ("status" says so), its sessions stay
 there instead and the next relay takes them over: that is for restarts and upgrades.

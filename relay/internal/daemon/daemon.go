@@ -76,6 +76,7 @@ type Daemon struct {
 	mu       sync.Mutex    // guards the following
 	conn     *conn         // nil: no server
 	server   string        // name of the server connected last
+	others   int           // relays that it knows beside this one
 	draining bool          // no session is taken any more, and the server was told
 	stopping bool          // nor any more
 	ended    lease.Traffic // of sessions that are gone

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -88,10 +89,7 @@ func (d *Daemon) ordered() (n int, carried lease.Traffic) {
 // and it does not stay in the kernel for the next relay anyway. It sweeps
 // meanwhile.
 func (d *Daemon) moveAway(parts context.Context) {
-	d.mu.Lock()
-	connected := d.conn != nil
-	d.mu.Unlock()
-	if n, _ := d.ordered(); n == 0 || !connected || d.cfg.Drain == 0 || d.persistent() {
+	if n, _ := d.ordered(); n == 0 || d.cfg.Drain == 0 || d.persistent() || d.movable() != nil {
 		return
 	}
 	ctx, done := context.WithCancel(parts)
@@ -105,6 +103,19 @@ func (d *Daemon) moveAway(parts context.Context) {
 	draining.Wait()
 }
 
+// movable returns why nobody can move the sessions elsewhere, if that is so.
+func (d *Daemon) movable() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.conn == nil:
+		return errors.New("no server is connected that could have the sessions moved")
+	case d.others == 0:
+		return errors.New("the server knows no other relay that could take the sessions")
+	}
+	return nil
+}
+
 // persistent reports whether the kernel carries on with the sessions when the
 // relay stops.
 func (d *Daemon) persistent() bool { return d.plane != nil && d.plane.Persistent() }
@@ -112,11 +123,8 @@ func (d *Daemon) persistent() bool { return d.plane != nil && d.plane.Persistent
 // empty answers the command "drain": it drains whatever the kernel could carry on
 // with, ends what is left, and leaves a relay that takes no session.
 func (d *Daemon) empty(ctx context.Context, _ json.RawMessage) (any, error) {
-	d.mu.Lock()
-	connected := d.conn != nil
-	d.mu.Unlock()
-	if !connected {
-		return nil, errors.New("drain: no server is connected that could move the sessions elsewhere")
+	if err := d.movable(); err != nil {
+		return nil, fmt.Errorf("drain: %w", err)
 	}
 	before, _ := d.ordered()
 	d.drain(ctx)

@@ -3,6 +3,8 @@ package daemon
 import (
 	"io"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,9 @@ import (
 
 	"github.com/netport/netport/relay/internal/config"
 )
+
+// another says that there is a relay elsewhere.
+var another = wire.OtherRelays{Relays: []wire.OtherRelay{{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, First: 1024, Last: 2000}}}
 
 func drainFor(d time.Duration) func(*config.Config) {
 	return func(c *config.Config) { c.Drain = d }
@@ -35,6 +40,7 @@ func (s *server) ends(what string) {
 func TestRelayStopsWhenItsSessionsHaveMoved(t *testing.T) {
 	s := newServer(t, drainFor(time.Minute))
 	s.wantReady()
+	s.send(another)
 	var sessions []wire.CreateSession
 	var a, b []net.Conn
 	for _, opener := range []string{"a", "b"} {
@@ -51,11 +57,13 @@ func TestRelayStopsWhenItsSessionsHaveMoved(t *testing.T) {
 	}
 	carry(t, a[0], b[0], "while it drains")
 
-	s.hangUp() // a server that comes in between is told as well
-	s.accept()
-	s.wantReady(sessions...)
-	s.want("that it drains, again", wire.RelayDraining{Reason: wire.ReasonShutdown})
 	for i, m := range sessions {
+		if i == 1 { // a server that comes in between is told as well
+			s.hangUp()
+			s.accept()
+			s.wantReady(m)
+			s.want("that it drains, again", wire.RelayDraining{Reason: wire.ReasonShutdown})
+		}
 		carry(t, b[i], a[i], "until it has moved")
 		s.send(wire.EndSession{ID: m.ID, Reason: wire.ReasonReplaced})
 		if over, ok := s.next("the end").(wire.SessionOver); !ok || over.ID != m.ID || over.Reason != wire.ReasonReplaced {
@@ -68,6 +76,7 @@ func TestRelayStopsWhenItsSessionsHaveMoved(t *testing.T) {
 func TestWhatNobodyMovesEndsAfterTheDrain(t *testing.T) {
 	s := newServer(t, drainFor(300*time.Millisecond))
 	s.wantReady()
+	s.send(another)
 	m := order("a", "b")
 	a, b := legs(t, m, s.create(m).TCP)
 	carry(t, a, b, "x")
@@ -83,6 +92,7 @@ func TestWhatNobodyMovesEndsAfterTheDrain(t *testing.T) {
 func TestDrainDoesNotWaitForSessionsThatDoNothing(t *testing.T) {
 	s := newServer(t, drainFor(time.Minute))
 	s.wantReady()
+	s.send(another)
 	m := order("a", "b")
 	s.create(m)
 	s.cancel()
@@ -91,33 +101,45 @@ func TestDrainDoesNotWaitForSessionsThatDoNothing(t *testing.T) {
 	s.ends("nothing happens")
 }
 
-func TestRelayWithoutAServerStopsAtOnce(t *testing.T) {
-	s := newServer(t, drainFor(time.Minute))
-	s.wantReady()
-	m := order("a", "b")
-	a, b := legs(t, m, s.create(m).TCP)
-	carry(t, a, b, "x")
-	s.hangUp()
-	s.await("it knows", func(v Status) bool { return !v.Connected })
-	stopped := make(chan struct{})
-	go func() { // what is carried would keep a drain up
-		defer close(stopped)
-		for {
-			if _, err := a.Write([]byte("x")); err != nil {
-				return
-			}
-			if _, err := b.Read(make([]byte, 100)); err != nil {
-				return
-			}
+func TestRelayStopsAtOnceWhereNobodyCouldMoveItsSessions(t *testing.T) {
+	for what, alone := range map[string]func(*server){
+		"no server": func(s *server) {
+			s.send(another)
+			s.hangUp()
+			s.await("it knows", func(v Status) bool { return !v.Connected })
+		},
+		"no other relay": func(*server) {},
+	} {
+		s := newServer(t, drainFor(time.Minute))
+		s.wantReady()
+		m := order("a", "b")
+		a, b := legs(t, m, s.create(m).TCP)
+		carry(t, a, b, "x")
+		alone(s)
+		if err := local.Call(t.Context(), s.cfg.Socket, "drain", nil, nil); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: drained, %v", what, err)
 		}
-	}()
-	s.ends("nobody could move its sessions")
-	<-stopped
+		stopped := make(chan struct{})
+		go func() { // what is carried would keep a drain up
+			defer close(stopped)
+			for {
+				if _, err := a.Write([]byte("x")); err != nil {
+					return
+				}
+				if _, err := b.Read(make([]byte, 100)); err != nil {
+					return
+				}
+			}
+		}()
+		s.ends(what)
+		<-stopped
+	}
 }
 
 func TestDrainCommandEmptiesARunningRelay(t *testing.T) {
 	s := newServer(t, drainFor(500*time.Millisecond))
 	s.wantReady()
+	s.send(another)
 	moved, left := order("a", "z"), order("b", "z")
 	s.create(moved)
 	s.create(left)
@@ -140,9 +162,4 @@ func TestDrainCommandEmptiesARunningRelay(t *testing.T) {
 		t.Errorf("status %+v", v)
 	}
 	s.wantRefused(order("a", "z"), wire.ReasonShutdown)
-	s.hangUp()
-	s.await("it knows", func(v Status) bool { return !v.Connected })
-	if err := local.Call(t.Context(), s.cfg.Socket, "drain", nil, nil); err == nil {
-		t.Error("it drains without a server")
-	}
 }

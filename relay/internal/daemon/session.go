@@ -58,6 +58,9 @@ func (d *Daemon) serve(ctx context.Context, c *conn, _ wire.Welcome) error {
 			}
 			if !m.More {
 				d.sources.SetOthers(others)
+				d.mu.Lock()
+				d.others = len(others)
+				d.mu.Unlock()
 				others = nil
 			}
 		default:

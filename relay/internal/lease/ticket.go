@@ -27,8 +27,9 @@ const (
 	// TicketLifetime is how long a ticket's session lasts that carries nothing.
 	TicketLifetime = 10 * time.Minute
 	// MaxTicketTries is how many prefaces, and how many binds, that name unknown
-	// tickets are looked at in one second. Each costs two MACs for every key: about
-	// a tenth of a processor in all.
+	// tickets are looked at in one second. Each costs two MACs for every key: a
+	// twentieth of a processor for binds and one key. What is beyond is dropped, true
+	// ones among it: a portal repeats them.
 	MaxTicketTries = 20_000
 
 	ticketShare  = 4
