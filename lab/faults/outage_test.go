@@ -2,6 +2,8 @@ package faults
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -10,13 +12,16 @@ import (
 	"github.com/netport/netport/lab/topo"
 )
 
-// F12: a portal that starts while the server is away has no grants. It says so, turns nobody but itself away, and works
-// as soon as the server is back.
+// F12: a portal that starts first while the server is away has no grants. It says so, turns nobody but itself away, and
+// works as soon as the server is back.
 func TestPortalStartedWithoutServerSaysSoAndWaits(t *testing.T) {
 	w := newWorld(t)
 	w.allow(w.other())
 	w.Server.Kill()
 	w.laptop.Kill()
+	if err := os.RemoveAll(filepath.Join(w.laptop.Dir(), "state")); err != nil {
+		t.Fatal(err)
+	}
 	w.laptop.Host().Start(w.laptop.Command("run"))
 	await.Until(t, "answered by laptop", func() error {
 		out, err := w.laptop.Command("status").CombinedOutput()

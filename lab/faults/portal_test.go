@@ -4,16 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/lab/await"
-	"github.com/netport/netport/lab/daemon"
 )
 
 // sessions is how many sessions the server has.
@@ -24,67 +21,6 @@ func (w *world) sessions() int {
 		w.t.Fatal(err)
 	}
 	return len(list)
-}
-
-// F17: what ran over a portal that was killed ends with a reset at the other side's application, and the portal that is
-// started again is usable at once.
-func TestPortalKilledIsCleanedUpAndComesBack(t *testing.T) {
-	w := newWorld(t)
-	w.allow(w.echoes()[0])
-	for _, killed := range []*daemon.Portal{w.factory, w.laptop} {
-		t.Run(killed.Name(), func(t *testing.T) {
-			ln := w.plc.Listen(echoPort)
-			defer ln.Close()
-			p := w.connect(entryPort, ln)
-			killed.Kill()
-			start := time.Now()
-			p.reset(t) // the kernel of the killed one's machine resets its side
-			if took := time.Since(start); took > 5*time.Second {
-				t.Errorf("it took %v until both applications knew, want 5 s at most", took)
-			}
-			start = time.Now()
-			killed.Start()
-			w.laptop.WaitUp("tcp")
-			welcome(ln)
-			await.Until(t, "served again", func() error { return w.welcomed(entryPort) })
-			took := time.Since(start)
-			t.Logf("usable after %v", took)
-			if took > 3*time.Second {
-				t.Errorf("it took %v until the forward was usable again, want 3 s at most", took)
-			}
-		})
-	}
-	if n := w.sessions(); n != 1 {
-		t.Errorf("the server has %d sessions, want the one in use", n)
-	}
-}
-
-// F15, shortened: a portal that is suspended holds its peer's streams up and loses nothing.
-func TestSuspendedPortalLosesNothing(t *testing.T) {
-	w := newWorld(t)
-	w.allow(w.echoes()[0])
-	ln := w.plc.Listen(echoPort)
-	for _, stopped := range []*daemon.Portal{w.factory, w.laptop} {
-		p := w.connect(entryPort, ln)
-		stopped.Process().Signal(syscall.SIGSTOP)
-		sent := "sent while the portal was suspended"
-		if _, err := p.client.Write([]byte(sent)); err != nil {
-			t.Fatal(err)
-		}
-		await.Passing(t, 10*time.Second)
-		stopped.Process().Signal(syscall.SIGCONT)
-		start := time.Now()
-		got := make([]byte, len(sent))
-		if _, err := io.ReadFull(p.service, got); err != nil || string(got) != sent {
-			t.Errorf("%s suspended: the service got %q, %v; want %q", stopped.Name(), got, err, sent)
-			continue
-		}
-		if took := time.Since(start); took > 3*time.Second {
-			t.Errorf("%s suspended: it took %v to go on, want 3 s at most", stopped.Name(), took)
-		}
-		p.alive(t)
-		waitServer(t, stopped, true)
-	}
 }
 
 // F42: a portal that is asked to stop takes its listeners and sockets with it and leaves nothing at its peer, at the

@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
+	"github.com/netport/netport/lab/traffic"
 )
 
 // served reports why a client at a portal's port is not served. The service must have no other client.
@@ -119,6 +120,56 @@ func TestPortalAskedToStop(t *testing.T) {
 			await.Until(t, "served again", func() error { return served(w.laptop, outPort, w.atFactory) })
 		}
 	})
+}
+
+// F42: who is being served when a portal is asked to stop may finish; nobody else is served any more.
+func TestStoppingPortalLetsConnectionsFinish(t *testing.T) {
+	const drain = 30 * time.Second
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		for _, stopped := range []*daemon.Portal{w.laptop, w.factory} {
+			stopped.Configure("drain", drain.String())
+			stopped.Process().Stop()
+			stopped.Start()
+			await.Until(t, "served", func() error { return served(w.laptop, outPort, w.atFactory) })
+			p := w.out(t)
+			stopped.Process().Signal(syscall.SIGTERM)
+			await.Within(t, "closed to others", 5*time.Second, func() error {
+				if served(w.laptop, outPort, w.atFactory) == nil {
+					return errors.New("a new client is served")
+				}
+				return nil
+			})
+			await.RoundTrip(t, p.Client, p.Service)
+			start := time.Now()
+			finish(t, p)
+			select {
+			case <-stopped.Process().Done():
+			case <-time.After(drain):
+				t.Fatalf("%s still runs %v after its last connection has ended", stopped.Name(), drain)
+			}
+			if took := time.Since(start); took > 3*time.Second {
+				t.Errorf("%s ended %v after its last connection, want 3 s at most", stopped.Name(), took)
+			}
+			if status := stopped.Process().Wait(); status != 0 {
+				t.Errorf("%s ended with status %d, want 0", stopped.Name(), status)
+			}
+			stopped.Configure("drain", "0s")
+			stopped.Start()
+		}
+	})
+}
+
+// finish ends a connection in the way that both sides mean to.
+func finish(t *testing.T, p traffic.Pair) {
+	t.Helper()
+	for _, end := range []struct{ from, to net.Conn }{{p.Client, p.Service}, {p.Service, p.Client}} {
+		if err := end.from.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := end.to.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatalf("read %d bytes, %v; want a clean end", n, err)
+		}
+	}
 }
 
 // F30: what a target leaves half open. One half that has ended stays so over a carrier's death, and the other goes on. A

@@ -54,7 +54,7 @@ func (w *world) load(t *testing.T, f fault) traffic.Load {
 		Beside: dialUDP(t, w.laptop, local(servicePort)), // on laptop itself, out of reach of what breaks
 	}
 	if f.many > 0 {
-		l.Rate, l.Block = 2*traffic.Rate/int64(f.many), 1<<10
+		l.Rate, l.Block = traffic.Rate/int64(f.many), 1<<10
 	}
 	for len(l.Pairs) < f.many {
 		l.Pairs = append(l.Pairs, w.out(t), w.back(t))
