@@ -144,10 +144,6 @@ func (s *Stream) Forgotten() bool {
 	return true
 }
 
-// Unacked is how many bytes were sent in this epoch, or received by the peer
-// before, that it has not acknowledged.
-func (s *Stream) Unacked() uint64 { return s.send.sent - s.Acked() }
-
 // ResetAgain reports whether a RESET of this side waits for the peer's answer, or
 // has not been sent: on a new carrier it is to be sent again.
 func (s *Stream) ResetAgain() bool {

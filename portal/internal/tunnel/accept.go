@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 
@@ -11,57 +12,57 @@ import (
 )
 
 // accept takes the peer's OPEN: it refuses at once what exceeds the limits, and
-// leaves the rest to the Handler.
+// leaves the rest to the Handler. An OPEN of a number that was opened means
+// nothing: the peer could not know that it had arrived.
 func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
+	t.mu.Lock()
+	switch {
+	case !t.seen.mine(id):
+		t.mu.Unlock()
+		return fmt.Errorf("%w: the number is not the peer's", wire.ErrMalformed)
+	case !t.seen.use(id) || t.over:
+		t.mu.Unlock()
+		return nil
+	case len(t.ends) >= 2*maxStreams:
+		// A refused number stays taken until the peer has answered the RESET.
+		t.mu.Unlock()
+		return fmt.Errorf("%w: %d streams at once", wire.ErrMalformed, 2*maxStreams)
+	}
+	t.asked = false
 	ctx, cancel := context.WithCancel(t.ctx)
 	var e end
-	switch m.Kind {
-	case wire.OpenStream:
+	if m.Kind == wire.OpenStream {
 		p := newPipe(t, l, id, m.Grant, stream.New(id, m.Limit, wire.FirstLimit))
 		p.cancel = cancel
 		e = p
-	case wire.OpenFlow:
-		f := newFlow(t, l, id, m.Grant)
+	} else {
+		f := newFlow(t, id, m.Grant)
 		f.cancel = cancel
-		f.hold(m.Data)
-		e = f
-	case wire.OpenProbe:
-		f := newFlow(t, l, id, m.Grant)
-		f.cancel = cancel
-		f.probe = true
+		f.probe = m.Kind == wire.OpenProbe
+		if !f.probe {
+			f.hold(m.Data)
+		}
 		e = f
 	}
 	// What the frame holds is borrowed, and the Handler takes its time.
 	m.Data = nil
 	m.Signed = append([]byte(nil), m.Signed...)
-
-	t.mu.Lock()
-	if !t.seen.mine(id) || !t.seen.use(id) {
-		t.mu.Unlock()
-		cancel()
-		return fmt.Errorf("%w: the number is not free or not the peer's", wire.ErrMalformed)
-	}
-	if t.over {
-		t.mu.Unlock()
-		cancel()
-		return nil
-	}
-	t.asked = false
-	// A refused number stays taken until the peer has answered the RESET.
-	if len(t.ends) >= 2*maxStreams {
-		t.mu.Unlock()
-		cancel()
-		return fmt.Errorf("%w: %d streams at once", wire.ErrMalformed, 2*maxStreams)
-	}
 	busy := len(t.ends) >= maxStreams || t.pending >= maxPending || t.budget.full()
+	draining := t.drained != nil
 	if len(m.Signed) == 0 {
-		m.Signed = t.heard[m.Grant]
+		m.Signed = t.grants[m.Grant]
 	}
-	t.addLocked(id, l, e)
-	if !busy {
+	t.addLocked(id, e)
+	if !busy && !draining {
 		t.pending++
 	}
 	t.mu.Unlock()
+	if draining {
+		cancel()
+		t.order.begin(id)
+		t.refuse(e, &EndError{Reason: wire.ReasonShutdown, Text: "the portal is stopping"})
+		return nil
+	}
 	if busy {
 		cancel()
 		t.busy.Do(func() {
@@ -76,23 +77,24 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 		p.accountLocked()
 		p.mu.Unlock()
 	}
+	peer := l.conn.Peer()
 	t.tasks.Go(func() {
 		defer cancel()
-		t.serve(ctx, id, e, m)
+		t.serve(ctx, peer, id, e, m)
 	})
 	return nil
 }
 
 // serve has the Handler dial, and carries what it dialled until it ends.
-func (t *Tunnel) serve(ctx context.Context, id uint32, e end, m wire.Open) {
+func (t *Tunnel) serve(ctx context.Context, peer *x509.Certificate, id uint32, e end, m wire.Open) {
 	t.order.wait(ctx, id)
 	begun := func() { t.order.begin(id) }
-	conn, err := t.cfg.Handler.Open(WithBegun(ctx, begun), e.carrier().conn.Peer(), m)
+	conn, err := t.cfg.Handler.Open(WithBegun(ctx, begun), peer, m)
 	begun()
 	t.mu.Lock()
 	t.pending--
-	if err == nil && len(m.Signed) > 0 && len(t.heard) < maxGrants && !t.over {
-		t.heard[m.Grant] = m.Signed
+	if err == nil && len(m.Signed) > 0 && len(t.grants) < maxGrants && !t.over {
+		t.grants[m.Grant] = m.Signed
 	}
 	t.mu.Unlock()
 	if err != nil {

@@ -45,8 +45,8 @@ func (a *ackTimer) send() {
 	for _, p := range pipes {
 		p.mu.Lock()
 		p.ackWaits = false
-		if p.st.AckOwed() {
-			p.lane.Urgent()
+		if p.at != nil && p.st.AckOwed() {
+			p.at.lane.Urgent()
 		}
 		p.mu.Unlock()
 	}

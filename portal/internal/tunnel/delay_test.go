@@ -52,16 +52,20 @@ func farPair(delay time.Duration) (a, b net.Conn) {
 	return x, y
 }
 
+// stopAndDrain ends the pair and waits, in a bubble, until what was under way
+// has arrived nowhere.
+func (p *pair) stopAndDrain() {
+	p.stop()
+	time.Sleep(time.Minute)
+}
+
 // On a long way the first window would hold a stream to 256 KiB a round trip.
 func TestWindowFollowsTheRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rtt, size = 100 * time.Millisecond, 24 << 20
 		target, dialled := net.Pipe()
 		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return dialled, nil }
-		p := newPair(t, exit, func(client, server *Config) {
-			r := newRelay(func() (net.Conn, net.Conn) { return farPair(rtt / 2) })
-			client.Ways, server.Ways = over(r.dial), over(r.dial)
-		})
+		p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return farPair(rtt / 2) }, nil)
 		app, other := net.Pipe()
 		done := openWith(p.client, benchGrant, other)
 		began := time.Now()
@@ -79,6 +83,7 @@ func TestWindowFollowsTheRoundTrip(t *testing.T) {
 		}
 		target.Close()
 		<-done
+		p.stopAndDrain()
 	})
 }
 
@@ -93,10 +98,7 @@ func TestFirstByteOfAWarmTunnelTakesHalfARoundTrip(t *testing.T) {
 			targets <- y
 			return x, nil
 		}
-		p := newPair(t, exit, func(client, server *Config) {
-			r := newRelay(func() (net.Conn, net.Conn) { return farPair(rtt / 2) })
-			client.Ways, server.Ways = over(r.dial), over(r.dial)
-		})
+		p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return farPair(rtt / 2) }, nil)
 		app, other := net.Pipe()
 		began := time.Now()
 		done := openWith(p.client, benchGrant, other)
@@ -112,6 +114,7 @@ func TestFirstByteOfAWarmTunnelTakesHalfARoundTrip(t *testing.T) {
 		app.Close()
 		target.Close()
 		<-done
+		p.stopAndDrain()
 	})
 }
 
@@ -155,10 +158,7 @@ func TestKeystrokesOvertakeBulkOnASlowPath(t *testing.T) {
 			targets <- y
 			return x, nil
 		}
-		p := newPair(t, exit, func(client, server *Config) {
-			r := newRelay(func() (net.Conn, net.Conn) { return slowPair(rate) })
-			client.Ways, server.Ways = over(r.dial), over(r.dial)
-		})
+		p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return slowPair(rate) }, nil)
 		bulk, other := net.Pipe()
 		bulkDone := openWith(p.client, wire.GrantID{1}, other)
 		go io.Copy(bulk, zeros{})
@@ -188,5 +188,6 @@ func TestKeystrokesOvertakeBulkOnASlowPath(t *testing.T) {
 		}
 		<-bulkDone
 		<-typedDone
+		p.stopAndDrain()
 	})
 }

@@ -31,9 +31,12 @@ type Sink interface {
 
 // Flow is one end of a forwarded UDP association, or of a probe. Datagrams are
 // sent once, whole, or dropped and counted.
+//
+// It is attached to no carrier. Until the peer has answered, it may not know
+// the flow: OPEN is said again on another carrier, and over QUIC, where a
+// datagram could overtake it, the first ones follow it on the same way.
 type Flow struct {
 	t     *Tunnel
-	link  *link
 	id    uint32
 	grant wire.GrantID
 	sink  Sink // on the opener's side
@@ -42,21 +45,23 @@ type Flow struct {
 	cancel context.CancelFunc // of the Handler's call, on the other side
 
 	mu       sync.Mutex
+	open     []byte // the OPEN frame, until the peer has answered
+	behind   int    // datagrams that followed it
+	said     *link  // where OPEN, or our RESET, was said
+	reset    wire.Reset
 	conn     net.Conn // on the other side, once it is dialled
 	held     [][]byte // datagrams that wait for conn
 	heldLen  int
-	accepted bool // the peer has sent something other than a refusal
 	over     bool
 	sent     bool // our RESET
 	received bool // the peer's RESET
 }
 
-func newFlow(t *Tunnel, l *link, id uint32, grant wire.GrantID) *Flow {
-	return &Flow{t: t, link: l, id: id, grant: grant}
+func newFlow(t *Tunnel, id uint32, grant wire.GrantID) *Flow {
+	return &Flow{t: t, id: id, grant: grant}
 }
 
 func (f *Flow) grantID() wire.GrantID { return f.grant }
-func (f *Flow) carrier() *link        { return f.link }
 func (f *Flow) isFlow() bool          { return true }
 
 // OpenFlow opens a flow with its first datagram. sink.Datagram is called for
@@ -66,41 +71,92 @@ func (t *Tunnel) OpenFlow(ctx context.Context, grant wire.GrantID, signed []byte
 	if len(first) > wire.MaxDatagram {
 		return nil, &EndError{Reason: wire.ReasonProtocol, Text: "a datagram has at most 65507 bytes"}
 	}
-	var f *Flow
-	var open []byte
-	err := t.open(ctx, grant, signed, func(l *link, id uint32, signed []byte) end {
-		f = newFlow(t, l, id, grant)
-		f.sink = sink
-		open = wire.AppendFrame(nil, id, wire.Open{Kind: wire.OpenFlow, Grant: grant, Signed: signed, Source: source, Data: first})
-		return f
-	})
+	open := wire.Open{Kind: wire.OpenFlow, Source: source, Data: first}
+	f, taken, err := t.openFlow(ctx, grant, signed, open, sink)
 	if err != nil {
 		return nil, err
 	}
-	if !f.link.conn.Datagram(open, nil) {
+	if !taken {
 		// The peer never hears of the number.
 		f.mu.Lock()
 		f.over = true
 		f.mu.Unlock()
-		t.forget(f.id, f.link)
-		return nil, &EndError{Reason: wire.ReasonBusy, Text: "the carrier's queue of datagrams is full"}
+		t.forget(f.id)
+		return nil, &EndError{Reason: wire.ReasonBusy, Text: "the carrier's queue is full"}
 	}
 	return f, nil
 }
 
+// openFlow registers a flow or a probe and says OPEN. It reports whether the
+// carrier has taken that.
+func (t *Tunnel) openFlow(ctx context.Context, grant wire.GrantID, signed []byte, open wire.Open, sink Sink) (f *Flow, taken bool, err error) {
+	open.Grant = grant
+	err = t.open(ctx, grant, signed, wire.CarrierQUIC, func(l *link, id uint32, signed []byte) end {
+		f = newFlow(t, id, grant)
+		f.sink = sink
+		f.probe = open.Kind == wire.OpenProbe
+		open.Signed = signed
+		f.open = wire.AppendFrame(nil, id, open)
+		f.said = l
+		return f
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return f, f.said.try(f.open), nil
+}
+
 // Send sends one datagram of at most wire.MaxDatagram bytes. It reports false
-// if the datagram was dropped: too long, the queue full, or the flow over.
+// if the datagram was dropped: too long, no carrier, the queue full, or the flow
+// over.
 func (f *Flow) Send(b []byte) bool {
+	l := f.t.flowAt.Load()
 	f.mu.Lock()
 	over := f.over
+	behind := f.open != nil && f.behind < maxHeld && l != nil && l.conn.Kind() == wire.CarrierQUIC
+	if behind {
+		f.behind++
+	}
 	f.mu.Unlock()
-	if over || len(b) > wire.MaxDatagram {
+	switch {
+	case over || l == nil || len(b) > wire.MaxDatagram:
+		f.t.drops.Add(1)
+		return false
+	case behind && l.try(wire.AppendFrame(nil, f.id, wire.Datagram{Data: b})):
+		return true
+	case behind:
 		f.t.drops.Add(1)
 		return false
 	}
-	var head [wire.FrameHeaderLen]byte
-	wire.FrameHeader{Type: wire.FrameDatagram, Length: len(b), Stream: f.id}.PutTo(head[:])
-	return f.link.conn.Datagram(head[:], b)
+	return l.conn.Datagram(f.id, b)
+}
+
+// place implements end: what the peer has not answered is said again on another
+// carrier.
+func (f *Flow) place() {
+	l := f.t.flowAt.Load()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if l == nil || f.said == l {
+		return
+	}
+	switch {
+	case f.sent && !f.received:
+		f.said = l
+		l.conn.Send(wire.AppendFrame(nil, f.id, f.reset))
+	case f.open != nil && !f.over:
+		f.said = l
+		l.try(f.open)
+	}
+}
+
+// lost implements end.
+func (f *Flow) lost(l *link) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.said == l {
+		f.said = nil
+	}
 }
 
 // Close ends the flow; Sink.Ended is called. The owner calls it when the flow
@@ -173,7 +229,7 @@ func (f *Flow) write(b []byte) {
 }
 
 // frame implements end.
-func (f *Flow) frame(_ *link, h wire.FrameHeader, body []byte) error {
+func (f *Flow) frame(l *link, h wire.FrameHeader, body []byte) error {
 	switch h.Type {
 	case wire.FrameDatagram:
 		m, err := wire.ParseDatagram(body)
@@ -187,7 +243,7 @@ func (f *Flow) frame(_ *link, h wire.FrameHeader, body []byte) error {
 		if err != nil {
 			return err
 		}
-		f.peerResets(m)
+		f.peerResets(l, m)
 		return nil
 	}
 	return wire.ErrMalformed
@@ -195,8 +251,8 @@ func (f *Flow) frame(_ *link, h wire.FrameHeader, body []byte) error {
 
 func (f *Flow) datagram(b []byte) {
 	f.mu.Lock()
-	first := !f.accepted
-	f.accepted = true
+	first := f.open != nil
+	f.open = nil
 	sink := f.sink
 	switch {
 	case f.over:
@@ -216,39 +272,51 @@ func (f *Flow) datagram(b []byte) {
 	}
 }
 
-func (f *Flow) peerResets(m wire.Reset) {
+func (f *Flow) peerResets(l *link, m wire.Reset) {
 	if f.sink != nil && m.Reason == wire.ReasonNotGranted {
 		f.t.peerHolds(f.grant, false)
 	}
 	f.mu.Lock()
 	f.received = true
+	answer := !f.sent || m != wire.Reset{}
+	f.sent = true
 	f.mu.Unlock()
-	f.end(&EndError{Peer: true, Reason: m.Reason, Text: m.Text}, wire.Reset{}, true)
+	if answer { // also if ours is under way elsewhere
+		l.conn.Send(wire.AppendFrame(nil, f.id, wire.Reset{}))
+	}
+	f.t.forget(f.id)
+	f.end(&EndError{Peer: true, Reason: m.Reason, Text: m.Text})
 }
 
 // cut implements end.
 func (f *Flow) cut(why *EndError, tell bool) {
-	f.end(why, wire.Reset{Reason: why.Reason, Text: why.Text}, tell)
+	if !tell {
+		f.t.forget(f.id)
+		f.end(why)
+		return
+	}
+	l := f.t.flowAt.Load()
+	f.mu.Lock()
+	if !f.sent {
+		f.sent = true
+		f.reset = wire.Reset{Reason: why.Reason, Text: why.Text}
+		if f.said = l; l != nil { // else it is said when there is one
+			l.conn.Send(wire.AppendFrame(nil, f.id, f.reset))
+		}
+	}
+	f.mu.Unlock()
+	f.end(why)
 }
 
-// end ends the flow's work, sends m if no RESET was sent before, and forgets
-// the number when RESETs went both ways or the peer is gone.
-func (f *Flow) end(why *EndError, m wire.Reset, tell bool) {
+// end ends the flow's work.
+func (f *Flow) end(why *EndError) {
 	f.mu.Lock()
 	first := !f.over
 	f.over = true
 	f.held = nil
-	send := tell && !f.sent
-	f.sent = f.sent || tell
-	forget := !tell || f.sent && f.received
+	f.open = nil
 	conn := f.conn
 	f.mu.Unlock()
-	if send {
-		f.link.conn.Send(wire.AppendFrame(nil, f.id, m))
-	}
-	if forget {
-		f.t.forget(f.id, f.link)
-	}
 	if !first {
 		return
 	}

@@ -40,7 +40,7 @@ func (l *link) dispatch(h wire.FrameHeader, body []byte) error {
 			if err != nil {
 				return err
 			}
-			return t.addCarrier(m)
+			return t.addCarrier(l, m)
 		}
 		m, err := wire.ParseTunnelClose(body)
 		if err != nil {
@@ -64,20 +64,73 @@ func (l *link) dispatch(h wire.FrameHeader, body []byte) error {
 		// The tunnel is ending, and what was open is gone.
 		return nil
 	case e == nil:
-		return t.strayFrame(h)
-	case e.carrier() != l:
-		return fmt.Errorf("%w: the stream is on another carrier", wire.ErrMalformed)
+		return t.notOpen(l, h, body)
 	}
 	return e.frame(l, h, body)
 }
 
-// strayFrame counts a frame for a stream that is not open.
-func (t *Tunnel) strayFrame(h wire.FrameHeader) error {
+// notOpen takes a frame for a stream that is not open. One that was over here
+// may live on at the peer, if the last word about it was lost with a carrier: who
+// asks is told. What comes late on a carrier that the stream has left means
+// nothing, and a datagram never does. Anything else is stray.
+func (t *Tunnel) notOpen(l *link, h wire.FrameHeader, body []byte) error {
+	answer := false
+	var err error
+	switch h.Type {
+	case wire.FrameDatagram:
+		t.drops.Add(1)
+		return nil
+	case wire.FrameReset:
+		var m wire.Reset
+		m, err = wire.ParseReset(body)
+		answer = m != wire.Reset{}
+	case wire.FrameResume:
+		_, err = wire.ParseResume(body)
+		answer = true
+	case wire.FrameAck:
+		_, err = wire.ParseAck(body)
+		answer = true
+	}
+	switch {
+	case err != nil:
+		return err
+	case h.Type == wire.FrameReset && t.neverOpens(h.Stream), t.wasOpen(h.Stream):
+		switch {
+		case answer:
+			l.conn.Send(wire.AppendFrame(nil, h.Stream, wire.Reset{}))
+			return nil
+		case h.Type == wire.FrameReset || l.left(h.Stream):
+			return nil
+		}
+	}
 	if n := t.stray.Add(1); n >= maxStray {
 		return errStray
 	}
 	t.cfg.Log.Debug("stray frame", "type", h.Type.String(), "stream", h.Stream)
 	return nil
+}
+
+// wasOpen reports whether a number was in use.
+func (t *Tunnel) wasOpen(id uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.seen.mine(id) {
+		return t.seen.was(id)
+	}
+	return id != 0 && id < t.nextID
+}
+
+// neverOpens notes that the peer has reset a stream whose OPEN was lost: should
+// that still come, it comes too late. It reports false for a number that is not
+// the peer's.
+func (t *Tunnel) neverOpens(id uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.seen.mine(id) {
+		return false
+	}
+	t.seen.use(id)
+	return true
 }
 
 // peerCloses takes the peer's CLOSE.

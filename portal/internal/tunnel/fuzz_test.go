@@ -21,6 +21,7 @@ func FuzzFrames(f *testing.F) {
 	cc, sc := carriertest.TLS(f)
 	f.Add([]byte{4, 1, 0, 5, 1, 9, 5, 1, 9, 7, 1, 0})
 	f.Add([]byte{4, 1, 1, 10, 1, 3, 8, 1, 0, 4, 3, 0, 6, 3, 2, 8, 3, 0})
+	f.Add([]byte{4, 1, 0, 9, 1, 0, 5, 1, 16, 9, 1, 16, 9, 3, 0, 4, 3, 0, 6, 3, 0})
 	f.Add([]byte{11, 0, 1, 12, 0, 9, 200, 1, 1, 0x85, 1, 3, 1, 2, 3})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		a, b := net.Pipe()
@@ -32,8 +33,7 @@ func FuzzFrames(f *testing.F) {
 			io.Copy(io.Discard, c)
 			c.Close()
 		})
-		session := wire.NewSessionID()
-		conn, err := carrier.Handshake(context.Background(), b, carrier.Config{Session: session, TLS: sc})
+		conn, err := carrier.OverTCP(context.Background(), b, carrier.Config{Session: wire.NewSessionID(), TLS: sc})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,13 +42,11 @@ func FuzzFrames(f *testing.F) {
 			running.Go(func() { io.Copy(y, y); y.Close() })
 			return x, nil
 		}
-		noLeg := func(context.Context, uint16) (net.Conn, error) { return nil, io.ErrClosedPipe }
-		tun := New(Config{Session: session, Ways: over(noLeg), Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)})
+		tun := New(Config{Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(context.Background())
-		tun.ctx = ctx
-		l := &link{t: tun, conn: conn, dead: make(chan struct{})}
+		l := &link{t: tun, conn: conn, way: theWay{}}
 		tun.links = []*link{l}
-		running.Go(func() { conn.Run(ctx, feed{}, func() {}) })
+		running.Go(func() { conn.Run(ctx, feed{}) })
 
 		opens := int64(0)
 		for len(script) >= 3 {
@@ -70,6 +68,7 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 		tun.finish(nil, &EndError{Reason: wire.ReasonShutdown})
+		tun.cancel()
 		cancel()
 		a.Close()
 		tun.acks.stop()
@@ -83,6 +82,8 @@ func FuzzFrames(f *testing.F) {
 // feed is the Handler of a carrier whose frames come from the script.
 type feed struct{}
 
+func (feed) Hello(wire.TunnelHello) error         { return nil }
+func (feed) Silent(bool)                          {}
 func (feed) Frame(wire.FrameHeader, []byte) error { return nil }
 
 // fromScript makes one frame of the first bytes of a script: a well-formed one
@@ -96,7 +97,7 @@ func fromScript(b []byte) (frame, rest []byte) {
 		return wire.AppendFrame(nil, stream, raw{typ & 0x7f, body}), b[len(body):]
 	}
 	var f wire.Frame
-	switch typ % 13 {
+	switch typ % 14 {
 	case wire.FrameOpen:
 		f = wire.Open{Kind: wire.OpenStream, Limit: n << 8}
 		if n%4 == 1 {
@@ -106,11 +107,13 @@ func fromScript(b []byte) (frame, rest []byte) {
 			f = wire.Open{Kind: wire.OpenProbe}
 		}
 	case wire.FrameData:
-		f = wire.Data{Epoch: 1, Offset: n &^ 15, Data: make([]byte, n%16+1)}
+		f = wire.Data{Epoch: 1 + uint32(n&16)>>4, Offset: n &^ 31, Data: make([]byte, n%16+1)}
 	case wire.FrameAck:
 		f = wire.Ack{Epoch: 1, Acked: n, Limit: n << 8}
 	case wire.FrameFin:
 		f = wire.Fin{Epoch: 1, Offset: n}
+	case wire.FrameResume:
+		f = wire.Resume{Epoch: 2 + uint32(n>>4), Received: n & 15}
 	case wire.FrameDatagram:
 		f = wire.Datagram{Data: make([]byte, n)}
 	case wire.FrameCarrier:

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
@@ -20,11 +21,13 @@ import (
 // hostile is a proven portal that sends what it likes: a carrier with no
 // tunnel above it.
 type hostile struct {
-	*carrier.Conn
+	carrier.Conn
 	t      *testing.T
 	tunnel *Tunnel // what it is joined to, the TLS server
+	meet   *meet
 	ended  chan error
 	frames chan received
+	run    func(c carrier.Conn)
 }
 
 // received is a frame that the hostile portal got.
@@ -33,6 +36,12 @@ type received struct {
 	typ    wire.FrameType
 	body   []byte
 }
+
+// Hello implements carrier.Handler.
+func (h *hostile) Hello(wire.TunnelHello) error { return nil }
+
+// Silent implements carrier.Handler.
+func (h *hostile) Silent(bool) {}
 
 // Frame implements carrier.Handler.
 func (h *hostile) Frame(f wire.FrameHeader, body []byte) error {
@@ -43,37 +52,36 @@ func (h *hostile) Frame(f wire.FrameHeader, body []byte) error {
 // newHostile joins a hostile TLS client to a tunnel with that Handler.
 func newHostile(t *testing.T, exit Handler, change func(c *Config)) *hostile {
 	t.Helper()
-	a, b := carriertest.TCP(t)
-	cc, sc := carriertest.TLS(t)
-	session := wire.NewSessionID()
-	cfg := Config{
-		Session: session, TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler),
-		Ways: over(func(_ context.Context, n uint16) (net.Conn, error) {
-			if n > 0 {
-				return nil, errors.New("there is one leg")
-			}
-			return b, nil
-		}),
-	}
+	cfg := Config{Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&cfg)
 	}
-	h := &hostile{t: t, tunnel: New(cfg), ended: make(chan error, 1), frames: make(chan received, 10000)}
+	h := &hostile{t: t, tunnel: New(cfg), meet: newMeet(t, overTCP(t)), ended: make(chan error, 1), frames: make(chan received, 10000)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { h.ended <- h.tunnel.Run(ctx) })
-	var err error
-	h.Conn, err = carrier.Handshake(ctx, a, carrier.Config{Client: true, Session: session, TLS: cc})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running.Go(func() { h.Conn.Run(ctx, h, func() {}) })
+	h.run = func(c carrier.Conn) { running.Go(func() { c.Run(ctx, h) }) }
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
 	})
-	<-h.tunnel.Up()
+	h.Conn = h.another()
 	return h
+}
+
+// another makes a further carrier to the tunnel, of which the hostile portal
+// has the client's end.
+func (h *hostile) another() carrier.Conn {
+	h.t.Helper()
+	r, err := h.meet.road(context.Background(), uint16(len(h.meet.roads)))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.tunnel.Attach(r.server, theWay{}); err != nil {
+		h.t.Fatal(err)
+	}
+	h.run(r.client)
+	return r.client
 }
 
 func (h *hostile) send(stream uint32, frames ...wire.Frame) {
@@ -140,8 +148,6 @@ func TestBrokenProtocolClosesTheTunnel(t *testing.T) {
 	}{
 		{"a number of the other side's", []func(*hostile){open(2)}},
 		{"number 0", []func(*hostile){open(0)}},
-		{"a number twice", []func(*hostile){open(1), open(1)}},
-		{"a number far below the last", []func(*hostile){open(1 << 20), open(3)}},
 		{"OPEN that is malformed", []func(*hostile){send(1, raw{wire.FrameOpen, []byte{1, 2}})}},
 		{"OPEN of an unknown kind", []func(*hostile){send(1, wire.Open{Kind: 9})}},
 		{"DATA beyond the limit", []func(*hostile){open(1), send(1, wire.Data{Epoch: 1, Data: make([]byte, wire.MaxData)}, wire.Data{Epoch: 1, Offset: wire.MaxData, Data: make([]byte, 21)})}},
@@ -156,7 +162,6 @@ func TestBrokenProtocolClosesTheTunnel(t *testing.T) {
 		{"DATA for a flow", []func(*hostile){send(1, wire.Open{Kind: wire.OpenFlow}), send(1, wire.Data{Epoch: 1, Data: []byte("x")})}},
 		{"DATAGRAM that is too long", []func(*hostile){send(1, wire.Open{Kind: wire.OpenFlow}), send(1, wire.Datagram{Data: make([]byte, wire.MaxDatagram+1)})}},
 		{"RESET that is malformed", []func(*hostile){open(1), send(1, raw{wire.FrameReset, []byte{1}})}},
-		{"CARRIER that skips a number", []func(*hostile){send(0, wire.AddCarrier{Connection: 2, Kind: wire.CarrierTCP})}},
 		{"CARRIER for a stream", []func(*hostile){send(1, wire.AddCarrier{Connection: 1, Kind: wire.CarrierTCP})}},
 		{"CLOSE for a stream", []func(*hostile){send(1, wire.TunnelClose{})}},
 	} {
@@ -180,7 +185,7 @@ func TestBrokenCarrierFramesEndTheCarrier(t *testing.T) {
 		{"PONG that is too long", wire.AppendFrame(nil, 0, raw{wire.FramePong, make([]byte, 9)})},
 		{"a body above the limit", []byte{byte(wire.FrameData), 0xff, 0xff, 0xff, 0, 0, 0, 1}},
 	} {
-		h := newHostile(t, refuseAll, nil)
+		h := newHostile(t, refuseAll, func(c *Config) { c.Linger = time.Millisecond })
 		h.Send(test.frame)
 		err := <-h.ended
 		wantEnd(t, err, EndError{Reason: wire.ReasonCarrierLost})
@@ -192,7 +197,7 @@ func TestBrokenCarrierFramesEndTheCarrier(t *testing.T) {
 
 func TestUnknownFrameTypesAreSkipped(t *testing.T) {
 	h := newHostile(t, make(targets, 1), nil)
-	h.send(0, raw{200, []byte("what is this")}, raw{wire.FrameResume, nil}, raw{0, make([]byte, wire.MaxFrame)})
+	h.send(0, raw{200, []byte("what is this")}, raw{0, make([]byte, wire.MaxFrame)})
 	h.send(1, streamOpen)
 	h.want(1, wire.FrameAck)
 }
@@ -230,17 +235,23 @@ func TestWhatWasUnderWayAtAResetIsNoOffence(t *testing.T) {
 
 // Each further carrier costs this portal a dial, whether it comes to be or not.
 func TestCarriersThatThePeerAsksForAreBounded(t *testing.T) {
-	h := newHostile(t, refuseAll, nil)
-	for i := range uint16(maxJoins + 1) {
+	h := newHostile(t, refuseAll, func(c *Config) {
+		c.More = func(ctx context.Context, _ wire.SessionID, _ uint16, _ wire.CarrierKind) (carrier.Conn, Way, error) {
+			<-ctx.Done()
+			return nil, nil, ctx.Err()
+		}
+	})
+	for i := range uint16(2*maxCarriers + 1) {
 		h.send(0, wire.AddCarrier{Connection: i + 1, Kind: wire.CarrierTCP})
-		// At most a few may be under way at once.
-		waitFor(t, "the dial to fail", func() bool {
-			h.tunnel.mu.Lock()
-			defer h.tunnel.mu.Unlock()
-			return h.tunnel.over || h.tunnel.nextConn == i+2 && h.tunnel.joins == 0
-		})
 	}
-	h.wantClosed("too many carriers")
+	h.wantClosed("too many carriers at once")
+	h = newHostile(t, refuseAll, func(c *Config) {
+		c.More = func(_ context.Context, _ wire.SessionID, n uint16, _ wire.CarrierKind) (carrier.Conn, Way, error) {
+			return nil, nil, fmt.Errorf("%w: number %d was used", wire.ErrMalformed, n)
+		}
+	})
+	h.send(0, wire.AddCarrier{Connection: 1, Kind: wire.CarrierTCP})
+	h.wantClosed("a number that may not be")
 }
 
 // A peer that never answers a RESET cannot make the portal remember for ever.
@@ -309,43 +320,47 @@ func TestFullBudgetRefusesStreams(t *testing.T) {
 // Neither a PING flood nor any other question may pile up answers in memory
 // when the peer does not read them.
 func TestPeerThatAsksButDoesNotReadIsDropped(t *testing.T) {
-	a, b := carriertest.TCP(t)
-	cc, sc := carriertest.TLS(t)
-	a.SetReadBuffer(4096)
-	b.SetWriteBuffer(4096)
-	session := wire.NewSessionID()
-	tun := New(Config{
-		Session: session, TLS: sc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler),
-		Ways: over(func(context.Context, uint16) (net.Conn, error) { return b, nil }),
-	})
 	ended := make(chan error, 1)
-	go func() { ended <- tun.Run(context.Background()) }()
-	c, err := carrier.Handshake(context.Background(), a, carrier.Config{Client: true, Session: session, TLS: cc})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tun := New(Config{
+		Handler: refuseAll, Log: slog.New(slog.DiscardHandler),
+		Left: func(_ wire.SessionID, err error) { ended <- err },
+	})
+	m := newMeet(t, func() (net.Conn, net.Conn) {
+		a, b := carriertest.TCP(t)
+		a.SetReadBuffer(4096)
+		b.SetWriteBuffer(4096)
+		return a, b
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	block := make(chan struct{})
 	var running sync.WaitGroup
-	running.Go(func() { c.Run(ctx, blocked(block), func() {}) })
 	defer running.Wait()
 	defer cancel()
 	defer close(block)
+	running.Go(func() { tun.Run(ctx) })
+	r, err := m.road(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tun.Attach(r.server, theWay{}); err != nil {
+		t.Fatal(err)
+	}
+	c := r.client
+	running.Go(func() { c.Run(ctx, blocked(block)) })
 	// The answer to this makes the hostile side stop reading.
 	c.Send(wire.AppendFrame(nil, 1, streamOpen))
 	ping := wire.AppendFrame(nil, 0, wire.TunnelPing{})
 	for {
 		select {
 		case err := <-ended:
-			wantEnd(t, err, EndError{Reason: wire.ReasonCarrierLost})
 			if !strings.Contains(fmt.Sprint(err), "does not read") {
-				t.Errorf("the tunnel ended: %v", err)
+				t.Errorf("the carrier ended: %v", err)
 			}
 			return
 		default:
 			// As fast as the carrier takes it, yet never too much at once.
 			src := &repeat{frame: bytes.Repeat(ping, 200)}
-			c.Lane(src).Write()
+			c.Lane(3, src).Write()
 		}
 	}
 }
@@ -353,6 +368,13 @@ func TestPeerThatAsksButDoesNotReadIsDropped(t *testing.T) {
 // blocked is a Handler that does not read on.
 type blocked chan struct{}
 
+// Hello implements carrier.Handler.
+func (b blocked) Hello(wire.TunnelHello) error { return nil }
+
+// Silent implements carrier.Handler.
+func (b blocked) Silent(bool) {}
+
+// Frame implements carrier.Handler.
 func (b blocked) Frame(wire.FrameHeader, []byte) error {
 	<-b
 	return nil
@@ -381,7 +403,16 @@ func TestFlippedBitsNeverReachTheApplication(t *testing.T) {
 		relaying.Go(func() { io.Copy(struct{ io.Writer }{a}, x); a.CloseWrite() })
 		relaying.Go(func() { copyFlipped(x, a, offset); x.CloseWrite() })
 		exit := make(targets, 1)
-		p := newPairOver(t, exit, b, y)
+		p := newBarePair(t, exit, func() (net.Conn, net.Conn) { return b, y }, breaksForGood)
+		r, err := p.road(context.Background(), 0)
+		if err != nil { // in the handshake
+			a.Close()
+			x.Close()
+			relaying.Wait()
+			p.stop()
+			continue
+		}
+		p.attach(r)
 		app, other := carriertest.TCP(t)
 		done := openWith(p.client, benchGrant, other)
 		go func() {
@@ -389,7 +420,6 @@ func TestFlippedBitsNeverReachTheApplication(t *testing.T) {
 			app.CloseWrite()
 		}()
 		var got []byte
-		var err error
 		select {
 		case target := <-exit:
 			got, err = io.ReadAll(target)
@@ -416,6 +446,12 @@ func TestFlippedBitsNeverReachTheApplication(t *testing.T) {
 	}
 }
 
+// breaksForGood leaves a tunnel no time to find another carrier.
+func breaksForGood(client, server *Config) {
+	alone(client, server)
+	client.Linger, server.Linger = time.Millisecond, time.Millisecond
+}
+
 // A relay that ends both legs in mid-stream must not pass for an application
 // that has finished.
 func TestTruncatedStreamIsNoCleanEnd(t *testing.T) {
@@ -431,7 +467,7 @@ func TestTruncatedStreamIsNoCleanEnd(t *testing.T) {
 		a.CloseWrite()
 	})
 	exit := make(targets, 1)
-	p := newPairOver(t, exit, b, y)
+	p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return b, y }, breaksForGood)
 	app, other := carriertest.TCP(t)
 	done := openWith(p.client, benchGrant, other)
 	go func() {

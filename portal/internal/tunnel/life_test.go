@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -120,112 +119,38 @@ func TestOpenWaitsForTheTunnelNoLongerThanItsContext(t *testing.T) {
 	}
 }
 
-func TestDialErrorIsRunsError(t *testing.T) {
-	refused := errors.New("no relay")
-	tun := New(Config{Client: true, Log: slog.New(slog.DiscardHandler), Ways: over(func(context.Context, uint16) (net.Conn, error) { return nil, refused })})
-	if err := tun.Run(context.Background()); !errors.Is(err, refused) {
-		t.Errorf("Run: %v", err)
-	}
-}
-
-// A portal that is not the one the session names, or not trusted, gets nowhere.
-func TestUnprovenPeerIsNotServed(t *testing.T) {
-	a, b := carriertest.TCP(t)
-	cc, _ := carriertest.TLS(t)
-	_, sc := carriertest.TLS(t) // of another authority
-	one := func(c net.Conn) dialFunc {
-		return func(context.Context, uint16) (net.Conn, error) { return c, nil }
-	}
-	var asked handler = func(context.Context, wire.Open) (net.Conn, error) {
-		t.Error("the Handler was asked")
-		return nil, errors.New("no")
-	}
-	log := slog.New(slog.DiscardHandler)
-	session := wire.NewSessionID()
-	client := New(Config{Client: true, Session: session, Ways: over(one(a)), TLS: cc, Handler: refuseAll, Log: log})
-	server := New(Config{Session: session, Ways: over(one(b)), TLS: sc, Handler: asked, Log: log})
-	var running sync.WaitGroup
-	running.Go(func() {
-		if client.Run(context.Background()) == nil {
-			t.Error("the client's tunnel ended well")
-		}
-	})
-	running.Go(func() {
-		if server.Run(context.Background()) == nil {
-			t.Error("the server's tunnel ended well")
-		}
-	})
-	running.Wait()
-}
-
-func TestTunnelsOfDifferentSessionsDoNotJoin(t *testing.T) {
-	a, b := carriertest.TCP(t)
-	p := newPairOver(t, refuseAll, a, b)
-	p.stop()
-	a, b = carriertest.TCP(t)
-	cc, sc := carriertest.TLS(t)
-	one := func(c net.Conn) dialFunc {
-		return func(context.Context, uint16) (net.Conn, error) { return c, nil }
-	}
-	log := slog.New(slog.DiscardHandler)
-	client := New(Config{Client: true, Session: wire.NewSessionID(), Ways: over(one(a)), TLS: cc, Handler: refuseAll, Log: log})
-	server := New(Config{Session: wire.NewSessionID(), Ways: over(one(b)), TLS: sc, Handler: refuseAll, Log: log})
-	var running sync.WaitGroup
-	running.Go(func() { wantEnd(t, client.Run(context.Background()), EndError{Reason: wire.ReasonCarrierLost}) })
-	running.Go(func() {
-		if err := server.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "HELLO names session") {
-			t.Errorf("the server's tunnel: %v", err)
-		}
-	})
-	running.Wait()
-}
-
-// When streams are many they spread over further carriers; one that dies takes
-// its own with it and no others.
-func TestStreamsSpreadOverCarriersAndFailApart(t *testing.T) {
+// When streams are many they spread over further carriers; when one dies, its
+// own go on over the others.
+func TestStreamsSpreadOverCarriersAndSurviveOne(t *testing.T) {
 	at := make(targets, 16)
-	var mu sync.Mutex
-	legs := make(map[uint16]net.Conn)
-	p := newPair(t, at, func(client, _ *Config) {
-		client.Ways = through(client.Ways, func(n uint16, c net.Conn) net.Conn {
-			mu.Lock()
-			legs[n] = c
-			mu.Unlock()
-			return c
-		})
-	})
-	var apps []net.Conn
-	var remote []net.Conn
-	more := func() {
+	p := newPair(t, at, nil)
+	var apps, remote []net.Conn
+	for range 4 {
 		app, _ := open(t, p.client, benchGrant)
-		apps = append(apps, app)
 		target := <-at
 		t.Cleanup(func() { target.Close() })
-		remote = append(remote, target)
-	}
-	more()
-	more()
-	waitFor(t, "a second carrier", func() bool {
-		return p.client.Stats().Carriers == 2 && p.server.Stats().Carriers == 2
-	})
-	more()
-	more()
-	mu.Lock()
-	legs[1].Close()
-	mu.Unlock()
-	waitFor(t, "the second carrier's end", func() bool { return p.server.Stats().Streams < 4 })
-	lost := 0
-	for i, app := range apps {
-		if _, err := app.Write([]byte("x")); err == nil {
-			var b [1]byte
-			if _, err := io.ReadFull(remote[i], b[:]); err == nil {
-				continue
-			}
+		apps, remote = append(apps, app), append(remote, target)
+		if len(apps) == 2 {
+			waitFor(t, "a second carrier", func() bool {
+				return p.client.Stats().Carriers == 2 && p.server.Stats().Carriers == 2
+			})
 		}
-		lost++
 	}
-	if lost == 0 || lost == len(apps) {
-		t.Errorf("%d of %d streams were lost with one of two carriers", lost, len(apps))
+	p.mu.Lock()
+	first, second := p.roads[0], p.roads[1]
+	p.mu.Unlock()
+	if got := second.client.Stats().Sent; got < 100 {
+		t.Errorf("%d bytes were sent on the second carrier, want streams there", got)
+	}
+	first.a.Close()
+	for i, app := range apps {
+		if _, err := app.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		var b [1]byte
+		if _, err := io.ReadFull(remote[i], b[:]); err != nil || b[0] != 'x' {
+			t.Errorf("stream %d after the loss of a carrier: %q, %v", i, b, err)
+		}
 	}
 }
 
@@ -233,13 +158,7 @@ func TestStreamsSpreadOverCarriersAndFailApart(t *testing.T) {
 
 func pipePair(t *testing.T, exit Handler, change func(client, server *Config)) *pair {
 	t.Helper()
-	return newPair(t, exit, func(client, server *Config) {
-		r := newRelay(func() (net.Conn, net.Conn) { return net.Pipe() })
-		client.Ways, server.Ways = over(r.dial), over(r.dial)
-		if change != nil {
-			change(client, server)
-		}
-	})
+	return newPairOver(t, exit, func() (net.Conn, net.Conn) { return net.Pipe() }, change)
 }
 
 func TestIdleTunnelEndsOnBothSides(t *testing.T) {
@@ -313,20 +232,16 @@ func (s *silence) Write(b []byte) (int, error) {
 
 func TestSilentPathIsFoundOutOnlyWhenSomethingIsOwed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		var legs []*silence
 		at, far := net.Pipe()
 		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return far, nil }
-		p := pipePair(t, exit, func(client, server *Config) {
-			for _, c := range []*Config{client, server} {
-				c.Ways = through(c.Ways, func(_ uint16, conn net.Conn) net.Conn {
-					s := &silence{Conn: conn}
-					mu.Lock()
-					legs = append(legs, s)
-					mu.Unlock()
-					return s
-				})
-			}
+		told := make(chan Trouble, 10)
+		silences := func() (net.Conn, net.Conn) {
+			a, b := net.Pipe()
+			return &silence{Conn: a}, &silence{Conn: b}
+		}
+		p := newPairOver(t, exit, silences, func(client, server *Config) {
+			alone(client, server)
+			client.Trouble = func(s Trouble) { told <- s }
 		})
 		app, other := net.Pipe()
 		done := openWith(p.client, benchGrant, other)
@@ -334,19 +249,30 @@ func TestSilentPathIsFoundOutOnlyWhenSomethingIsOwed(t *testing.T) {
 		app.Write([]byte("x"))
 		// A slow application and a silent night are no dead carrier.
 		time.Sleep(time.Hour)
-		if got := p.client.Stats().Carriers; got != 1 {
-			t.Fatalf("carriers after an hour of silence: %d", got)
+		if got := p.client.Stats().Carriers; got != 1 || len(told) != 0 {
+			t.Fatalf("after an hour of silence: %d carriers, %d troubles", got, len(told))
 		}
-		for _, s := range legs {
+		for _, c := range []net.Conn{p.roads[0].a, p.roads[0].b} {
+			s := c.(*silence)
 			s.mu.Lock()
 			s.cut = true
 			s.mu.Unlock()
 		}
 		began := time.Now()
 		app.Write([]byte("y"))
+		if got := <-told; got != Silent {
+			t.Errorf("told: %v, want silent", got)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("silence was found out after %v", took)
+		}
+		if got := <-told; got != Lost {
+			t.Errorf("told: %v, want lost", got)
+		}
+		lost := time.Now()
 		wantEnd(t, (<-done).err, EndError{Reason: wire.ReasonCarrierLost})
-		if took := time.Since(began); took > 20*time.Second {
-			t.Errorf("found out after %v", took)
+		if took := time.Since(lost); took < defaultLinger || took > defaultLinger+time.Second {
+			t.Errorf("the stream ended %v after the last carrier", took)
 		}
 		at.Close()
 	})
@@ -366,23 +292,6 @@ func TestIdleTunnelIsQuiet(t *testing.T) {
 		if pings < 24*60/5 || pings*280 > 100_000 {
 			t.Errorf("%d PINGs in a day", pings)
 		}
-	})
-}
-
-func TestPeerThatNeverSaysHelloIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := net.Pipe()
-		cc, _ := carriertest.TLS(t)
-		tun := New(Config{Client: true, TLS: cc, Log: slog.New(slog.DiscardHandler), Ways: over(func(context.Context, uint16) (net.Conn, error) { return a, nil })})
-		go io.Copy(io.Discard, b)
-		began := time.Now()
-		if err := tun.Run(context.Background()); err == nil {
-			t.Error("Run ended well")
-		}
-		if took := time.Since(began); took > joinTime+closeSlack {
-			t.Errorf("given up after %v", took)
-		}
-		b.Close()
 	})
 }
 

@@ -3,189 +3,268 @@ package tunnel
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
-	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/proto/wire"
 )
 
-var errNoHello = fmt.Errorf("the peer proved itself but sent no HELLO within %v", joinTime)
-
-// link is a carrier as its tunnel sees it.
-type link struct {
-	t     *Tunnel
-	conn  *carrier.Conn
-	way   path.Way
-	taken time.Time   // when it was
-	heard atomic.Bool // its HELLO has come
-	dead  chan struct{}
-
-	// streams is how many ends are attached; the tunnel's lock guards it.
-	streams int
-}
-
 const (
-	// maxCarriers bounds the carriers of a tunnel.
-	maxCarriers = 4
-	// maxJoins bounds the carriers in a tunnel's life, those that came to
-	// nothing included: each costs this portal a dial.
-	maxJoins = 64
-	// joinPause is how long the tunnel does without a further carrier after
-	// one could not be joined.
-	joinPause = time.Minute
+	// maxLinks bounds the carriers of a tunnel, those included that are about to
+	// end.
+	maxLinks = 16
 	// newTime is how long a carrier is new: if it breaks, its way may be at
 	// fault. It is more than it takes to notice that nothing is answered.
 	newTime = 20 * time.Second
+	// leaveTime is how long a retired carrier waits for the peer to move its
+	// streams.
+	leaveTime = 10 * time.Second
+	// maxLate is how many streams that have left a carrier are remembered at
+	// least, for what may still come there.
+	maxLate = 4096
 )
 
-// join makes a carrier, with the peer proven, and starts to serve it.
-func (t *Tunnel) join(ctx context.Context, connection uint16) error {
-	ctx, cancel := context.WithTimeout(ctx, joinTime)
-	won, err := t.race(ctx, connection)
-	if err != nil {
-		cancel()
-		return err
-	}
-	conn := won.conn
-	won.way.Taken()
-	l := &link{t: t, conn: conn, way: won.way, taken: time.Now(), dead: make(chan struct{})}
-	// A peer that proves itself but never sends HELLO is given up as well.
-	hello := context.AfterFunc(ctx, func() { conn.Abort(errNoHello) })
-	joined := func() {
-		l.heard.Store(true)
-		hello()
-		cancel()
-	}
+var (
+	errNoCarrier = errors.New("the last carrier was lost")
+	errDeserted  = errors.New("nothing was answered on it, and its streams have moved")
+	errCrowded   = errors.New("the tunnel has carriers enough")
+)
+
+// link is a carrier as its tunnel sees it. It implements carrier.Handler.
+type link struct {
+	t       *Tunnel
+	conn    carrier.Conn
+	way     Way
+	since   time.Time // when it was attached
+	silent  atomic.Bool
+	retired atomic.Bool
+	streams atomic.Int32 // attached
+
+	retiredAt time.Time // the tunnel's lock guards it
+
+	mu        sync.Mutex          // guards the following
+	late, was map[uint32]struct{} // streams that have left, the newer and the older ones
+}
+
+// Attach makes c a carrier of the tunnel, which owns it from then on. HELLO has
+// been exchanged, or was sent by a client that named no tunnel. Streams without a
+// carrier, and those of worse ones, move to it. An error says that the tunnel
+// did not take it.
+func (t *Tunnel) Attach(c carrier.Conn, way Way) error {
+	l := &link{t: t, conn: c, way: way, since: time.Now()}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.over {
-		cancel()
-		conn.Abort(ErrClosed)
+	switch {
+	case t.over:
 		return ErrClosed
+	case len(t.links) >= maxLinks:
+		return errCrowded
+	}
+	if slices.Contains(t.leaving, c.Session()) {
+		l.retire(l.since)
 	}
 	t.tasks.Go(func() {
-		defer cancel()
 		// finish closes it, and has a last frame to send.
-		err := conn.Run(context.WithoutCancel(t.ctx), l, joined)
-		hello()
-		t.left(l, err)
+		t.left(l, c.Run(context.WithoutCancel(t.ctx), l))
 	})
 	t.links = append(t.links, l)
-	if len(t.links) == 1 && !t.started {
-		t.started = true
-		t.restLocked()
+	t.flowsLocked()
+	t.peer = c.Peer()
+	if len(t.links) == 1 {
+		close(t.carried)
+		t.lostAt = time.Time{}
+	}
+	select {
+	case <-t.up:
+	default:
+		if t.idleTimer == nil {
+			t.restLocked()
+		}
 		close(t.up)
 	}
+	t.changedLocked()
 	return nil
 }
 
-// left takes away a carrier that has died, and with it what was attached.
+// left takes away a carrier that has died, and takes off what was attached.
 func (t *Tunnel) left(l *link, err error) {
-	close(l.dead)
-	var lost []end
-	t.mu.Lock()
-	for i, other := range t.links {
-		if other == l {
-			t.links = append(t.links[:i:i], t.links[i+1:]...)
-			break
-		}
-	}
 	s := l.conn.Stats()
+	t.mu.Lock()
+	t.links = slices.DeleteFunc(slices.Clone(t.links), func(o *link) bool { return o == l })
+	t.flowsLocked()
 	t.past.Sent += s.Sent
 	t.past.Received += s.Received
 	t.past.Drops += s.Dropped
-	for _, e := range t.ends {
-		if e.carrier() == l {
-			lost = append(lost, e)
-		}
-	}
+	t.heard = t.heard || s.Received > 0
 	last := len(t.links) == 0
 	over := t.over
+	if last {
+		t.carried = make(chan struct{})
+		t.lostAt, t.lostWhy = time.Now(), err
+	}
+	if !over && !l.retired.Load() {
+		t.further.ended(l, time.Since(l.since))
+	}
+	ends := t.endsLocked()
+	idle := last && len(ends) == 0 && t.asked
+	unheard := last && !t.heard
 	t.mu.Unlock()
 
+	for _, e := range ends {
+		e.lost(l)
+	}
 	// A peer that closes before it has said a word has not found our HELLO.
-	clean := err == nil || errors.Is(err, carrier.ErrClosed) && l.heard.Load()
-	if !over && !clean && time.Since(l.taken) < newTime {
+	clean := err == nil || errors.Is(err, carrier.ErrClosed) && s.Received > 0
+	if !over && !clean && time.Since(l.since) < newTime {
 		l.way.Lost()
 	}
-	why := &EndError{Reason: wire.ReasonCarrierLost}
+	if w, ok := l.way.(interface{ Stuck() }); ok && s.Stuck {
+		w.Stuck()
+	}
+	if !over {
+		log := t.cfg.Log.Info
+		if l.retired.Load() {
+			log = t.cfg.Log.Debug
+		}
+		log("carrier lost", "session", l.conn.Session().String(), "carrier", l.conn.Connection(), "kind", l.conn.Kind().String(), "path", l.way.String(), "error", err)
+	}
+	switch {
+	case idle:
+		// The question for the end may have been answered.
+		t.finish(nil, &EndError{Reason: wire.ReasonIdle})
+	case unheard:
+		// The peer may never have taken the carrier, nor made a tunnel of it.
+		t.finishLost()
+	}
+	t.mu.Lock()
+	t.changedLocked()
+	t.mu.Unlock()
+	if t.cfg.Left != nil {
+		t.cfg.Left(l.conn.Session(), err)
+	}
+}
+
+// finishLost ends the tunnel for want of a carrier.
+func (t *Tunnel) finishLost() {
+	t.mu.Lock()
+	err := t.lostWhy
+	t.mu.Unlock()
 	if err == nil {
 		err = errNoCarrier
 	}
-	why.Text = err.Error()
-	for _, e := range lost {
-		e.cut(why, false)
-	}
-	if over {
-		return
-	}
-	if last {
-		t.finish(why, why)
-		return
-	}
-	t.cfg.Log.Info("carrier lost", "carrier", l.conn.Connection(), "streams", len(lost), "error", err)
+	why := &EndError{Reason: wire.ReasonCarrierLost, Text: err.Error()}
+	t.finish(why, why)
 }
 
-// pickLocked chooses the carrier for what is opened next: the one with the
-// fewest streams.
-func (t *Tunnel) pickLocked() *link {
+// Hello implements carrier.Handler. Whatever tunnel the peer had, it is not this
+// one, which begins here.
+func (l *link) Hello(wire.TunnelHello) error { return nil }
+
+// Silent implements carrier.Handler.
+func (l *link) Silent(silent bool) {
+	l.silent.Store(silent)
+	l.t.mu.Lock()
+	defer l.t.mu.Unlock()
+	l.t.changedLocked()
+}
+
+// try sends frames that may as well be dropped.
+func (l *link) try(frames []byte) bool {
+	if c, ok := l.conn.(interface{ Try([]byte) bool }); ok {
+		return c.Try(frames)
+	}
+	l.conn.Send(frames)
+	return true
+}
+
+// Retire has everything leave the carriers of a session as soon as there are
+// others, and then closes them.
+func (t *Tunnel) Retire(session wire.SessionID, reason wire.Reason) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leaving = append(t.leaving, session)
+	if len(t.leaving) > maxLinks {
+		t.leaving = t.leaving[1:]
+	}
+	for _, l := range t.links {
+		if l.conn.Session() == session {
+			t.cfg.Log.Info("carrier retired", "session", session.String(), "carrier", l.conn.Connection(), "reason", reason.String())
+			l.retire(time.Now())
+		}
+	}
+	t.changedLocked()
+}
+
+func (l *link) retire(now time.Time) {
+	if !l.retired.Swap(true) {
+		l.retiredAt = now
+	}
+}
+
+// rank orders carriers for what prefers a kind: the lowest is the best.
+func (l *link) rank(kind wire.CarrierKind) int {
+	rank := 0
+	if l.silent.Load() {
+		rank |= rankSilent
+	}
+	if l.retired.Load() {
+		rank |= rankRetired
+	}
+	if l.conn.Kind() != kind {
+		rank |= rankKind
+	}
+	return rank
+}
+
+const (
+	rankKind = 1 << iota
+	rankRetired
+	rankSilent
+)
+
+// pickLocked chooses a carrier: of the best ones that with the fewest streams,
+// but now if that is none of the worse.
+func (t *Tunnel) pickLocked(kind wire.CarrierKind, now *link) *link {
 	var best *link
 	for _, l := range t.links {
-		if best == nil || l.streams < best.streams {
+		if best == nil || l.rank(kind) < best.rank(kind) || l.rank(kind) == best.rank(kind) && l.streams.Load() < best.streams.Load() {
 			best = l
 		}
+	}
+	if now != nil && slices.Contains(t.links, now) && now.rank(kind) <= best.rank(kind) {
+		return now
 	}
 	return best
 }
 
-// spreadLocked decides whether streams should have one more carrier to spread
-// over, and joins it. Only the TLS client does.
-func (t *Tunnel) spreadLocked() {
-	have := len(t.links) + t.joins
-	// A carrier is one processor's worth of AES-GCM at either portal.
-	most := min(max(runtime.GOMAXPROCS(0), 2), maxCarriers)
-	if !t.cfg.Client || t.over || have == 0 || have >= most || t.nextConn > maxJoins || len(t.ends) <= have || time.Now().Before(t.joinAfter) {
-		return
-	}
-	n := t.nextConn
-	t.nextConn++
-	t.joins++
-	t.links[0].conn.Send(wire.AppendFrame(nil, 0, wire.AddCarrier{Connection: n, Kind: wire.CarrierTCP}))
-	t.tasks.Go(func() { t.joinMore(n) })
-}
-
-// joinMore joins a further carrier. The tunnel does well without.
-func (t *Tunnel) joinMore(n uint16) {
-	err := t.join(t.ctx, n)
-	t.mu.Lock()
-	t.joins--
-	if err != nil {
-		t.joinAfter = time.Now().Add(joinPause)
-	}
-	t.mu.Unlock()
-	if err != nil && !errors.Is(err, ErrClosed) {
-		t.cfg.Log.Info("no further carrier", "carrier", n, "error", err)
-	}
-}
-
-// addCarrier takes the peer's word that it dials one more carrier.
-func (t *Tunnel) addCarrier(m wire.AddCarrier) error {
+func (t *Tunnel) pick(kind wire.CarrierKind, now *link) *link {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case t.cfg.Client || m.Connection != t.nextConn:
-		return fmt.Errorf("%w: CARRIER %d is not this side's to dial", wire.ErrMalformed, m.Connection)
-	case len(t.links)+t.joins >= 2*maxCarriers || m.Connection > maxJoins:
-		return fmt.Errorf("%w: CARRIER %d: there are enough", wire.ErrMalformed, m.Connection)
-	case t.over:
-		return nil
+	return t.pickLocked(kind, now)
+}
+
+// flowsLocked chooses the carrier that flows take.
+func (t *Tunnel) flowsLocked() { t.flowAt.Store(t.pickLocked(wire.CarrierQUIC, t.flowAt.Load())) }
+
+// remember notes that a stream has left the carrier: what comes of it there is
+// late, not stray.
+func (l *link) remember(id uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.late == nil || len(l.late) >= maxLate {
+		l.was, l.late = l.late, make(map[uint32]struct{})
 	}
-	t.nextConn++
-	t.joins++
-	t.tasks.Go(func() { t.joinMore(m.Connection) })
-	return nil
+	l.late[id] = struct{}{}
+}
+
+// left reports whether a stream has left the carrier.
+func (l *link) left(id uint32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, late := l.late[id]
+	_, was := l.was[id]
+	return late || was
 }

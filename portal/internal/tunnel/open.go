@@ -28,7 +28,7 @@ type Totals struct {
 func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []byte, source netip.AddrPort, app net.Conn) (Totals, error) {
 	window := t.budget.window()
 	var p *pipe
-	err := t.open(ctx, grant, signed, func(l *link, id uint32, signed []byte) end {
+	err := t.open(ctx, grant, signed, wire.CarrierTCP, func(l *link, id uint32, signed []byte) end {
 		p = newPipe(t, l, id, grant, stream.New(id, wire.FirstLimit, uint64(window)))
 		p.mine = true
 		p.joinLocked(app) // nobody else has p yet
@@ -50,58 +50,86 @@ func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []by
 			return p.finish()
 		}
 	} else {
-		p.lane.Write()
+		p.write()
 	}
 	return p.carry(reader, src)
 }
 
 // open registers what build returns under the next number of this side. signed
-// is nil for build if the peer holds the grant.
-func (t *Tunnel) open(ctx context.Context, grant wire.GrantID, signed []byte, build func(l *link, id uint32, signed []byte) end) error {
-	if err := t.wait(ctx); err != nil {
+// is nil for build if the peer holds the grant; l is the best carrier for that
+// kind.
+func (t *Tunnel) open(ctx context.Context, grant wire.GrantID, signed []byte, kind wire.CarrierKind, build func(l *link, id uint32, signed []byte) end) error {
+	for {
+		if err := t.wait(ctx); err != nil {
+			return err
+		}
+		t.mu.Lock()
+		l := t.pickLocked(kind, nil)
+		if l == nil && !t.over {
+			t.mu.Unlock()
+			continue // it was lost in this moment
+		}
+		err := t.openLocked(l, grant, signed, build)
+		t.mu.Unlock()
+		if err == nil {
+			Begun(ctx)
+		}
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.pickLocked()
+}
+
+func (t *Tunnel) openLocked(l *link, grant wire.GrantID, signed []byte, build func(l *link, id uint32, signed []byte) end) error {
 	switch {
-	case t.over || t.asked || l == nil || t.nextID >= 1<<32-2:
+	case t.over || t.asked || t.drained != nil || t.nextID >= 1<<32-2:
 		return ErrClosed
 	case len(t.ends) >= maxStreams || t.budget.full():
 		t.refused.Add(1)
 		return &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory in this tunnel"}
 	}
-	if t.told[grant] {
+	if t.holds[grant] {
 		signed = nil
 	}
 	id := t.nextID
 	t.nextID += 2
-	t.addLocked(id, l, build(l, id, signed))
-	Begun(ctx)
+	t.addLocked(id, build(l, id, signed))
 	return nil
 }
 
 // addLocked registers an end.
-func (t *Tunnel) addLocked(id uint32, l *link, e end) {
+func (t *Tunnel) addLocked(id uint32, e end) {
 	t.ends[id] = e
-	l.streams++
+	if !e.isFlow() {
+		t.streams++
+	}
 	t.opened.Add(1)
 	t.idleSince = time.Time{}
 	if t.idleTimer != nil {
 		t.idleTimer.Stop()
 	}
-	t.spreadLocked()
+	if _, more := t.wantsLocked(); more {
+		t.wake()
+	}
 }
 
 // forget frees the number of an end: no frame of it comes or goes any more.
-func (t *Tunnel) forget(id uint32, l *link) {
+func (t *Tunnel) forget(id uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.ends[id]; !ok {
+	e, ok := t.ends[id]
+	if !ok {
 		return
 	}
 	delete(t.ends, id)
-	l.streams--
+	if !e.isFlow() {
+		t.streams--
+		if t.streams == 0 && t.drained != nil {
+			select {
+			case <-t.drained:
+			default:
+				close(t.drained)
+			}
+		}
+	}
 	if len(t.ends) == 0 {
 		t.restLocked()
 	}
@@ -139,8 +167,8 @@ func (t *Tunnel) peerHolds(id wire.GrantID, holds bool) {
 	defer t.mu.Unlock()
 	switch {
 	case !holds:
-		delete(t.told, id)
-	case len(t.told) < maxGrants:
-		t.told[id] = true
+		delete(t.holds, id)
+	case len(t.holds) < maxGrants:
+		t.holds[id] = true
 	}
 }

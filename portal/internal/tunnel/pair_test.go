@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -12,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
-	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -28,64 +29,101 @@ func waitFor(t testing.TB, what string, is func() bool) {
 	}
 }
 
-// relay joins the legs of carriers by number, as a relay does.
-type relay struct {
-	pair func() (client, server net.Conn)
-	mu   sync.Mutex
-	legs map[uint16]net.Conn // the server's side, until it dials
+// meet makes the carriers of a session of two portals, as a relay and meetings
+// on both sides do.
+type meet struct {
+	session        wire.SessionID
+	client, server *tls.Config
+	pair           func() (client, server net.Conn)
+
+	mu      sync.Mutex
+	next    uint16
+	waiting map[uint16]chan carrier.Conn // the server's, by number
+	roads   []*road
 }
 
-func newRelay(pair func() (client, server net.Conn)) *relay {
-	return &relay{pair: pair, legs: make(map[uint16]net.Conn)}
+// road is a carrier at both ends, and what it runs over; nil for QUIC.
+type road struct {
+	client, server carrier.Conn
+	a, b           net.Conn
 }
 
-func (r *relay) dial(_ context.Context, n uint16) (net.Conn, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if c := r.legs[n]; c != nil {
-		delete(r.legs, n)
-		return c, nil
+func newMeet(t testing.TB, pair func() (client, server net.Conn)) *meet {
+	m := &meet{session: wire.NewSessionID(), pair: pair, waiting: make(map[uint16]chan carrier.Conn)}
+	m.client, m.server = carriertest.TLS(t)
+	return m
+}
+
+// overTCP is what most tests run over.
+func overTCP(t testing.TB) func() (client, server net.Conn) {
+	return func() (net.Conn, net.Conn) { a, b := carriertest.TCP(t); return a, b }
+}
+
+// road makes a carrier, with HELLO sent on both sides.
+func (m *meet) road(ctx context.Context, n uint16) (*road, error) {
+	a, b := m.pair()
+	c, s, err := carriertest.OverTCP(ctx, a, b, m.client, m.server, m.session, n)
+	if err != nil {
+		return nil, err
 	}
-	mine, other := r.pair()
-	r.legs[n] = other
-	return mine, nil
+	r := &road{client: c, server: s, a: a, b: b}
+	r.greet()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.roads = append(m.roads, r)
+	return r, nil
 }
 
-// dialFunc dials a leg for the carrier of that number.
-type dialFunc func(ctx context.Context, n uint16) (net.Conn, error)
-
-// over is Config.Ways with one way.
-func over(dial dialFunc) func(uint16) ([]path.Way, time.Duration) {
-	return func(n uint16) ([]path.Way, time.Duration) { return []path.Way{&theWay{dial, n}}, 0 }
+func (r *road) greet() {
+	r.client.SendHello(wire.TunnelHello{})
+	r.server.SendHello(wire.TunnelHello{})
 }
 
-// through has every connection that is dialled pass through change.
-func through(ways func(uint16) ([]path.Way, time.Duration), change func(n uint16, c net.Conn) net.Conn) func(uint16) ([]path.Way, time.Duration) {
-	return func(n uint16) ([]path.Way, time.Duration) {
-		list, apart := ways(n)
-		for i, w := range list {
-			list[i] = &theWay{func(ctx context.Context, n uint16) (net.Conn, error) {
-				c, err := w.Dial(ctx)
-				if err != nil {
-					return nil, err
-				}
-				return change(n, c), nil
-			}, n}
-		}
-		return list, apart
+// numbers is Config.Next of the client.
+func (m *meet) numbers(_ wire.SessionID, kind wire.CarrierKind) (uint16, bool) {
+	if kind != wire.CarrierTCP {
+		return 0, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next++
+	return m.next, true
+}
+
+func (m *meet) at(n uint16) chan carrier.Conn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.waiting[n] == nil {
+		m.waiting[n] = make(chan carrier.Conn, 1)
+	}
+	return m.waiting[n]
+}
+
+// dial is Config.More of the client.
+func (m *meet) dial(ctx context.Context, _ wire.SessionID, n uint16, _ wire.CarrierKind) (carrier.Conn, Way, error) {
+	r, err := m.road(ctx, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	m.at(n) <- r.server
+	return r.client, theWay{}, nil
+}
+
+// take is Config.More of the server.
+func (m *meet) take(ctx context.Context, _ wire.SessionID, n uint16, _ wire.CarrierKind) (carrier.Conn, Way, error) {
+	select {
+	case c := <-m.at(n):
+		return c, theWay{}, nil
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
 	}
 }
 
-// theWay is the only way of a carrier.
-type theWay struct {
-	dial   dialFunc
-	number uint16
-}
+// theWay is the way of a carrier that nobody asks about.
+type theWay struct{}
 
-func (w *theWay) String() string                             { return "relay" }
-func (w *theWay) Dial(ctx context.Context) (net.Conn, error) { return w.dial(ctx, w.number) }
-func (w *theWay) Taken()                                     {}
-func (w *theWay) Lost()                                      {}
+func (theWay) String() string { return "relay" }
+func (theWay) Lost()          {}
 
 // handler is a Handler made from a function.
 type handler func(ctx context.Context, open wire.Open) (net.Conn, error)
@@ -100,6 +138,8 @@ var refuseAll handler = func(context.Context, wire.Open) (net.Conn, error) {
 
 // pair is two tunnels that run against each other.
 type pair struct {
+	*meet
+	t              testing.TB
 	client, server *Tunnel
 	clientErr      chan error
 	serverErr      chan error
@@ -110,50 +150,29 @@ type pair struct {
 // configurations. They are ended with the test.
 func newPair(t testing.TB, exit Handler, change func(client, server *Config)) *pair {
 	t.Helper()
-	r := newRelay(func() (net.Conn, net.Conn) { a, b := carriertest.TCP(t); return a, b })
-	cc, sc := carriertest.TLS(t)
-	session := wire.NewSessionID()
-	client := Config{Client: true, Session: session, Ways: over(r.dial), TLS: cc, Handler: refuseAll, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
-	server := Config{Session: session, Ways: over(r.dial), TLS: sc, Handler: exit, Budget: NewBudget(1 << 30), Log: slog.New(slog.DiscardHandler)}
+	return newPairOver(t, exit, overTCP(t), change)
+}
+
+// newPairOver starts two tunnels whose carriers run over what pair returns.
+func newPairOver(t testing.TB, exit Handler, over func() (client, server net.Conn), change func(client, server *Config)) *pair {
+	t.Helper()
+	p := newBarePair(t, exit, over, change)
+	p.connect()
+	return p
+}
+
+// newBarePair starts two tunnels without a carrier.
+func newBarePair(t testing.TB, exit Handler, over func() (client, server net.Conn), change func(client, server *Config)) *pair {
+	t.Helper()
+	m := newMeet(t, over)
+	id := NewIdentity("peer", [32]byte{1})
+	log := slog.New(slog.DiscardHandler)
+	client := Config{Client: true, Identity: id, Handler: refuseAll, Budget: NewBudget(1 << 30), Log: log, Next: m.numbers, More: m.dial}
+	server := Config{Identity: id, Handler: exit, Budget: NewBudget(1 << 30), Log: log, Next: m.numbers, More: m.take}
 	if change != nil {
 		change(&client, &server)
 	}
-	p := &pair{client: New(client), server: New(server), clientErr: make(chan error, 1), serverErr: make(chan error, 1)}
-	p.start(t)
-	for _, tun := range []*Tunnel{p.client, p.server} {
-		select {
-		case <-tun.Up():
-		case <-tun.Done():
-			t.Fatalf("the tunnel did not come up: %v", errors.Join(<-p.clientErr, <-p.serverErr))
-		}
-	}
-	return p
-}
-
-// newPairOver starts two tunnels over one connection each, which need not come
-// up.
-func newPairOver(t testing.TB, exit Handler, client, server net.Conn) *pair {
-	t.Helper()
-	cc, sc := carriertest.TLS(t)
-	session := wire.NewSessionID()
-	to := func(c net.Conn) dialFunc {
-		return func(_ context.Context, n uint16) (net.Conn, error) {
-			if n > 0 {
-				return nil, errors.New("there is one carrier")
-			}
-			return c, nil
-		}
-	}
-	p := &pair{
-		client:    New(Config{Client: true, Session: session, Ways: over(to(client)), TLS: cc, Handler: refuseAll, Log: slog.New(slog.DiscardHandler)}),
-		server:    New(Config{Session: session, Ways: over(to(server)), TLS: sc, Handler: exit, Log: slog.New(slog.DiscardHandler)}),
-		clientErr: make(chan error, 1), serverErr: make(chan error, 1),
-	}
-	p.start(t)
-	return p
-}
-
-func (p *pair) start(t testing.TB) {
+	p := &pair{meet: m, t: t, client: New(client), server: New(server), clientErr: make(chan error, 1), serverErr: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { p.clientErr <- p.client.Run(ctx) })
@@ -163,6 +182,44 @@ func (p *pair) start(t testing.TB) {
 		running.Wait()
 	}
 	t.Cleanup(p.stop)
+	return p
+}
+
+// connect gives both tunnels one more TCP carrier.
+func (p *pair) connect() *road {
+	p.t.Helper()
+	p.mu.Lock()
+	n := p.next
+	p.next++
+	p.mu.Unlock()
+	r, err := p.road(context.Background(), n)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.attach(r)
+	return r
+}
+
+// connectQUIC gives both tunnels a QUIC carrier.
+func (p *pair) connectQUIC() *road {
+	p.t.Helper()
+	c, s := carriertest.PairOf(p.t, wire.CarrierQUIC, p.session, 1000)
+	r := &road{client: c, server: s}
+	r.greet()
+	p.attach(r)
+	return r
+}
+
+func (p *pair) attach(r *road) {
+	p.t.Helper()
+	if err := errors.Join(p.client.Attach(r.client, theWay{}), p.server.Attach(r.server, theWay{})); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// alone takes from both tunnels the means to make carriers by themselves.
+func alone(client, server *Config) {
+	client.Next, client.More, server.Next, server.More = nil, nil, nil, nil
 }
 
 var benchGrant = wire.GrantID{1}

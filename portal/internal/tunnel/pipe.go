@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/carrier/rawio"
 	"github.com/netport/netport/portal/internal/stream"
 	"github.com/netport/netport/proto/wire"
@@ -15,15 +14,13 @@ import (
 
 // pipe joins an application's connection to a stream.
 //
-// Its lock guards the stream and everything below it. The carrier's reader
-// (frame), the carrier's writer (Urgent, Next, Wrote), the goroutine that
-// reads the application (pump) and the one that writes to it when the
-// socket is full (drain) all go through it. It may be held when the writer's
-// lock is taken, never the other way round.
+// Its lock guards the stream and everything below it. The carriers' readers
+// (frame), their writers (attachment), the goroutine that reads the application
+// (pump), the one that writes to it when the socket is full (drain) and the
+// tunnel's loop (place) all go through it. It may be held when the writer's
+// or the tunnel's lock is taken, never the other way round.
 type pipe struct {
 	t      *Tunnel
-	link   *link
-	lane   *carrier.Lane
 	id     uint32
 	grant  wire.GrantID
 	mine   bool               // opened by this side
@@ -31,30 +28,36 @@ type pipe struct {
 
 	mu       sync.Mutex
 	room     sync.Cond // the stream takes more, or has ended
+	still    sync.Cond // nobody writes to app what a carrier has brought
 	st       *stream.Stream
+	at       *attachment   // nil: the stream waits for a carrier
 	app      net.Conn      // nil until the target is connected
 	direct   *rawio.Writer // of app; nil if it cannot be written directly
-	open     []byte        // the OPEN frame, until it is taken
-	sending  bool          // the carrier's writer has a frame of st
+	open     []byte        // the OPEN frame, until the peer is known to have it
+	opened   bool          // a carrier has taken it
 	reset    []byte        // a RESET frame that waits to be sent
 	draining bool          // somebody writes to app, or is about to
+	trying   bool          // it is a carrier's reader, which does not wait for app
 	accepted bool          // the peer has sent an ACK
 	ackWaits bool          // in the tunnel's ackTimer
 	held     int64         // what the budget was told
 	gone     bool          // the tunnel has forgotten the number
 	why      *EndError     // of the reset
 	ended    chan struct{} // closed when both halves have ended, or reset
+
+	asked *link // where a move was asked for, or a RESET said, apart from at
+	moves allowance
 }
 
 func newPipe(t *Tunnel, l *link, id uint32, grant wire.GrantID, st *stream.Stream) *pipe {
-	p := &pipe{t: t, link: l, id: id, grant: grant, st: st, ended: make(chan struct{})}
+	p := &pipe{t: t, id: id, grant: grant, st: st, ended: make(chan struct{})}
 	p.room.L = &p.mu
-	p.lane = l.conn.Lane(p)
+	p.still.L = &p.mu
+	p.attachLocked(l)
 	return p
 }
 
 func (p *pipe) grantID() wire.GrantID { return p.grant }
-func (p *pipe) carrier() *link        { return p.link }
 func (p *pipe) isFlow() bool          { return false }
 
 // carry copies between the application and the stream until both halves have
@@ -111,10 +114,9 @@ func linger(c net.Conn, seconds int) {
 func (p *pipe) pump(reader *rawio.Reader, src *source) {
 	defer src.Put()
 	for {
-		if src.room = p.waitRoom(); src.room == 0 {
+		if src.room, src.turn = p.waitRoom(); src.room == 0 {
 			return
 		}
-		src.turn = p.link.conn.Turn()
 		n, err := reader.Read()
 		if !p.took(src, n, err) {
 			return
@@ -131,32 +133,39 @@ func (p *pipe) took(src *source, n int, err error) bool {
 		p.st.Finish()
 	}
 	p.accountLocked()
+	at := p.at
 	p.mu.Unlock()
 	if err != nil && err != io.EOF {
 		p.cut(&EndError{Reason: wire.ReasonTargetReset, Text: "an application's connection broke"}, true)
 		return false
 	}
-	if bulk {
+	switch {
+	case at == nil:
+	case bulk:
 		// Let the writer work beside the reading.
-		p.lane.Ready()
-	} else {
-		p.lane.Write()
+		at.lane.Ready()
+	default:
+		at.lane.Write()
 	}
 	return err == nil
 }
 
-// waitRoom waits until the peer takes more and there is memory to keep it in;
-// 0 when the stream is over.
-func (p *pipe) waitRoom() int {
+// waitRoom waits until the peer takes more and there is memory to keep it in,
+// and returns how much, and how much of it should be one frame; 0 when the
+// stream is over.
+func (p *pipe) waitRoom() (room, turn int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for !p.st.WasReset() {
 		if room := min(p.st.Room(), p.spareLocked()); room > 0 {
-			return room
+			if p.at != nil {
+				return room, p.at.link.conn.Turn()
+			}
+			return room, wire.MaxData
 		}
 		p.room.Wait()
 	}
-	return 0
+	return 0, 0
 }
 
 // spareLocked is how much more the stream may keep. While memory is short that
@@ -200,25 +209,31 @@ func (p *pipe) frame(l *link, h wire.FrameHeader, body []byte) error {
 		if err != nil {
 			return err
 		}
-		return p.data(m)
+		return p.data(l, m)
 	case wire.FrameAck:
 		m, err := wire.ParseAck(body)
 		if err != nil {
 			return err
 		}
-		return p.ack(m)
+		return p.ack(l, m)
 	case wire.FrameFin:
 		m, err := wire.ParseFin(body)
 		if err != nil {
 			return err
 		}
-		return p.fin(m)
+		return p.fin(l, m)
+	case wire.FrameResume:
+		m, err := wire.ParseResume(body)
+		if err != nil {
+			return err
+		}
+		return p.resume(l, m)
 	case wire.FrameReset:
 		m, err := wire.ParseReset(body)
 		if err != nil {
 			return err
 		}
-		p.peerResets(m)
+		p.peerResets(l, m)
 		return nil
 	}
 	return wire.ErrMalformed
@@ -226,20 +241,24 @@ func (p *pipe) frame(l *link, h wire.FrameHeader, body []byte) error {
 
 // data delivers bytes: to the socket at once as far as they fit, the rest to
 // the queue.
-func (p *pipe) data(m wire.Data) error {
+func (p *pipe) data(l *link, m wire.Data) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.onLocked(l) {
+		return p.lateLocked(m.Epoch)
+	}
 	deliver, err := p.st.Receive(m)
 	if err != nil || !deliver {
 		return err
 	}
 	rest := m.Data
 	if p.direct != nil && !p.draining && !p.st.Queued() {
-		p.draining = true
+		p.draining, p.trying = true, true
 		p.mu.Unlock()
 		n, err := p.direct.TryWrite(rest)
 		p.mu.Lock()
-		p.draining = false
+		p.draining, p.trying = false, false
+		p.still.Broadcast()
 		p.wroteLocked(n, err, false)
 		rest = rest[n:]
 	}
@@ -250,14 +269,19 @@ func (p *pipe) data(m wire.Data) error {
 	return nil
 }
 
-func (p *pipe) ack(m wire.Ack) error {
+func (p *pipe) ack(l *link, m wire.Ack) error {
 	p.mu.Lock()
+	if !p.onLocked(l) {
+		defer p.mu.Unlock()
+		return p.nudgedLocked(l, m)
+	}
 	err := p.st.ReceiveAck(m)
 	p.accountLocked()
 	p.room.Signal()
 	p.settleLocked()
 	first := p.mine && !p.accepted
 	p.accepted = true
+	p.open = nil
 	p.mu.Unlock()
 	if first {
 		p.t.peerHolds(p.grant, true)
@@ -265,9 +289,12 @@ func (p *pipe) ack(m wire.Ack) error {
 	return err
 }
 
-func (p *pipe) fin(m wire.Fin) error {
+func (p *pipe) fin(l *link, m wire.Fin) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.onLocked(l) {
+		return p.lateLocked(m.Epoch)
+	}
 	deliver, err := p.st.ReceiveFin(m)
 	if err == nil && deliver {
 		p.drainLocked()
@@ -336,7 +363,10 @@ func (p *pipe) ackLaterLocked() {
 // ACK sent when it is time for one.
 func (p *pipe) wroteLocked(n int, err error, queued bool) {
 	if n > 0 {
-		now, rtt := time.Now(), p.link.conn.WindowRTT()
+		now, rtt := time.Now(), time.Duration(0)
+		if p.at != nil {
+			rtt = p.at.link.conn.WindowRTT()
+		}
 		if queued {
 			p.st.WroteQueued(n, now, rtt)
 		} else {
@@ -344,9 +374,10 @@ func (p *pipe) wroteLocked(n int, err error, queued bool) {
 		}
 		p.fitWindowLocked()
 		switch {
+		case p.at == nil:
 		case p.st.AckDue():
-			p.link.conn.Measure(now)
-			p.lane.Urgent()
+			p.at.link.conn.Measure(now)
+			p.at.lane.Urgent()
 		default:
 			p.ackLaterLocked()
 		}
@@ -377,17 +408,38 @@ func (p *pipe) accountLocked() {
 	}
 }
 
-// peerResets takes the peer's RESET.
-func (p *pipe) peerResets(m wire.Reset) {
+// peerResets takes the peer's RESET, from any carrier. It may say that the peer
+// has forgotten the stream, which is an end like another if nothing is missing.
+func (p *pipe) peerResets(l *link, m wire.Reset) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.mine && m.Reason == wire.ReasonNotGranted {
 		p.t.peerHolds(p.grant, false)
 	}
+	if p.gone {
+		return
+	}
+	here := p.onLocked(l)
+	if !here {
+		p.leaveLocked() // what is under way there is late now
+	}
+	why := &EndError{Peer: true, Reason: m.Reason, Text: m.Text}
+	if m == (wire.Reset{}) && !p.st.WasReset() {
+		if p.st.Forgotten() {
+			p.accountLocked()
+			p.room.Signal()
+			p.settleLocked()
+			return
+		}
+		why = &EndError{Peer: true, Reason: wire.ReasonCarrierLost, Text: "the stream is forgotten"}
+	}
 	answer := p.st.ReceiveReset()
-	p.overLocked(&EndError{Peer: true, Reason: m.Reason, Text: m.Text})
-	if answer {
+	p.overLocked(why)
+	switch {
+	case here && answer:
 		p.resetLocked(wire.Reset{})
+	case !here && m != (wire.Reset{}): // also if ours is under way elsewhere
+		l.conn.Send(wire.AppendFrame(nil, p.id, wire.Reset{}))
 	}
 	p.settleLocked()
 }
@@ -400,14 +452,16 @@ func (p *pipe) cut(why *EndError, tell bool) {
 }
 
 func (p *pipe) cutLocked(why *EndError, tell bool) {
+	if p.gone {
+		return
+	}
 	first := p.st.Reset()
 	p.overLocked(why)
 	switch {
-	case !tell || p.open != nil:
+	case !tell || p.mine && !p.opened:
 		// The peer is gone, or never heard of the stream.
-		p.open = nil
 		p.forgetLocked()
-	case first:
+	case first && p.at != nil:
 		p.resetLocked(wire.Reset{Reason: why.Reason, Text: why.Text})
 		p.settleLocked()
 	}
@@ -415,7 +469,7 @@ func (p *pipe) cutLocked(why *EndError, tell bool) {
 
 func (p *pipe) resetLocked(m wire.Reset) {
 	p.reset = wire.AppendFrame(nil, p.id, m)
-	p.lane.Urgent()
+	p.at.lane.Urgent()
 }
 
 // overLocked ends the pipe's own work after a reset: whoever waits for the
@@ -462,49 +516,12 @@ func (p *pipe) forgetLocked() {
 	p.t.budget.add(-p.held)
 	p.held = 0
 	p.gone = true
-	p.t.forget(p.id, p.link)
-}
-
-// Urgent implements carrier.Source.
-func (p *pipe) Urgent(b []byte) []byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.open != nil || p.gone {
-		return b
+	p.open = nil
+	p.asked = nil
+	if p.at != nil {
+		p.at.lane.Close()
+		p.at.link.detach(p.id, p.at.link.conn.Kind() == wire.CarrierQUIC)
+		p.at = nil
 	}
-	if p.st.AckOwed() {
-		b = wire.AppendFrame(b, p.id, p.st.Ack())
-		p.accountLocked()
-	}
-	if p.reset != nil {
-		b = append(b, p.reset...)
-		p.reset = nil
-	}
-	p.settleLocked()
-	return b
-}
-
-// Next implements carrier.Source.
-func (p *pipe) Next() (frame []byte, more bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.open != nil {
-		frame, p.open = p.open, nil
-		return frame, p.st.Pending()
-	}
-	if frame = p.st.Next(); frame != nil {
-		p.sending = true
-	}
-	return frame, p.st.Pending()
-}
-
-// Wrote implements carrier.Source.
-func (p *pipe) Wrote() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sending {
-		p.sending = false
-		p.st.Wrote()
-		p.accountLocked()
-	}
+	p.t.forget(p.id)
 }

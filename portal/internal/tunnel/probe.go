@@ -19,20 +19,14 @@ func (a answer) Ended(err error) { a <- err }
 // returns the peer's words about the target if that could be reached, else an
 // *EndError.
 func (t *Tunnel) Probe(ctx context.Context, grant wire.GrantID, signed []byte) (string, error) {
-	var f *Flow
-	var open []byte
 	said := make(answer, 1)
-	err := t.open(ctx, grant, signed, func(l *link, id uint32, signed []byte) end {
-		f = newFlow(t, l, id, grant)
-		f.sink = said
-		f.probe = true
-		open = wire.AppendFrame(nil, id, wire.Open{Kind: wire.OpenProbe, Grant: grant, Signed: signed})
-		return f
-	})
-	if err != nil {
+	f, taken, err := t.openFlow(ctx, grant, signed, wire.Open{Kind: wire.OpenProbe}, said)
+	switch {
+	case err != nil:
 		return "", err
+	case !taken:
+		f.cut(&EndError{Reason: wire.ReasonBusy, Text: "the carrier's queue is full"}, false)
 	}
-	f.link.conn.Send(open)
 	select {
 	case err = <-said:
 	case <-ctx.Done():

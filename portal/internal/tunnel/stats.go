@@ -1,6 +1,10 @@
 package tunnel
 
-import "time"
+import (
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+)
 
 // Stats is a snapshot for "status".
 type Stats struct {
@@ -17,6 +21,19 @@ type Stats struct {
 	Stray     uint64    // frames for streams that are not open
 	Held      int64     // bytes held or promised, see Budget
 	IdleSince time.Time // zero while anything is open
+	Lingering time.Time // since when there is no carrier; zero: there is one
+	Each      []CarrierStats
+}
+
+// CarrierStats is one carrier of a tunnel.
+type CarrierStats struct {
+	Session    wire.SessionID
+	Connection uint16
+	Kind       wire.CarrierKind
+	Way        string
+	RTT        time.Duration // smoothed; 0: not measured yet
+	Silent     bool          // it owes an answer
+	Retired    bool          // it is to be left
 }
 
 // Stats returns a snapshot.
@@ -34,19 +51,19 @@ func (t *Tunnel) Stats() Stats {
 		if s.RTT == 0 || c.RTT > 0 && c.RTT < s.RTT {
 			s.RTT = c.RTT
 		}
+		s.Each = append(s.Each, CarrierStats{
+			Session: l.conn.Session(), Connection: l.conn.Connection(), Kind: l.conn.Kind(), Way: l.way.String(),
+			RTT: c.RTT, Silent: l.silent.Load(), Retired: l.retired.Load(),
+		})
 	}
-	for _, e := range t.ends {
-		if e.isFlow() {
-			s.Flows++
-		} else {
-			s.Streams++
-		}
-	}
+	s.Streams = t.streams
+	s.Flows = len(t.ends) - t.streams
 	s.Opened = t.opened.Load()
 	s.Refused = t.refused.Load()
 	s.Drops += t.drops.Load()
 	s.Stray = t.stray.Load()
 	s.Held = t.budget.Used()
 	s.IdleSince = t.idleSince
+	s.Lingering = t.lostAt
 	return s
 }

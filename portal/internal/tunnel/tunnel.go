@@ -1,5 +1,5 @@
-// Package tunnel is the association of two portals: it owns one or more
-// carriers and every stream and flow between the two.
+// Package tunnel is the association of two portals: it owns the carriers and
+// every stream and flow between the two, and outlives the carriers.
 //
 //	application socket -- pipe -- stream -- carrier -- peer
 //	UDP socket ---------- Flow ------------ carrier -- peer
@@ -10,27 +10,29 @@
 // only when it does not. So a byte that crosses an idle tunnel wakes one
 // goroutine at each portal.
 //
-// A Tunnel decides nothing: whom it is with, TLS says (Config.TLS); what the
-// peer may open, the Handler; where carriers run, Ways.
+// A pipe is attached to one carrier at a time, and moves to another when that
+// one is lost, silent, retired, or of the worse kind; its application notices
+// nothing. A flow is attached to none: its datagrams take the best carrier of the
+// moment. A tunnel that has lost its last carrier lingers: everything waits for
+// another, for as long as Config.Linger.
+//
+// A Tunnel decides nothing: whom it is with, the Identity and TLS say; what the
+// peer may open, the Handler; where carriers come from, whoever calls Attach.
 package tunnel
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/proto/wire"
 )
 
 const (
-	// joinTime bounds everything from the dial of a carrier to its HELLO.
-	joinTime = 10 * time.Second
 	// maxStreams bounds streams and flows of a tunnel, both sides together,
 	// with those that wait for the answer to a RESET.
 	maxStreams = 4096
@@ -41,31 +43,61 @@ const (
 	maxStray = 100
 	// maxGrants bounds the grants that a tunnel remembers for its peer.
 	maxGrants = 1024
+	// defaultLinger is how long a tunnel lives without a carrier.
+	defaultLinger = 2 * time.Minute
 )
 
-// Config is what a tunnel is made from. It must not change afterwards.
+// Config is what a tunnel is made from. It must not change afterwards. The
+// functions are called without a lock of the tunnel's; those that are nil are
+// not called.
 type Config struct {
-	// Client is true on the portal that opened the session: it is the TLS
-	// client of every carrier and decides how many there are.
-	Client  bool
-	Session wire.SessionID
-	// Ways returns the ways to the peer for the carrier of that connection
-	// number, at least one, in the order in which to try them, and how long
-	// apart; see race. Connection 0 is dialled by Run; further ones while the
-	// tunnel lives. A connection that is a *net.TCPConn is read and written
-	// with less effort than any other.
-	Ways func(connection uint16) (ways []path.Way, apart time.Duration)
-	// TLS verifies the peer (VerifyConnection) and holds this portal's
-	// certificate. The tunnel uses a clone.
-	TLS     *tls.Config
-	Handler Handler
+	// Client is true on the portal that was the TLS client of the tunnel's
+	// first carrier: it opens odd numbers, for the tunnel's life.
+	Client   bool
+	Identity Identity
+	Handler  Handler
 	// Budget is shared with the portal's other tunnels; each may use half.
 	Budget *Budget
 	// Idle is how long the tunnel stays without a stream or flow; 0 is for
 	// ever. Either side may ask for the end, neither is cut off by it.
 	Idle time.Duration
-	// Log names the peer and the session in its attributes.
+	// Linger is how long the tunnel waits for a carrier when it has lost the
+	// last; 0 is two minutes. Then its streams are reset.
+	Linger time.Duration
+	// Log names the peer in its attributes.
 	Log *slog.Logger
+
+	// Next returns the number for a further carrier of that kind in a session
+	// of which this portal is the TLS client; false if there is none to be had.
+	Next func(session wire.SessionID, kind wire.CarrierKind) (connection uint16, ok bool)
+	// More joins the carrier that CARRIER has announced in a session, HELLO
+	// exchanged and checked. It is called on both sides. An error that wraps
+	// wire.ErrMalformed says that the peer may not ask for this carrier.
+	More func(ctx context.Context, session wire.SessionID, connection uint16, kind wire.CarrierKind) (carrier.Conn, Way, error)
+	// Trouble tells that the tunnel needs other carriers, or no longer does. It
+	// must not block.
+	Trouble func(Trouble)
+	// Left tells that a carrier has ended, after everything was taken off it:
+	// once for each that Attach has taken. It must not block.
+	Left func(session wire.SessionID, err error)
+}
+
+// Trouble is what the owner is told about the carriers.
+type Trouble int
+
+// The states of a tunnel's carriers.
+const (
+	Well   Trouble = iota // all carriers answer
+	Silent                // one does not answer; others may
+	Lost                  // there is none: the tunnel lingers
+)
+
+// Way is where a carrier runs.
+type Way interface {
+	// String names the way as status does.
+	String() string
+	// Lost tells that the carrier broke soon after it had come up.
+	Lost()
 }
 
 // Tunnel is one tunnel. Its methods are safe for concurrent use.
@@ -74,58 +106,77 @@ type Tunnel struct {
 	budget *Budget
 	up     chan struct{}
 	done   chan struct{}
+	kick   chan struct{}  // wakes the loop of Run
 	tasks  sync.WaitGroup // carriers, Handler calls, goroutines of pipes
 	ctx    context.Context
+	cancel context.CancelFunc
 	acks   ackTimer
+	flowAt atomic.Pointer[link] // the carrier that flows take; nil: none
 
 	opened, refused, drops, stray atomic.Uint64
 	busy                          sync.Once // the log was told
 
 	mu        sync.Mutex
-	links     []*link // carriers that are joined
-	joins     int     // carriers that are being joined
-	nextConn  uint16  // number of the next carrier
-	joinAfter time.Time
-	past      Stats // of carriers that died
+	links     []*link           // carriers, oldest first
+	carried   chan struct{}     // closed while there is a carrier
+	lostAt    time.Time         // since when there is none
+	lostWhy   error             // of the last carrier
+	heard     bool              // anything came from the peer, ever
+	peer      *x509.Certificate // of the newest carrier
+	leaving   []wire.SessionID  // sessions that were retired lately
+	further   further           // carriers to come
+	changed   bool              // ends may have to move
+	told      Trouble           // what the owner was told last
+	past      Stats             // of carriers that died
 	ends      map[uint32]end
+	streams   int // of ends
 	nextID    uint32
 	seen      idWindow
 	order     order                   // of what the peer opens
-	told      map[wire.GrantID]bool   // grants that the peer holds whole
-	heard     map[wire.GrantID][]byte // grants that the peer sent whole
+	holds     map[wire.GrantID]bool   // grants that the peer holds whole
+	grants    map[wire.GrantID][]byte // grants that the peer sent whole
 	pending   int                     // OPENs with the Handler
-	started   bool
-	over      bool  // nothing is opened any more, done is closed
-	err       error // why
-	asked     bool  // for the end, being idle: open nothing until the peer does
+	waiting   int                     // what waits for a carrier to be opened
+	drained   chan struct{}           // closed when no stream is left; nil: not asked for
+	over      bool                    // nothing is opened any more, done is closed
+	err       error                   // why
+	asked     bool                    // for the end, being idle: open nothing until the peer does
 	idleSince time.Time
 	idleTimer *time.Timer
 }
 
 // end is this portal's end of a stream, a flow or a probe.
 type end interface {
-	// frame takes a frame of this end from the reader of its carrier.
+	// frame takes a frame of this end from a carrier.
 	frame(l *link, h wire.FrameHeader, body []byte) error
 	// cut ends it here. The peer is told if tell is true and it can be.
 	cut(why *EndError, tell bool)
+	// lost takes it off a carrier that has died.
+	lost(l *link)
+	// place moves it to the carrier that is best now.
+	place()
 	grantID() wire.GrantID
-	carrier() *link
 	isFlow() bool
 }
 
-// New returns a tunnel; Run makes it live.
+// New returns a tunnel without a carrier; Run must follow.
 func New(cfg Config) *Tunnel {
+	if cfg.Linger == 0 {
+		cfg.Linger = defaultLinger
+	}
 	t := &Tunnel{
 		cfg:       cfg,
 		up:        make(chan struct{}),
 		done:      make(chan struct{}),
+		kick:      make(chan struct{}, 1),
+		carried:   make(chan struct{}),
 		ends:      make(map[uint32]end),
-		told:      make(map[wire.GrantID]bool),
-		heard:     make(map[wire.GrantID][]byte),
+		holds:     make(map[wire.GrantID]bool),
+		grants:    make(map[wire.GrantID][]byte),
 		nextID:    2,
-		nextConn:  1,
 		idleSince: time.Now(),
 	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
 	if cfg.Budget != nil {
 		t.budget = cfg.Budget.part(cfg.Budget.limit / 2)
 	}
@@ -136,21 +187,15 @@ func New(cfg Config) *Tunnel {
 	return t
 }
 
-// Run dials carrier 0 and serves the tunnel until ctx ends, either side closes
-// it, or the last carrier is lost. It returns nil when ctx ended or the tunnel
-// closed for being idle, else an *EndError or the error of the dial. When it
-// returns, everything the tunnel started has stopped. It runs once.
+// Run serves the tunnel until ctx ends, either side closes it, or it has
+// lingered in vain. It returns nil when ctx ended or the tunnel closed for
+// being idle, else an *EndError. When it returns, everything the tunnel started
+// has stopped. It runs once.
 func (t *Tunnel) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	t.ctx = ctx
 	stop := context.AfterFunc(ctx, func() { t.finish(nil, &EndError{Reason: wire.ReasonShutdown}) })
 	defer stop()
-	if err := t.join(ctx, 0); err != nil {
-		t.finish(err, &EndError{Reason: wire.ReasonCarrierLost})
-	}
-	<-t.done
-	cancel()
+	t.keep()
+	t.cancel()
 	t.acks.stop()
 	t.tasks.Wait()
 	t.mu.Lock()
@@ -161,20 +206,21 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	return t.err
 }
 
-// Up is closed when the first carrier is joined and proven.
+// Identity is what the tunnel was made with.
+func (t *Tunnel) Identity() Identity { return t.cfg.Identity }
+
+// Up is closed when the first carrier was attached.
 func (t *Tunnel) Up() <-chan struct{} { return t.up }
 
 // Done is closed when the tunnel opens nothing more; Run returns soon after.
 func (t *Tunnel) Done() <-chan struct{} { return t.done }
 
-// Peer returns the peer's certificate as TLS proved it, nil before Up.
+// Peer returns the peer's certificate as TLS proved it on the newest carrier, nil
+// before Up.
 func (t *Tunnel) Peer() *x509.Certificate {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.links) == 0 {
-		return nil
-	}
-	return t.links[0].conn.Peer()
+	return t.peer
 }
 
 // Close ends the tunnel: it tells the peer the reason and resets what is open.
@@ -195,10 +241,7 @@ func (t *Tunnel) finish(err error, why *EndError) {
 	t.over = true
 	t.err = err
 	links := t.links
-	ends := make([]end, 0, len(t.ends))
-	for _, e := range t.ends {
-		ends = append(ends, e)
-	}
+	ends := t.endsLocked()
 	t.mu.Unlock()
 	defer close(t.done)
 
@@ -214,14 +257,22 @@ func (t *Tunnel) finish(err error, why *EndError) {
 	}
 }
 
+func (t *Tunnel) endsLocked() []end {
+	ends := make([]end, 0, len(t.ends))
+	for _, e := range t.ends {
+		ends = append(ends, e)
+	}
+	return ends
+}
+
 // CutGrant resets every stream and flow of a grant, opened by either side, and
 // forgets the grant. It returns how many there were. The owner takes the grant
 // from its Handler first, so that nothing is opened under it afterwards.
 func (t *Tunnel) CutGrant(id wire.GrantID, reason wire.Reason) int {
 	var hit []end
 	t.mu.Lock()
-	delete(t.told, id)
-	delete(t.heard, id)
+	delete(t.holds, id)
+	delete(t.grants, id)
 	for _, e := range t.ends {
 		if e.grantID() == id {
 			hit = append(hit, e)
@@ -234,34 +285,75 @@ func (t *Tunnel) CutGrant(id wire.GrantID, reason wire.Reason) int {
 	return len(hit)
 }
 
-// Ping measures one round trip to the peer.
-func (t *Tunnel) Ping(ctx context.Context) (time.Duration, error) {
-	if err := t.wait(ctx); err != nil {
-		return 0, err
-	}
+// Drain has the peer's further OPENs refused (ReasonShutdown), opens nothing
+// more here, and waits until no stream is left or ctx ends; then it returns the
+// cause. It is called once, before Close.
+func (t *Tunnel) Drain(ctx context.Context) error {
 	t.mu.Lock()
-	l := t.pickLocked()
-	t.mu.Unlock()
-	if l == nil {
-		return 0, ErrClosed
+	t.drained = make(chan struct{})
+	if t.streams == 0 {
+		close(t.drained)
 	}
-	return l.conn.Ping(ctx, l.dead)
-}
-
-// wait waits until the tunnel is up.
-func (t *Tunnel) wait(ctx context.Context) error {
+	t.mu.Unlock()
 	select {
-	case <-t.up:
-	default:
-		select {
-		case <-t.up:
-		case <-t.done:
-			return ErrClosed
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	case <-t.drained:
+	case <-t.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	return nil
 }
 
-var errNoCarrier = errors.New("the last carrier was lost")
+// Ping measures one round trip to the peer.
+func (t *Tunnel) Ping(ctx context.Context) (time.Duration, error) {
+	for {
+		if err := t.wait(ctx); err != nil {
+			return 0, err
+		}
+		if l := t.pick(wire.CarrierTCP, nil); l != nil {
+			return l.conn.Ping(ctx)
+		}
+	}
+}
+
+// Check asks on every carrier whether the peer answers, and does not wait.
+func (t *Tunnel) Check() {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.links {
+		l.conn.Measure(now)
+	}
+}
+
+// wait waits until there is a carrier.
+func (t *Tunnel) wait(ctx context.Context) error {
+	t.mu.Lock()
+	carried, over := t.carried, t.over
+	there, crowd := len(t.links) > 0, t.waiting >= maxPending
+	if !there && !over && !crowd {
+		t.waiting++
+	}
+	t.mu.Unlock()
+	switch {
+	case over:
+		return ErrClosed
+	case there:
+		return nil
+	case crowd:
+		return &EndError{Reason: wire.ReasonBusy, Text: "too much waits for a carrier"}
+	}
+	defer func() {
+		t.mu.Lock()
+		t.waiting--
+		t.mu.Unlock()
+	}()
+	select {
+	case <-carried:
+		return nil
+	case <-t.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

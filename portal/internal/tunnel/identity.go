@@ -1,0 +1,55 @@
+package tunnel
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+// Identity is what makes a tunnel the same over many carriers: its name, and a
+// secret that only its two portals know. Both are worked out by each of them
+// from the TLS session of the first carrier (package proto).
+type Identity struct {
+	ID     wire.TunnelID
+	Peer   string // name of the other portal
+	secret [sha256.Size]byte
+}
+
+// NewIdentity returns the identity of a new tunnel with peer, whose first carrier
+// has that binding.
+func NewIdentity(peer string, binding [32]byte) Identity {
+	id := mac(binding[:], []byte("netport tunnel id"))
+	return Identity{ID: wire.TunnelID(id[:16]), Peer: peer, secret: mac(binding[:], []byte("netport tunnel resume"))}
+}
+
+// Proof shows on a carrier with that binding that its sender knows the tunnel's
+// secret; client says which TLS role the sender has there, so that nobody can
+// send back what he was sent.
+func (i Identity) Proof(binding [32]byte, client bool) [32]byte {
+	role := byte(1)
+	if client {
+		role = 0
+	}
+	return mac(i.secret[:], append(binding[:], role))
+}
+
+// Proves reports whether proof is that of the side with the TLS role client.
+func (i Identity) Proves(binding [32]byte, client bool, proof [32]byte) bool {
+	want := i.Proof(binding, client)
+	return hmac.Equal(want[:], proof[:])
+}
+
+// Format implements fmt.Formatter: the secret is never printed.
+func (i Identity) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "tunnel %v with %s", i.ID, i.Peer) }
+
+// LogValue implements slog.LogValuer.
+func (i Identity) LogValue() slog.Value { return slog.StringValue(i.ID.String()) }
+
+func mac(key, message []byte) [32]byte {
+	h := hmac.New(sha256.New, key)
+	h.Write(message)
+	return [32]byte(h.Sum(nil))
+}

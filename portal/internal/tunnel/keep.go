@@ -1,0 +1,133 @@
+package tunnel
+
+import (
+	"slices"
+	"time"
+)
+
+// changedLocked has the loop look at everything: a carrier has come, gone, or
+// changed.
+func (t *Tunnel) changedLocked() {
+	t.changed = true
+	t.wake()
+}
+
+// wake has the loop look at its deadlines.
+func (t *Tunnel) wake() {
+	select {
+	case t.kick <- struct{}{}:
+	default:
+	}
+}
+
+// keep is the tunnel's loop: it alone decides where streams go, which carriers
+// are given up and which are wanted. It ends with the tunnel.
+func (t *Tunnel) keep() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-t.done:
+			return
+		case <-t.kick:
+		case <-timer.C:
+		}
+		timer.Reset(t.tend(time.Now()))
+	}
+}
+
+// tend does what is due and returns after how long it is to be called again, if
+// nothing happens before.
+func (t *Tunnel) tend(now time.Time) time.Duration {
+	wait := time.Hour
+	t.mu.Lock()
+	changed := t.changed
+	t.changed = false
+	t.mu.Unlock()
+	if changed {
+		t.arrange()
+	}
+	wait = min(wait, t.giveUp(now))
+	wait = min(wait, t.grow(now))
+	t.tell()
+	return min(wait, t.lingers(now))
+}
+
+// arrange has every end find its best carrier.
+func (t *Tunnel) arrange() {
+	t.mu.Lock()
+	t.flowsLocked()
+	ends := t.endsLocked()
+	t.mu.Unlock()
+	for _, e := range ends {
+		e.place()
+	}
+}
+
+// giveUp closes carriers that nothing is on and nobody wants, if there are
+// others: those that were retired, and those that are silent. A silent one may
+// hold goroutines of streams that have moved, which wait for its socket.
+func (t *Tunnel) giveUp(now time.Time) (wait time.Duration) {
+	wait = time.Hour
+	var silent, retired []*link
+	t.mu.Lock()
+	for _, l := range t.links {
+		better := slices.ContainsFunc(t.links, func(o *link) bool {
+			return o != l && !o.silent.Load() && !o.retired.Load()
+		})
+		late := leaveTime - now.Sub(l.retiredAt)
+		switch empty := l.streams.Load() == 0; {
+		case !better:
+		case empty && l.silent.Load():
+			silent = append(silent, l)
+		case l.retired.Load() && (empty || late <= 0):
+			retired = append(retired, l)
+		case l.retired.Load():
+			wait = min(wait, late)
+		}
+	}
+	t.mu.Unlock()
+	for _, l := range silent {
+		l.conn.Abort(errDeserted)
+	}
+	for _, l := range retired {
+		l.conn.Close(nil)
+	}
+	return wait
+}
+
+// tell tells the owner how the carriers are, if that has changed.
+func (t *Tunnel) tell() {
+	t.mu.Lock()
+	state := Well
+	switch {
+	case len(t.links) == 0:
+		state = Lost
+	case slices.ContainsFunc(t.links, func(l *link) bool { return l.silent.Load() }):
+		state = Silent
+	}
+	tell := state != t.told && !t.over && (state != Lost || !t.lostAt.IsZero())
+	if tell {
+		t.told = state
+	}
+	t.mu.Unlock()
+	if tell && t.cfg.Trouble != nil {
+		t.cfg.Trouble(state)
+	}
+}
+
+// lingers ends a tunnel that has been without a carrier for too long, and
+// returns when it will be.
+func (t *Tunnel) lingers(now time.Time) (wait time.Duration) {
+	t.mu.Lock()
+	lostAt := t.lostAt
+	t.mu.Unlock()
+	if lostAt.IsZero() {
+		return time.Hour
+	}
+	if wait = t.cfg.Linger - now.Sub(lostAt); wait <= 0 {
+		t.finishLost()
+		return time.Hour
+	}
+	return wait
+}
