@@ -29,6 +29,9 @@ const (
 	measureEvery = 100 * time.Millisecond
 	// maxPings bounds the PINGs that wait for their answers.
 	maxPings = 64
+	// fullPacket is from how many bytes on frames make a packet of a size that
+	// the path may not take.
+	fullPacket = 1000
 )
 
 // liveness measures the round trip and finds out that the peer is gone. A slow
@@ -42,7 +45,7 @@ type liveness struct {
 
 	heard    flag        // a frame came since the last look
 	answered flag        // a PONG or an ACK did
-	left     flag        // a frame of a stream or a flow left
+	left     flag        // frames that fill a packet left
 	busy     flag        // one came or left
 	asked    flag        // the peer's PING came
 	silent   atomic.Bool // for Stats
@@ -134,9 +137,11 @@ func (l *liveness) oldest() time.Time {
 	return l.waiting[0].at
 }
 
-// used notes that a frame of a stream or a flow left, and wakes the watch.
-func (l *liveness) used() {
-	l.left.set()
+// used notes that n bytes of streams or flows left at once, and wakes the watch.
+func (l *liveness) used(n int) {
+	if n >= fullPacket {
+		l.left.set()
+	}
 	l.busy.set()
 	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
 		select {
@@ -213,14 +218,11 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 			continue
 		case <-timer.C:
 		}
-		now := time.Now()
-		busy, asked, rested := l.busy.take(), l.asked.take(), l.asleep.Swap(false)
-		s := sight{heard: l.heard.take(), answered: l.answered.take(), left: l.left.take(), waiting: l.oldest(), rtt: c.RTT()}
-		if !busy && s.waiting.IsZero() && (!rested || asked) && c.sleep(timer, &v, now) {
-			continue
-		}
-		was := v.silent
-		f := v.look(now, s)
+		now, was := time.Now(), v.silent
+		f := v.look(now, sight{
+			heard: l.heard.take(), answered: l.answered.take(), asked: l.asked.take(), busy: l.busy.take(), left: l.left.take(),
+			rested: l.asleep.Swap(false), waiting: l.oldest(), rtt: c.RTT(),
+		})
 		if f.dead {
 			c.abort(errSilent)
 			return
@@ -229,29 +231,28 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 			l.silent.Store(f.silent)
 			h.Silent(f.silent)
 		}
-		if f.ask {
+		switch {
+		case f.rest:
+			f.next = c.rest(&v, now)
+		case f.ask:
 			c.ask(now, f.fill)
 		}
 		timer.Reset(f.next)
 	}
 }
 
-// sleep has the watch look only after the idle time. It reports false if a frame
-// has left meanwhile.
-func (c *carrier) sleep(timer *time.Timer, v *vigil, now time.Time) bool {
-	if v.silent {
-		return false
-	}
+// rest returns for how long the watch need not look: askEvery if a frame has left
+// meanwhile.
+func (c *carrier) rest(v *vigil, now time.Time) time.Duration {
 	c.live.asleep.Store(true)
+	wait := askEvery
 	// A frame may have left since, when nobody was asleep.
-	if c.live.busy.Load() && c.live.asleep.CompareAndSwap(true, false) {
-		return false
+	if !c.live.busy.Load() || !c.live.asleep.CompareAndSwap(true, false) {
+		wait = c.cfg.Idle()
+		if !c.cfg.Client {
+			wait += idleServer
+		}
 	}
-	idle := c.cfg.Idle()
-	if !c.cfg.Client {
-		idle += idleServer
-	}
-	v.begin(now, idle)
-	timer.Reset(idle)
-	return true
+	v.begin(now, wait)
+	return wait
 }

@@ -90,7 +90,7 @@ func (o *outbox) run(c *quicCarrier) {
 			if !ok {
 				break
 			}
-			c.live.used()
+			c.live.used(0)
 			if sent, err := o.send(d); err != nil {
 				c.stats.dropped.Add(1)
 			} else {

@@ -157,7 +157,7 @@ func (l *quicLane) write(b []byte) (err error) {
 		}
 	}
 	if err == nil {
-		l.c.live.used()
+		l.c.live.used(len(b))
 		_, err = l.to.qs.Write(b)
 	}
 	var stopped *quic.StreamError

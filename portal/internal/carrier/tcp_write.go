@@ -327,7 +327,7 @@ func (w *writer) turn() (total int, err error) {
 		}
 	}
 	if len(urgent)+len(datagrams)+len(w.round) > 0 {
-		w.c.live.used()
+		w.c.live.used(0)
 	}
 	for _, l := range w.round {
 		if l.closed.Load() {

@@ -41,14 +41,22 @@ type vigil struct {
 	answeredAt time.Time // look at which an answer had come
 	askedAt    time.Time
 	silent     bool
-	owed       bool // a frame has left since the last answer
+
+	// A PING is small and passes where full packets do not. So what fills
+	// packets is followed by a PING that does, until one of these is answered.
+	leftAt   time.Time // look at which full packets had left
+	filledAt time.Time // when the last PING left that fills a packet
+	provenAt time.Time // when the last one left that was answered
 }
 
 // sight is what happened since the look before.
 type sight struct {
 	heard    bool      // something came
 	answered bool      // PONG or ACK came
-	left     bool      // a frame of a stream or a flow left
+	asked    bool      // the peer's PING came
+	busy     bool      // frames of streams or flows came or left
+	left     bool      // some that fill a packet left
+	rested   bool      // the look before had found that nothing is to do
 	waiting  time.Time // when the oldest PING left that waits for its PONG; zero: none
 	rtt      time.Duration
 }
@@ -57,9 +65,10 @@ type sight struct {
 type finding struct {
 	silent bool
 	dead   bool
+	rest   bool          // nothing is to do but what keeps an idle carrier
 	ask    bool          // send a PING
-	fill   bool          // one that passes only with a packet of full size
-	next   time.Duration // until the next look
+	fill   bool          // one that fills a packet
+	next   time.Duration // until the next look, unless rest
 }
 
 // begin starts the vigil, or starts it anew after a rest.
@@ -68,17 +77,12 @@ func (v *vigil) begin(now time.Time, wait time.Duration) {
 }
 
 func (v *vigil) look(now time.Time, s sight) finding {
+	owed := v.note(now, s)
+	if !owed && !s.busy && s.waiting.IsZero() && (!s.rested || s.asked) {
+		v.silent = false
+		return finding{rest: true}
+	}
 	late := now.Sub(v.due)
-	if late >= stallTime {
-		v.heardAt, v.answeredAt = now, now
-	}
-	if s.heard {
-		v.heardAt = now
-	}
-	if s.answered {
-		v.answeredAt = now
-	}
-	v.owed = (v.owed || s.left) && !s.answered
 	quiet, mute := now.Sub(latest(v.heardAt, s.waiting)), now.Sub(latest(v.answeredAt, s.waiting))
 	overdue := max(leastOverdue, 4*s.rtt+overdueExtra)
 	f := finding{next: askEvery}
@@ -99,11 +103,35 @@ func (v *vigil) look(now time.Time, s sight) finding {
 	}
 	f.silent = v.silent
 	if now.Sub(v.askedAt) >= askEvery-lookEvery/2 {
-		f.ask, f.fill = true, v.owed
+		f.ask, f.fill = true, owed
 		v.askedAt = now
+		if owed {
+			v.filledAt = now
+		}
 	}
 	v.due = now.Add(f.next)
 	return f
+}
+
+// note remembers when things happened. It reports whether full packets have left
+// of which nothing shows that they pass.
+func (v *vigil) note(now time.Time, s sight) (owed bool) {
+	if now.Sub(v.due) >= stallTime {
+		v.heardAt, v.answeredAt = now, now
+	}
+	if s.heard {
+		v.heardAt = now
+	}
+	if s.answered {
+		v.answeredAt = now
+	}
+	if s.left {
+		v.leftAt = now
+	}
+	if s.waiting.IsZero() || s.waiting.After(v.filledAt) {
+		v.provenAt = v.filledAt
+	}
+	return v.leftAt.After(v.provenAt)
 }
 
 func latest(a, b time.Time) time.Time {
