@@ -64,22 +64,26 @@ func (k rank) compare(o rank) int {
 // pick returns the relay to ask next for s, or nil.
 func (b *Broker) pick(now time.Time, s *session) *relay {
 	pin := b.grants.Pin(s.names[0], s.names[1], now)
+	portals := b.two(s.names[0], s.names[1])
 	var best *relay
 	var first rank
 	for _, r := range b.relays {
 		if pin != "" && r.name != pin || !r.takes() || s.tried[r.name] || now.Before(r.avoid) || r.held() >= uint64(r.ready.Capacity) {
 			continue
 		}
-		if k := b.rank(r, s); best == nil || k.compare(first) < 0 {
+		if k := r.rank(portals, s.lost); best == nil || k.compare(first) < 0 {
 			best, first = r, k
 		}
 	}
 	return best
 }
 
-func (b *Broker) rank(r *relay, s *session) rank {
-	k := b.distance(r.name, s.names[0], s.names[1])
-	if slices.Contains(s.lost[:], r.name) {
+// two returns two portals, nil for one of which nothing is known.
+func (b *Broker) two(x, y string) [2]*portal { return [2]*portal{b.portals[x], b.portals[y]} }
+
+func (r *relay) rank(portals [2]*portal, lost [2]string) rank {
+	k := distance(r.name, portals)
+	if r.name == lost[0] || r.name == lost[1] {
 		k.class = classLost
 	}
 	share := float64(r.held()) / float64(r.ready.Capacity)
@@ -92,12 +96,12 @@ func (b *Broker) rank(r *relay, s *session) rank {
 }
 
 // distance ranks a relay by the round trips of two portals.
-func (b *Broker) distance(relay string, portals ...string) rank {
+func distance(relay string, portals [2]*portal) rank {
 	k := rank{name: relay}
-	for _, n := range portals {
+	for _, p := range portals {
 		var trip time.Duration
 		ok := false
-		if p := b.portals[n]; p != nil {
+		if p != nil {
 			trip, ok = p.times[relay]
 		}
 		switch {

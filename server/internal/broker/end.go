@@ -11,7 +11,7 @@ import (
 // end ends an open session: the relay and both portals are told, but for the
 // one that told us (done).
 func (b *Broker) end(now time.Time, s *session, reason wire.Reason, done string) {
-	b.remove(s)
+	b.close(now, s)
 	for _, n := range s.names {
 		if n != done {
 			b.toPortal(n, wire.SessionEnded{Session: s.id, Reason: reason})
@@ -25,6 +25,15 @@ func (b *Broker) end(now time.Time, s *session, reason wire.Reason, done string)
 	}
 	b.toRelay(s.relay, wire.EndSession{ID: s.id, Reason: reason})
 	b.ending[s.id] = ending{record: record, relay: s.relay, deadline: now.Add(endTime)}
+}
+
+// close forgets an open session. If the tunnel was to move to it and has not left
+// the old one yet, it may have to move again.
+func (b *Broker) close(now time.Time, s *session) {
+	b.remove(s)
+	if old := b.sessions[s.replaces]; old != nil {
+		old.left, old.pause = false, now.Add(movePause)
+	}
 }
 
 // Done handles a portal's word that its tunnel of a session is closed. A

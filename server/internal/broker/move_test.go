@@ -232,6 +232,31 @@ func TestRelayThatRefusesAMoveIsPassedOver(t *testing.T) {
 	s.wantMoved(old, "ann", "plant", "r2", [2]uint32{})
 }
 
+// The successor has ended before the tunnel had moved to it.
+func TestMoveThatFailsIsTriedAgain(t *testing.T) {
+	for what, end := range map[string]func(*script, wire.SessionID){
+		"its relay":  func(s *script, id wire.SessionID) { s.b.FromRelay(s.now, "r2", wire.SessionOver{ID: id}) },
+		"its portal": func(s *script, id wire.SessionID) { s.b.Done(s.now, "ann", wire.SessionDone{Session: id}) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newScript(t, 10)
+			id := s.grant(1, "ann", "plant")
+			s.portals("ann", "plant")
+			s.relay("r1", ready)
+			old := s.meet("ann", "plant", id, "r1")
+			s.relay("r2", ready)
+			s.drain("r1")
+			end(s, s.wantMoved(old, "ann", "plant", "r2", [2]uint32{}))
+			s.sent = nil
+			s.after(movePause - time.Second)
+			s.wantIdle()
+			s.after(time.Second)
+			s.wantMoved(old, "ann", "plant", "r2", [2]uint32{})
+			s.wantSessions(2)
+		})
+	}
+}
+
 // Both portals may ask by themselves while the server moves them.
 func TestRequestDuringAMoveGetsTheSessionOfTheMove(t *testing.T) {
 	s := newScript(t, 10)

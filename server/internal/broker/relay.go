@@ -213,7 +213,7 @@ func (b *Broker) sessionOver(now time.Time, r *relay, m wire.SessionOver) {
 		b.again(now, s)
 		return
 	}
-	b.remove(s)
+	b.close(now, s)
 	for _, n := range s.names {
 		b.toPortal(n, wire.SessionEnded{Session: s.id, Reason: passing(m.Reason)})
 	}

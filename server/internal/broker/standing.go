@@ -19,9 +19,9 @@ const (
 // relay is loaded with now does not count, and one that is away itself, or drains,
 // comes last.
 func (b *Broker) Standing(now time.Time, x, y string, n int) (relays []string, measured bool) {
+	portals := b.two(x, y)
 	measured = true
-	for _, name := range []string{x, y} {
-		p := b.portals[name]
+	for _, p := range portals {
 		measured = measured && p != nil && p.times != nil
 	}
 	pin := b.grants.Pin(x, y, now)
@@ -30,7 +30,7 @@ func (b *Broker) Standing(now time.Time, x, y string, n int) (relays []string, m
 		if _, set, _ := b.Shared(name); set == 0 || pin != "" && pin != name {
 			continue
 		}
-		k := b.distance(name, x, y)
+		k := distance(name, portals)
 		if r := b.relays[name]; r == nil || !r.takes() {
 			k.class = classAway
 		}
