@@ -63,8 +63,9 @@ func run() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run the portal",
-		Long: `Run the portal until SIGTERM or SIGINT. It then accepts nothing more, closes
-its tunnels and removes its sockets; a second signal ends it at once.`,
+		Long: `Run the portal until SIGTERM or SIGINT. It then accepts nothing more, lets
+connections finish for as long as "drain" in the configuration says, closes its
+tunnels and removes its sockets; a second signal ends it at once.`,
 		Example: "  netport-portal run --config /etc/netport/portal/config.toml",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -3,11 +3,14 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/proto/command"
 )
 
@@ -20,11 +23,15 @@ func status() *cobra.Command {
 A forward is up only if this portal's part of it works and the other portal can
 be reached now; the last column says how that is known, or what is missing.
 
-The path of a tunnel is one of:
+A tunnel that has lost every carrier waits for a way back, and its connections
+with it, as long as "linger" in the configuration says.
+
+The path of a carrier of a tunnel is one of:
   relay-packet  one TCP connection between the portals, whose packets the relay forwards
   relay         two TCP connections to a port of the session, which the relay joins
   relay-shared  the same, by a port that all sessions at the relay share
-  relay-tls     the same inside TLS, for networks that pass nothing else`,
+  relay-tls     the same inside TLS, for networks that pass nothing else
+  relay-udp     QUIC over UDP, whose packets the relay forwards`,
 		Example: "  netport-portal status\n  netport-portal status --json --config ./config.toml",
 		Args:    command.Args(),
 	}
@@ -71,18 +78,36 @@ func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 	rows := make([][]string, 0, len(s.Tunnels))
 	for _, t := range s.Tunnels {
 		state, rtt := "opening", "-"
-		if t.Up {
+		switch {
+		case !t.Waiting.IsZero():
+			state = "waiting " + since(now, t.Waiting)
+		case t.Up:
 			state = "up " + since(now, t.Since)
 		}
 		if t.RTT > 0 {
 			rtt = milliseconds(t.RTT)
 		}
 		rows = append(rows, []string{
-			t.Peer, state, orDash(t.Path), t.Relay + " " + t.Address, rtt,
+			t.Peer, state, orDash(paths(t)), t.Relay + " " + t.Address, rtt,
 			size(t.Sent), size(t.Received), fmt.Sprint(t.Streams), fmt.Sprint(t.Flows), fmt.Sprint(t.Carriers), t.Session,
 		})
 	}
 	return command.Table(w, []string{"TUNNEL", "STATE", "PATH", "RELAY", "RTT", "SENT", "RECEIVED", "STREAMS", "FLOWS", "CARRIERS", "SESSION"}, rows)
+}
+
+// paths names the ways of a tunnel's carriers, each once, that of the main one
+// first.
+func paths(t peers.Status) string {
+	var list []string
+	for _, w := range t.Ways {
+		if !slices.Contains(list, w.Path) {
+			list = append(list, w.Path)
+		}
+	}
+	if i := slices.Index(list, t.Path); i > 0 {
+		list[0], list[i] = list[i], list[0]
+	}
+	return strings.Join(list, "+")
 }
 
 func orDash(s string) string {

@@ -22,8 +22,10 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 		},
 		Tunnels: []peers.Status{{
 			Peer: "factory-1", Session: "0a1b2c3d", Up: true, Since: now.Add(-72 * time.Hour), Path: "relay", Relay: "relay-1", Address: "192.0.2.2:20000",
-			RTT: 1.234, Carriers: 2, Streams: 3, Flows: 4, Sent: 999, Received: 1_500_000,
-		}, {Peer: "x", Session: "0a1b2c3e", Relay: "relay-1"}},
+			RTT: 1.234, Carriers: 3, Ways: []peers.Way{{Path: "relay-udp"}, {Path: "relay"}, {Path: "relay"}}, Streams: 3, Flows: 4, Sent: 999, Received: 1_500_000,
+		}, {
+			Peer: "x", Session: "0a1b2c3e", Since: now.Add(-time.Hour), Waiting: now.Add(-3 * time.Second), Relay: "relay-1", Streams: 1,
+		}, {Peer: "y", Session: "0a1b2c3f", Relay: "relay-2"}},
 		Unreachable: 2,
 	}
 	var b bytes.Buffer
@@ -38,9 +40,10 @@ FORWARD  STATE  ROLE   LISTEN                PEER       TARGET             WHY
 web      up     entry  tcp://127.0.0.1:8080  factory-1  tcp://10.0.0.5:80  listening; tunnel
 dns      down   exit   udp://127.0.0.1:53    x          udp://10.0.0.5:53  bad?[2J
 
-TUNNEL     STATE      PATH   RELAY                    RTT      SENT   RECEIVED  STREAMS  FLOWS  CARRIERS  SESSION
-factory-1  up 3 days  relay  relay-1 192.0.2.2:20000  1.23 ms  999 B  1.5 MB    3        4      2         0a1b2c3d
-x          opening    -      relay-1                  -        0 B    0 B       0        0      0         0a1b2c3e
+TUNNEL     STATE       PATH             RELAY                    RTT      SENT   RECEIVED  STREAMS  FLOWS  CARRIERS  SESSION
+factory-1  up 3 days   relay+relay-udp  relay-1 192.0.2.2:20000  1.23 ms  999 B  1.5 MB    3        4      3         0a1b2c3d
+x          waiting 3s  -                relay-1                  -        0 B    0 B       1        0      0         0a1b2c3e
+y          opening     -                relay-2                  -        0 B    0 B       0        0      0         0a1b2c3f
 `
 	if got := trimRight(b.String()); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

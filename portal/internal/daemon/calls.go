@@ -75,7 +75,7 @@ func (p *Portal) ping(ctx context.Context, raw json.RawMessage) (any, error) {
 		return nil, fmt.Errorf("ping %s: %w", args.Portal, err)
 	}
 	r := PingResult{RTT: float64(rtt.Microseconds()) / 1000}
-	if s, _, up := p.pool.Live(args.Portal); up {
+	if s, _, ok := p.pool.Live(args.Portal); ok && s.Up {
 		r.Path = fmt.Sprintf("%s %s at %s", s.Path, s.Relay, s.Address)
 	}
 	return r, nil

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -21,8 +22,10 @@ import (
 	"github.com/netport/netport/portal/internal/exit"
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/logs"
+	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/portal/internal/state"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/identity"
@@ -35,6 +38,8 @@ const (
 	bufferBudget = 256 << 20
 	// expiryWarning is how long before its end a certificate is spoken of.
 	expiryWarning = 14 * 24 * time.Hour
+	// pathsFile, in the state folder, holds what was learned about ways to relays.
+	pathsFile = "paths"
 )
 
 // Portal is a portal that runs, or will.
@@ -46,12 +51,15 @@ type Portal struct {
 	socket      *local.Server
 	started     time.Time
 
-	keeper *grants.Keeper
-	client *control.Client
-	pool   *peers.Pool
-	entry  *entry.Entry
-	exit   *exit.Exit
-	calls  *calls
+	network *network.Watch
+	state   *state.File
+	keeper  *grants.Keeper
+	client  *control.Client
+	finder  *path.Finder
+	pool    *peers.Pool
+	entry   *entry.Entry
+	exit    *exit.Exit
+	calls   *calls
 }
 
 // New makes a portal from its configuration and takes its socket: it fails
@@ -71,58 +79,111 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	}
 	p := &Portal{
 		config: c, credentials: credentials, self: identity.Peer{ID: credentials.ID, Key: credentials.Key},
-		log: log, socket: socket, started: time.Now(), calls: newCalls(),
+		log: log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
 	}
+	file, kept := state.Open(c.State, log)
+	p.state = file
 	p.keeper = grants.NewKeeper(grants.NewSet(p.self, c.PolicyKey), time.Now, p.apply)
-	p.client = control.NewClient(credentials, "netport-portal/"+command.Version, c.Servers, p.keeper, log)
+	p.finder = path.NewFinder(path.Config{Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile), Log: log})
+	p.client = control.New(control.Config{
+		Credentials: credentials, Software: "netport-portal/" + command.Version, Servers: c.Servers, Grants: p.keeper,
+		Measure: p.finder.Measure, Kept: kept, Changed: file.Changed, Log: log,
+	})
 	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, logs.Steady(log))
 	p.pool = peers.New(peers.Config{
-		Credentials: credentials, Server: p.client, Finder: path.NewFinder(credentials, log),
-		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Log: log,
+		Credentials: credentials, Server: p.client, Finder: p.finder, Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
+		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
 	})
 	p.entry = entry.New(p.pool, c.Listen, log)
+	p.keeper.Restore(kept.Grants)
 	p.serve()
 	return p, nil
 }
 
 // Run runs the portal until ctx is cancelled. Then it accepts nothing more,
-// closes its tunnels, tells the server, and removes its sockets.
+// lets what it carries finish for as long as the configuration says, closes its
+// tunnels, tells the server, and removes its sockets.
 func (p *Portal) Run(ctx context.Context) error {
 	p.log.Info("portal running", "portal", p.credentials.ID.Name, "domain", p.credentials.ID.Domain, "socket", p.config.Socket, "version", command.Version)
 	p.warnExpiry(p.credentials.Leaf())
 	// Each part stops before what it needs: first what takes work from outside,
-	// then the tunnels, and the connection to the server last, over which
-	// the sessions are given back.
-	var edge, tunnels, rest sync.WaitGroup
-	edgeCtx, stopEdge := context.WithCancel(context.Background())
-	tunnelCtx, stopTunnels := context.WithCancel(context.Background())
-	restCtx, stopRest := context.WithCancel(context.Background())
-	defer stopRest()
-	defer stopTunnels()
-	defer stopEdge()
+	// then the tunnels, then what they run over, and the connection to the
+	// server last, over which the sessions are given back.
+	edge, tunnels, rest := newPart(), newPart(), newPart()
+	defer rest.stop()
+	defer tunnels.stop()
+	defer edge.stop()
 	failed := make(chan error, 1)
 	edge.Go(func() {
-		if err := p.socket.Run(edgeCtx); err != nil {
+		if err := p.socket.Run(edge.ctx); err != nil {
 			failed <- err
 		}
 	})
-	edge.Go(func() { p.entry.Run(edgeCtx) })
-	tunnels.Go(func() { p.pool.Run(tunnelCtx) })
-	rest.Go(func() { p.client.Run(restCtx, p.pool) })
-	rest.Go(func() { p.keeper.Run(restCtx) })
+	edge.Go(func() { p.entry.Run(edge.ctx) })
+	tunnels.Go(func() { p.pool.Run(tunnels.ctx) })
+	rest.Go(func() { p.finder.Run(rest.ctx) })
+	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
+	rest.Go(func() { p.keeper.Run(rest.ctx) })
+	rest.Go(func() { p.network.Run(rest.ctx) })
+	rest.Go(func() { p.follow(rest.ctx) })
+	rest.Go(func() { p.state.Run(rest.ctx, p.kept) })
 	var err error
 	select {
 	case <-ctx.Done():
 		p.log.Info("portal stopping")
 	case err = <-failed:
 	}
-	stopEdge()
-	stopTunnels() // what was accepted ends with its tunnel
+	edge.stop()
+	p.drain()
+	tunnels.stop() // what was accepted and is left ends with its tunnel
 	edge.Wait()
 	tunnels.Wait()
-	stopRest()
+	rest.stop()
 	rest.Wait()
 	return err
+}
+
+// part is what of a portal stops together.
+type part struct {
+	sync.WaitGroup
+	ctx  context.Context
+	stop context.CancelFunc
+}
+
+func newPart() *part {
+	p := &part{}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	return p
+}
+
+// drain waits until what is carried has finished, for as long as the
+// configuration allows.
+func (p *Portal) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), p.config.Drain)
+	defer cancel()
+	p.pool.Drain(ctx)
+}
+
+// kept returns what the next start is to know.
+func (p *Portal) kept() (k state.Kept) {
+	k.Grants = p.keeper.Kept()
+	p.client.Keep(&k)
+	return k
+}
+
+// follow tells of changes of the network.
+func (p *Portal) follow(ctx context.Context) {
+	changes, stop := p.network.Changes()
+	defer stop()
+	for {
+		select {
+		case <-changes:
+			p.client.NetworkChanged(p.network.Current().String())
+			p.pool.Changed()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // apply does what a change of the grants asks for.

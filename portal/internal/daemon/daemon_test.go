@@ -41,8 +41,11 @@ func (w *world) dial(network, address string) net.Conn {
 }
 
 // pair is two portals and a granted TCP forward to an echo server.
-func (w *world) pair() (ann, factory *testPortal, g grant.Grant) {
-	ann, factory = w.portal("ann", ""), w.portal("factory", "")
+func (w *world) pair() (ann, factory *testPortal, g grant.Grant) { return w.pairWith("") }
+
+// pairWith is pair with more in the configuration of both.
+func (w *world) pairWith(more string) (ann, factory *testPortal, g grant.Grant) {
+	ann, factory = w.portal("ann", more), w.portal("factory", more)
 	target := w.echo("tcp", "127.0.0.1:0")
 	g = w.grant(w.permission("web", "ann", "tcp://"+w.freePort("tcp"), "factory", "tcp://"+target.Addr().String()))
 	ann.waitState("web", Up)
@@ -186,43 +189,6 @@ func TestServerOutageChangesNothingThatRuns(t *testing.T) {
 	if got, err := ask(conn, "after"); got != "after" {
 		t.Errorf("after the outage: %q, %v", got, err)
 	}
-}
-
-func TestNewConnectionsWorkWithTheNextRelay(t *testing.T) {
-	w := newWorld(t)
-	ann, _, g := w.pair()
-	conn := w.dial("tcp", g.Listen.HostPort())
-	if got, err := ask(conn, "hello"); got != "hello" {
-		t.Fatalf("got %q, %v", got, err)
-	}
-	w.relay.close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if b, err := io.ReadAll(conn); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a stream whose relay died ended with %q, %v; want a reset", b, err)
-	}
-	w.wait("no tunnel", func() bool { return len(ann.Status().Tunnels) == 0 })
-	refused, err := net.Dial("tcp", g.Listen.HostPort())
-	if err == nil { // else it was reset before we looked
-		defer refused.Close()
-		refused.SetDeadline(time.Now().Add(10 * time.Second))
-		_, err = io.ReadAll(refused)
-	}
-	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("without a relay: %v, want a reset at once", err)
-	}
-	next := newRelay(w)
-	w.mu.Lock()
-	w.relay = next
-	w.mu.Unlock()
-	w.wait("a connection over the next relay", func() bool {
-		conn, err := net.Dial("tcp", g.Listen.HostPort())
-		if err != nil { // reset before we looked
-			return false
-		}
-		defer conn.Close()
-		got, _ := ask(conn, "again")
-		return got == "again"
-	})
 }
 
 func TestBothPortalsOpenAtOnce(t *testing.T) {

@@ -177,6 +177,9 @@ func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
 	default:
 		e.step(StepUnsure, "exit portal", "the server says %s is not connected", g.Exit.Name)
 	}
+	if s, _, ok := p.pool.Live(g.Exit.Name); ok && !s.Waiting.IsZero() && s.Streams+s.Flows > 0 {
+		e.step(StepUnsure, "tunnel", "%s", waiting(s))
+	}
 	t, err := p.pool.Tunnel(ctx, g.Exit, g.ID())
 	if err != nil {
 		return e.fail("tunnel", err.Error(), p.tunnelAdvice(g.Exit.Name, err))

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/portal/internal/meeting"
+	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/tunnel"
 	wirecontrol "github.com/netport/netport/proto/control"
@@ -35,6 +37,13 @@ type refuseAll struct{}
 func (refuseAll) Open(context.Context, *x509.Certificate, wire.Open) (net.Conn, error) {
 	return nil, tunnel.Refuse(wire.ReasonNotGranted, "")
 }
+
+// nothing is what a portal has with a peer that it has never met.
+type nothing struct{}
+
+func (nothing) Named() (tunnel.Identity, bool)              { return tunnel.Identity{}, false }
+func (nothing) Known(wire.TunnelID) (tunnel.Identity, bool) { return tunnel.Identity{}, false }
+func (nothing) Doubt(context.Context)                       {}
 
 // hostile connects a portal of that name and opens a tunnel to another, for
 // which it has a grant.
@@ -66,16 +75,24 @@ func (w *world) hostile(name, to string) *hostile {
 	})
 	conn.Send(wire.OpenSession{Request: 1, Peer: to, Transports: path.Transports})
 	session := <-sessions
-	leg, err := path.NewFinder(own, w.log).Leg(session, netip.MustParseAddr("127.0.0.1"))
+	leg, err := path.NewFinder(path.Config{Credentials: own, Network: network.New(w.log), Log: w.log}).Leg(session, netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	met, err := meeting.New(meeting.Config{
+		Session: session, Leg: leg, TLS: own.ClientTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, to)), Tunnels: nothing{}, Log: w.log,
+	}).First(ctx)
 	if err != nil {
 		w.Fatal(err)
 	}
 	t := tunnel.New(tunnel.Config{
-		Client: true, Session: session.ID, Ways: leg.Ways, Handler: refuseAll{}, Budget: tunnel.NewBudget(64 << 20),
-		TLS: own.ClientTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, to)),
+		Client: true, Identity: met.Tunnel, Handler: refuseAll{}, Budget: tunnel.NewBudget(64 << 20),
 		Log: slog.New(slog.DiscardHandler),
 	})
 	running.Go(func() { t.Run(ctx) })
+	if err := t.Attach(met.Conn, met.Way); err != nil {
+		w.Fatal(err)
+	}
 	return &hostile{w, t}
 }
 

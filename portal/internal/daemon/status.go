@@ -151,8 +151,13 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // reach reports whether another portal can be reached now, and how that is
 // known.
 func (p *Portal) reach(peer string) (bool, string) {
-	if s, _, up := p.pool.Live(peer); up {
-		return true, fmt.Sprintf("tunnel to %s over relay %s", peer, s.Relay)
+	if s, _, ok := p.pool.Live(peer); ok {
+		switch {
+		case s.Up && s.Waiting.IsZero():
+			return true, fmt.Sprintf("tunnel to %s over relay %s", peer, s.Relay)
+		case s.Streams+s.Flows > 0:
+			return false, waiting(s)
+		}
 	}
 	server := p.client.Status()
 	if !server.Connected {
@@ -171,4 +176,10 @@ func (p *Portal) reach(peer string) (bool, string) {
 		return false, fmt.Sprintf("the server says %s is connected, but at %s: %v", peer, stamp(at), err)
 	}
 	return true, fmt.Sprintf("the server says %s is connected", peer)
+}
+
+// waiting says that a tunnel has no way to its peer, and for how long.
+func waiting(s peers.Status) string {
+	return fmt.Sprintf("the tunnel to %s has been waiting for a way back for %v; %d connections wait with it",
+		s.Peer, time.Since(s.Waiting).Truncate(time.Second), s.Streams+s.Flows)
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -75,17 +74,23 @@ type world struct {
 	own    *identity.Credentials
 	log    *slog.Logger
 	tasks  sync.WaitGroup
-	relay  *relay
 
 	mu       sync.Mutex // guards the following
+	relay    *relay     // takes the next session
+	relays   []*relay
+	sessions map[[2]string]*standing // of a pair of portals, by their names in order
 	listener net.Listener
 	address  string
 	conns    map[string]*serverConn
 	grants   []grant.Grant
 	version  uint64
 	parties  map[string]grant.Party
-	crossing bool // the next session crosses one that the other portal asks for
-	silent   bool // requests are not answered
+	ticketed [][2]string // pairs that have tickets
+	crossing bool        // the next session crosses one that the other portal asks for
+	silent   bool        // requests are not answered
+	barred   string      // the portal that was killed: nothing of it is heard
+	asked    int         // requests so far
+	done     []wire.SessionDone
 }
 
 type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
@@ -93,8 +98,9 @@ type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
 func newWorld(t *testing.T) *world {
 	w := &world{
 		T: t, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-		ca:    identitytest.New(t),
-		conns: make(map[string]*serverConn), parties: make(map[string]grant.Party), version: 1,
+		ca:       identitytest.New(t),
+		sessions: make(map[[2]string]*standing),
+		conns:    make(map[string]*serverConn), parties: make(map[string]grant.Party), version: 1,
 	}
 	var err error
 	if _, w.policy, err = ed25519.GenerateKey(rand.Reader); err != nil {
@@ -104,10 +110,12 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.own = w.ca.Credentials(identity.Server, "server")
-	w.relay = newRelay(w)
+	w.relay = w.addRelay()
 	t.Cleanup(func() {
 		w.stopServer()
-		w.relay.close()
+		for _, r := range w.relays {
+			r.close()
+		}
 		w.tasks.Wait()
 	})
 	w.startServer()
@@ -163,15 +171,27 @@ func (w *world) serve(raw net.Conn) {
 	}
 	name := accepted.Peer.ID.Name
 	w.mu.Lock()
+	if w.barred == name {
+		w.mu.Unlock()
+		conn.Close(wire.ReasonShutdown, "")
+		return
+	}
 	w.conns[name] = conn
 	w.sendGrantsLocked(name)
+	w.sendTicketsLocked(name)
 	w.sendStatesLocked()
 	w.mu.Unlock()
 	conn.Run(context.Background(), func(m wire.FromPortal) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if m, ok := m.(wire.OpenSession); ok {
+		if w.conns[name] != conn {
+			return nil
+		}
+		switch m := m.(type) {
+		case wire.OpenSession:
 			w.openLocked(name, conn, m)
+		case wire.SessionDone:
+			w.doneLocked(name, m)
 		}
 		return nil
 	})
@@ -190,6 +210,34 @@ func (w *world) sendGrantsLocked(name string) {
 		}
 	}
 	w.conns[name].Send(wire.GrantsComplete{Version: w.version})
+}
+
+// tickets gives two portals tickets for every relay there is.
+func (w *world) tickets(a, b string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ticketed = append(w.ticketed, pairOf(a, b))
+	w.sendTicketsLocked(a)
+	w.sendTicketsLocked(b)
+}
+
+func (w *world) sendTicketsLocked(name string) {
+	ends := time.Now().Add(2 * time.Hour)
+	for _, pair := range w.ticketed {
+		own := slices.Index(pair[:], name)
+		if own < 0 || w.conns[name] == nil {
+			continue
+		}
+		for _, r := range w.relays {
+			access := r.access()
+			access.TCP, access.SharedTCP = 0, access.TCP
+			id := leg.TicketSession(r.key, pair[0], pair[1], ends.Truncate(time.Hour))
+			w.conns[name].Send(wire.Ticket{
+				Session: id, Leg: uint8(own), Secret: leg.TicketSecret(r.key, id, uint8(own)), Peer: pair[1-own],
+				Relay: access, Transports: wire.TransportSplice,
+			})
+		}
+	}
 }
 
 // tellRelay tells all portals whether there is a relay.
@@ -212,40 +260,112 @@ func (w *world) sendStatesLocked() {
 	}
 }
 
+// standing is a session that stands.
+type standing struct {
+	id     wire.SessionID
+	relay  *relay
+	opened time.Time
+	told   map[string]wire.Session // to each portal
+}
+
+func pairOf(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
+
+// openLocked does as the server does: a pair has one session. A request within
+// 5 s of its opening is answered with it, unless its relay is lost; a later one
+// ends it.
 func (w *world) openLocked(from string, conn *serverConn, m wire.OpenSession) {
-	to := w.conns[m.Peer]
+	w.asked++
+	to, pair := w.conns[m.Peer], pairOf(from, m.Peer)
+	old := w.sessions[pair]
+	if old != nil && !w.crossing && old.relay.name != m.Lost && time.Since(old.opened) < 5*time.Second {
+		s := old.told[from]
+		s.Request = m.Request
+		conn.Send(s)
+		return
+	}
+	relay := w.relay
+	for _, r := range w.relays {
+		if relay.closed() || relay.name == m.Lost && !r.closed() {
+			relay = r
+		}
+	}
 	switch {
 	case w.silent:
 		return
 	case to == nil:
 		conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonPeerOffline})
 		return
-	case w.relay.closed():
+	case relay.closed():
 		conn.Send(wire.Refused{Request: m.Request, Reason: wire.ReasonNoRelay})
 		return
 	}
-	mine, theirs := w.session(from, m.Peer, m.Transports)
+	w.endLocked(pair, "", wire.ReasonReplaced)
+	next := w.sessionLocked(relay, from, m.Peer, m.Transports, wire.SessionID{})
+	mine := next.told[from]
 	mine.Request = m.Request
 	conn.Send(mine)
 	if w.crossing {
 		// The other portal was quicker: its session stands, this one ends.
 		w.crossing = false
-		conn.Send(wire.SessionEnded{Session: mine.ID, Reason: wire.ReasonReplaced})
-		theirs, mine = w.session(m.Peer, from, m.Transports)
-		conn.Send(mine)
+		conn.Send(wire.SessionEnded{Session: next.id, Reason: wire.ReasonReplaced})
+		next = w.sessionLocked(relay, m.Peer, from, m.Transports, wire.SessionID{})
+		conn.Send(next.told[from])
 	}
-	to.Send(theirs)
+	to.Send(next.told[m.Peer])
 }
 
-// session makes the two messages of a session, its opener's first.
-func (w *world) session(opener, other string, transports wire.Transports) (forOpener, forOther wire.Session) {
+// sessionLocked makes the session of a pair.
+func (w *world) sessionLocked(at *relay, opener, other string, transports wire.Transports, replaces wire.SessionID) *standing {
 	secrets := [2]wire.Secret{wire.NewSecret(), wire.NewSecret()}
-	s := wire.Session{ID: wire.NewSessionID(), Lifetime: 3600, Transports: transports}
-	s.Relay = w.relay.expect(s.ID, secrets)
-	forOpener, forOther = s, s
-	forOpener.Leg, forOpener.Secret, forOpener.Peer = 0, secrets[0], other
-	forOther.Leg, forOther.Secret, forOther.Peer = 1, secrets[1], opener
-	return forOpener, forOther
+	s := wire.Session{ID: wire.NewSessionID(), Lifetime: 3600, Transports: transports, Replaces: replaces}
+	s.Relay = at.expect(s.ID, secrets)
+	one, two := s, s
+	one.Leg, one.Secret, one.Peer = 0, secrets[0], other
+	two.Leg, two.Secret, two.Peer = 1, secrets[1], opener
+	m := &standing{id: s.ID, relay: at, opened: time.Now(), told: map[string]wire.Session{opener: one, other: two}}
+	w.sessions[pairOf(opener, other)] = m
+	return m
+}
+
+// endLocked ends the session of a pair and tells both portals but one.
+func (w *world) endLocked(pair [2]string, but string, reason wire.Reason) {
+	m := w.sessions[pair]
+	if m == nil {
+		return
+	}
+	delete(w.sessions, pair)
+	m.relay.end(m.id)
+	for _, name := range pair {
+		if c := w.conns[name]; c != nil && name != but {
+			c.Send(wire.SessionEnded{Session: m.id, Reason: reason})
+		}
+	}
+}
+
+// doneLocked takes a session back.
+func (w *world) doneLocked(from string, m wire.SessionDone) {
+	w.done = append(w.done, m)
+	for pair, s := range w.sessions {
+		if s.id == m.Session {
+			w.endLocked(pair, from, m.Reason)
+			return
+		}
+	}
+	for _, r := range w.relays { // one that another has replaced
+		r.end(m.Session)
+	}
+}
+
+// move opens a session at another relay in the place of that of a pair, as a
+// server does for a relay that drains.
+func (w *world) move(a, b string, to *relay) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := w.sessions[pairOf(a, b)]
+	next := w.sessionLocked(to, a, b, wire.TransportSplice, old.id)
+	for _, name := range []string{a, b} {
+		w.conns[name].Send(next.told[name])
+	}
 }
 
 // permission returns what joins two portals of the world.
@@ -287,7 +407,7 @@ func (w *world) revoke(g grant.Grant) {
 type testPortal struct {
 	*Portal
 	w    *world
-	dir  string
+	name string
 	stop func() // ends it and waits
 }
 
@@ -301,6 +421,9 @@ func (w *world) portal(name, more string) *testPortal {
 	w.mu.Unlock()
 	if err := identity.SaveKey(filepath.Join(dir, "key.pem"), key); err != nil {
 		w.Fatal(err)
+	}
+	if !strings.Contains(more, "drain") { // else a test waits for the connections that it has open
+		more = "drain = \"50ms\"\n" + more
 	}
 	text := fmt.Sprintf("servers = [%q]\npolicy_key = %q\n%s", w.address, grant.FormatKey(w.policy.Public().(ed25519.PublicKey)), more)
 	for file, b := range map[string][]byte{
@@ -316,6 +439,12 @@ func (w *world) portal(name, more string) *testPortal {
 	}
 	// The socket's path has little room, and the test's folder a long name.
 	c.Socket = filepath.Join(w.short(), name)
+	return w.run(c, name)
+}
+
+// run runs a portal, which may have run before.
+func (w *world) run(c config.Config, name string) *testPortal {
+	w.Helper()
 	p, err := New(c, w.log.With("portal", name))
 	if err != nil {
 		w.Fatal(err)
@@ -327,12 +456,35 @@ func (w *world) portal(name, more string) *testPortal {
 			w.Error(err)
 		}
 	})
-	t := &testPortal{Portal: p, w: w, dir: dir, stop: func() {
+	t := &testPortal{Portal: p, w: w, name: name, stop: func() {
 		cancel()
 		running.Wait()
 	}}
 	w.Cleanup(t.stop)
 	return t
+}
+
+// kill ends a portal as SIGKILL does: nobody hears a last word of it.
+func (p *testPortal) kill() {
+	w := p.w
+	w.mu.Lock()
+	w.barred = p.name
+	if c := w.conns[p.name]; c != nil {
+		delete(w.conns, p.name)
+		c.Close(wire.ReasonShutdown, "")
+	}
+	for pair, m := range w.sessions {
+		if pair[0] == p.name || pair[1] == p.name {
+			m.relay.end(m.id)
+			delete(w.sessions, pair)
+		}
+	}
+	w.mu.Unlock()
+	p.config.Drain = 0
+	p.stop()
+	w.mu.Lock()
+	w.barred = ""
+	w.mu.Unlock()
 }
 
 // short makes a folder with a short name.
@@ -374,103 +526,6 @@ func (p *testPortal) waitState(forward, state string) (f Forward) {
 		return false
 	})
 	return f
-}
-
-// relay joins proven legs.
-type relay struct {
-	w        *world
-	listener net.Listener
-
-	mu       sync.Mutex // guards the following
-	over     bool
-	sessions map[wire.SessionID][2]wire.Secret
-	waiting  map[leg.ID]net.Conn
-	open     []net.Conn
-}
-
-func newRelay(w *world) *relay {
-	w.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.Fatal(err)
-	}
-	r := &relay{w: w, listener: l, sessions: make(map[wire.SessionID][2]wire.Secret), waiting: make(map[leg.ID]net.Conn)}
-	w.tasks.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			w.tasks.Go(func() { r.serve(conn.(*net.TCPConn)) })
-		}
-	})
-	return r
-}
-
-// expect takes a session and says where its legs are to be proven.
-func (r *relay) expect(id wire.SessionID, secrets [2]wire.Secret) wire.RelayAccess {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sessions[id] = secrets
-	at := r.listener.Addr().(*net.TCPAddr).AddrPort()
-	return wire.RelayAccess{Name: "relay-1", Addresses: []netip.Addr{at.Addr()}, TCP: at.Port()}
-}
-
-func (r *relay) serve(conn *net.TCPConn) {
-	b := make([]byte, leg.PrefaceLen)
-	r.mu.Lock()
-	r.open = append(r.open, conn)
-	r.mu.Unlock()
-	if _, err := io.ReadFull(conn, b); err != nil {
-		conn.Close()
-		return
-	}
-	p, err := leg.ParsePreface(b)
-	r.mu.Lock()
-	secrets, known := r.sessions[p.ID.Session]
-	if err != nil || !known || !p.ProvenBy(secrets[p.ID.Leg]) {
-		r.mu.Unlock()
-		r.w.Errorf("relay: a leg that is not proven: %v", err)
-		conn.Close()
-		return
-	}
-	other := r.waiting[p.ID.Other()]
-	if other == nil {
-		r.waiting[p.ID] = conn
-		r.mu.Unlock()
-		return
-	}
-	delete(r.waiting, p.ID.Other())
-	r.mu.Unlock()
-	r.w.tasks.Go(func() { pass(other.(*net.TCPConn), conn) })
-	pass(conn, other.(*net.TCPConn))
-}
-
-func pass(to, from *net.TCPConn) {
-	if _, err := io.Copy(to, from); err != nil {
-		to.SetLinger(0)
-		to.Close()
-		from.Close()
-		return
-	}
-	to.CloseWrite()
-}
-
-// close is a relay that dies.
-func (r *relay) close() {
-	r.listener.Close()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.over = true
-	for _, c := range r.open {
-		c.Close()
-	}
-}
-
-func (r *relay) closed() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.over
 }
 
 // freePort returns an address on loopback at which nobody listens.

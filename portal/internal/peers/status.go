@@ -6,39 +6,57 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/wire"
 )
 
-// Status is one tunnel as "netport-portal status" shows it.
+// Status is one tunnel as "netport-portal status" shows it, or a session in
+// which one is being made.
 type Status struct {
-	Peer     string    `json:"peer"`
-	Session  string    `json:"session"`
-	Up       bool      `json:"up"`
-	Since    time.Time `json:"since"`
-	Path     string    `json:"path,omitempty"` // relay-packet, relay, relay-shared or relay-tls: of the newest carrier; empty: none yet
-	Relay    string    `json:"relay"`
-	Address  string    `json:"address,omitempty"` // of the relay
-	Opener   bool      `json:"opener"`            // this portal asked for the session
-	RTT      float64   `json:"rtt_ms,omitempty"`  // 0: not measured yet
-	Carriers int       `json:"carriers"`
-	Streams  int       `json:"streams"`
-	Flows    int       `json:"flows"`
-	Sent     uint64    `json:"sent"` // bytes of frames
-	Received uint64    `json:"received"`
-	Opened   uint64    `json:"opened"`
-	Refused  uint64    `json:"refused"`
-	Dropped  uint64    `json:"dropped"` // datagrams
+	Peer       string    `json:"peer"`
+	Tunnel     string    `json:"tunnel,omitempty"` // its id; empty: none yet
+	Session    string    `json:"session"`          // of the main carrier
+	Up         bool      `json:"up"`               // it has a carrier
+	Since      time.Time `json:"since"`
+	Waiting    time.Time `json:"waiting_since,omitzero"` // for a way back: no carrier is left, or none answers
+	Recoveries int       `json:"recoveries"`             // how often it has found one
+	Path       string    `json:"path,omitempty"`         // of the main carrier; empty: none yet
+	Relay      string    `json:"relay"`
+	Address    string    `json:"address,omitempty"` // of the relay
+	Opener     bool      `json:"opener"`            // this portal is the TLS client of the session
+	RTT        float64   `json:"rtt_ms,omitempty"`  // 0: not measured yet
+	Carriers   int       `json:"carriers"`
+	Ways       []Way     `json:"ways,omitempty"` // of each carrier
+	Streams    int       `json:"streams"`
+	Flows      int       `json:"flows"`
+	Sent       uint64    `json:"sent"` // bytes of frames
+	Received   uint64    `json:"received"`
+	Opened     uint64    `json:"opened"`
+	Refused    uint64    `json:"refused"`
+	Dropped    uint64    `json:"dropped"` // datagrams
 }
 
-// Status returns all tunnels, by peer, the newest first.
+// Way is how one carrier goes.
+type Way struct {
+	Path    string  `json:"path"`
+	Kind    string  `json:"kind"` // TLS or QUIC
+	Relay   string  `json:"relay"`
+	Session string  `json:"session"`
+	RTT     float64 `json:"rtt_ms,omitempty"`
+	Silent  bool    `json:"silent,omitempty"` // an answer is overdue
+}
+
+// Status returns all tunnels, and the sessions in which none is yet, by peer,
+// the newest first.
 func (p *Pool) Status() []Status {
+	list := []Status{}
 	p.mu.Lock()
-	var members []*member
-	for _, m := range p.sessions {
-		members = append(members, m)
+	for _, s := range p.sessions {
+		if !s.ticket && len(s.peer.tunnels) == 0 {
+			list = append(list, s.status())
+		}
 	}
 	p.mu.Unlock()
-	list := make([]Status, 0, len(members))
-	for _, m := range members {
+	for _, m := range p.members() {
 		list = append(list, m.status())
 	}
 	slices.SortFunc(list, func(a, b Status) int {
@@ -47,31 +65,75 @@ func (p *Pool) Status() []Status {
 	return list
 }
 
+// status is that of a session: of its place, and nothing of its carriers.
+func (s *session) status() Status {
+	return Status{
+		Peer: s.peer.name, Session: s.info.ID.String(), Since: s.since.UTC().Truncate(time.Second),
+		Relay: s.leg.Relay(), Opener: s.info.Leg == 0,
+	}
+}
+
 func (m *member) status() Status {
 	t := m.tunnel.Stats()
-	mode, addr := m.leg.Mode()
-	s := Status{
-		Peer: m.session.Peer, Session: m.session.ID.String(), Since: m.since.UTC().Truncate(time.Second),
-		Path: mode, Relay: m.leg.Relay(), Opener: m.session.Leg == 0,
-		Up: t.Up, RTT: float64(t.RTT.Microseconds()) / 1000, Carriers: t.Carriers, Streams: t.Streams, Flows: t.Flows,
-		Sent: t.Sent, Received: t.Received, Opened: t.Opened, Refused: t.Refused, Dropped: t.Drops,
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Status{Peer: m.peer.name}
+	var main *session
+	place := make(map[wire.SessionID]*session)
+	for _, o := range m.peer.sessions {
+		place[o.info.ID] = o
+		if main == nil || o.carriers[m] > 0 {
+			main = o
+		}
 	}
-	if addr.IsValid() {
-		s.Address = addr.String()
+	if main != nil {
+		s = main.status()
+		mode, addr := main.leg.Mode()
+		s.Path = mode
+		if addr.IsValid() {
+			s.Address = addr.String()
+		}
 	}
+	for _, c := range t.Each {
+		w := Way{Path: c.Way, Kind: c.Kind.String(), Session: c.Session.String(), RTT: milliseconds(c.RTT), Silent: c.Silent}
+		if o := place[c.Session]; o != nil {
+			w.Relay = o.leg.Relay()
+		}
+		s.Ways = append(s.Ways, w)
+	}
+	s.Tunnel, s.Since = m.identity.ID.String(), m.since.UTC().Truncate(time.Second)
+	s.Up, s.Recoveries, s.Waiting = len(t.Each) > 0, m.recoveries, t.Lingering
+	if s.Waiting.IsZero() && !slices.ContainsFunc(s.Ways, func(w Way) bool { return !w.Silent }) {
+		s.Waiting = m.trouble
+	}
+	s.Waiting = s.Waiting.UTC().Truncate(time.Second)
+	s.RTT, s.Carriers, s.Streams, s.Flows = milliseconds(t.RTT), t.Carriers, t.Streams, t.Flows
+	s.Sent, s.Received, s.Opened, s.Refused, s.Dropped = t.Sent, t.Received, t.Opened, t.Refused, t.Drops
 	return s
 }
 
-// Live returns the status of the tunnel to a peer that is up, if there is one.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// Live returns the status of the newest tunnel to a peer, if there is one; it
+// may have no carrier (Up).
 func (p *Pool) Live(peer string) (Status, *tunnel.Tunnel, bool) {
 	p.mu.Lock()
-	m := p.liveLocked(peer)
+	var m *member
+	if pr := p.peers[peer]; pr != nil {
+		if m = pr.liveLocked(); m == nil {
+			for _, o := range pr.tunnels {
+				if o.up && !o.overLocked() {
+					m = o
+				}
+			}
+		}
+	}
 	p.mu.Unlock()
 	if m == nil {
 		return Status{}, nil, false
 	}
-	s := m.status()
-	return s, m.tunnel, s.Up
+	return m.status(), m.tunnel, true
 }
 
 // Failed returns when and why the last attempt to open a tunnel to a peer has

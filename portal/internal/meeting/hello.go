@@ -1,0 +1,105 @@
+package meeting
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/wire"
+)
+
+// doubtTime bounds how long the TLS server asks the carriers of a tunnel that
+// the peer does not know before it says HELLO.
+const doubtTime = 2 * time.Second
+
+var (
+	errForeign = errors.New("the peer names the tunnel, and its proof is wrong")
+	errOther   = errors.New("the peer does not have this tunnel any more")
+)
+
+// greet exchanges HELLO on the carrier that was taken and finds the tunnel that it
+// belongs to: that which both name, each with a right proof, else a new one. of
+// is the only tunnel that it may belong to, if not nil.
+func (m *Meeting) greet(ctx context.Context, won taken, of *tunnel.Identity) (Met, error) {
+	var met Met
+	var err error
+	if m.client {
+		met, err = m.greetFirst(ctx, won, of)
+	} else {
+		met, err = m.answer(ctx, won, of)
+	}
+	if err != nil {
+		won.conn.Abort(err)
+		return Met{}, err
+	}
+	met.Conn, met.Way = won.conn, won.way
+	return met, nil
+}
+
+// greetFirst is the TLS client's side.
+func (m *Meeting) greetFirst(ctx context.Context, won taken, of *tunnel.Identity) (Met, error) {
+	named, ok := m.Tunnels.Named()
+	if of != nil {
+		named, ok = *of, true
+	}
+	if !ok {
+		won.conn.SendHello(wire.TunnelHello{})
+		return m.found(won), nil
+	}
+	won.conn.SendHello(hello(won, named))
+	ctx, cancel := context.WithTimeoutCause(ctx, joinTime, errSlow)
+	defer cancel()
+	answer, err := won.conn.AwaitHello(ctx)
+	switch {
+	case err != nil:
+		return Met{}, err
+	case answer.Tunnel == named.ID:
+		if !named.Proves(won.conn.Binding(), false, answer.Proof) {
+			return Met{}, errForeign
+		}
+		return Met{Tunnel: named}, nil
+	case of != nil:
+		return Met{}, errOther
+	}
+	m.Log.Info("the peer does not have the tunnel any more that this portal has", "tunnel", named.ID.String())
+	m.Tunnels.Doubt(ctx)
+	return m.found(won), nil
+}
+
+// answer is the TLS server's side: it decides on the client's HELLO.
+func (m *Meeting) answer(ctx context.Context, won taken, of *tunnel.Identity) (Met, error) {
+	known, ok := m.Tunnels.Known(won.hello.Tunnel)
+	if of != nil {
+		known, ok = *of, won.hello.Tunnel == of.ID
+	}
+	if ok {
+		if !known.Proves(won.conn.Binding(), true, won.hello.Proof) {
+			return Met{}, errForeign
+		}
+		won.conn.SendHello(hello(won, known))
+		return Met{Tunnel: known}, nil
+	}
+	if of != nil {
+		return Met{}, errOther
+	}
+	ctx, cancel := context.WithTimeout(ctx, doubtTime)
+	defer cancel()
+	m.Tunnels.Doubt(ctx)
+	var own wire.TunnelHello
+	if named, ok := m.Tunnels.Named(); ok {
+		own = hello(won, named)
+	}
+	won.conn.SendHello(own)
+	return m.found(won), nil
+}
+
+// found makes the identity of the new tunnel that begins with the carrier.
+func (m *Meeting) found(won taken) Met {
+	return Met{Tunnel: tunnel.NewIdentity(m.Session.Peer, won.conn.Binding()), New: true}
+}
+
+// hello names a tunnel on a carrier.
+func hello(won taken, named tunnel.Identity) wire.TunnelHello {
+	return wire.TunnelHello{Tunnel: named.ID, Proof: named.Proof(won.conn.Binding(), won.conn.Client())}
+}

@@ -1,0 +1,260 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/portal/internal/meeting"
+	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/wire"
+)
+
+// doubtTime is how long a tunnel that the peer does not know any more has to
+// show that the peer answers on it.
+const doubtTime = 2 * time.Second
+
+// member is one tunnel.
+type member struct {
+	pool     *Pool
+	peer     *peer
+	identity tunnel.Identity
+	tunnel   *tunnel.Tunnel
+	since    time.Time
+
+	// The Pool's lock guards the following.
+	trouble    time.Time // since when no carrier answers; zero: one does
+	recoveries int       // how often a carrier has ended a trouble
+	up         bool      // its first carrier was attached
+}
+
+// overLocked reports whether the tunnel opens nothing more.
+func (m *member) overLocked() bool {
+	select {
+	case <-m.tunnel.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// carriersLocked returns how many carriers a tunnel has.
+func (pr *peer) carriersLocked(m *member) (n int) {
+	for _, s := range pr.sessions {
+		n += s.carriers[m]
+	}
+	return n
+}
+
+// busy reports whether something is open in the tunnel.
+func (m *member) busy() bool {
+	s := m.tunnel.Stats()
+	return s.Streams+s.Flows > 0
+}
+
+// begin makes the tunnel whose first carrier was met in s, and counts the
+// carrier. It fails where there are too many tunnels, or when the Pool closes.
+func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
+	m := &member{pool: p, peer: s.peer, identity: met.Tunnel, since: time.Now()}
+	m.tunnel = tunnel.New(tunnel.Config{
+		Client: met.Conn.Client(), Identity: met.Tunnel, Handler: p.Handler, Budget: p.Budget,
+		Idle: idleTime, Linger: p.Linger, Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
+		More: m.more, Next: m.next, Trouble: m.troubled, Left: m.left,
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed || s.ended:
+		return nil, tunnel.ErrClosed
+	case len(s.peer.tunnels) >= maxPerPeer:
+		return nil, fmt.Errorf("there are %d tunnels with this peer", len(s.peer.tunnels))
+	}
+	s.peer.tunnels = append(s.peer.tunnels, m)
+	s.carriers[m]++
+	p.tunnels.Go(m.run)
+	return m, nil
+}
+
+// run serves the tunnel until it ends.
+func (m *member) run() {
+	p, pr := m.pool, m.peer
+	err := m.tunnel.Run(p.tunnels.ctx)
+	reason := doneReason(err, p.tunnels.ctx)
+	p.mu.Lock()
+	pr.tunnels = slices.DeleteFunc(pr.tunnels, func(o *member) bool { return o == m })
+	pr.ended = reason
+	up := m.up
+	p.settleLocked(pr)
+	p.tidyLocked(pr)
+	p.mu.Unlock()
+	log := p.Log.With("peer", pr.name, "tunnel", m.identity.ID.String())
+	var end *tunnel.EndError
+	switch {
+	case !up:
+	case err != nil && !(errors.As(err, &end) && end.Peer):
+		log.Warn("tunnel lost", "error", err)
+	default:
+		log.Info("tunnel closed", "reason", reason.String())
+	}
+}
+
+// doneReason says why a tunnel ended, by what its Run returned.
+func doneReason(err error, ctx context.Context) wire.Reason {
+	var end *tunnel.EndError
+	switch {
+	case ctx.Err() != nil:
+		return wire.ReasonShutdown
+	case err == nil:
+		return wire.ReasonIdle
+	case errors.As(err, &end):
+		return end.Reason
+	}
+	return wire.ReasonCarrierLost
+}
+
+// next is tunnel.Config.Next.
+func (m *member) next(id wire.SessionID, kind wire.CarrierKind) (connection uint16, ok bool) {
+	s := m.session(id)
+	if s == nil {
+		return 0, false
+	}
+	return s.meeting.Next(kind)
+}
+
+// session returns a session that further carriers may be made in.
+func (m *member) session(id wire.SessionID) *session {
+	m.pool.mu.Lock()
+	defer m.pool.mu.Unlock()
+	s := m.pool.sessions[id]
+	if s == nil || s.peer != m.peer || s.over() {
+		return nil
+	}
+	return s
+}
+
+// more is tunnel.Config.More.
+func (m *member) more(ctx context.Context, id wire.SessionID, connection uint16, kind wire.CarrierKind) (carrier.Conn, tunnel.Way, error) {
+	s := m.session(id)
+	if s == nil {
+		return nil, nil, meeting.ErrNoWay
+	}
+	ctx, cancel := s.within(ctx)
+	defer cancel()
+	met, err := s.meeting.More(ctx, connection, kind, m.identity)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.carriers[m]++
+	return met.Conn, met.Way, nil
+}
+
+// left is tunnel.Config.Left.
+func (m *member) left(id wire.SessionID, _ error) {
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.sessions[id]
+	if s == nil {
+		return
+	}
+	s.leaveLocked(m)
+	p.settleLocked(m.peer)
+	if !p.closed && !m.overLocked() && m.peer.carriersLocked(m) == 0 {
+		p.searchLocked(m.peer)
+	}
+}
+
+// troubled is tunnel.Config.Trouble.
+func (m *member) troubled(t tunnel.Trouble) {
+	p := m.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t == tunnel.Well {
+		if !m.trouble.IsZero() {
+			m.trouble = time.Time{}
+			m.recoveries++
+		}
+		return
+	}
+	if m.trouble.IsZero() {
+		m.trouble = time.Now()
+	}
+	if !p.closed && !m.overLocked() {
+		p.searchLocked(m.peer)
+	}
+}
+
+// Named implements meeting.Tunnels: it is the newest tunnel, but one that has
+// something open and no carrier comes first.
+func (pr *view) Named() (tunnel.Identity, bool) {
+	list := pr.living()
+	for _, m := range list {
+		if pr.pool.carriers(m) == 0 && m.busy() {
+			return m.identity, true
+		}
+	}
+	if len(list) == 0 {
+		return tunnel.Identity{}, false
+	}
+	return list[0].identity, true
+}
+
+// Known implements meeting.Tunnels.
+func (pr *view) Known(id wire.TunnelID) (tunnel.Identity, bool) {
+	for _, m := range pr.living() {
+		if m.identity.ID == id {
+			return m.identity, true
+		}
+	}
+	return tunnel.Identity{}, false
+}
+
+// Doubt implements meeting.Tunnels.
+func (pr *view) Doubt(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, doubtTime)
+	defer cancel()
+	var asking sync.WaitGroup
+	for _, m := range pr.living() {
+		asking.Go(func() {
+			if pr.pool.carriers(m) > 0 {
+				if _, err := m.tunnel.Ping(ctx); err == nil {
+					return
+				}
+			}
+			m.tunnel.Close(wire.ReasonCarrierLost, "the other portal has begun anew and knows this tunnel no more")
+		})
+	}
+	asking.Wait()
+}
+
+// view is a peer as its meetings see it.
+type view struct {
+	pool *Pool
+	peer *peer
+}
+
+// living returns the peer's tunnels that are not over, the newest first.
+func (pr *view) living() (list []*member) {
+	pr.pool.mu.Lock()
+	defer pr.pool.mu.Unlock()
+	for _, m := range slices.Backward(pr.peer.tunnels) {
+		if !m.overLocked() {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// carriers returns how many carriers a tunnel has.
+func (p *Pool) carriers(m *member) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return m.peer.carriersLocked(m)
+}

@@ -1,0 +1,379 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/netport/netport/portal/internal/control"
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// tryTime is how long new sessions are asked for until a tunnel is up; a
+	// last one may take the time of its handshake beyond that. It is more than
+	// the 10 s of a handshake that nothing answers, so that whoever waits gets a
+	// tunnel by the next way to the relay.
+	tryTime = 11 * time.Second
+	// graceTime is how long the sessions that a tunnel had are tried alone,
+	// before the server is asked for another: the relay may only have lost
+	// the connections.
+	graceTime = 300 * time.Millisecond
+	// patience is how long a new session is waited for before another relay is
+	// asked for.
+	patience = 4 * time.Second
+	// answerTime is how long the server has to answer before tickets are used.
+	answerTime = time.Second
+	// meetTime is how long whoever waits for a tunnel waits for the other portal
+	// to come to the relay of a ticket.
+	meetTime = 5 * time.Second
+	// calmTime is how long after a search the next one begins afresh.
+	calmTime = 15 * time.Second
+)
+
+// search looks for a tunnel to a peer, or for a way back for the tunnels that
+// have lost theirs: round after round, with pauses that grow, as long as
+// somebody waits for it or something is open in such a tunnel. There is one
+// for a peer at most.
+type search struct {
+	nudge chan struct{} // capacity 1: something has changed
+}
+
+func (s *search) wake() {
+	select {
+	case s.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// pace spreads the rounds of a peer's searches, also over several of them: who
+// finds carriers that die at once must not ask for ever more.
+type pace struct {
+	pause time.Duration
+	next  time.Time // when the next round may begin
+}
+
+// searchLocked begins a search, or tells the one under way to look again.
+func (p *Pool) searchLocked(pr *peer) {
+	if pr.search != nil {
+		pr.search.wake()
+		return
+	}
+	if p.closed {
+		return
+	}
+	pr.search = &search{nudge: make(chan struct{}, 1)}
+	p.tasks.Go(func() { p.run(pr, pr.search) })
+}
+
+// run serves a search until nothing is looked for any more.
+func (p *Pool) run(pr *peer, s *search) {
+	for {
+		wait, wanted := p.rest(pr, s)
+		switch {
+		case !wanted:
+			return
+		case wait > 0:
+			s.sleep(p.tasks.ctx, wait)
+			continue
+		}
+		err := p.round(pr, s)
+		p.rounded(pr, err)
+	}
+}
+
+// sleep waits for d, or until something has changed.
+func (s *search) sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.nudge:
+	case <-ctx.Done():
+	}
+}
+
+// rest returns how long to wait for the next round, and whether there is to be
+// one; if not, the search is over.
+func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
+	for {
+		lost := p.lost(pr)
+		p.mu.Lock()
+		a := pr.attempt
+		waiting := a != nil && a.over.IsZero()
+		switch {
+		case p.tasks.ctx.Err() != nil:
+			if waiting {
+				a.fail(&Unavailable{Reason: wire.ReasonShutdown})
+			}
+		case waiting || len(lost) > 0:
+			if time.Since(pr.pace.next) > calmTime {
+				pr.pace = pace{}
+			}
+			defer p.mu.Unlock()
+			return time.Until(pr.pace.next), true
+		case len(s.nudge) > 0:
+			<-s.nudge
+			p.mu.Unlock()
+			continue
+		}
+		pr.search, pr.meet = nil, false
+		for _, o := range slices.Clone(pr.sessions) {
+			if len(o.carriers)+o.attempts == 0 { // nothing is open that it could be needed for
+				p.giveBackLocked(o, wire.ReasonCarrierLost)
+			}
+		}
+		p.tidyLocked(pr)
+		p.mu.Unlock()
+		p.lookAgain()
+		return 0, false
+	}
+}
+
+// lost returns the tunnels that have something open and no carrier that answers
+// and may stay.
+func (p *Pool) lost(pr *peer) (list []*member) {
+	p.mu.Lock()
+	tunnels := slices.Clone(pr.tunnels)
+	rooted := make(map[*member]bool)
+	for _, s := range pr.sessions {
+		for m := range s.carriers {
+			rooted[m] = rooted[m] || !s.ended
+		}
+	}
+	p.mu.Unlock()
+	for _, m := range tunnels {
+		if m.overLocked() {
+			continue
+		}
+		stats := m.tunnel.Stats()
+		silent := !slices.ContainsFunc(stats.Each, func(c tunnel.CarrierStats) bool { return !c.Silent })
+		if stats.Streams+stats.Flows > 0 && (!rooted[m] || silent) {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// found reports whether what the search looks for is there.
+func (p *Pool) found(pr *peer) bool {
+	if len(p.lost(pr)) > 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return pr.attempt == nil || !pr.attempt.over.IsZero()
+}
+
+// rounded ends a round that had that outcome: it sets the pause, and tells who
+// waits if there is no sense in waiting.
+func (p *Pool) rounded(pr *peer, err error) {
+	lost := p.lost(pr)
+	tickets := err != nil && len(p.Tickets.For(pr.name)) > 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pace := &pr.pace
+	pace.pause = min(max(2*pace.pause, firstPause), maxPause)
+	if err == nil {
+		pace.pause = max(pace.pause/4, firstPause)
+	}
+	pace.next = time.Now().Add(jitter(pace.pause))
+	a := pr.attempt
+	if err == nil || a == nil || !a.over.IsZero() || len(lost) > 0 {
+		return
+	}
+	var refused *control.Refused
+	var none *Unavailable
+	waited := time.Since(a.began)
+	switch {
+	case errors.As(err, &none):
+		a.fail(none)
+	case errors.As(err, &refused):
+		// Where the server is away, the other portal may come to the relay of a
+		// ticket.
+		meets := tickets && refused.Reason == wire.ReasonServerGone && waited < meetTime
+		if waited > tryTime || !meets && !again(refused.Reason) {
+			a.fail(&Unavailable{refused.Reason, refused.Text})
+		}
+	case waited > tryTime:
+		a.fail(&Unavailable{wire.ReasonCarrierLost, err.Error()})
+	}
+}
+
+// fail ends an attempt for all who wait for it.
+func (a *attempt) fail(err *Unavailable) {
+	a.err, a.over = err, time.Now()
+	close(a.done)
+}
+
+// again reports whether a refusal may be over in a moment.
+func again(r wire.Reason) bool {
+	return r == wire.ReasonReplaced || r == wire.ReasonRelayRefused || r == wire.ReasonTimeout
+}
+
+// round tries every way once: the sessions there are, then a new one, and
+// tickets if the server does not help. It returns nil if what was looked for is
+// there.
+func (p *Pool) round(pr *peer, s *search) error {
+	lost := p.lost(pr)
+	p.mu.Lock()
+	var joining *session
+	shared := false
+	for _, o := range pr.sessions {
+		if !o.ticket && !o.ended && o.joining() && time.Since(o.since) < patience {
+			joining = o
+		}
+		for m := range o.carriers {
+			shared = shared || !o.ended && !slices.Contains(lost, m)
+		}
+		if len(pr.tunnels) > 0 {
+			o.againLocked()
+		}
+	}
+	p.mu.Unlock()
+	switch {
+	case joining != nil:
+		return p.await(pr, s, joining)
+	case len(lost) > 0 && shared: // another session would take the place of the one that carries
+		if p.waitUntil(pr, s, againTime, p.hopeless) {
+			return nil
+		}
+		return errors.New("the tunnel found no way back beside another")
+	case len(lost) > 0 && p.waitUntil(pr, s, graceTime, p.hopeless):
+		return nil
+	}
+	return p.ask(pr, s, len(lost) > 0)
+}
+
+// joining reports whether it is not yet clear whether a first carrier comes up.
+func (s *session) joining() bool {
+	select {
+	case <-s.joined:
+		return false
+	default:
+		return true
+	}
+}
+
+// hopeless reports whether there is no session in which a carrier may come up.
+func (p *Pool) hopeless(pr *peer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !slices.ContainsFunc(pr.sessions, func(s *session) bool { return s.attempts > 0 && !s.refused && !s.ended })
+}
+
+// waitUntil waits for d at most, or until stop says so, and reports whether
+// what is looked for is there.
+func (p *Pool) waitUntil(pr *peer, s *search, d time.Duration, stop func(*peer) bool) bool {
+	deadline := time.Now().Add(d)
+	for {
+		switch left := time.Until(deadline); {
+		case p.found(pr):
+			return true
+		case left <= 0 || p.tasks.ctx.Err() != nil || stop(pr):
+			return false
+		default:
+			s.sleep(p.tasks.ctx, left)
+		}
+	}
+}
+
+// await waits for the first carrier of a session.
+func (p *Pool) await(pr *peer, s *search, o *session) error {
+	if p.waitUntil(pr, s, patience-time.Since(o.since), func(*peer) bool { return !o.joining() }) {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o.ended {
+		return errors.New("the server has ended the session")
+	}
+	pr.lost = o.leg.Relay()
+	if o.joining() {
+		return fmt.Errorf("no carrier came up within %v", patience)
+	}
+	if o.err == nil { // its carrier is lost already, or belongs to another tunnel
+		return errors.New("the tunnel was closed")
+	}
+	return o.err
+}
+
+// answer is what the server says to a request.
+type answer struct {
+	session wire.Session
+	err     error
+}
+
+// ask asks the server for a session and waits for its first carrier.
+func (p *Pool) ask(pr *peer, s *search, lost bool) error {
+	id, joined := p.Joined(pr.name)
+	p.mu.Lock()
+	relay := pr.lost
+	if lost {
+		relay = pr.relayLocked()
+	}
+	if !joined && pr.attempt != nil {
+		id, joined = pr.attempt.grant, true // the server may know better
+	}
+	p.mu.Unlock()
+	if !joined {
+		return &Unavailable{Reason: wire.ReasonNotGranted, Detail: "no grant joins the two any more"}
+	}
+	ctx, cancel := context.WithCancel(p.tasks.ctx)
+	answers := make(chan answer, 1)
+	p.tasks.Go(func() {
+		session, err := p.Server.OpenSession(ctx, pr.name, id, path.Transports, relay)
+		answers <- answer{session, err}
+		s.wake()
+	})
+	defer cancel()
+	answered := func(*peer) bool { return len(answers) > 0 }
+	if p.waitUntil(pr, s, answerTime, answered) {
+		return nil
+	}
+	if !answered(pr) {
+		p.useTickets(pr)
+		if p.waitUntil(pr, s, patience, answered) {
+			return nil
+		}
+	}
+	var a answer
+	select {
+	case a = <-answers:
+	case <-p.tasks.ctx.Done():
+		return context.Cause(p.tasks.ctx)
+	}
+	if a.err != nil {
+		var refused *control.Refused
+		if lost || errors.As(a.err, &refused) && refused.Reason == wire.ReasonServerGone {
+			p.useTickets(pr)
+		}
+		return a.err
+	}
+	p.mu.Lock()
+	o := p.sessions[a.session.ID]
+	p.mu.Unlock()
+	if o == nil {
+		if leg, err := p.Finder.Leg(a.session, p.Server.Server().Addr()); err != nil {
+			return &Unavailable{wire.ReasonForbidden, err.Error()}
+		} else {
+			leg.Close()
+		}
+		return errors.New("the session was over before it began")
+	}
+	return p.await(pr, s, o)
+}
+
+// relayLocked returns the relay at which the tunnels were last.
+func (pr *peer) relayLocked() string {
+	for _, s := range slices.Backward(pr.sessions) {
+		if !s.joining() {
+			return s.leg.Relay()
+		}
+	}
+	return pr.lost
+}

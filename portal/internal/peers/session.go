@@ -1,0 +1,427 @@
+package peers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/portal/internal/meeting"
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// againTime is how long a portal waits at a relay for the other, which has
+	// lost its carriers too, and may notice it later.
+	againTime = 5 * time.Second
+	// firstPause and maxPause bound the pause between attempts that failed.
+	firstPause = 200 * time.Millisecond
+	maxPause   = 5 * time.Second
+)
+
+// session is one session: a place where carriers of this portal and another
+// are made.
+//
+//	joining ---- first carrier ----> met <---- carriers ----> empty
+//	   |                                                        |
+//	   +-- none came up, nothing else is to be made here ---> over: given back
+//
+// Its run goroutine makes the first carrier, and stays until the session is
+// over.
+type session struct {
+	info    wire.Session
+	pool    *Pool
+	peer    *peer
+	leg     *path.Leg
+	meeting *meeting.Meeting
+	ticket  bool // made with a ticket: the server knows nothing of it
+	since   time.Time
+	log     *slog.Logger
+	ctx     context.Context // of what makes carriers
+	stop    context.CancelFunc
+	gone    chan struct{} // closed when nothing is left of it
+	work    sync.WaitGroup
+	joined  chan struct{} // closed when it is clear whether a first carrier came up
+	err     error         // why not; valid then
+
+	// The Pool's lock guards the following.
+	carriers map[*member]int // that live, by tunnel
+	attempts int             // carriers that are being made
+	ended    bool            // by the server, or no more needed: no carrier is made any more
+	refused  bool            // nothing listens where the relay should be
+	restart  context.CancelFunc
+}
+
+// Accept takes a session that the server has announced. It implements
+// control.Sessions.
+func (p *Pool) Accept(info wire.Session) {
+	p.mu.Lock()
+	known := p.sessions[info.ID] != nil
+	p.mu.Unlock()
+	if known { // it was told again, to answer a request
+		return
+	}
+	log := p.Log.With("peer", info.Peer, "session", info.ID.String())
+	leg, err := p.Finder.Leg(info, p.Server.Server().Addr())
+	if err != nil {
+		log.Warn("session refused", "error", err)
+		p.Server.Done(info.ID, wire.ReasonForbidden)
+		return
+	}
+	reason, err := p.accept(info, leg, log)
+	if err != nil {
+		leg.Close()
+		log.Warn("session refused", "error", err)
+		p.Server.Done(info.ID, reason)
+	}
+}
+
+func (p *Pool) accept(info wire.Session, leg *path.Leg, log *slog.Logger) (wire.Reason, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if info.Peer == p.Credentials.ID.Name {
+		return wire.ReasonProtocol, errors.New("it is with this portal itself")
+	}
+	if p.closed {
+		return wire.ReasonShutdown, errors.New("this portal is stopping")
+	}
+	pr := p.peerLocked(info.Peer)
+	defer p.tidyLocked(pr)
+	var with, empty []*session
+	for _, s := range pr.sessions {
+		if !s.ticket {
+			with = append(with, s)
+			if len(s.carriers)+s.attempts == 0 {
+				empty = append(empty, s)
+			}
+		}
+	}
+	if len(with) >= maxPerPeer && len(empty) > 0 {
+		p.giveBackLocked(empty[0], wire.ReasonReplaced)
+		with = with[1:]
+	}
+	if len(p.sessions) >= maxSessions || len(with) >= maxPerPeer {
+		return wire.ReasonBusy, fmt.Errorf("there are %d sessions, %d with this peer", len(p.sessions), len(with))
+	}
+	p.addLocked(pr, info, leg, log, false)
+	return wire.ReasonNone, nil
+}
+
+// addLocked adds a session and begins to make its first carrier.
+func (p *Pool) addLocked(pr *peer, info wire.Session, leg *path.Leg, log *slog.Logger, ticket bool) {
+	s := &session{
+		info: info, pool: p, peer: pr, leg: leg, ticket: ticket, since: time.Now(), log: log,
+		gone: make(chan struct{}), joined: make(chan struct{}), carriers: make(map[*member]int), attempts: 1,
+	}
+	s.ctx, s.stop = context.WithCancel(p.tasks.ctx)
+	s.meeting = meeting.New(meeting.Config{
+		Session: info, Leg: leg, TLS: p.tls(info), Tunnels: &view{p, pr}, Refused: s.relayRefuses, Log: log,
+	})
+	p.sessions[info.ID] = s
+	pr.sessions = append(pr.sessions, s)
+	p.tasks.Go(s.run)
+}
+
+func (p *Pool) tls(info wire.Session) *tls.Config {
+	check := identity.Expect(identity.Portal, info.Peer)
+	if info.Leg == 0 {
+		return p.Credentials.ClientTLS(identity.ProtocolTunnel, check)
+	}
+	return p.Credentials.ServerTLS(identity.ProtocolTunnel, check)
+}
+
+// run makes the session's first carrier, and as the TLS server those with
+// which the peer comes anew, until the session is over.
+func (s *session) run() {
+	if s.ticket {
+		s.wait()
+	} else {
+		s.first()
+	}
+	if s.info.Leg == 1 && s.err == nil {
+		s.listen()
+	}
+	<-s.gone
+	s.stop()
+	s.work.Wait()
+	s.leg.Close()
+}
+
+// first makes carrier 0.
+func (s *session) first() {
+	met, err := s.meeting.First(s.ctx)
+	if err == nil {
+		err = s.attach(met)
+	}
+	p := s.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.err = err
+	if err != nil && s.ctx.Err() == nil { // nobody called it off
+		s.leg.Failed()
+		s.log.Info("no carrier came up", "relay", s.leg.Relay(), "error", err)
+	}
+	s.attempts--
+	close(s.joined)
+	p.settleLocked(s.peer)
+	if s.peer.search != nil {
+		s.peer.search.wake()
+	}
+}
+
+// listen takes the carriers that the peer makes of its own accord.
+func (s *session) listen() {
+	pause := firstPause
+	for {
+		met, err := s.meeting.Listen(s.ctx)
+		if err == nil {
+			err = s.attach(met)
+		}
+		switch {
+		case errors.Is(err, meeting.ErrNoWay) || s.ctx.Err() != nil:
+			return
+		case err == nil:
+			pause = firstPause
+			continue
+		}
+		s.log.Debug("the peer came anew, and no carrier came up", "error", err)
+		if !sleep(s.ctx, jitter(pause)) {
+			return
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// againLocked makes a carrier in a session that has none that answers, if the
+// peer does the same.
+func (s *session) againLocked() {
+	if s.ended || s.attempts > 0 {
+		return
+	}
+	s.attempts++
+	s.refused = false
+	s.work.Go(func() {
+		s.leg.Refresh()
+		ctx, cancel := context.WithTimeout(s.ctx, againTime)
+		defer cancel()
+		met, err := s.meeting.Again(ctx)
+		if err == nil {
+			err = s.attach(met)
+		}
+		if err != nil {
+			s.log.Debug("no way back in this session", "error", err)
+		}
+		s.pool.mu.Lock()
+		defer s.pool.mu.Unlock()
+		s.attempts--
+		s.pool.settleLocked(s.peer)
+	})
+}
+
+// relayRefuses notes that nothing listens where the relay should be: there is
+// nothing to wait for.
+func (s *session) relayRefuses() {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	s.refused = true
+	if s.peer.search != nil {
+		s.peer.search.wake()
+	}
+}
+
+// attach gives a carrier to its tunnel, which may be a new one.
+func (s *session) attach(met meeting.Met) error {
+	p := s.pool
+	m, err := s.tunnelOf(met)
+	if err != nil {
+		met.Conn.Abort(err)
+		return err
+	}
+	if err := m.tunnel.Attach(met.Conn, met.Way); err != nil {
+		met.Conn.Abort(err)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s.leaveLocked(m)
+		p.settleLocked(s.peer)
+		return err
+	}
+	p.mu.Lock()
+	m.up = true
+	if a := s.peer.attempt; a != nil && a.over.IsZero() {
+		close(a.done)
+	}
+	s.peer.attempt, s.peer.lost = nil, ""
+	if s.peer.search != nil {
+		s.peer.search.wake()
+	}
+	left := s.peer.besideLocked(m, p.Credentials.ID.Name)
+	p.settleLocked(s.peer)
+	p.mu.Unlock()
+	s.log.Info("carrier up", "tunnel", m.identity.ID.String(), "new", met.New, "relay", s.leg.Relay(), "path", met.Way.String())
+	for _, o := range left {
+		m.tunnel.Retire(o.info.ID, wire.ReasonReplaced)
+	}
+	return nil
+}
+
+// tunnelOf returns the tunnel that a carrier belongs to, and counts the
+// carrier.
+func (s *session) tunnelOf(met meeting.Met) (*member, error) {
+	p := s.pool
+	if met.New {
+		return p.begin(s, met)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range s.peer.tunnels {
+		if m.identity.ID == met.Tunnel.ID && !m.overLocked() && !s.ended {
+			s.carriers[m]++
+			return m, nil
+		}
+	}
+	return nil, tunnel.ErrClosed
+}
+
+// besideLocked returns the sessions that a tunnel has carriers in beside its
+// main one: the newest that the server has announced. Of two portals that have
+// met in two places at once, the one with the smaller name leaves; the other
+// leaves only what the server has ended or replaced.
+func (pr *peer) besideLocked(m *member, own string) (list []*session) {
+	var main *session
+	for _, s := range pr.sessions {
+		if s.carriers[m] > 0 && !s.ended && (main == nil || main.ticket || !s.ticket) {
+			main = s
+		}
+	}
+	for _, s := range pr.sessions {
+		if main != nil && s != main && s.carriers[m] > 0 && (own < pr.name || s.ended || s.info.ID == main.info.Replaces) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// leaveLocked takes a carrier of a tunnel off the session.
+func (s *session) leaveLocked(m *member) {
+	if s.carriers[m]--; s.carriers[m] <= 0 {
+		delete(s.carriers, m)
+	}
+}
+
+// over reports whether no carrier is made any more.
+func (s *session) over() bool { return s.ctx.Err() != nil }
+
+// within returns a context that ends with ctx and when the session is over.
+func (s *session) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+// Ended takes the end of a session: its carriers go. Unless the reason is a
+// passing one, so do their tunnels. It implements control.Sessions.
+func (p *Pool) Ended(id wire.SessionID, reason wire.Reason) {
+	p.mu.Lock()
+	s := p.sessions[id]
+	if s == nil {
+		p.mu.Unlock()
+		return
+	}
+	if len(s.carriers) == 0 && reason == wire.ReasonCarrierLost { // the other portal has noticed first
+		s.leg.Failed()
+	}
+	s.ended = true
+	s.stop()
+	var of []*member
+	for m := range s.carriers {
+		of = append(of, m)
+	}
+	p.settleLocked(s.peer)
+	if p.peers[s.peer.name] == s.peer && !p.closed {
+		p.searchLocked(s.peer)
+	}
+	p.mu.Unlock()
+	for _, m := range of {
+		if passing(reason) {
+			m.tunnel.Retire(id, reason)
+		} else {
+			m.tunnel.Close(reason, "the server ended the session")
+		}
+	}
+}
+
+// passing reports whether a session that ends for that reason leaves its tunnel
+// to go on over another; wire.SessionEnded has the list.
+func passing(r wire.Reason) bool {
+	switch r {
+	case wire.ReasonShutdown, wire.ReasonReplaced, wire.ReasonIdle, wire.ReasonLifetime,
+		wire.ReasonCarrierLost, wire.ReasonRelayRefused, wire.ReasonTimeout:
+		return true
+	}
+	return false
+}
+
+// settleLocked gives back the sessions with a peer in which nothing goes on, if
+// nothing is to be made there either: another session carries, or there is no
+// tunnel. What is wanted with a ticket, keepTickets begins anew.
+func (p *Pool) settleLocked(pr *peer) {
+	carries := slices.ContainsFunc(pr.sessions, func(s *session) bool { return len(s.carriers) > 0 && !s.ended })
+	for _, s := range slices.Clone(pr.sessions) {
+		reason := wire.ReasonReplaced
+		switch {
+		case len(s.carriers) > 0 || s.attempts > 0:
+			continue
+		case p.closed:
+			reason = wire.ReasonShutdown
+		case s.err != nil && len(pr.tunnels) == 0:
+			reason = wire.ReasonCarrierLost
+		case len(pr.tunnels) == 0:
+			reason = pr.ended
+		case !carries && !s.ended && !s.ticket:
+			continue
+		}
+		p.giveBackLocked(s, reason)
+		if s.ticket {
+			p.lookAgain()
+		}
+	}
+}
+
+// giveBackLocked ends a session. The server is told, unless it knows.
+func (p *Pool) giveBackLocked(s *session, reason wire.Reason) {
+	if !s.ended && !s.ticket {
+		p.Server.Done(s.info.ID, reason)
+	}
+	s.ended = true
+	s.stop()
+	close(s.gone)
+	delete(p.sessions, s.info.ID)
+	s.peer.sessions = slices.DeleteFunc(s.peer.sessions, func(o *session) bool { return o == s })
+	p.tidyLocked(s.peer)
+}
+
+// jitter draws a pause between half of d and all of it.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+
+// sleep waits, and reports false if ctx has ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

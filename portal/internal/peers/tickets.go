@@ -1,0 +1,198 @@
+package peers
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// awayTime is how long the server is away before portals wait for each other
+	// at the relays of their tickets.
+	awayTime = 2 * time.Second
+	// maxWaits bounds the peers that are waited for at once.
+	maxWaits = 64
+	// maxRelays bounds the relays at which one peer is waited for.
+	maxRelays = 4
+	// waitTime is how long one wait lasts; a relay keeps a leg for 30 s. It is
+	// drawn between half and all of it.
+	waitTime = 28 * time.Second
+	// ticketTime is how often tickets are looked at while they are in use: they
+	// end, new ones may come, and so may grants.
+	ticketTime = 5 * time.Second
+)
+
+// Connected takes that the connection to the server was made or lost. It
+// implements control.Sessions.
+func (p *Pool) Connected(connected bool) {
+	p.mu.Lock()
+	for _, pr := range p.peers {
+		if pr.search != nil && connected {
+			pr.pace = pace{}
+			pr.search.wake()
+		}
+	}
+	p.mu.Unlock()
+	p.lookAgain()
+}
+
+// lookAgain has the tickets looked at.
+func (p *Pool) lookAgain() {
+	select {
+	case p.look <- struct{}{}:
+	default:
+	}
+}
+
+// useTickets has tickets used for a peer while its search lasts.
+func (p *Pool) useTickets(pr *peer) {
+	p.mu.Lock()
+	pr.meet = true
+	p.mu.Unlock()
+	p.lookAgain()
+}
+
+// keepTickets keeps this portal waiting at the relays of tickets as long as it
+// should: for all peers with which it is joined and has no carrier while the
+// server is away, and for those that a search has not found by the server.
+func (p *Pool) keepTickets() {
+	timer := time.NewTimer(awayTime)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-p.look:
+		case <-p.tasks.ctx.Done():
+			return
+		}
+		connected, since := p.Server.Connected()
+		away := !connected && time.Since(since) >= awayTime
+		wanted := p.wanted(away)
+		p.waitFor(wanted)
+		switch {
+		case len(wanted) > 0 || away:
+			timer.Reset(ticketTime)
+		case !connected:
+			timer.Reset(awayTime - time.Since(since))
+		default:
+			timer.Stop()
+		}
+	}
+}
+
+// wanted returns the tickets of the peers to wait for.
+func (p *Pool) wanted(away bool) map[wire.SessionID]wire.Ticket {
+	p.mu.Lock()
+	var names []string
+	carried := make(map[string]bool)
+	for name, pr := range p.peers {
+		carried[name] = pr.liveLocked() != nil && !pr.meet
+		if pr.meet {
+			names = append(names, name)
+		}
+	}
+	p.mu.Unlock()
+	if away {
+		names = append(names, p.Tickets.Peers()...)
+	}
+	wanted := make(map[wire.SessionID]wire.Ticket)
+	taken := make(map[string]bool)
+	for _, name := range names {
+		if carried[name] || taken[name] || len(taken) >= maxWaits {
+			continue
+		}
+		if _, joined := p.Joined(name); !joined {
+			continue
+		}
+		taken[name] = true
+		tickets := p.Tickets.For(name)
+		slices.SortFunc(tickets, func(a, b wire.Ticket) int { return cmp.Compare(a.Relay.Name, b.Relay.Name) })
+		for _, t := range tickets[:min(len(tickets), maxRelays)] {
+			if ends, ok := leg.TicketEnds(t.Session); ok && ends.After(p.Credentials.Now()) && t.Peer == name {
+				wanted[t.Session] = t
+			}
+		}
+	}
+	return wanted
+}
+
+// waitFor begins to wait with the tickets that are not in use yet, and ends the
+// waits that are not wanted any more.
+func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) {
+	p.mu.Lock()
+	for id, s := range p.sessions {
+		if _, ok := wanted[id]; !ok && s.ticket && s.joining() {
+			s.ended = true
+			s.stop()
+		}
+		delete(wanted, id)
+	}
+	p.mu.Unlock()
+	server := p.Server.Server().Addr()
+	for _, t := range wanted {
+		log := p.Log.With("peer", t.Peer, "session", t.Session.String())
+		l, err := p.Finder.Ticket(t, server)
+		if err != nil {
+			log.Debug("ticket not used", "relay", t.Relay.Name, "error", err)
+			continue
+		}
+		p.mu.Lock()
+		if p.closed || p.sessions[t.Session] != nil || len(p.sessions) >= maxSessions {
+			p.mu.Unlock()
+			l.Close()
+			continue
+		}
+		info := wire.Session{ID: t.Session, Leg: t.Leg, Secret: t.Secret, Peer: t.Peer, Relay: t.Relay, Transports: t.Transports}
+		p.addLocked(p.peerLocked(t.Peer), info, l, log, true)
+		p.mu.Unlock()
+	}
+}
+
+// wait waits at the relay of a ticket until the other portal has come, or the
+// wait is not wanted any more.
+func (s *session) wait() {
+	pause := firstPause
+	for s.ctx.Err() == nil {
+		ctx, restart := context.WithTimeout(s.ctx, jitter(waitTime))
+		p, began := s.pool, time.Now()
+		p.mu.Lock()
+		s.restart = restart
+		p.mu.Unlock()
+		met, err := s.meeting.Again(ctx)
+		restart()
+		if err == nil {
+			err = s.attach(met)
+		}
+		if err == nil {
+			break
+		}
+		s.log.Debug("nobody came to the relay", "relay", s.leg.Relay(), "error", err)
+		if time.Since(began) > maxPause { // the relay was there
+			pause = firstPause
+			continue
+		}
+		sleep(s.ctx, jitter(pause))
+		pause = min(2*pause, maxPause)
+	}
+	p := s.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.err = context.Cause(s.ctx)
+	s.restart = nil
+	s.attempts--
+	close(s.joined)
+	p.settleLocked(s.peer)
+}
+
+// wake has a wait begun anew: the network has changed. It is called with the
+// Pool's lock held.
+func (s *session) wake() {
+	if s.restart != nil {
+		s.leg.Refresh()
+		s.restart()
+	}
+}
