@@ -1,7 +1,6 @@
 package carrier
 
 import (
-	"bytes"
 	"errors"
 	"sync"
 	"time"
@@ -25,8 +24,7 @@ type outbox struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	list    []flowDatagram
-	waiting int // bytes in list
+	backlog backlog
 
 	// The following belong to run.
 	scratch []byte
@@ -48,33 +46,21 @@ func (o *outbox) init(conn *quic.Conn) {
 func (c *quicCarrier) Datagram(stream uint32, body []byte) bool {
 	o := &c.outbox
 	o.mu.Lock()
-	if len(o.list) >= maxDatagrams || o.waiting+len(body) > maxDatagramBytes {
-		o.mu.Unlock()
-		c.stats.dropped.Add(1)
-		return false
-	}
-	o.waiting += len(body)
-	o.list = append(o.list, flowDatagram{stream, bytes.Clone(body)})
+	lost, taken := o.backlog.put(stream, append([]byte{}, body...))
 	o.mu.Unlock()
+	c.stats.dropped.Add(uint64(lost))
 	select {
 	case o.wake <- struct{}{}:
 	default:
 	}
-	return true
+	return taken
 }
 
 func (o *outbox) next() (flowDatagram, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.list) == 0 {
-		o.list = nil
-		return flowDatagram{}, false
-	}
-	d := o.list[0]
-	o.list[0] = flowDatagram{}
-	o.list = o.list[1:]
-	o.waiting -= len(d.body)
-	return d, true
+	stream, body, ok := o.backlog.next()
+	return flowDatagram{stream, body}, ok
 }
 
 // run gives quic-go the datagrams until the carrier ends.

@@ -76,8 +76,7 @@ type writer struct {
 	urgent    []*tcpLane
 	fresh     []*tcpLane
 	bulk      []*tcpLane
-	datagrams [][]byte
-	waiting   int // bytes in datagrams
+	datagrams backlog
 
 	// The following belong to whoever set busy.
 	scratch []byte
@@ -162,18 +161,17 @@ func (l *tcpLane) Close() { l.closed.Store(true) }
 func (c *tcpCarrier) Datagram(stream uint32, body []byte) bool {
 	w := &c.writer
 	w.mu.Lock()
-	n := wire.FrameHeaderLen + len(body)
-	if w.err != nil || len(w.datagrams) >= maxDatagrams || w.waiting+n > maxDatagramBytes {
+	if w.err != nil {
 		w.mu.Unlock()
 		c.stats.dropped.Add(1)
 		return false
 	}
-	w.waiting += n
-	frame := make([]byte, wire.FrameHeaderLen, n)
+	frame := make([]byte, wire.FrameHeaderLen, wire.FrameHeaderLen+len(body))
 	wire.FrameHeader{Type: wire.FrameDatagram, Length: len(body), Stream: stream}.PutTo(frame)
-	w.datagrams = append(w.datagrams, append(frame, body...))
+	lost, taken := w.datagrams.put(stream, append(frame, body...))
+	c.stats.dropped.Add(uint64(lost))
 	w.startLocked()
-	return true
+	return taken
 }
 
 func (w *writer) queueLocked(l *tcpLane) {
@@ -236,7 +234,7 @@ func (w *writer) batch() (more bool) {
 		w.c.Abort(fmt.Errorf("write to the peer: %w", err))
 	}
 	w.mu.Lock()
-	waits := len(w.control)+len(w.urgent)+len(w.datagrams)+len(w.fresh)+len(w.bulk) > 0
+	waits := len(w.control)+len(w.urgent)+w.datagrams.count+len(w.fresh)+len(w.bulk) > 0
 	more = w.err == nil && waits
 	last := w.err == nil && !waits && w.shut && !w.finished
 	w.finished = w.finished || last
@@ -398,21 +396,15 @@ func (w *writer) gathered() error {
 }
 
 // takeDatagramsLocked takes datagrams up to a fair part of a batch.
-func (w *writer) takeDatagramsLocked() [][]byte {
-	n, bytes := 0, 0
-	for n < len(w.datagrams) && bytes < batchLen/4 {
-		bytes += len(w.datagrams[n])
-		n++
+func (w *writer) takeDatagramsLocked() (taken [][]byte) {
+	for bytes := 0; bytes < batchLen/4; {
+		_, b, ok := w.datagrams.next()
+		if !ok {
+			break
+		}
+		taken = append(taken, b)
+		bytes += len(b)
 	}
-	if n == 0 {
-		return nil
-	}
-	taken := w.datagrams[:n:n]
-	w.datagrams = w.datagrams[n:]
-	if len(w.datagrams) == 0 {
-		w.datagrams = nil
-	}
-	w.waiting -= bytes
 	return taken
 }
 
@@ -460,5 +452,5 @@ func (w *writer) settle() {
 	if w.closer != nil {
 		w.closer.Stop()
 	}
-	w.control, w.urgent, w.fresh, w.bulk, w.datagrams = nil, nil, nil, nil, nil
+	w.control, w.urgent, w.fresh, w.bulk, w.datagrams = nil, nil, nil, nil, backlog{}
 }
