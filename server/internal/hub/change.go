@@ -85,6 +85,12 @@ func (h *Hub) dropOldKeys(now time.Time) {
 	}
 }
 
+// maxRestamps is how many grants are sent with a fresh stamp in one look. After
+// a restart of the server all portals come back within seconds, and so all stamps
+// would be made anew in one moment twelve hours later. They have twelve hours for it;
+// 200,000 take 50 minutes.
+const maxRestamps = 2000
+
 // care looks over what ages: ticket keys, stamps, grants and certificates.
 func (h *Hub) care(now time.Time) {
 	if err := h.keys.Rotate(now); err != nil { // on disk first, and not under the mutex
@@ -100,6 +106,7 @@ func (h *Hub) care(now time.Time) {
 			delete(h.switched, id)
 		}
 	}
+	restamps := 0
 	for name, c := range h.portals {
 		if now.After(c.peer.NotAfter) {
 			h.log.Warn("portal's certificate has ended", "portal", name, "ended", c.peer.NotAfter)
@@ -107,11 +114,12 @@ func (h *Hub) care(now time.Time) {
 			continue
 		}
 		for id, until := range c.until {
-			if !stale(until, now) {
+			if restamps == maxRestamps || !stale(until, now) {
 				continue
 			}
 			if g, ok := h.registry.Grant(id); ok {
 				h.put(c, g, now)
+				restamps++
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 // Package hub knows who is connected, and keeps the connected up to date: a
-// portal has the grants that concern it, stamped fresh, and knows which of the
-// portals it shares a grant with are there. The hub hands what portals and
+// portal has the grants that concern it, stamped fresh, knows which of the portals
+// it shares a grant with are there, and holds tickets to meet them when we are not
+// (file tickets.go). The hub hands what portals and
 // relays ask for to the rules of package broker, one message at a time, and
 // sends what they decide.
 //

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,6 +204,43 @@ func TestGrantsAreStampedAnewAtHalfTheirLife(t *testing.T) {
 			t.Errorf("in two days: %d grants", n)
 		}
 	})
+}
+
+// F10: what was stamped in one moment is not stamped anew in one moment.
+func TestStampsAreRenewedAtABoundedRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const forwards = maxRestamps + 500
+		w := newWorld(t, "ann", "plant")
+		var text strings.Builder
+		text.WriteString("domain = \"example.org\"\n")
+		for i := range forwards {
+			fmt.Fprintf(&text, "[[forward]]\nname = \"f%d\"\nfrom = \"ann tcp://127.0.0.1:%d\"\nto = \"plant tcp://10.0.0.5:80\"\n", i, i+1)
+		}
+		w.apply(text.String())
+		w.enter("ann", time.Now().AddDate(10, 0, 0))
+		w.sent = nil
+		w.run(12*time.Hour + 2*careTime)
+		all := 0
+		for at, n := range putTimes(w) {
+			if all += n; n > maxRestamps {
+				t.Errorf("%d grants at once, at %v", n, at)
+			}
+		}
+		if all != forwards {
+			t.Errorf("%d grants were sent, want %d", all, forwards)
+		}
+	})
+}
+
+// putTimes counts the grants that were sent, by moment.
+func putTimes(w *world) map[time.Time]int {
+	times := make(map[time.Time]int)
+	for _, s := range w.sent {
+		if _, ok := s.m.(wire.PutGrant); ok {
+			times[s.at]++
+		}
+	}
+	return times
 }
 
 func TestGrantThatEndsIsTakenBackFromTheExitFirst(t *testing.T) {

@@ -132,6 +132,9 @@ func (h *Hub) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) error {
 		return nil
 	}
 	now := time.Now()
+	if _, ok := m.(wire.RelayDraining); ok {
+		h.log.Info("relay drains: its sessions move", "relay", name)
+	}
 	h.broker.FromRelay(now, name, m)
 	h.tellRelays()
 	h.notePlaces(now)
