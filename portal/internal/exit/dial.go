@@ -42,10 +42,16 @@ func begun(ctx context.Context, network, _ string, socket syscall.RawConn) error
 		return err
 	}
 	var set error
-	if strings.HasPrefix(network, "tcp") {
-		if err := socket.Control(func(fd uintptr) { set = resetOnClose(fd) }); err != nil {
-			return err
+	err := socket.Control(func(fd uintptr) {
+		switch {
+		case strings.HasPrefix(network, "tcp"):
+			set = resetOnClose(fd)
+		case strings.HasPrefix(network, "udp"):
+			wantErrors(fd, network)
 		}
+	})
+	if err != nil {
+		return err
 	}
 	tunnel.Begun(ctx)
 	return set
