@@ -10,30 +10,32 @@ import (
 )
 
 // Which relay a pair of portals meets at. A pin of the policy leaves one. Else
-// the relays are put in order, and the first that takes the session has it:
+// the relays are put in order, and the first that takes the session has it. The
+// order is by class, within a class by cost, and then by name, so that the same
+// figures always choose the same. A relay that has as many sessions as it takes is not
+// asked, nor is one that drains or has just left a request unanswered.
 //
-//  1. by class, best first:
-//     measured   both portals have measured their round trip to it
-//     unmeasured one of them has not: what is known to be near goes before what
-//     may be anywhere
-//     crowded    nine tenths of its capacity are in use: what is left is for those
-//     who have no other choice, such as the sessions of a relay that stops
-//     silent     it did not answer one of them, so it will hardly carry for it
-//     lost       one of them says that it has just lost the other there
-//  2. within a class by cost, least first:
-//     cost = round trip of one + round trip of the other + busyCost * u/(1-u) + rateCost * rate
-//     The sum of the round trips is what a packet takes there and back through the relay.
-//     u is the share of the capacity in use, and u/(1-u) the queue of a server that
-//     is busy for this share of the time: nothing while there is room for all
-//     (1 ms at 5 %), as much as a neighbouring country at one half (20 ms), and an
-//     ocean when it is nearly full (180 ms at 90 %). So equally near relays share
-//     the load evenly, and a far one helps out only when a near one needs it. The
-//     rate is counted in Gbit/s, of which an ordinary machine carries a few: it
-//     parts relays of which one has few sessions that carry much.
-//  3. by name, so that the same figures always choose the same.
+// The classes, best first:
 //
-// A relay that has as many sessions as it takes is not asked, nor is one that
-// drains or has just left a request unanswered.
+//	measured    both portals have measured their round trip to it
+//	unmeasured  one of them has not: it may be anywhere, so it comes after what is known
+//	crowded     nine tenths of its capacity are in use: the rest is for who has
+//	            no other choice, such as the sessions of a relay that stops
+//	silent      it did not answer one of them, and will hardly carry for it
+//	lost        one of them says that it has just lost the other there
+//
+// The cost is a time:
+//
+//	one's round trip + the other's + busyCost * u/(1-u) + rateCost * rate
+//
+// The two round trips are what a packet takes through the relay to the other side
+// and back. u is the share of the capacity in use, and u/(1-u) the queue before
+// somebody who is busy for that share of the time: nothing while there is room for all
+// (1 ms at 5 %), a neighbouring country at one half (20 ms), an ocean when it
+// is nearly full (180 ms at 90 %). So relays that are equally near share the load evenly, and
+// one that is far helps out when the near ones need it. The rate, in Gbit/s, of
+// which an ordinary machine carries a few, counts little: it parts relays of which one has
+// few sessions that carry much.
 const (
 	busyCost = 20 * time.Millisecond
 	rateCost = 10 * time.Millisecond // for each Gbit/s
