@@ -132,7 +132,12 @@ func (h *Hub) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) error {
 		return nil
 	}
 	now := time.Now()
-	if _, ok := m.(wire.RelayDraining); ok {
+	switch m := m.(type) {
+	case wire.RelayReady:
+		if m.SharedTCP == 0 && len(m.Sessions) < wire.MaxHeld {
+			h.log.Warn("relay has no shared TCP port: portals cannot measure it, and may not meet there while no server is there; set shared_tcp_port in its configuration", "relay", name)
+		}
+	case wire.RelayDraining:
 		h.log.Info("relay drains: its sessions move", "relay", name)
 	}
 	h.broker.FromRelay(now, name, m)
