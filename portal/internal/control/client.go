@@ -46,6 +46,8 @@ type Sessions interface {
 	Accept(wire.Session)
 	// Ended takes the end of a session of either side.
 	Ended(id wire.SessionID, reason wire.Reason)
+	// Connected takes that the connection to the server was made or lost.
+	Connected(connected bool)
 }
 
 // Config is what a Client is made from.
@@ -53,6 +55,7 @@ type Config struct {
 	Credentials *identity.Credentials
 	Software    string   // name and version of this program
 	Servers     []string // "host" or "host:port"
+	Network     string   // name of the network of the start; see NetworkChanged
 	Grants      *grants.Keeper
 	// Measure measures the round trip to a relay; server is where the server was
 	// reached.
@@ -102,6 +105,7 @@ func New(cfg Config) *Client {
 		peers: make(map[string]bool), requests: make(map[uint32]*request),
 		tickets: newTickets(time.Now(), cfg.Kept.Tickets), networks: newNetworks(cfg.Kept.Networks, cfg.Changed), times: newTimes(),
 	}
+	c.networks.enter(cfg.Network)
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
 		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log,
 		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Hurry: c.hurry,
@@ -148,6 +152,7 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 	c.relay = false
 	c.times.connected()
 	c.mu.Unlock()
+	c.sessions.Connected(true)
 	c.Changed()
 	if skew := time.Since(time.Unix(int64(welcome.Time), 0)).Abs(); skew > maxSkew {
 		c.Log.Warn("the clock here and the server's differ", "by", skew.Round(time.Second))
@@ -162,6 +167,7 @@ const maxSkew = 5 * time.Minute
 
 // lost ends what waits for an answer of a connection that is gone.
 func (c *Client) lost() {
+	defer c.sessions.Connected(false)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.since = nil, time.Now()
@@ -327,12 +333,24 @@ func (c *Client) Done(id wire.SessionID, reason wire.Reason) {
 	}
 }
 
-// Server returns the address at which the server was reached last: the zero
-// AddrPort before the first time.
+// Server returns the address at which the server was reached last. Before the
+// first time that is one of an earlier life, or of the configuration if that
+// has one, with port 0; else none.
 func (c *Client) Server() netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.address
+	if c.address.IsValid() {
+		return c.address
+	}
+	for _, h := range c.Kept.Hosts {
+		return netip.AddrPortFrom(h.Addrs[0].Unmap(), 0)
+	}
+	for _, s := range wirecontrol.Addresses(c.Servers) {
+		if at, err := netip.ParseAddrPort(s); err == nil {
+			return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), 0)
+		}
+	}
+	return netip.AddrPort{}
 }
 
 // Connected reports whether there is a connection to a server, and since when

@@ -31,7 +31,8 @@ type script struct {
 	policy  ed25519.PrivateKey
 	asked   chan wire.FromPortal
 	changes chan grants.Change
-	events  chan string  // what Sessions was told
+	events  chan string  // what Sessions was told of sessions
+	told    chan bool    // and of the connection
 	kept    atomic.Int64 // how often something changed
 	trips   sync.Map     // round trips by relay
 	lose    atomic.Bool  // nothing that the server writes on this connection arrives
@@ -44,7 +45,7 @@ type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
 
 func newScript(t *testing.T) *script {
 	s := &script{
-		T: t, asked: make(chan wire.FromPortal, 16), changes: make(chan grants.Change, 16), events: make(chan string, 16),
+		T: t, asked: make(chan wire.FromPortal, 16), changes: make(chan grants.Change, 16), events: make(chan string, 16), told: make(chan bool, 16),
 		conns: make(chan *serverConn, 4), policy: ed25519.NewKeyFromSeed(slices.Repeat([]byte{1}, ed25519.SeedSize)),
 	}
 	ca := identitytest.New(t)
@@ -86,14 +87,10 @@ func newScript(t *testing.T) *script {
 func (s *script) connected() {
 	s.Helper()
 	s.conn = <-s.conns
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !s.client.Status().Connected {
-		select {
-		case <-tick.C:
-		case <-s.Context().Done():
-			s.Fatal("the client does not know that it is connected")
-		}
+	for !<-s.told {
+	}
+	if !s.client.Status().Connected {
+		s.Error("it was told of a connection that there is not")
 	}
 }
 
@@ -158,7 +155,9 @@ func (s *script) give(peer string) grant.Grant {
 	return g
 }
 
-// Accept and Ended implement Sessions.
+// Connected implements Sessions, and so do the next two.
+func (s *script) Connected(is bool) { s.told <- is }
+
 func (s *script) Accept(m wire.Session) { s.events <- "accept " + m.Peer }
 
 func (s *script) Ended(_ wire.SessionID, r wire.Reason) { s.events <- "ended " + r.String() }

@@ -220,3 +220,23 @@ func TestRelaysAreMeasuredSeldom(t *testing.T) {
 		t.Errorf("in another network: after %v, %d relays", time.Until(m.due), len(m.choose()))
 	}
 }
+
+// Before a server is reached, ways to relays are judged by where it was last.
+func TestServerWasWhereItIsLookedFor(t *testing.T) {
+	host := wirecontrol.Host{Name: "netport.example.org", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+	for _, test := range []struct {
+		kept    []wirecontrol.Host
+		servers []string
+		want    string
+	}{
+		{[]wirecontrol.Host{host}, []string{"10.0.0.1:443"}, "192.0.2.1:0"},
+		{nil, []string{"netport.example.org", "10.0.0.1:443"}, "10.0.0.1:0"},
+		{nil, []string{"[fd00::1]"}, "[fd00::1]:0"},
+		{nil, []string{"netport.example.org"}, "invalid AddrPort"},
+	} {
+		c := New(Config{Servers: test.servers, Kept: state.Kept{Hosts: test.kept}, Changed: func() {}})
+		if got := c.Server().String(); got != test.want {
+			t.Errorf("servers %q, kept %v: %s, want %s", test.servers, test.kept, got, test.want)
+		}
+	}
+}

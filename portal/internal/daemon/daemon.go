@@ -86,7 +86,8 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	p.keeper = grants.NewKeeper(grants.NewSet(p.self, c.PolicyKey), time.Now, p.apply)
 	p.finder = path.NewFinder(path.Config{Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile), Log: log})
 	p.client = control.New(control.Config{
-		Credentials: credentials, Software: "netport-portal/" + command.Version, Servers: c.Servers, Grants: p.keeper,
+		Credentials: credentials, Software: "netport-portal/" + command.Version, Servers: c.Servers,
+		Network: p.network.Current().String(), Grants: p.keeper,
 		Measure: p.finder.Measure, Kept: kept, Changed: file.Changed, Log: log,
 	})
 	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, logs.Steady(log))
