@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 // numbered is a datagram of a length whose beginning says which one it is.
@@ -15,20 +16,21 @@ func numbered(n uint32, length int) []byte {
 // what the carrier takes, another a little; the little one loses nothing and
 // waits for no more than a datagram of each other.
 func TestFloodOfOneFlowLeavesTheOthersTheirTurns(t *testing.T) {
+	now := time.Unix(1e9, 0)
 	for _, size := range []int{4, 100, 1200, 65000} {
 		var l backlog
 		var flood, got uint32
 		for call := range uint32(1000) {
 			for range 100 {
-				l.put(1, numbered(flood, size))
+				l.put(1, numbered(flood, size), now)
 				flood++
 			}
-			if lost, taken := l.put(2, numbered(call, 200)); !taken {
+			if lost, taken := l.put(2, numbered(call, 200), now); !taken {
 				t.Fatalf("flood of %d bytes: datagram %d of the call found no room, %d lost", size, call, lost)
 			}
 			before := got
 			for range 2 {
-				stream, b, ok := l.next()
+				stream, b, _, ok := l.next(now)
 				if !ok || stream == 2 && binary.BigEndian.Uint32(b) != got {
 					t.Fatalf("flood of %d bytes: got %x of flow %d, %t", size, b[:4], stream, ok)
 				}
@@ -49,13 +51,14 @@ func TestFloodOfOneFlowLeavesTheOthersTheirTurns(t *testing.T) {
 // TestBacklogKeepsItsBooks: whatever comes and goes, it is bounded, each flow's
 // datagrams stay in order, none comes twice, and what was lost is counted.
 func TestBacklogKeepsItsBooks(t *testing.T) {
+	now := time.Unix(1e9, 0)
 	for seed := range uint64(50) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		var l backlog
 		sent, last := make(map[uint32]uint32), make(map[uint32]uint32)
 		put, lost, got := 0, 0, 0
 		check := func() {
-			stream, b, ok := l.next()
+			stream, b, _, ok := l.next(now)
 			if !ok {
 				return
 			}
@@ -74,7 +77,7 @@ func TestBacklogKeepsItsBooks(t *testing.T) {
 			stream := uint32(rng.IntN(1 + rng.IntN(400)))
 			sent[stream]++
 			put++
-			n, taken := l.put(stream, numbered(sent[stream], 4+rng.IntN(1<<rng.IntN(17))))
+			n, taken := l.put(stream, numbered(sent[stream], 4+rng.IntN(1<<rng.IntN(17))), now)
 			if lost += n; n == 0 && !taken {
 				t.Fatalf("seed %d: neither taken nor lost", seed)
 			}
@@ -89,5 +92,28 @@ func TestBacklogKeepsItsBooks(t *testing.T) {
 		if put != got+lost || l.bytes != 0 || len(l.flows) != 0 || l.turns != nil {
 			t.Errorf("seed %d: %d put, %d came and %d were lost; left %d bytes, %d flows", seed, put, got, lost, l.bytes, len(l.flows))
 		}
+	}
+}
+
+// TestLateDatagramsAreDropped: what has waited too long is of no use to its
+// application, and what came after it is not kept waiting by it.
+func TestLateDatagramsAreDropped(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	var l backlog
+	for i := range uint32(3) {
+		l.put(1, numbered(i, 100), now)
+		l.put(2, numbered(i, 100), now)
+	}
+	later := now.Add(datagramTime)
+	l.put(1, numbered(9, 100), later)
+	if _, _, late, ok := l.next(later); !ok || late != 0 {
+		t.Errorf("in time: %d late, %t", late, ok)
+	}
+	_, b, late, ok := l.next(later.Add(1))
+	if more := 5; !ok || binary.BigEndian.Uint32(b) != 9 || late != more {
+		t.Errorf("after its time: %d late, want %d; came %x", late, more, b)
+	}
+	if _, _, late, ok := l.next(later.Add(1)); ok || late != 0 || l.count != 0 || l.bytes != 0 || len(l.flows) != 0 {
+		t.Errorf("at the end: %d late, %t; left %d datagrams, %d bytes, %d flows", late, ok, l.count, l.bytes, len(l.flows))
 	}
 }

@@ -16,6 +16,9 @@ import (
 // and for the peer to close its side.
 const closeWait = time.Second
 
+// helloWait is how long Run waits for the peer's HELLO.
+const helloWait = 10 * time.Second
+
 // carrier is what both kinds are made of: who the peer is, HELLO, the frames of
 // the carrier itself, and counters.
 type carrier struct {
@@ -113,6 +116,12 @@ func (c *carrier) checkHello(f wire.FrameHeader, body []byte) (wire.TunnelHello,
 		return wire.TunnelHello{}, fmt.Errorf("HELLO names session %v, carrier %d; this is session %v, carrier %d", m.Session, m.Connection, c.cfg.Session, c.cfg.Connection)
 	}
 	return m, nil
+}
+
+// hurry aborts the carrier unless the peer's HELLO comes soon; stop has it wait no
+// more.
+func (c *carrier) hurry() (stop func() bool) {
+	return time.AfterFunc(helloWait, func() { c.abort(errHelloLate) }).Stop
 }
 
 // take handles a frame that came: the carrier's own here, others by h.

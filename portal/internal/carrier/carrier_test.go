@@ -461,6 +461,30 @@ func TestCloseComesAfterWhatWasSent(t *testing.T) {
 	})
 }
 
+// What may be left is left where much waits, long before the carrier dies of it.
+func TestTryLeavesWhatFindsTooMuchWaiting(t *testing.T) {
+	eachKind(t, func(t *testing.T, kind wire.CarrierKind) {
+		client, server := carriertest.Pair(t, kind) // nobody runs, so everything waits
+		server.Abort(errors.New("enough"))
+		frames := make([]byte, 10<<10)
+		taken := 0
+		for client.Try(frames) {
+			if taken++; taken > 1000 {
+				t.Fatal("10 MB wait")
+			}
+		}
+		if taken == 0 {
+			t.Error("nothing was taken")
+		}
+		for range 2 * taken {
+			client.Send(frames)
+		}
+		if err := client.Run(t.Context(), sink(nil)); err == nil || !strings.Contains(err.Error(), "does not read") {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 func TestAbortEndsBothSides(t *testing.T) {
 	eachKind(t, func(t *testing.T, kind wire.CarrierKind) {
 		client, server := newCarriers(t, kind)

@@ -13,6 +13,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -60,8 +61,9 @@ type Conn interface {
 	AwaitHello(ctx context.Context) (wire.TunnelHello, error)
 	// Run sends what waits and serves the carrier until it dies, ctx ends or
 	// Close was called; nil in the last two cases. If AwaitHello was not
-	// called, the peer's HELLO goes to h. When Run returns, the connection is
-	// closed and nothing calls h or a Source any more.
+	// called, the peer's HELLO goes to h; it must come within 10 seconds. When Run returns, the connection is
+	// closed and nothing calls h any more, nor a Source but for a Lane.Write
+	// that is under way.
 	Run(ctx context.Context, h Handler) error
 	// Close sends the frames in last, waits a moment for the peer to read what
 	// was sent, and ends Run.
@@ -73,10 +75,14 @@ type Conn interface {
 	// there before the stream's first frame is sent; who answers a stream's first
 	// frame makes it while it handles that.
 	Lane(stream uint32, src Source) Lane
-	// Send queues control frames: those of stream 0, and OPEN and RESET of flows
-	// and probes. They are written before anything else that waits, and the
-	// call waits for nothing.
+	// Send queues control frames: those of stream 0, those of flows and probes,
+	// and the ACK or RESET of a stream that has no lane here. They are written
+	// before anything else that waits, and the call waits for nothing. Where too
+	// many wait the carrier dies: its peer asks and does not read the answers.
 	Send(frames []byte)
+	// Try is Send for what may as well be left: it reports false, and sends
+	// nothing, where many frames wait.
+	Try(frames []byte) bool
 	// Datagram queues one datagram of a flow, which it copies. It reports false
 	// if the queue is full and the datagram was dropped. It never waits for the
 	// socket: the caller may serve the flows of other tunnels too.
@@ -138,8 +144,9 @@ type Handler interface {
 	// right, if AwaitHello has not. It is called before Frame.
 	Hello(m wire.TunnelHello) error
 	// Frame takes one frame that is not the carrier's own. body is borrowed
-	// until it returns. Frames of one stream come in order and one at a time;
-	// those of different streams, and a flow's datagrams, may come from several
+	// until it returns. Frames of one stream come one at a time, in the order of
+	// its lane; those that the peer gave to Send, those of different streams,
+	// and a flow's datagrams may come before or beside them, from several
 	// goroutines at once. An error closes the carrier; it is what Run returns.
 	Frame(h wire.FrameHeader, body []byte) error
 	// Silent says that an answer is overdue and nothing else comes either, or
@@ -152,7 +159,7 @@ type Stats struct {
 	RTT      time.Duration // smoothed; 0: not measured yet
 	Sent     uint64        // bytes of frames
 	Received uint64
-	Dropped  uint64 // datagrams, because the queue was full
+	Dropped  uint64 // datagrams, because too many waited, or too long
 	Unknown  uint64 // frames of a type unknown here
 	Packets  uint64 // packets sent; on TCP segments, where the system tells
 	Lost     uint64 // of these; on TCP those that were sent again
@@ -167,6 +174,7 @@ type Stats struct {
 var ErrClosed = errors.New("the peer closed the connection")
 
 var (
+	errHelloLate    = fmt.Errorf("the peer proved itself but sent no HELLO within %v", helloWait)
 	errHelloMissing = errors.New("the peer's first frame is not HELLO")
 	errSilent       = errors.New("nothing came from the peer, not even the answer to a PING")
 	errUnread       = errors.New("the peer does not read what answers it")

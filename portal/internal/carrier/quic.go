@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -30,6 +31,8 @@ type quicCarrier struct {
 	conn   *quic.Conn
 	outbox outbox
 	joined chan struct{} // closed when the peer's HELLO was right
+	held   atomic.Int64  // bytes of the buffers that frames are read into
+	busy   atomic.Int32  // lanes that are writing
 
 	// The following belong to Run, and to others once joined is closed.
 	control *quic.Stream // its making is AwaitHello's on the TLS server
@@ -99,7 +102,7 @@ func (c *quicCarrier) open(ctx context.Context) (err error) {
 
 func (c *quicCarrier) setControl(s *quic.Stream) {
 	s.SetPriority(urgencyControl, true)
-	c.control, c.in = s, &frames{from: s}
+	c.control, c.in = s, &frames{from: s, held: &c.held}
 }
 
 // SendHello implements Conn.
@@ -220,7 +223,9 @@ func (c *quicCarrier) serve(h Handler) error {
 	}
 	c.spawn(c.writeControl)
 	if !c.greeted {
+		stop := c.hurry()
 		m, err := c.firstFrame()
+		stop()
 		if err == nil {
 			err = h.Hello(m)
 		}
@@ -233,7 +238,11 @@ func (c *quicCarrier) serve(h Handler) error {
 	c.spawn(c.receiveDatagrams)
 	for {
 		err := c.in.next(func(f wire.FrameHeader, body []byte) error {
-			if f.Stream != 0 && f.Type != wire.FrameOpen && f.Type != wire.FrameReset {
+			// The rest of a stream's frames come in the order of its own QUIC
+			// stream. An ACK here is the wish for a stream that is elsewhere,
+			// and a DATAGRAM must not overtake its flow's OPEN.
+			switch f.Type {
+			case wire.FrameData, wire.FrameFin, wire.FrameResume:
 				return fmt.Errorf("%w: %v of stream %d on the control stream", wire.ErrMalformed, f.Type, f.Stream)
 			}
 			defer c.lockStream(f.Stream)()
@@ -265,15 +274,25 @@ func (c *quicCarrier) spawn(task func()) {
 
 // Send implements Conn.
 func (c *quicCarrier) Send(frames []byte) {
-	c.mu.Lock()
-	if len(c.queue)+len(frames) > maxControl {
-		c.mu.Unlock()
+	if !c.queueControl(frames, maxControl) {
 		c.Abort(errUnread)
-		return
+	}
+}
+
+// Try implements Conn.
+func (c *quicCarrier) Try(frames []byte) bool { return c.queueControl(frames, maxControl/2) }
+
+// queueControl queues control frames if no more than limit bytes wait with them.
+func (c *quicCarrier) queueControl(frames []byte, limit int) bool {
+	c.mu.Lock()
+	if len(c.queue)+len(frames) > limit {
+		c.mu.Unlock()
+		return false
 	}
 	c.queue = append(c.queue, frames...)
 	c.mu.Unlock()
 	c.wakeControl()
+	return true
 }
 
 func (c *quicCarrier) wakeControl() {
@@ -347,13 +366,16 @@ func (c *quicCarrier) Abort(err error) {
 	}
 }
 
-// Turn implements Conn: what the path takes in turnTime.
+// Turn implements Conn: what the path takes in turnTime, but not so much that
+// the peer would have to keep more than it may of the streams' frames, which all
+// come at the same time.
 func (c *quicCarrier) Turn() int {
 	s := c.conn.ConnectionStats()
 	if s.SmoothedRTT <= 0 {
 		return minTurn
 	}
 	turn := int64(s.CongestionWindow) * int64(turnTime) / int64(s.SmoothedRTT)
+	turn = min(turn, maxHeld/4/int64(max(c.busy.Load(), 1)))
 	return int(min(max(turn, minTurn), wire.MaxData))
 }
 

@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 	"time"
@@ -46,7 +47,7 @@ func (o *outbox) init(conn *quic.Conn) {
 func (c *quicCarrier) Datagram(stream uint32, body []byte) bool {
 	o := &c.outbox
 	o.mu.Lock()
-	lost, taken := o.backlog.put(stream, append([]byte{}, body...))
+	lost, taken := o.backlog.put(stream, bytes.Clone(body), time.Now())
 	o.mu.Unlock()
 	c.stats.dropped.Add(uint64(lost))
 	select {
@@ -56,11 +57,11 @@ func (c *quicCarrier) Datagram(stream uint32, body []byte) bool {
 	return taken
 }
 
-func (o *outbox) next() (flowDatagram, bool) {
+func (o *outbox) next() (d flowDatagram, late int, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	stream, body, ok := o.backlog.next()
-	return flowDatagram{stream, body}, ok
+	d.stream, d.body, late, ok = o.backlog.next(time.Now())
+	return d, late, ok
 }
 
 // run gives quic-go the datagrams until the carrier ends.
@@ -72,7 +73,8 @@ func (o *outbox) run(c *quicCarrier) {
 		case <-o.wake:
 		}
 		for {
-			d, ok := o.next()
+			d, late, ok := o.next()
+			c.stats.dropped.Add(uint64(late))
 			if !ok {
 				break
 			}

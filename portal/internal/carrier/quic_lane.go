@@ -77,6 +77,7 @@ func (l *quicLane) begin() bool {
 		return false
 	}
 	l.writing = true
+	l.c.busy.Add(1)
 	return true
 }
 
@@ -95,6 +96,9 @@ func (l *quicLane) turn() (more bool) {
 	l.writing = more
 	leave := l.closed
 	l.mu.Unlock()
+	if !more {
+		l.c.busy.Add(-1)
+	}
 	if leave {
 		l.leave()
 	}

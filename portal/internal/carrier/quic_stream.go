@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/netport/netport/portal/internal/stream"
 	"github.com/netport/netport/proto/wire"
@@ -29,8 +30,46 @@ const (
 // frames reads frames from a QUIC stream.
 type frames struct {
 	from *quic.Stream
+	held *atomic.Int64 // bytes of the buffers that frames of the carrier are read into
 	buf  [readAhead]byte
 	r, w int // what was read and not taken yet
+}
+
+// middles holds buffers for frames of middle size.
+var middles = sync.Pool{New: func() any { return new([middleFrame]byte) }}
+
+const (
+	// middleFrame is up to how long a body is read into a smaller buffer than a
+	// stream.Block: on a slow path most are.
+	middleFrame = 8 << 10
+	// maxHeld bounds the buffers of a carrier's frames of which the rest has not
+	// come. A sender with many streams sends short frames (Turn).
+	maxHeld = 64 << 20
+)
+
+var errHalfFrames = errors.New("too many frames are sent in part")
+
+// buffer returns a buffer for a body of n bytes, and what gives it back.
+func (f *frames) buffer(n int) (body []byte, release func(), err error) {
+	size := n
+	switch {
+	case n <= middleFrame:
+		b := middles.Get().(*[middleFrame]byte)
+		size, body, release = len(b), b[:n], func() { middles.Put(b) }
+	case n <= len(stream.Block{}):
+		b := stream.GetBlock()
+		size, body, release = len(b), b[:n], func() { stream.PutBlock(b) }
+	default:
+		body, release = make([]byte, n), func() {}
+	}
+	if f.held.Add(int64(size)) > maxHeld {
+		err = errHalfFrames
+	}
+	put := release
+	return body, func() {
+		f.held.Add(-int64(size))
+		put()
+	}, err
 }
 
 // next reads a frame and passes it on. The error is io.EOF only if the stream
@@ -52,13 +91,10 @@ func (f *frames) next(handle func(wire.FrameHeader, []byte) error) error {
 		f.r += h.Length
 		return handle(h, body)
 	}
-	var body []byte
-	if h.Length <= len(stream.Block{}) {
-		block := stream.GetBlock()
-		defer stream.PutBlock(block)
-		body = block[:h.Length]
-	} else {
-		body = make([]byte, h.Length)
+	body, release, err := f.buffer(h.Length)
+	defer release()
+	if err != nil {
+		return err
 	}
 	n := copy(body, f.buf[f.r:f.w])
 	f.r += n
@@ -113,7 +149,7 @@ func (c *quicCarrier) acceptStreams() {
 			c.Abort(c.explain(err))
 			return
 		}
-		s := &quicStream{c: c, qs: qs, in: frames{from: qs}}
+		s := &quicStream{c: c, qs: qs, in: frames{from: qs, held: &c.held}}
 		c.spawn(s.serve)
 	}
 }
@@ -125,7 +161,7 @@ func (c *quicCarrier) openStream(number uint32) (*quicStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &quicStream{c: c, qs: qs, in: frames{from: qs}, number: number, claimed: true}
+	s := &quicStream{c: c, qs: qs, in: frames{from: qs, held: &c.held}, number: number, claimed: true}
 	c.bind(s)
 	c.spawn(s.serve)
 	return s, nil

@@ -108,6 +108,19 @@ func TestHostileQUICPeerLosesItsCarrier(t *testing.T) {
 		{"a giant frame", func(t *testing.T, h *hostile) { h.say(t, append(open(1), giant...)) }, "at most"},
 		{"a giant frame on the control stream", func(t *testing.T, h *hostile) { h.control.Write(giant) }, "at most"},
 		{"a stream's DATA on the control stream", func(t *testing.T, h *hostile) { h.control.Write(data(1, 10)) }, "on the control stream"},
+		{"many large frames, each in part", func(t *testing.T, h *hostile) {
+			half := append(open(1), data(1, wire.MaxData)[:2000]...)
+			for number := uint32(1); number < 3000; number += 2 {
+				half[7], half[6] = byte(number), byte(number>>8)
+				at := len(open(1))
+				half[at+7], half[at+6] = byte(number), byte(number>>8)
+				s, err := h.peer.OpenStream()
+				if err != nil {
+					return
+				}
+				s.Write(half)
+			}
+		}, "in part"},
 		{"a datagram that is none", func(t *testing.T, h *hostile) { h.peer.SendDatagram([]byte{9, 9, 9}) }, "malformed"},
 		{"a part that is too short", func(t *testing.T, h *hostile) {
 			h.peer.SendDatagram(wire.Fragment{Stream: 1, Part: true, Length: 60000, Data: make([]byte, 100)}.AppendTo(nil))

@@ -2,6 +2,7 @@ package carrier_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -223,6 +224,19 @@ func TestCarrierDiesAfterTwentySecondsOfSilence(t *testing.T) {
 				t.Errorf("it died after %v", took)
 			}
 		}
+	})
+}
+
+// A peer that proves itself and then says nothing is given up.
+func TestRunWaitsTenSecondsForHello(t *testing.T) {
+	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
+		client, server := newNetwork(20*time.Millisecond, 0).join(t, kind)
+		began := time.Now()
+		err := client.Run(t.Context(), sink(nil))
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "no HELLO within 10s") || took > 11*time.Second {
+			t.Errorf("Run: %v after %v", err, took)
+		}
+		server.Abort(err)
 	})
 }
 

@@ -33,7 +33,9 @@ func (r *readBudget) frame(reads, length int) error {
 func (c *tcpCarrier) read(h Handler) error {
 	small := make([]byte, smallFrame)
 	if !c.greeted {
+		stop := c.hurry()
 		m, err := c.firstFrame(small)
+		stop()
 		if err == nil {
 			err = h.Hello(m)
 		}

@@ -26,6 +26,9 @@ const (
 	// older than that is of no use to its application.
 	maxDatagrams     = 256
 	maxDatagramBytes = 512 << 10
+	// datagramTime is how long a datagram may wait: on a path that takes less than
+	// the flows send, those that come out are fresh.
+	datagramTime = 500 * time.Millisecond
 )
 
 // crowd is how soon after another stream's write a stream leaves its own to
@@ -110,15 +113,24 @@ func (w *writer) flushFirst() {
 
 // Send implements Conn.
 func (c *tcpCarrier) Send(frames []byte) {
-	w := &c.writer
-	w.mu.Lock()
-	if len(w.control)+len(frames) > maxControl {
-		w.mu.Unlock()
+	if !c.writer.queueControl(frames, maxControl) {
 		c.Abort(errUnread)
-		return
+	}
+}
+
+// Try implements Conn.
+func (c *tcpCarrier) Try(frames []byte) bool { return c.writer.queueControl(frames, maxControl/2) }
+
+// queueControl queues control frames if no more than limit bytes wait with them.
+func (w *writer) queueControl(frames []byte, limit int) bool {
+	w.mu.Lock()
+	if len(w.control)+len(frames) > limit {
+		w.mu.Unlock()
+		return false
 	}
 	w.control = append(w.control, frames...)
 	w.startLocked()
+	return true
 }
 
 // Urgent implements Lane.
@@ -168,7 +180,7 @@ func (c *tcpCarrier) Datagram(stream uint32, body []byte) bool {
 	}
 	frame := make([]byte, wire.FrameHeaderLen, wire.FrameHeaderLen+len(body))
 	wire.FrameHeader{Type: wire.FrameDatagram, Length: len(body), Stream: stream}.PutTo(frame)
-	lost, taken := w.datagrams.put(stream, append(frame, body...))
+	lost, taken := w.datagrams.put(stream, append(frame, body...), time.Now())
 	c.stats.dropped.Add(uint64(lost))
 	w.startLocked()
 	return taken
@@ -397,8 +409,13 @@ func (w *writer) gathered() error {
 
 // takeDatagramsLocked takes datagrams up to a fair part of a batch.
 func (w *writer) takeDatagramsLocked() (taken [][]byte) {
+	if w.datagrams.count == 0 {
+		return nil
+	}
+	now := time.Now()
 	for bytes := 0; bytes < batchLen/4; {
-		_, b, ok := w.datagrams.next()
+		_, b, late, ok := w.datagrams.next(now)
+		w.c.stats.dropped.Add(uint64(late))
 		if !ok {
 			break
 		}
