@@ -1,7 +1,8 @@
 // Command demo shows Netport on one machine, in a minute and without anything
-// installed: it makes a CA, starts a server, a relay and two portals on loopback,
-// forwards a web server and a name server from one portal to the other, uses both,
-// and says what it saw. make demo runs it.
+// installed: it makes a CA, starts a server, two relays and two portals on
+// loopback, forwards a web server and a name server from one portal to the other,
+// uses both, kills a relay in the middle of a download, and says what it saw. make
+// demo runs it.
 //
 // The web server, the name server and their clients are programs of their own
 // (the subcommands web, names, fetch and ask), so that what the portals carry comes
@@ -84,7 +85,7 @@ func dispatch(ctx context.Context, args []string) error {
 		fmt.Println(conn.LocalAddr())
 		return serveNames(ctx, conn)
 	case command == "fetch" && len(args) == 1:
-		got, err := fetch(ctx, args[0])
+		got, err := fetch(ctx, args[0], nil)
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,13 @@ const (
 	dnsForward = "names"
 )
 
+// The relays of the demo. Each has an address of its own, or they could not both
+// have the port that portals share.
+var (
+	relays     = [2]string{"relay-1", "relay-2"}
+	relayHosts = [2]string{"127.0.0.1", "127.0.0.2"}
+)
+
 // world is where the parts of the demo are: files, programs and addresses.
 type world struct {
 	dir string // the demo's own temporary directory
@@ -90,12 +97,13 @@ func freeAddress(network string, wish int) (string, error) {
 }
 
 // issueIdentities makes the CA and the server, and the identities and configuration
-// files of the relay and both portals.
+// files of both relays and both portals.
 func (w *world) issueIdentities(ctx context.Context) error {
 	server := w.program("server")
 	commands := [][]string{
 		{"init", "--dir", w.folder("server"), "--domain", domain, "--address", w.server},
-		{"issue", "relay", "relay-1", "--address", "127.0.0.1", "--out", w.folder("relay"), "--config", w.config("server")},
+		{"issue", "relay", relays[0], "--address", relayHosts[0], "--out", w.folder(relays[0]), "--config", w.config("server")},
+		{"issue", "relay", relays[1], "--address", relayHosts[1], "--out", w.folder(relays[1]), "--config", w.config("server")},
 		{"issue", "portal", entryName, "--out", w.folder(entryName), "--config", w.config("server")},
 		{"issue", "portal", exitName, "--out", w.folder(exitName), "--config", w.config("server")},
 	}
@@ -158,9 +166,10 @@ func (w *world) applyPolicy(ctx context.Context) (applied, error) {
 	return result, nil
 }
 
-// allowLoopback lets a relay forward to loopback addresses, by its configuration
-// file as issue made it. Nobody should want that but a demo on one machine.
-func allowLoopback(file string) error {
+// onLoopback has a relay listen at host alone and forward to loopback addresses, by
+// its configuration file as issue made it. Nobody should want that but a demo on
+// one machine.
+func onLoopback(file, host string) error {
 	const made, wanted = "\nallow_loopback = false\n", "\nallow_loopback = true\n"
 	config, err := os.ReadFile(file)
 	if err != nil {
@@ -169,7 +178,7 @@ func allowLoopback(file string) error {
 	if strings.Count(string(config), made) != 1 {
 		return fmt.Errorf("let the relay forward to loopback: %s has no line %q", file, strings.TrimSpace(made))
 	}
-	config = []byte(strings.Replace(string(config), made, wanted, 1))
+	config = []byte(strings.Replace(string(config), made, fmt.Sprintf("%saddresses = [%q]\n", wanted, host), 1))
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		return fmt.Errorf("let the relay forward to loopback: %w", err)
 	}

@@ -29,17 +29,17 @@ func TestRelayMayForwardToLoopbackAfterwards(t *testing.T) {
 	if err := os.WriteFile(file, []byte("# Never.\nallow_loopback = false\n\ncapacity = 4000\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := allowLoopback(file); err != nil {
+	if err := onLoopback(file, "127.0.0.2"); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "# Never.\nallow_loopback = true\n\ncapacity = 4000\n"; string(got) != want {
+	if want := "# Never.\nallow_loopback = true\naddresses = [\"127.0.0.2\"]\n\ncapacity = 4000\n"; string(got) != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if err := allowLoopback(file); err == nil {
+	if err := onLoopback(file, "127.0.0.2"); err == nil {
 		t.Error("a configuration without the line was accepted")
 	}
 }

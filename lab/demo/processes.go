@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -29,8 +30,9 @@ type program struct {
 	log  string // the file with all that it wrote
 	cmd  *exec.Cmd
 
-	done chan struct{} // closed when the process is gone
-	err  error         // why it is gone; valid after done
+	killed atomic.Bool   // by the demo: that it is gone is no failure
+	done   chan struct{} // closed when the process is gone
+	err    error         // why it is gone; valid after done
 }
 
 // failure is an error of the demo with the program in whose log the reason is
@@ -110,6 +112,9 @@ func (ps *processes) start(name, path string, args []string, firstLine bool) (*p
 	go func() {
 		p.err = p.cmd.Wait()
 		close(p.done)
+		if p.killed.Load() {
+			return
+		}
 		select {
 		case ps.died <- p:
 		default: // Another one was first.
@@ -139,6 +144,13 @@ func readLine(r io.Reader) (string, error) {
 		}
 		line = append(line, b[0])
 	}
+}
+
+// kill ends a program in the middle of what it does.
+func (p *program) kill() {
+	p.killed.Store(true)
+	_ = p.cmd.Process.Kill() // It may be gone already.
+	<-p.done
 }
 
 // stop ends all programs, those started last first, and waits for them.

@@ -42,6 +42,25 @@ func TestProgramThatDiesEndsTheDemoAndIsNamedWithItsLog(t *testing.T) {
 	}
 }
 
+func TestKilledProgramDoesNotEndTheDemo(t *testing.T) {
+	ps := newProcesses(t.TempDir())
+	ctx, cancel := ps.watch(t.Context())
+	defer cancel()
+	defer ps.stop()
+	victim, _, err := ps.start("victim", "sleep", []string{"100"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim.kill()
+	if _, _, err := ps.start("fragile", "sh", []string{"-c", "exit 3"}, false); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+	if err := context.Cause(ctx); !strings.Contains(err.Error(), "fragile") {
+		t.Errorf("got error %v, want fragile's", err)
+	}
+}
+
 func TestFirstLineOfAProgramIsReturned(t *testing.T) {
 	ps := newProcesses(t.TempDir())
 	defer ps.stop()

@@ -57,7 +57,7 @@ func (s *story) status(ctx context.Context) (portalStatus, error) {
 	return st, err
 }
 
-// untilReady waits until the server has the relay, and both forwards are up at the
+// untilReady waits until the server has the relays, and both forwards are up at the
 // entry portal.
 func (s *story) untilReady(ctx context.Context) error {
 	err := until(ctx, readyLimit, func(ctx context.Context) error {
@@ -67,13 +67,13 @@ func (s *story) untilReady(ctx context.Context) error {
 		if err := ask(ctx, &st, s.program("server"), "status", "--config", s.config("server")); err != nil {
 			return err
 		}
-		if st.RelaysOnline == 0 {
-			return errors.New("no relay is connected to the server")
+		if st.RelaysOnline < len(relays) {
+			return fmt.Errorf("%d of %d relays are connected to the server", st.RelaysOnline, len(relays))
 		}
 		return nil
 	})
 	if err != nil {
-		return s.relay.blame(fmt.Errorf("wait for the relay: %w", err))
+		return s.relays[0].blame(fmt.Errorf("wait for the relays: %w", err))
 	}
 	err = until(ctx, readyLimit, func(ctx context.Context) error {
 		st, err := s.status(ctx)
@@ -88,16 +88,23 @@ func (s *story) untilReady(ctx context.Context) error {
 	return nil
 }
 
-// path says how the tunnel to the exit portal goes.
-func (s *story) path(ctx context.Context) (string, error) {
+// way is how the tunnel to the exit portal goes.
+type way struct{ path, relay, address string }
+
+func (w way) String() string {
+	return fmt.Sprintf("%s over %s at %s; TLS 1.3 end to end", w.path, w.relay, w.address)
+}
+
+// way asks the entry portal for it.
+func (s *story) way(ctx context.Context) (way, error) {
 	st, err := s.status(ctx)
 	if err != nil {
-		return "", s.entry.blame(err)
+		return way{}, s.entry.blame(err)
 	}
 	for _, t := range st.Tunnels {
 		if t.Peer == exitName && t.Up {
-			return fmt.Sprintf("%s over %s at %s; TLS 1.3 end to end", t.Path, t.Relay, t.Address), nil
+			return way{t.Path, t.Relay, t.Address}, nil
 		}
 	}
-	return "", s.entry.blame(fmt.Errorf("%s knows of no tunnel to %s", entryName, exitName))
+	return way{}, s.entry.blame(fmt.Errorf("%s knows of no tunnel to %s", entryName, exitName))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -65,7 +66,7 @@ func reason(ctx context.Context, err error) error {
 // run tells the story. With keep it returns when ctx ends.
 func (s *story) run(ctx context.Context, keep bool) error {
 	for _, step := range []func(context.Context) error{
-		s.startServices, s.prepare, s.startDaemons, s.fetchFile, s.askName,
+		s.startServices, s.prepare, s.startDaemons, s.fetchFile, s.askName, s.killRelay,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -89,14 +90,15 @@ type story struct {
 	out *printer
 
 	sum            string // SHA-256 of the file on the web server's disk
-	server, relay  *program
+	server         *program
+	relays         [2]*program
 	entry, exit    *program
 	webServer, dns *program
 }
 
 // startServices starts the two programs that are reached through the tunnel.
 func (s *story) startServices(ctx context.Context) error {
-	s.out.title("Netport demo: a server, a relay and two portals, all on this machine")
+	s.out.title("Netport demo: a server, two relays and two portals, all on this machine")
 	if err := s.choosePorts(); err != nil {
 		return err
 	}
@@ -124,21 +126,23 @@ func (s *story) prepare(ctx context.Context) error {
 	if err := s.issueIdentities(ctx); err != nil {
 		return err
 	}
-	if err := allowLoopback(s.config("relay")); err != nil {
-		return err
+	for i, name := range relays {
+		if err := onLoopback(s.config(name), relayHosts[i]); err != nil {
+			return err
+		}
 	}
 	policy, err := s.applyPolicy(ctx)
 	if err != nil {
 		return err
 	}
-	s.out.row("identity", "a new CA for %s; server, relay-1, %s and %s", domain, entryName, exitName)
+	s.out.row("identity", "a new CA for %s; server, %s, %s, %s and %s", domain, relays[0], relays[1], entryName, exitName)
 	s.out.row("policy", "version %d: %d forwards, its %d tests passed", policy.Version, policy.Forwards, policy.Tests)
 	s.out.row(webForward, "%s tcp://%s -> %s tcp://%s", entryName, s.webFrom, exitName, s.webTo)
 	s.out.row(dnsForward, "%s udp://%s -> %s udp://%s", entryName, s.dnsFrom, exitName, s.dnsTo)
 	return nil
 }
 
-// startDaemons starts server, relay and portals and waits until both forwards are
+// startDaemons starts server, relays and portals and waits until both forwards are
 // up.
 func (s *story) startDaemons(ctx context.Context) error {
 	s.out.step("Programs")
@@ -148,7 +152,8 @@ func (s *story) startDaemons(ctx context.Context) error {
 		program    **program
 	}{
 		{"server", "server", &s.server},
-		{"relay", "relay", &s.relay},
+		{relays[0], "relay", &s.relays[0]},
+		{relays[1], "relay", &s.relays[1]},
 		{exitName, "portal", &s.exit},
 		{entryName, "portal", &s.entry},
 	} {
@@ -162,7 +167,7 @@ func (s *story) startDaemons(ctx context.Context) error {
 		return err
 	}
 	s.out.row("server", "process %d, control plane on %s", s.server.pid, s.world.server)
-	s.out.row("relay", "process %d, joins the portals' connections", s.relay.pid)
+	s.out.row("relays", "processes %d and %d, join the portals' connections", s.relays[0].pid, s.relays[1].pid)
 	s.out.row(entryName, "process %d, entry portal: listens on", s.entry.pid)
 	s.out.row("", "  %s (TCP) and %s (UDP)", s.webFrom, s.dnsFrom)
 	s.out.row(exitName, "process %d, exit portal: dials", s.exit.pid)
@@ -176,14 +181,14 @@ func (s *story) startDaemons(ctx context.Context) error {
 func (s *story) fetchFile(ctx context.Context) error {
 	s.out.step("A file over HTTP, through the tunnel")
 	url := "http://" + s.webFrom + "/" + fileName
-	got, err := fetch(ctx, url)
+	got, err := fetch(ctx, url, nil)
 	if err != nil {
 		return s.entry.blame(err)
 	}
 	if got.SHA256 != s.sum {
 		return s.entry.blame(fmt.Errorf("fetch %s: SHA-256 is %s, on the web server's disk %s", url, got.SHA256, s.sum))
 	}
-	path, err := s.path(ctx)
+	path, err := s.way(ctx)
 	if err != nil {
 		return err
 	}
@@ -207,6 +212,33 @@ func (s *story) askName(ctx context.Context) error {
 	}
 	s.out.row("asked", "%s for %s", s.dnsFrom, host)
 	s.out.row("answer", "%s, after %s", got, short(took))
+	return nil
+}
+
+// killRelay kills the relay under a download, which goes on over the other one.
+func (s *story) killRelay(ctx context.Context) error {
+	s.out.step("The same file, and its relay killed when half of it has come")
+	before, err := s.way(ctx)
+	if err != nil {
+		return err
+	}
+	relay := s.relays[slices.Index(relays[:], before.relay)]
+	url := "http://" + s.webFrom + "/" + fileName
+	got, err := fetch(ctx, url, relay.kill)
+	if err != nil {
+		return s.entry.blame(err)
+	}
+	if got.SHA256 != s.sum {
+		return s.entry.blame(fmt.Errorf("fetch %s: SHA-256 is %s, on the web server's disk %s", url, got.SHA256, s.sum))
+	}
+	after, err := s.way(ctx)
+	if err != nil {
+		return err
+	}
+	s.out.row("killed", "%s, process %d, with SIGKILL", before.relay, relay.pid)
+	s.out.row("path", "%s", after)
+	s.out.row("paused", "for %s; the same TCP connection of the client went on", short(got.Pause))
+	s.out.row("SHA-256", "equal again, after %s", short(got.Took))
 	return nil
 }
 

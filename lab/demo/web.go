@@ -56,6 +56,7 @@ type download struct {
 	Bytes  int64
 	SHA256 string // in hexadecimal
 	Took   time.Duration
+	Pause  time.Duration // the longest in which nothing came
 }
 
 // rate is the speed of a download in MB (10^6 bytes) per second.
@@ -64,8 +65,9 @@ func (d download) rate() float64 {
 }
 
 // fetch gets url over a connection of its own, through no proxy, and hashes what
-// comes. A body that is shorter than announced is an error.
-func fetch(ctx context.Context, url string) (download, error) {
+// comes. A body that is shorter than announced is an error. halfway, unless nil, is
+// called when half of it has come.
+func fetch(ctx context.Context, url string, halfway func()) (download, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return download{}, fmt.Errorf("fetch %s: %w", url, err)
@@ -81,9 +83,37 @@ func fetch(ctx context.Context, url string) (download, error) {
 		return download{}, fmt.Errorf("fetch %s: the web server says %s", url, resp.Status)
 	}
 	sum := sha256.New()
-	n, err := io.CopyBuffer(sum, resp.Body, make([]byte, 1<<20))
+	body := &timed{Reader: resp.Body, last: time.Now()}
+	first := int64(0)
+	if halfway != nil {
+		if first, err = io.CopyN(sum, body, resp.ContentLength/2); err == nil {
+			halfway()
+		}
+	}
+	n := first
+	if err == nil {
+		n, err = io.CopyBuffer(sum, body, make([]byte, 1<<20))
+		n += first
+	}
 	if err != nil {
 		return download{}, fmt.Errorf("fetch %s: after %d bytes: %w", url, n, err)
 	}
-	return download{Bytes: n, SHA256: hex.EncodeToString(sum.Sum(nil)), Took: time.Since(start)}, nil
+	return download{Bytes: n, SHA256: hex.EncodeToString(sum.Sum(nil)), Took: time.Since(start), Pause: body.pause}, nil
+}
+
+// timed notes the longest time between two reads that brought something.
+type timed struct {
+	io.Reader
+	last  time.Time
+	pause time.Duration
+}
+
+func (t *timed) Read(b []byte) (int, error) {
+	n, err := t.Reader.Read(b)
+	if n > 0 {
+		now := time.Now()
+		t.pause = max(t.pause, now.Sub(t.last))
+		t.last = now
+	}
+	return n, err
 }

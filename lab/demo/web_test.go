@@ -34,14 +34,20 @@ func TestFetchedFileHasTheChecksumOfTheWrittenOne(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- serveWeb(ctx, ln, dir) }()
 
-	got, err := fetch(t.Context(), fmt.Sprintf("http://%s/%s", ln.Addr(), fileName))
-	if err != nil {
-		t.Fatal(err)
+	url, half := fmt.Sprintf("http://%s/%s", ln.Addr(), fileName), 0
+	for _, halfway := range []func(){nil, func() { half++ }} {
+		got, err := fetch(t.Context(), url, halfway)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Bytes != size || got.SHA256 != want {
+			t.Errorf("fetched %d bytes with SHA-256 %s, want %d bytes with %s", got.Bytes, got.SHA256, size, want)
+		}
 	}
-	if got.Bytes != size || got.SHA256 != want {
-		t.Errorf("fetched %d bytes with SHA-256 %s, want %d bytes with %s", got.Bytes, got.SHA256, size, want)
+	if half != 1 {
+		t.Errorf("halfway was called %d times, want once", half)
 	}
-	if _, err := fetch(t.Context(), fmt.Sprintf("http://%s/none", ln.Addr())); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, err := fetch(t.Context(), fmt.Sprintf("http://%s/none", ln.Addr()), nil); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("fetch of a file that is not there: got error %v, want one with 404", err)
 	}
 
@@ -57,7 +63,7 @@ func TestTruncatedFileIsAnError(t *testing.T) {
 		fmt.Fprint(w, "only this")
 	}))
 	defer srv.Close()
-	got, err := fetch(t.Context(), srv.URL)
+	got, err := fetch(t.Context(), srv.URL, nil)
 	if err == nil || !strings.Contains(err.Error(), "after 9 bytes") {
 		t.Errorf("fetch of a truncated file: got %+v and error %v, want an error that says after how many bytes", got, err)
 	}
