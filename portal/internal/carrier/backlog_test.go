@@ -20,7 +20,7 @@ func TestFloodOfOneFlowLeavesTheOthersTheirTurns(t *testing.T) {
 	for _, size := range []int{4, 100, 1200, 65000} {
 		var l backlog
 		var flood, got uint32
-		for call := range uint32(1000) {
+		for call := range uint32(100) {
 			for range 100 {
 				l.put(1, numbered(flood, size), now)
 				flood++
