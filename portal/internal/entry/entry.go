@@ -53,18 +53,19 @@ func New(tunnels Tunnels, list allow.List, log *slog.Logger) *Entry {
 	return &Entry{tunnels: tunnels, list: list, log: log, ctx: ctx, stop: stop, forwards: make(map[grants.Pair]*forward)}
 }
 
-// Run serves until ctx is cancelled, then closes the listeners and waits until
-// all that was accepted has ended: the owner closes the tunnels meanwhile.
+// Run serves until ctx is cancelled. Then it closes the listeners and waits until
+// all that was accepted has ended, clients of datagrams included: the owner
+// closes the tunnels when it has waited for long enough.
 func (e *Entry) Run(ctx context.Context) error {
 	<-ctx.Done()
 	e.mu.Lock()
 	e.closed = true
 	for _, f := range e.forwards {
-		f.close()
+		f.drain()
 	}
 	e.mu.Unlock()
-	e.stop()
 	e.tasks.Wait()
+	e.stop()
 	return nil
 }
 

@@ -32,7 +32,10 @@ const (
 // forward is one pair of ends that is granted now.
 //
 //	waiting --- listener opened ---> listening
-//	   ^  \____ cannot be opened: retry ____/      close, from either: ended
+//	   ^  \____ cannot be opened: retry ____/
+//
+//	drain, from either: takes nothing more, what it has accepted goes on
+//	close, from any: ended
 //
 // Its run goroutine owns the listener's accept loop.
 type forward struct {
@@ -42,6 +45,7 @@ type forward struct {
 	ctx   context.Context // ends with the forward
 	stop  context.CancelFunc
 	again chan struct{} // capacity 1: try to listen now
+	shut  chan struct{} // closed when nothing more is taken
 
 	accepted, refused, dropped atomic.Uint64
 
@@ -50,7 +54,6 @@ type forward struct {
 	listener interface{ Close() error } // nil: none is open
 	err      error                      // why not
 	since    time.Time
-	closed   bool
 }
 
 func newForward(e *Entry, g grant.Grant) *forward {
@@ -58,7 +61,7 @@ func newForward(e *Entry, g grant.Grant) *forward {
 	log := e.log.With("listen", g.Listen.String(), "peer", g.Exit.Name)
 	return &forward{
 		entry: e, log: log, often: logs.Steady(log),
-		ctx: ctx, stop: stop, again: make(chan struct{}, 1), current: g, since: time.Now(),
+		ctx: ctx, stop: stop, again: make(chan struct{}, 1), shut: make(chan struct{}), current: g, since: time.Now(),
 	}
 }
 
@@ -78,11 +81,44 @@ func (f *forward) renew(g grant.Grant) {
 func (f *forward) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.closed = true
+	f.shutLocked()
 	f.stop() // first: what the listener says then is no news
 	if f.listener != nil {
 		f.listener.Close()
 		f.listener = nil
+	}
+}
+
+// drain has the forward take nothing more. Its listener is closed when it
+// returns, but for one of datagrams, by which the clients there are get their answers.
+func (f *forward) drain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shutLocked()
+	if conn, ok := f.listener.(*net.UDPConn); ok {
+		conn.SetReadDeadline(time.Unix(1, 0)) // to look
+	} else if f.listener != nil {
+		f.listener.Close()
+		f.listener = nil
+	}
+	f.err, f.since = errStopping, time.Now()
+}
+
+var errStopping = errors.New("the portal is stopping")
+
+func (f *forward) shutLocked() {
+	if !f.draining() {
+		close(f.shut)
+	}
+}
+
+// draining reports whether nothing more is taken.
+func (f *forward) draining() bool {
+	select {
+	case <-f.shut:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -97,7 +133,7 @@ func (f *forward) state() State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := State{
-		Grant: f.current, Listening: f.listener != nil || f.current.Listen.Scheme() == endpoint.Stdio,
+		Grant: f.current, Listening: !f.draining() && (f.listener != nil || f.current.Listen.Scheme() == endpoint.Stdio),
 		Since: f.since, Accepted: f.accepted.Load(), Refused: f.refused.Load(), Dropped: f.dropped.Load(),
 	}
 	if f.err != nil && !s.Listening {
@@ -106,17 +142,16 @@ func (f *forward) state() State {
 	return s
 }
 
-// run listens until the forward is closed.
+// run listens until the forward is closed or drains.
 func (f *forward) run() {
-	defer f.stop()
 	listen := f.grant().Listen
 	pause, said := firstRetry, ""
-	for f.ctx.Err() == nil {
+	for !f.draining() {
 		serve, err := f.open(listen)
 		if err == nil {
 			f.log.Info("listening", "forward", f.grant().Forward)
 			err = serve()
-			if f.ctx.Err() != nil {
+			if f.draining() {
 				return
 			}
 			pause = firstRetry
@@ -132,7 +167,7 @@ func (f *forward) run() {
 		select {
 		case <-timer.C:
 		case <-f.again:
-		case <-f.ctx.Done():
+		case <-f.shut:
 		}
 		timer.Stop()
 		pause = min(2*pause, maxRetry)
@@ -146,7 +181,7 @@ func (f *forward) open(e endpoint.Endpoint) (serve func() error, err error) {
 	}
 	switch e.Scheme() {
 	case endpoint.Stdio: // "netport-portal connect" is its listener
-		return func() error { <-f.ctx.Done(); return nil }, f.opened(nil)
+		return func() error { <-f.shut; return nil }, f.opened(nil)
 	case endpoint.UDP:
 		conn, err := listenUDP(f.ctx, e)
 		if err != nil {
@@ -171,7 +206,7 @@ func (f *forward) open(e endpoint.Endpoint) (serve func() error, err error) {
 func (f *forward) opened(l interface{ Close() error }) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	if f.draining() {
 		if l != nil {
 			l.Close()
 		}
@@ -209,7 +244,7 @@ func (f *forward) serve(l net.Listener) error {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-		case <-f.ctx.Done():
+		case <-f.shut:
 		}
 		timer.Stop()
 	}
@@ -236,7 +271,7 @@ func (f *forward) carry(conn net.Conn, before <-chan struct{}, opened chan struc
 // ended logs what came to nothing, or to a bad end.
 func (f *forward) ended(source netip.AddrPort, err error) {
 	f.refused.Add(1)
-	if f.ctx.Err() != nil { // the forward's own end has been logged
+	if f.draining() { // the forward's own end has been logged
 		return
 	}
 	from := "a local client"

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/netport/netport/portal/internal/allow"
+	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
@@ -105,5 +107,68 @@ func TestConnectionWithoutATunnelIsReset(t *testing.T) {
 	} // else it was reset before connect returned
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the client gets %v, want a reset", err)
+	}
+}
+
+// slowTunnels is a Tunnels that has none once it is let go.
+type slowTunnels struct{ asked, let chan struct{} }
+
+func (s slowTunnels) Tunnel(ctx context.Context, to grant.Party, id wire.GrantID) (*tunnel.Tunnel, error) {
+	s.asked <- struct{}{}
+	<-s.let
+	return noTunnels{}.Tunnel(ctx, to, id)
+}
+
+// TestWhatWasAcceptedGoesOnWhenThePortalStops: the listener is closed at once,
+// the connection lives until its tunnel is decided about.
+func TestWhatWasAcceptedGoesOnWhenThePortalStops(t *testing.T) {
+	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	s := slowTunnels{make(chan struct{}, 1000), make(chan struct{})}
+	e := New(s, allow.List{}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	e.Apply(grants.Change{Kind: grants.Begin, Grant: grant.Grant{Permission: grant.Permission{
+		Forward: "web", Listen: endpoint.MustParse("tcp://" + address), Target: endpoint.MustParse("tcp://127.0.0.1:1"),
+	}}})
+	var client net.Conn
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for client == nil {
+		if client, err = net.Dial("tcp", address); err != nil {
+			client = nil
+			<-tick.C
+		}
+	}
+	defer client.Close()
+	<-s.asked
+	cancel()
+	for err = nil; !errors.Is(err, syscall.ECONNREFUSED); <-tick.C {
+		var late net.Conn
+		if late, err = net.Dial("tcp", address); err == nil {
+			late.Close()
+		}
+	}
+	client.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the client that was there gets %v, want it to wait", err)
+	}
+	select {
+	case <-done:
+		t.Error("Run has returned with a connection open")
+	default:
+	}
+	close(s.let)
+	client.SetReadDeadline(time.Time{})
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("without a tunnel it gets %v, want a reset", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -15,14 +15,23 @@ import (
 )
 
 const (
-	// flowIdle ends the flow of a client that neither sent nor got anything:
-	// twice what many NATs give a UDP mapping at least (RFC 4787 section 4.3
-	// asks for two minutes and finds half a minute in the field).
-	flowIdle = time.Minute
+	// flowIdle ends the flow of a client that neither sent nor got anything (RFC
+	// 4787 REQ-5: not before two minutes).
+	flowIdle = 2 * time.Minute
+	// shortIdle ends that of a question that was answered, and nothing more, at a
+	// well-known port, where RFC 4787 allows it: DNS, NTP and SNMP clients take
+	// a new port each time. shortTime is how long such an exchange takes at most.
+	shortIdle = 30 * time.Second
+	shortTime = 2 * time.Second
+	wellKnown = 1024
 	// sweepTime is how often idle flows are looked for.
 	sweepTime = 5 * time.Second
-	// maxFlows bounds the clients of one forward: a tunnel has no more.
-	maxFlows = 4096
+	// maxFlows bounds the clients of one forward, to leave some of a tunnel's
+	// 4,096 to others. Where there are so many, those that were idle longest give
+	// way, but not before evictIdle, and not more often than once in evictEvery.
+	maxFlows   = 3072
+	evictIdle  = 5 * time.Second
+	evictEvery = time.Second
 	// maxWaiting bounds the datagrams of one client that wait for its flow to
 	// be opened, and maxWaitingBytes their size.
 	maxWaiting      = 16
@@ -30,12 +39,24 @@ const (
 )
 
 // udpForward is the clients of a forward's UDP listener.
+//
+// A client whose target cannot be reached (the exit passes on what ICMP says)
+// loses its flow, the log and "status" say why, and its next datagram tries
+// again at once. It is told nothing itself: an ordinary user cannot send ICMP,
+// and a socket that all clients share cannot refuse one of them.
 type udpForward struct {
 	*forward
 	conn *net.UDPConn
 
-	mu    sync.Mutex // guards the following
-	flows map[netip.AddrPort]*udpFlow
+	mu      sync.Mutex // guards the following
+	flows   map[netip.AddrPort]*udpFlow
+	evicted time.Time // when flows had to give way last
+}
+
+// flow is a *tunnel.Flow.
+type flow interface {
+	Send(b []byte) bool
+	Close(reason wire.Reason)
 }
 
 // udpFlow is one client. It is the Sink of its flow.
@@ -46,18 +67,29 @@ type udpFlow struct {
 	u      *udpForward
 	source netip.AddrPort
 	reply  []byte // control data that makes answers leave from the address the client wrote to
+	begun  time.Time
 
-	mu      sync.Mutex // guards the following
-	flow    *tunnel.Flow
-	waiting [][]byte // while opening
-	size    int      // of waiting
-	over    bool
-	used    time.Time
+	mu       sync.Mutex // guards the following
+	flow     flow       // nil: opening
+	waiting  [][]byte   // while opening
+	size     int        // of waiting
+	over     bool
+	answered bool
+	used     time.Time
 }
 
 // serveUDP gives each client a flow, until the listener is closed.
 func (f *forward) serveUDP(conn *net.UDPConn) error {
-	u := &udpForward{forward: f, conn: conn, flows: make(map[netip.AddrPort]*udpFlow)}
+	u := newUDPForward(f, conn)
+	return u.serve()
+}
+
+func newUDPForward(f *forward, conn *net.UDPConn) *udpForward {
+	return &udpForward{forward: f, conn: conn, flows: make(map[netip.AddrPort]*udpFlow)}
+}
+
+func (u *udpForward) serve() error {
+	conn := u.conn
 	defer u.endAll()
 	defer conn.Close()
 	oob := wantDestination(conn)
@@ -65,6 +97,10 @@ func (f *forward) serveUDP(conn *net.UDPConn) error {
 	sweep := time.Now().Add(sweepTime)
 	for {
 		conn.SetReadDeadline(u.nextSweep(sweep))
+		// After the deadline is set: whoever changes this sets it to the past.
+		if u.drained() {
+			return net.ErrClosed
+		}
 		n, oobn, _, source, err := conn.ReadMsgUDPAddrPort(buf, oob)
 		now := time.Now()
 		if !now.Before(sweep) {
@@ -83,7 +119,7 @@ func (f *forward) serveUDP(conn *net.UDPConn) error {
 			continue
 		}
 		if n > wire.MaxDatagram {
-			f.dropped.Add(1)
+			u.dropped.Add(1)
 			continue
 		}
 		u.datagram(now, netip.AddrPortFrom(source.Addr().Unmap(), source.Port()), buf[:n], oob[:oobn])
@@ -105,13 +141,20 @@ func (u *udpForward) datagram(now time.Time, source netip.AddrPort, b, oob []byt
 	u.mu.Lock()
 	c := u.flows[source]
 	if c == nil {
-		if len(u.flows) >= maxFlows {
+		if u.draining() || len(u.flows) >= maxFlows {
+			room := !u.draining() && now.Sub(u.evicted) >= evictEvery
+			if room {
+				u.evicted = now
+			}
 			u.mu.Unlock()
-			u.dropped.Add(1)
+			u.dropped.Add(1) // this one; the next may find room
+			if room {
+				u.evict(now)
+			}
 			return
 		}
 		c = &udpFlow{
-			u: u, source: source, reply: slices.Clone(oob), used: now,
+			u: u, source: source, reply: slices.Clone(oob), begun: now, used: now,
 			waiting: [][]byte{slices.Clone(b)}, size: len(b),
 		}
 		u.flows[source] = c
@@ -189,7 +232,7 @@ func (c *udpFlow) openOn(ctx context.Context, t *tunnel.Tunnel, g grant.Grant) e
 // Datagram implements tunnel.Sink.
 func (c *udpFlow) Datagram(b []byte) {
 	c.mu.Lock()
-	c.used = time.Now()
+	c.used, c.answered = time.Now(), true
 	c.mu.Unlock()
 	if _, _, err := c.u.conn.WriteMsgUDPAddrPort(b, c.reply, c.source); err != nil {
 		c.u.dropped.Add(1)
@@ -215,18 +258,53 @@ func (c *udpFlow) end() {
 	if c.u.flows[c.source] == c {
 		delete(c.u.flows, c.source)
 	}
+	if len(c.u.flows) == 0 && c.u.draining() {
+		c.u.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// drained reports whether the last client of a forward that takes no more has
+// gone.
+func (u *udpForward) drained() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.draining() && len(u.flows) == 0
 }
 
 // sweep ends the flows that were idle for too long.
 func (u *udpForward) sweep(now time.Time) {
+	short := u.grant().Target.Port() < wellKnown
 	for _, c := range u.all() {
 		c.mu.Lock()
-		idle := now.Sub(c.used) >= flowIdle
-		flow := c.flow
+		limit := flowIdle
+		if short && c.answered && c.used.Sub(c.begun) <= shortTime {
+			limit = shortIdle
+		}
+		idle, flow := now.Sub(c.used) >= limit, c.flow
 		c.mu.Unlock()
 		if idle && flow != nil {
 			flow.Close(wire.ReasonIdle)
 		}
+	}
+}
+
+// evict ends a tenth of the flows, those that were idle longest.
+func (u *udpForward) evict(now time.Time) {
+	type idle struct {
+		flow flow
+		used time.Time
+	}
+	var list []idle
+	for _, c := range u.all() {
+		c.mu.Lock()
+		if c.flow != nil && now.Sub(c.used) >= evictIdle {
+			list = append(list, idle{c.flow, c.used})
+		}
+		c.mu.Unlock()
+	}
+	slices.SortFunc(list, func(a, b idle) int { return a.used.Compare(b.used) })
+	for _, i := range list[:min(len(list), maxFlows/10)] {
+		i.flow.Close(wire.ReasonIdle)
 	}
 }
 
