@@ -19,9 +19,9 @@ func NewSessionID() (id SessionID) {
 // IsZero reports whether the id is all zero, which names nothing.
 func (id SessionID) IsZero() bool { return id == SessionID{} }
 
-// String returns the first 8 hexadecimal digits: enough to tell sessions apart
-// in a log.
-func (id SessionID) String() string { return hex.EncodeToString(id[:4]) }
+// String returns the last 8 hexadecimal digits: enough to tell sessions apart in
+// a log. The first ones of all tickets are the same.
+func (id SessionID) String() string { return hex.EncodeToString(id[12:]) }
 
 // MarshalText implements encoding.TextMarshaler with all 32 digits.
 func (id SessionID) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(id[:])), nil }

@@ -207,13 +207,15 @@ func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
 	if d.plane != nil {
 		total = total.Plus(d.kernel.Close(id))
 	}
-	d.log.Info("session over", "session", id, "opener", s.Portals[0], "peer", s.Portals[1], "reason", reason, "forth", total[0], "back", total[1])
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = d.ended.Plus(total)
-	if !s.Ticket() {
-		d.sendLocked(wire.SessionOver{ID: id, Reason: reason, Forth: total[0], Back: total[1]})
+	if s.Ticket() { // of which no server knows
+		d.log.Info("session of a ticket over", "session", id, "reason", reason, "forth", total[0], "back", total[1])
+		return true
 	}
+	d.log.Info("session over", "session", id, "opener", s.Portals[0], "peer", s.Portals[1], "reason", reason, "forth", total[0], "back", total[1])
+	d.sendLocked(wire.SessionOver{ID: id, Reason: reason, Forth: total[0], Back: total[1]})
 	return true
 }
 
