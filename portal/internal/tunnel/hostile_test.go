@@ -32,20 +32,27 @@ type hostile struct {
 
 // received is a frame that the hostile portal got.
 type received struct {
+	on     carrier.Conn
 	stream uint32
 	typ    wire.FrameType
 	body   []byte
 }
 
+// hears is the hostile portal's Handler for one carrier.
+type hears struct {
+	*hostile
+	on carrier.Conn
+}
+
 // Hello implements carrier.Handler.
-func (h *hostile) Hello(wire.TunnelHello) error { return nil }
+func (h hears) Hello(wire.TunnelHello) error { return nil }
 
 // Silent implements carrier.Handler.
-func (h *hostile) Silent(bool) {}
+func (h hears) Silent(bool) {}
 
 // Frame implements carrier.Handler.
-func (h *hostile) Frame(f wire.FrameHeader, body []byte) error {
-	h.frames <- received{f.Stream, f.Type, bytes.Clone(body)}
+func (h hears) Frame(f wire.FrameHeader, body []byte) error {
+	h.frames <- received{h.on, f.Stream, f.Type, bytes.Clone(body)}
 	return nil
 }
 
@@ -60,7 +67,7 @@ func newHostile(t *testing.T, exit Handler, change func(c *Config)) *hostile {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { h.ended <- h.tunnel.Run(ctx) })
-	h.run = func(c carrier.Conn) { running.Go(func() { c.Run(ctx, h) }) }
+	h.run = func(c carrier.Conn) { running.Go(func() { c.Run(ctx, hears{h, c}) }) }
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
@@ -77,24 +84,36 @@ func (h *hostile) another() carrier.Conn {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if err := h.tunnel.Attach(r.server, theWay{}); err != nil {
+	mine, other := r.client, r.server
+	if h.tunnel.cfg.Client {
+		mine, other = other, mine
+	}
+	if err := h.tunnel.Attach(other, theWay{}); err != nil {
 		h.t.Fatal(err)
 	}
-	h.run(r.client)
-	return r.client
+	h.run(mine)
+	return mine
 }
 
-func (h *hostile) send(stream uint32, frames ...wire.Frame) {
+func (h *hostile) send(stream uint32, frames ...wire.Frame) { sendOn(h.Conn, stream, frames...) }
+
+func sendOn(c carrier.Conn, stream uint32, frames ...wire.Frame) {
 	for _, f := range frames {
-		h.Send(wire.AppendFrame(nil, stream, f))
+		c.Send(wire.AppendFrame(nil, stream, f))
 	}
 }
 
 // want waits for a frame of that type for that stream and skips others.
 func (h *hostile) want(stream uint32, typ wire.FrameType) []byte {
 	h.t.Helper()
+	return h.wantOn(nil, stream, typ)
+}
+
+// wantOn is want for one carrier.
+func (h *hostile) wantOn(c carrier.Conn, stream uint32, typ wire.FrameType) []byte {
+	h.t.Helper()
 	for f := range h.frames {
-		if f.stream == stream && f.typ == typ {
+		if f.stream == stream && f.typ == typ && (c == nil || c == f.on) {
 			return f.body
 		}
 		if f.typ == wire.FrameClose {
@@ -105,8 +124,9 @@ func (h *hostile) want(stream uint32, typ wire.FrameType) []byte {
 	return nil
 }
 
-// wantClosed waits until the tunnel is closed for a broken protocol.
-func (h *hostile) wantClosed(what string) {
+// wantClosed waits until the tunnel is closed for a broken protocol, and returns
+// the CLOSE.
+func (h *hostile) wantClosed(what string) wire.TunnelClose {
 	h.t.Helper()
 	for f := range h.frames {
 		if f.typ != wire.FrameClose {
@@ -117,8 +137,9 @@ func (h *hostile) wantClosed(what string) {
 			h.t.Errorf("%s: CLOSE %v %q, %v; want a protocol error", what, m.Reason, m.Text, err)
 		}
 		wantEnd(h.t, <-h.ended, EndError{Reason: wire.ReasonProtocol})
-		return
+		return m
 	}
+	return wire.TunnelClose{}
 }
 
 var streamOpen = wire.Open{Kind: wire.OpenStream, Grant: benchGrant, Limit: 1 << 20}
