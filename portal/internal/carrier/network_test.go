@@ -25,6 +25,7 @@ type network struct {
 	whole sync.Cond
 	cut   [2]bool      // nothing passes from the client (0), from the server (1)
 	most  int          // longer packets are lost; 0: none
+	lose  int          // every one of so many packets is lost; 0: none
 	free  [2]time.Time // when the link has sent what it was given
 	nodes map[string]simnet.PacketReceiver
 	sent  [2]int // packets, or pieces of the TCP connection
@@ -54,6 +55,12 @@ func (n *network) setMost(most int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.most = most
+}
+
+func (n *network) setLoss(lose int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lose = lose
 }
 
 func (n *network) pieces() int {
@@ -99,6 +106,9 @@ func (n *network) SendPacket(p simnet.Packet) error {
 		return nil
 	}
 	at, queued := n.arrivalLocked(side, len(p.Data))
+	if n.lose > 0 && n.sent[side]%n.lose == 0 {
+		return nil
+	}
 	if to := n.nodes[p.To.String()]; to != nil && queued < queueLen {
 		time.AfterFunc(time.Until(at), func() { to.RecvPacket(p) })
 	}

@@ -2,6 +2,7 @@ package carrier_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ type party struct {
 	carrier.Conn
 	lane   carrier.Lane
 	number uint32
+	frames func(wire.FrameHeader, []byte) // is told of each, if not nil
 	ended  chan error
 	died   time.Time
 
@@ -35,6 +37,9 @@ type party struct {
 func (p *party) Hello(wire.TunnelHello) error { return nil }
 
 func (p *party) Frame(h wire.FrameHeader, body []byte) error {
+	if p.frames != nil {
+		p.frames(h, body)
+	}
 	if h.Type == wire.FrameOpen {
 		p.lane = p.Lane(h.Stream, p)
 		return nil
@@ -326,4 +331,71 @@ func TestLostFullPacketsAreSilence(t *testing.T) {
 			t.Errorf("silent %v, told %v after the break", silent, since(told, broke))
 		}
 	})
+}
+
+// Loss costs time and nothing else: streams stay whole and in order, and the
+// peer is not taken for silent.
+func TestStreamsSurviveLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(20*time.Millisecond, 1_250_000)
+		client, server := talk(t, n, wire.CarrierQUIC)
+		n.setLoss(20)
+		const frames = 200
+		client.say(frames, 20000)
+		server.say(frames, 20000)
+		pass(2 * time.Minute)
+		for _, p := range []*party{client, server} {
+			if received, _, told := p.state(); received != frames || len(told) > 0 {
+				t.Errorf("%d of %d frames came; told of silence at %v", received, frames, told)
+			}
+		}
+		if s := client.Stats(); s.Lost == 0 || s.Packets < s.Lost {
+			t.Errorf("Stats: %d of %d packets were lost", s.Lost, s.Packets)
+		}
+	})
+}
+
+// Datagrams wait for what is on the link, and not for the streams behind it.
+func TestDatagramsDoNotWaitBehindBulk(t *testing.T) {
+	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
+		const rate = 1_250_000
+		n := newNetwork(20*time.Millisecond, rate)
+		client, server := talk(t, n, kind)
+		l := &listener{party: server}
+		server.frames = l.heard
+		client.say(10000, 32<<10) // 4 minutes of it
+		pass(5 * time.Second)
+		const calls = 200
+		for range calls {
+			client.Datagram(9, []byte(time.Now().Format(time.RFC3339Nano)))
+			pass(20 * time.Millisecond)
+		}
+		pass(time.Second)
+		if len(l.delays) < calls*9/10 {
+			t.Errorf("%d of %d datagrams came", len(l.delays), calls)
+		}
+		slices.Sort(l.delays)
+		// The queue of the link is full of the bulk, and that is all.
+		most := queueLen*time.Second/rate + 200*time.Millisecond
+		if at := l.delays[len(l.delays)*9/10]; at > most {
+			t.Errorf("nine of ten datagrams took up to %v, want %v", at, most)
+		}
+	})
+}
+
+// listener measures how long datagrams took that say when they left.
+type listener struct {
+	*party
+	delays []time.Duration
+}
+
+func (l *listener) heard(h wire.FrameHeader, body []byte) {
+	if h.Type == wire.FrameDatagram {
+		left, err := time.Parse(time.RFC3339Nano, string(body))
+		if err == nil {
+			l.mu.Lock()
+			l.delays = append(l.delays, time.Since(left))
+			l.mu.Unlock()
+		}
+	}
 }
