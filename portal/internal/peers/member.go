@@ -32,8 +32,8 @@ type member struct {
 	up         bool      // its first carrier was attached
 }
 
-// overLocked reports whether the tunnel opens nothing more.
-func (m *member) overLocked() bool {
+// over reports whether the tunnel opens nothing more.
+func (m *member) over() bool {
 	select {
 	case <-m.tunnel.Done():
 		return true
@@ -166,7 +166,7 @@ func (m *member) left(id wire.SessionID, _ error) {
 	}
 	s.leaveLocked(m)
 	p.settleLocked(m.peer)
-	if !p.closed && !m.overLocked() && m.peer.carriersLocked(m) == 0 {
+	if !p.closed && !m.over() && m.peer.carriersLocked(m) == 0 {
 		p.searchLocked(m.peer)
 	}
 }
@@ -186,7 +186,7 @@ func (m *member) troubled(t tunnel.Trouble) {
 	if m.trouble.IsZero() {
 		m.trouble = time.Now()
 	}
-	if !p.closed && !m.overLocked() {
+	if !p.closed && !m.over() {
 		p.searchLocked(m.peer)
 	}
 }
@@ -245,7 +245,7 @@ func (pr *view) living() (list []*member) {
 	pr.pool.mu.Lock()
 	defer pr.pool.mu.Unlock()
 	for _, m := range slices.Backward(pr.peer.tunnels) {
-		if !m.overLocked() {
+		if !m.over() {
 			list = append(list, m)
 		}
 	}

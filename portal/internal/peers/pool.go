@@ -246,7 +246,7 @@ func (p *Pool) find(name string, id wire.GrantID) (*member, *attempt) {
 // liveLocked returns the newest tunnel that has a carrier.
 func (pr *peer) liveLocked() *member {
 	for i := len(pr.tunnels) - 1; i >= 0; i-- {
-		if m := pr.tunnels[i]; m.up && !m.overLocked() && pr.carriersLocked(m) > 0 {
+		if m := pr.tunnels[i]; m.up && !m.over() && pr.carriersLocked(m) > 0 {
 			return m
 		}
 	}

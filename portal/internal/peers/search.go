@@ -31,6 +31,12 @@ const (
 	// meetTime is how long whoever waits for a tunnel waits for the other portal
 	// to come to the relay of a ticket.
 	meetTime = 5 * time.Second
+	// foundPause bounds the pause after a round that has found a way, which may be
+	// lost at once.
+	foundPause = time.Second
+	// uneasyTime is how often a tunnel is looked at of which some carriers do not
+	// answer.
+	uneasyTime = 250 * time.Millisecond
 	// calmTime is how long after a search the next one begins afresh.
 	calmTime = 15 * time.Second
 )
@@ -101,7 +107,7 @@ func (s *search) sleep(ctx context.Context, d time.Duration) {
 // one; if not, the search is over.
 func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 	for {
-		lost := p.lost(pr)
+		lost, uneasy := p.lost(pr)
 		p.mu.Lock()
 		a := pr.attempt
 		waiting := a != nil && a.over.IsZero()
@@ -116,6 +122,9 @@ func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 			}
 			defer p.mu.Unlock()
 			return time.Until(pr.pace.next), true
+		case uneasy:
+			defer p.mu.Unlock()
+			return uneasyTime, true
 		case len(s.nudge) > 0:
 			<-s.nudge
 			p.mu.Unlock()
@@ -135,33 +144,39 @@ func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 }
 
 // lost returns the tunnels that have something open and no carrier that answers
-// and may stay.
-func (p *Pool) lost(pr *peer) (list []*member) {
+// and may stay. It also reports whether there is one of which some carriers do
+// not answer: the others may follow.
+func (p *Pool) lost(pr *peer) (list []*member, uneasy bool) {
 	p.mu.Lock()
 	tunnels := slices.Clone(pr.tunnels)
-	rooted := make(map[*member]bool)
+	rooted, troubled := make(map[*member]bool), make(map[*member]bool)
 	for _, s := range pr.sessions {
 		for m := range s.carriers {
 			rooted[m] = rooted[m] || !s.ended
+			troubled[m] = !m.trouble.IsZero()
 		}
 	}
 	p.mu.Unlock()
 	for _, m := range tunnels {
-		if m.overLocked() {
+		if m.over() {
 			continue
 		}
 		stats := m.tunnel.Stats()
 		silent := !slices.ContainsFunc(stats.Each, func(c tunnel.CarrierStats) bool { return !c.Silent })
-		if stats.Streams+stats.Flows > 0 && (!rooted[m] || silent) {
+		switch {
+		case stats.Streams+stats.Flows == 0:
+		case !rooted[m] || silent:
 			list = append(list, m)
+		case troubled[m]:
+			uneasy = true
 		}
 	}
-	return list
+	return list, uneasy
 }
 
 // found reports whether what the search looks for is there.
 func (p *Pool) found(pr *peer) bool {
-	if len(p.lost(pr)) > 0 {
+	if lost, _ := p.lost(pr); len(lost) > 0 {
 		return false
 	}
 	p.mu.Lock()
@@ -172,14 +187,14 @@ func (p *Pool) found(pr *peer) bool {
 // rounded ends a round that had that outcome: it sets the pause, and tells who
 // waits if there is no sense in waiting.
 func (p *Pool) rounded(pr *peer, err error) {
-	lost := p.lost(pr)
+	lost, _ := p.lost(pr)
 	tickets := err != nil && len(p.Tickets.For(pr.name)) > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pace := &pr.pace
 	pace.pause = min(max(2*pace.pause, firstPause), maxPause)
 	if err == nil {
-		pace.pause = max(pace.pause/4, firstPause)
+		pace.pause = min(pace.pause, foundPause)
 	}
 	pace.next = time.Now().Add(jitter(pace.pause))
 	a := pr.attempt
@@ -219,7 +234,7 @@ func again(r wire.Reason) bool {
 // tickets if the server does not help. It returns nil if what was looked for is
 // there.
 func (p *Pool) round(pr *peer, s *search) error {
-	lost := p.lost(pr)
+	lost, _ := p.lost(pr)
 	p.mu.Lock()
 	var joining *session
 	shared := false

@@ -282,7 +282,7 @@ func (s *session) tunnelOf(met meeting.Met) (*member, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, m := range s.peer.tunnels {
-		if m.identity.ID == met.Tunnel.ID && !m.overLocked() && !s.ended {
+		if m.identity.ID == met.Tunnel.ID && !m.over() && !s.ended {
 			s.carriers[m]++
 			return m, nil
 		}

@@ -123,7 +123,7 @@ func (p *Pool) Live(peer string) (Status, *tunnel.Tunnel, bool) {
 	if pr := p.peers[peer]; pr != nil {
 		if m = pr.liveLocked(); m == nil {
 			for _, o := range pr.tunnels {
-				if o.up && !o.overLocked() {
+				if o.up && !o.over() {
 					m = o
 				}
 			}
