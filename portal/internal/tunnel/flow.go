@@ -91,19 +91,22 @@ func (t *Tunnel) OpenFlow(ctx context.Context, grant wire.GrantID, signed []byte
 // carrier has taken that.
 func (t *Tunnel) openFlow(ctx context.Context, grant wire.GrantID, signed []byte, open wire.Open, sink Sink) (f *Flow, taken bool, err error) {
 	open.Grant = grant
+	var on *link
+	var frame []byte
 	err = t.open(ctx, grant, signed, wire.CarrierQUIC, func(l *link, id uint32, signed []byte) end {
 		f = newFlow(t, id, grant)
 		f.sink = sink
 		f.probe = open.Kind == wire.OpenProbe
 		open.Signed = signed
-		f.open = wire.AppendFrame(nil, id, open)
-		f.said = l
+		frame = wire.AppendFrame(nil, id, open)
+		on = l
+		f.open, f.said = frame, on
 		return f
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	return f, f.said.try(f.open), nil
+	return f, on.conn.Try(frame), nil
 }
 
 // Send sends one datagram of at most wire.MaxDatagram bytes. It reports false
@@ -122,7 +125,7 @@ func (f *Flow) Send(b []byte) bool {
 	case over || l == nil || len(b) > wire.MaxDatagram:
 		f.t.drops.Add(1)
 		return false
-	case behind && l.try(wire.AppendFrame(nil, f.id, wire.Datagram{Data: b})):
+	case behind && l.conn.Try(wire.AppendFrame(nil, f.id, wire.Datagram{Data: b})):
 		return true
 	case behind:
 		f.t.drops.Add(1)
@@ -144,9 +147,8 @@ func (f *Flow) place() {
 	case f.sent && !f.received:
 		f.said = l
 		l.conn.Send(wire.AppendFrame(nil, f.id, f.reset))
-	case f.open != nil && !f.over:
+	case f.open != nil && !f.over && l.conn.Try(f.open):
 		f.said = l
-		l.try(f.open)
 	}
 }
 

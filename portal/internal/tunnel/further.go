@@ -101,7 +101,7 @@ func (t *Tunnel) grow(now time.Time) (wait time.Duration) {
 		}
 		var on []*link
 		for _, l := range t.links {
-			if l.conn.Client() && l.rank(l.conn.Kind()) == 0 {
+			if l.conn.Client() && l.rank(l.conn.Kind()) <= rankDoubt {
 				on = append(on, l)
 			}
 		}

@@ -22,6 +22,12 @@ const (
 	// leaveTime is how long a retired carrier waits for the peer to move its
 	// streams.
 	leaveTime = 10 * time.Second
+	// doubtTime is how long a carrier is in doubt after another of its session
+	// broke, for the relay may be gone: in that time it shows.
+	doubtTime = time.Second
+	// blameTime is how soon after a carrier broke another of its session must
+	// come for the way of the first to be at fault, not the relay or the network.
+	blameTime = 15 * time.Second
 	// maxLate is how many streams that have left a carrier are remembered at
 	// least, for what may still come there.
 	maxLate = 4096
@@ -41,6 +47,7 @@ type link struct {
 	since   time.Time // when it was attached
 	silent  atomic.Bool
 	retired atomic.Bool
+	doubted atomic.Int64 // when another carrier of its session broke, Unix nanoseconds
 	streams atomic.Int32 // attached
 
 	retiredAt time.Time // the tunnel's lock guards it
@@ -55,14 +62,31 @@ type link struct {
 // did not take it.
 func (t *Tunnel) Attach(c carrier.Conn, way Way) error {
 	l := &link{t: t, conn: c, way: way, since: time.Now()}
+	guilty, err := t.attach(l)
+	for _, way := range guilty {
+		way.Lost()
+	}
+	return err
+}
+
+// attach takes a carrier, and returns the ways that its coming speaks against.
+func (t *Tunnel) attach(l *link) (guilty []Way, err error) {
+	c := l.conn
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.over:
-		return ErrClosed
+		return nil, ErrClosed
 	case len(t.links) >= maxLinks:
-		return errCrowded
+		return nil, errCrowded
 	}
+	t.suspects = slices.DeleteFunc(t.suspects, func(s suspect) bool {
+		hit := s.session == c.Session() && l.since.Sub(s.at) < blameTime
+		if hit {
+			guilty = append(guilty, s.way)
+		}
+		return hit
+	})
 	if slices.Contains(t.leaving, c.Session()) {
 		l.retire(l.since)
 	}
@@ -86,7 +110,15 @@ func (t *Tunnel) Attach(c carrier.Conn, way Way) error {
 		close(t.up)
 	}
 	t.changedLocked()
-	return nil
+	return guilty, nil
+}
+
+// suspect is a way whose carrier broke soon after it had come up. If others of
+// the session work, it is the way's fault.
+type suspect struct {
+	session wire.SessionID
+	way     Way
+	at      time.Time
 }
 
 // left takes away a carrier that has died, and takes off what was attached.
@@ -111,15 +143,23 @@ func (t *Tunnel) left(l *link, err error) {
 	ends := t.endsLocked()
 	idle := last && len(ends) == 0 && t.asked
 	unheard := last && !t.heard
+	// A peer that closes before it has said a word has not found our HELLO.
+	clean := err == nil || errors.Is(err, carrier.ErrClosed) && s.Received > 0
+	if !over && !clean {
+		for _, o := range t.links {
+			if o.conn.Session() == l.conn.Session() {
+				o.doubt()
+			}
+		}
+		if now := time.Now(); now.Sub(l.since) < newTime {
+			t.suspects = append(t.suspects, suspect{l.conn.Session(), l.way, now})
+			t.suspects = t.suspects[max(0, len(t.suspects)-maxLinks):]
+		}
+	}
 	t.mu.Unlock()
 
 	for _, e := range ends {
 		e.lost(l)
-	}
-	// A peer that closes before it has said a word has not found our HELLO.
-	clean := err == nil || errors.Is(err, carrier.ErrClosed) && s.Received > 0
-	if !over && !clean && time.Since(l.since) < newTime {
-		l.way.Lost()
 	}
 	if w, ok := l.way.(interface{ Stuck() }); ok && s.Stuck {
 		w.Stuck()
@@ -171,13 +211,12 @@ func (l *link) Silent(silent bool) {
 	l.t.changedLocked()
 }
 
-// try sends frames that may as well be dropped.
-func (l *link) try(frames []byte) bool {
-	if c, ok := l.conn.(interface{ Try([]byte) bool }); ok {
-		return c.Try(frames)
+// doubt asks the peer at once whether the carrier lives.
+func (l *link) doubt() {
+	l.doubted.Store(time.Now().UnixNano())
+	if c, ok := l.conn.(interface{ Doubt() }); ok {
+		c.Doubt()
 	}
-	l.conn.Send(frames)
-	return true
 }
 
 // Retire has everything leave the carriers of a session as soon as there are
@@ -190,18 +229,20 @@ func (t *Tunnel) Retire(session wire.SessionID, reason wire.Reason) {
 		t.leaving = t.leaving[1:]
 	}
 	for _, l := range t.links {
-		if l.conn.Session() == session {
-			t.cfg.Log.Info("carrier retired", "session", session.String(), "carrier", l.conn.Connection(), "reason", reason.String())
-			l.retire(time.Now())
+		if l.conn.Session() == session && l.retire(time.Now()) {
+			t.cfg.Log.Info("carrier retired", "session", session.String(), "carrier", l.conn.Connection(), "kind", l.conn.Kind().String(), "reason", reason.String())
 		}
 	}
 	t.changedLocked()
 }
 
-func (l *link) retire(now time.Time) {
-	if !l.retired.Swap(true) {
-		l.retiredAt = now
+// retire marks the carrier. It reports false if it was.
+func (l *link) retire(now time.Time) bool {
+	if l.retired.Swap(true) {
+		return false
 	}
+	l.retiredAt = now
+	return true
 }
 
 // rank orders carriers for what prefers a kind: the lowest is the best.
@@ -213,6 +254,9 @@ func (l *link) rank(kind wire.CarrierKind) int {
 	if l.retired.Load() {
 		rank |= rankRetired
 	}
+	if time.Since(time.Unix(0, l.doubted.Load())) < doubtTime {
+		rank |= rankDoubt
+	}
 	if l.conn.Kind() != kind {
 		rank |= rankKind
 	}
@@ -221,6 +265,7 @@ func (l *link) rank(kind wire.CarrierKind) int {
 
 const (
 	rankKind = 1 << iota
+	rankDoubt
 	rankRetired
 	rankSilent
 )

@@ -624,3 +624,49 @@ func TestResetWithoutACarrierIsToldLater(t *testing.T) {
 		p.stop()
 	}
 }
+
+// watchedWay tells how often it was blamed.
+type watchedWay struct{ lost chan struct{} }
+
+func (w watchedWay) String() string { return "watched" }
+func (w watchedWay) Lost()          { w.lost <- struct{}{} }
+
+// A relay that is killed takes its carriers with it, and they were not at fault.
+func TestWayIsBlamedOnlyIfItsSessionWorks(t *testing.T) {
+	p := newBarePair(t, refuseAll, overTCP(t), alone)
+	w := watchedWay{make(chan struct{}, 10)}
+	connect := func(way Way) *road {
+		t.Helper()
+		p.mu.Lock()
+		p.next++
+		n := p.next
+		p.mu.Unlock()
+		r, err := p.road(context.Background(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(p.client.Attach(r.client, way), p.server.Attach(r.server, theWay{})); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	old := connect(w)
+	p.proven()
+	old.client.Abort(errors.New("the test breaks it"))
+	waitFor(t, "both tunnels linger", func() bool { return !p.client.Stats().Lingering.IsZero() && !p.server.Stats().Lingering.IsZero() })
+	was := p.session
+	p.session = wire.NewSessionID()
+	connect(theWay{})
+	if len(w.lost) != 0 {
+		t.Error("the way was blamed, though its session may be gone")
+	}
+	p.session = was
+	connect(theWay{})
+	if len(w.lost) != 1 {
+		t.Errorf("the way was blamed %d times after another of its session worked", len(w.lost))
+	}
+	connect(theWay{})
+	if len(w.lost) != 1 {
+		t.Errorf("the way was blamed %d times for one carrier", len(w.lost))
+	}
+}

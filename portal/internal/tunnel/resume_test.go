@@ -229,6 +229,8 @@ func TestWishesForAMoveAreBounded(t *testing.T) {
 	}
 	// While that one is not answered, and when it is, older wishes mean nothing.
 	sendOn(on[0], 1, wire.Ack{Epoch: 1, Limit: 1 << 20}, wire.Ack{Epoch: 2, Limit: 1 << 20})
+	sendOn(on[0], 2, streamOpen)
+	h.wantOn(on[0], 2, wire.FrameReset)
 	sendOn(on[1], 1, wire.Resume{Epoch: 2}, wire.Ack{Epoch: 2, Limit: 1 << 20})
 	h.wantOn(on[1], 1, wire.FrameAck)
 	sendOn(on[0], 1, wire.Ack{Epoch: 1, Limit: 1 << 20})

@@ -96,7 +96,9 @@ const (
 type Way interface {
 	// String names the way as status does.
 	String() string
-	// Lost tells that the carrier broke soon after it had come up.
+	// Lost tells that the carrier broke soon after it had come up, though another
+	// of its session came up after it. If the way has a method Stuck(), that is
+	// called when the carrier died like one whose full segments get lost.
 	Lost()
 }
 
@@ -125,6 +127,7 @@ type Tunnel struct {
 	peer      *x509.Certificate // of the newest carrier
 	leaving   []wire.SessionID  // sessions that were retired lately
 	further   further           // carriers to come
+	suspects  []suspect         // ways that may be at fault
 	changed   bool              // ends may have to move
 	told      Trouble           // what the owner was told last
 	past      Stats             // of carriers that died
