@@ -98,6 +98,9 @@ type Conn interface {
 	// Measure measures the round trip unless that was done a moment ago. It
 	// does not wait for the answer.
 	Measure(now time.Time)
+	// Doubt asks the peer at once, and has the carrier found silent if no answer
+	// comes within a few round trips: something shows that its relay may be gone.
+	Doubt()
 	// Ping measures one round trip.
 	Ping(ctx context.Context) (time.Duration, error)
 	Stats() Stats

@@ -48,6 +48,7 @@ type liveness struct {
 	left     flag        // frames that fill a packet left
 	busy     flag        // one came or left
 	asked    flag        // the peer's PING came
+	doubted  flag        // Doubt was called
 	silent   atomic.Bool // for Stats
 	asleep   atomic.Bool // the watch looks only when the carrier was idle for long
 	wake     chan struct{}
@@ -144,11 +145,22 @@ func (l *liveness) used(n int) {
 	}
 	l.busy.set()
 	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+		l.rouse()
 	}
+}
+
+// rouse has the watch look up from its rest.
+func (l *liveness) rouse() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Doubt implements Conn.
+func (c *carrier) Doubt() {
+	c.live.doubted.set()
+	c.live.rouse()
 }
 
 // WindowRTT implements Conn. A window that is too large fills the queues on the
@@ -213,8 +225,15 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 		case <-done:
 			return
 		case <-l.wake:
-			v.begin(time.Now(), askEvery)
-			timer.Reset(askEvery)
+			now, wait := time.Now(), askEvery
+			l.asleep.Store(false)
+			if l.doubted.take() {
+				c.ask(now, false)
+				wait = v.doubt(now, c.RTT())
+			} else {
+				v.begin(now, wait)
+			}
+			timer.Reset(wait)
 			continue
 		case <-timer.C:
 		}

@@ -188,6 +188,28 @@ func since(told []time.Time, from time.Time) (list []time.Duration) {
 	return list
 }
 
+// Where there is a doubt, an idle carrier says within a moment whether it lives.
+func TestDoubtIsAnsweredOrNoticed(t *testing.T) {
+	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
+		n := newNetwork(20*time.Millisecond, 0)
+		client, _ := talk(t, n, kind)
+		pass(time.Minute)
+		client.Doubt()
+		pass(time.Second)
+		if _, _, told := client.state(); len(told) > 0 {
+			t.Fatal("a path that is whole was taken for broken")
+		}
+		pass(time.Minute)
+		n.setCut(true, true)
+		broke := time.Now()
+		client.Doubt()
+		pass(time.Second)
+		if _, silent, told := client.state(); !silent || told[0].Sub(broke) > 300*time.Millisecond {
+			t.Errorf("silent %v, told %v after the break", silent, since(told, broke))
+		}
+	})
+}
+
 // A path that has broken in one direction only is noticed though the other still
 // brings frames.
 func TestSilenceOfOneDirectionIsNoticed(t *testing.T) {

@@ -22,6 +22,10 @@ const (
 	stallTime = time.Second
 	// lateTime is by how much a look must come late to decide nothing.
 	lateTime = 100 * time.Millisecond
+	// leastDoubt is how long an answer may take where the path is in doubt; three
+	// round trips and doubtExtra where that is more.
+	leastDoubt = 200 * time.Millisecond
+	doubtExtra = 100 * time.Millisecond
 )
 
 // vigil decides, at each look, whether the peer is silent or dead. It has no
@@ -47,6 +51,11 @@ type vigil struct {
 	leftAt   time.Time // look at which full packets had left
 	filledAt time.Time // when the last PING left that fills a packet
 	provenAt time.Time // when the last one left that was answered
+
+	// While there is a doubt, only what comes in its second half counts, and the
+	// answer to a PING that was asked in it: what comes first may have been in the
+	// socket for a while.
+	doubtFrom, doubtTo time.Time // zero: there is none
 }
 
 // sight is what happened since the look before.
@@ -98,6 +107,10 @@ func (v *vigil) look(now time.Time, s sight) finding {
 	default:
 		f.next = min(askEvery, overdue-quiet, 2*overdue-mute)
 	}
+	v.resolve(now, s, late)
+	if !v.doubtTo.IsZero() {
+		f.next = min(f.next, v.doubtNext(now))
+	}
 	if v.silent {
 		f.next = lookEvery
 	}
@@ -111,6 +124,39 @@ func (v *vigil) look(now time.Time, s sight) finding {
 	}
 	v.due = now.Add(f.next)
 	return f
+}
+
+// doubt begins a doubt with a PING that leaves now. It returns when to look.
+func (v *vigil) doubt(now time.Time, rtt time.Duration) time.Duration {
+	v.doubtFrom, v.doubtTo = now, now.Add(max(leastDoubt, 3*rtt+doubtExtra))
+	v.askedAt = now
+	wait := v.doubtNext(now)
+	v.due = now.Add(wait)
+	return wait
+}
+
+// doubtNext is how long it is until the middle of the doubt, or until its end.
+func (v *vigil) doubtNext(now time.Time) time.Duration {
+	middle := v.doubtFrom.Add(v.doubtTo.Sub(v.doubtFrom) / 2)
+	if now.Before(middle) {
+		return middle.Sub(now)
+	}
+	return max(v.doubtTo.Sub(now), time.Millisecond)
+}
+
+// resolve ends a doubt when its time has come, or when an answer has.
+func (v *vigil) resolve(now time.Time, s sight, late time.Duration) {
+	switch {
+	case v.doubtTo.IsZero():
+	case s.waiting.IsZero() || s.waiting.After(v.doubtFrom):
+		v.doubtTo = time.Time{}
+	case now.Before(v.doubtTo):
+	case late >= lateTime:
+		v.doubtTo = now.Add(lookEvery)
+	default:
+		v.silent = v.silent || !s.heard
+		v.doubtTo = time.Time{}
+	}
 }
 
 // note remembers when things happened. It reports whether full packets have left

@@ -150,3 +150,37 @@ func TestFullPacketsAreAskedAfter(t *testing.T) {
 		t.Errorf("the large PING was answered: %+v", f)
 	}
 }
+
+func TestDoubtIsResolvedSoon(t *testing.T) {
+	const rtt = 40 * time.Millisecond // so a doubt lasts 220 ms
+	for _, test := range []struct {
+		name          string
+		first, second sight // what is seen in the halves; the PING waits, unless answered
+		answered      bool
+		want          bool // silent
+	}{
+		{"nothing comes", sight{}, sight{}, false, true},
+		{"the answer comes", sight{heard: true, answered: true}, sight{}, true, false},
+		{"what was under way comes", sight{heard: true, answered: true}, sight{}, false, true},
+		{"frames keep coming", sight{heard: true}, sight{heard: true}, false, false},
+	} {
+		s := newScene()
+		began := s.now
+		wait := s.v.doubt(s.now, rtt)
+		var f finding
+		for i, see := range []sight{test.first, test.second} {
+			see.rtt, see.busy = rtt, true
+			if !test.answered {
+				see.waiting = began
+			}
+			s.now = s.now.Add(wait)
+			f = s.v.look(s.now, see)
+			if wait = f.next; i == 0 && f.silent {
+				t.Errorf("%s: silent after half of the time", test.name)
+			}
+		}
+		if f.silent != test.want || !test.answered && s.now.Sub(began) != 220*time.Millisecond {
+			t.Errorf("%s: silent %v after %v, want %v", test.name, f.silent, s.now.Sub(began), test.want)
+		}
+	}
+}
