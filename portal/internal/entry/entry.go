@@ -19,6 +19,7 @@ import (
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/portal/internal/vanish"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
@@ -35,12 +36,13 @@ type Tunnels interface {
 // Entry holds the forwards of which this portal is the entry. Its methods are
 // safe for concurrent use.
 type Entry struct {
-	tunnels Tunnels
-	list    allow.List
-	log     *slog.Logger
-	ctx     context.Context // of all forwards
-	stop    context.CancelFunc
-	tasks   sync.WaitGroup
+	tunnels  Tunnels
+	list     allow.List
+	log      *slog.Logger
+	vanished *vanish.Watch   // of clients elsewhere
+	ctx      context.Context // of all forwards
+	stop     context.CancelFunc
+	tasks    sync.WaitGroup
 
 	mu       sync.Mutex // guards the following
 	closed   bool
@@ -50,7 +52,7 @@ type Entry struct {
 // New returns an Entry that listens only where list admits.
 func New(tunnels Tunnels, list allow.List, log *slog.Logger) *Entry {
 	ctx, stop := context.WithCancel(context.Background())
-	return &Entry{tunnels: tunnels, list: list, log: log, ctx: ctx, stop: stop, forwards: make(map[grants.Pair]*forward)}
+	return &Entry{tunnels: tunnels, list: list, log: log, vanished: vanish.New(), ctx: ctx, stop: stop, forwards: make(map[grants.Pair]*forward)}
 }
 
 // Run serves until ctx is cancelled. Then it closes the listeners and waits until

@@ -259,6 +259,9 @@ func (f *forward) carry(conn net.Conn, before <-chan struct{}, opened chan struc
 	f.accepted.Add(1)
 	g := f.grant()
 	source := addrPort(conn.RemoteAddr())
+	if tcp, ok := conn.(*net.TCPConn); ok && !source.Addr().IsLoopback() {
+		f.entry.vanished.Add(tcp)
+	}
 	start := time.Now()
 	totals, err := f.entry.carry(tunnel.WithBegun(f.ctx, begun), before, g, source, conn)
 	if err != nil {

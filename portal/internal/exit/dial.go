@@ -95,6 +95,7 @@ func (x *Exit) dialTarget(ctx context.Context, target endpoint.Endpoint) (net.Co
 		// connections. Asking would cost four system calls and a timer each.
 		if tcp, ok := conn.(*net.TCPConn); ok && !a.Addr().IsLoopback() {
 			tcp.SetKeepAliveConfig(keepAlive) // of one that is over already it cannot be set
+			x.vanished.Add(tcp)
 		}
 		return conn, err
 	})

@@ -20,6 +20,7 @@ import (
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/proxyheader"
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/portal/internal/vanish"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
@@ -58,6 +59,7 @@ type Exit struct {
 	dialer   dialer
 	log      *slog.Logger
 	dialing  chan struct{} // holds one for each dial under way
+	vanished *vanish.Watch // of targets elsewhere
 
 	unreachable atomic.Uint64
 	oversized   atomic.Uint64
@@ -71,7 +73,7 @@ func New(admitter Admitter, list allow.List, resolver Resolver, log *slog.Logger
 	return &Exit{
 		grants: admitter, list: list, resolver: resolver, log: log,
 		dialer:  &net.Dialer{KeepAlive: -1, ControlContext: begun},
-		dialing: make(chan struct{}, maxDialing),
+		dialing: make(chan struct{}, maxDialing), vanished: vanish.New(),
 	}
 }
 
