@@ -16,8 +16,26 @@ import (
 	"github.com/netport/netport/lab/traffic"
 )
 
-// served reports why a client at a portal's port is not served. The service must have no other client.
+// served reports why a client at a portal's port is not served. Meanwhile the service serves whoever comes: an attempt
+// that was given up may have got through to it, too.
 func served(from *daemon.Portal, port uint16, service net.Listener) error {
+	ln, done := service.(*net.TCPListener), make(chan struct{})
+	ln.SetDeadline(time.Time{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(conn, "welcome")
+			conn.Close()
+		}
+	}()
+	defer func() {
+		ln.SetDeadline(time.Unix(1, 0))
+		<-done
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
 	defer cancel()
 	client, err := from.Host().DialContext(ctx, "tcp", local(port))
@@ -25,27 +43,12 @@ func served(from *daemon.Portal, port uint16, service net.Listener) error {
 		return err
 	}
 	defer client.Close()
-	answered := make(chan error, 1)
-	go func() {
-		service.(*net.TCPListener).SetDeadline(time.Now().Add(await.Patience))
-		conn, err := service.Accept()
-		if err == nil {
-			_, err = io.WriteString(conn, "welcome")
-			err = errors.Join(err, conn.Close())
-		}
-		answered <- err
-	}()
 	client.SetDeadline(time.Now().Add(await.Patience))
 	got, err := io.ReadAll(client)
 	if err == nil && string(got) != "welcome" {
 		err = fmt.Errorf("the client got %q", got)
 	}
-	if err != nil { // the service waits in vain
-		service.(*net.TCPListener).SetDeadline(time.Unix(1, 0))
-		<-answered
-		return err
-	}
-	return <-answered
+	return err
 }
 
 // F15: a portal is suspended for a while. Its peer waits for it, and nothing is lost.
