@@ -54,8 +54,8 @@
 //
 // # Tickets
 //
-// The session of a ticket is known by its id (TicketSession), and the secrets of
-// its legs follow from a key that the server and the relay share (TicketSecret).
+// The session of a ticket is known by its id (package ticket), and the secrets of
+// its legs follow from a key that the server and the relay share.
 // A relay makes such a session when a leg of it is proven, by a preface with
 // number Meeting or by the second request of a bind, at a shared port and before
 // its end; nothing that is not proven has it keep anything. The session lasts as any

@@ -48,6 +48,9 @@ type Sessions interface {
 	Ended(id wire.SessionID, reason wire.Reason)
 	// Connected takes that the connection to the server was made or lost.
 	Connected(connected bool)
+	// PeerChanged takes that another portal has lost its connection to the
+	// server, or made it again.
+	PeerChanged(name string)
 }
 
 // Config is what a Client is made from.
@@ -183,6 +186,11 @@ func (c *Client) handle(m wire.ToPortal) error {
 	case wire.Session:
 		c.session(m)
 		return nil
+	case wire.PeerState:
+		if c.peerState(m) {
+			c.sessions.PeerChanged(m.Name)
+		}
+		return nil
 	case wire.SessionEnded:
 		c.sessions.Ended(m.Session, m.Reason)
 		return nil
@@ -209,10 +217,6 @@ func (c *Client) handle(m wire.ToPortal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch m := m.(type) {
-	case wire.PeerState:
-		if _, known := c.peers[m.Name]; known || len(c.peers) < maxPeers {
-			c.peers[m.Name] = m.Online
-		}
 	case wire.RelayState:
 		c.relay = m.Ready
 	case wire.Refused:
@@ -248,6 +252,18 @@ func (c *Client) serversLocked(list []string) {
 		c.told = good
 		c.Changed()
 	}
+}
+
+// peerState takes whether another portal is connected, and reports whether that
+// has changed while this one was.
+func (c *Client) peerState(m wire.PeerState) (changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	was, known := c.peers[m.Name]
+	if known || len(c.peers) < maxPeers {
+		c.peers[m.Name] = m.Online
+	}
+	return known && was != m.Online
 }
 
 // session takes a session that begins: its end may be the very next message,

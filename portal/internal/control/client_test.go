@@ -155,8 +155,10 @@ func (s *script) give(peer string) grant.Grant {
 	return g
 }
 
-// Connected implements Sessions, and so do the next two.
+// Connected implements Sessions, and so do the next three.
 func (s *script) Connected(is bool) { s.told <- is }
+
+func (s *script) PeerChanged(name string) { s.events <- "changed " + name }
 
 func (s *script) Accept(m wire.Session) { s.events <- "accept " + m.Peer }
 
@@ -265,6 +267,26 @@ func TestLostServerEndsRequestsAndIsFoundAgain(t *testing.T) {
 	s.conn.Send(session(m.Request, "factory"))
 	if _, err := answer(); err != nil {
 		t.Errorf("after the server came back: %v", err)
+	}
+}
+
+// What a peer does at the server may be news of the tunnel with it; that it is
+// there in the first place is none.
+func TestChangesOfPeersAreTold(t *testing.T) {
+	s := newScript(t)
+	for _, online := range []bool{true, true, false, false, true} {
+		s.conn.Send(wire.PeerState{Name: "factory", Online: online})
+	}
+	s.settled()
+	for range 2 {
+		if got := <-s.events; got != "changed factory" {
+			t.Errorf("told %q", got)
+		}
+	}
+	select {
+	case got := <-s.events:
+		t.Errorf("told %q as well", got)
+	default:
 	}
 }
 

@@ -10,14 +10,14 @@ import (
 
 	"github.com/netport/netport/portal/internal/state"
 	wirecontrol "github.com/netport/netport/proto/control"
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
 
-// ticket is one of ann with a peer at a relay.
-func ticket(peer, relay string, ends time.Time) wire.Ticket {
+// ticketFor is one of ann with a peer at a relay.
+func ticketFor(peer, relay string, ends time.Time) wire.Ticket {
 	return wire.Ticket{
-		Session: leg.TicketSession(wire.Secret{1}, "ann", peer, ends), Secret: wire.Secret{2}, Peer: peer, Transports: wire.TransportSplice,
+		Session: ticket.Session(wire.Secret{1}, "ann", peer, ends), Secret: wire.Secret{2}, Peer: peer, Transports: wire.TransportSplice,
 		Relay: wire.RelayAccess{Name: relay, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, SharedTCP: 443},
 	}
 }
@@ -26,12 +26,12 @@ func TestTicketsAreForPeersOfGrantsAndEnd(t *testing.T) {
 	s := newScript(t)
 	day := time.Now().Add(24 * time.Hour)
 	s.give("factory")
-	s.conn.Send(ticket("factory", "relay-1", day))
-	s.conn.Send(ticket("factory", "relay-1", day.Add(time.Hour)))
-	s.conn.Send(ticket("factory", "relay-2", day))
-	s.conn.Send(ticket("factory", "relay-3", time.Now().Add(-time.Second)))
-	s.conn.Send(ticket("stranger", "relay-1", day))
-	random := ticket("factory", "relay-4", day)
+	s.conn.Send(ticketFor("factory", "relay-1", day))
+	s.conn.Send(ticketFor("factory", "relay-1", day.Add(time.Hour)))
+	s.conn.Send(ticketFor("factory", "relay-2", day))
+	s.conn.Send(ticketFor("factory", "relay-3", time.Now().Add(-time.Second)))
+	s.conn.Send(ticketFor("stranger", "relay-1", day))
+	random := ticketFor("factory", "relay-4", day)
 	random.Session = wire.SessionID{9}
 	s.conn.Send(random)
 	s.settled()
@@ -40,7 +40,7 @@ func TestTicketsAreForPeersOfGrantsAndEnd(t *testing.T) {
 		t.Errorf("tickets with %q", got)
 	}
 	got := tickets.For("factory")
-	if len(got) != 2 || got[0].Relay.Name != "relay-1" || got[0].Session != ticket("factory", "relay-1", day.Add(time.Hour)).Session || got[1].Relay.Name != "relay-2" {
+	if len(got) != 2 || got[0].Relay.Name != "relay-1" || got[0].Session != ticketFor("factory", "relay-1", day.Add(time.Hour)).Session || got[1].Relay.Name != "relay-2" {
 		t.Errorf("tickets %+v, want the newer one of relay-1 and that of relay-2", got)
 	}
 	if got := tickets.For("stranger"); len(got) != 0 {
@@ -60,7 +60,7 @@ func TestTicketsAreBounded(t *testing.T) {
 	all := newTickets(now, nil)
 	for peer := range maxTicketPeers + 10 {
 		for relay := range maxTicketRelays + 2 {
-			all.put(now, ticket(fmt.Sprintf("p%d", peer), fmt.Sprintf("r%d", relay), now.Add(time.Hour)))
+			all.put(now, ticketFor(fmt.Sprintf("p%d", peer), fmt.Sprintf("r%d", relay), now.Add(time.Hour)))
 		}
 	}
 	if got := len(all.all(now)); got != maxTicketPeers*maxTicketRelays {
@@ -70,7 +70,7 @@ func TestTicketsAreBounded(t *testing.T) {
 		t.Errorf("%d tickets that are over", got)
 	}
 	// What is over makes room.
-	if later := now.Add(time.Hour); !all.put(later, ticket("p1", "r9", later.Add(time.Hour))) {
+	if later := now.Add(time.Hour); !all.put(later, ticketFor("p1", "r9", later.Add(time.Hour))) {
 		t.Error("no room for a new ticket in the place of one that is over")
 	}
 }
@@ -81,7 +81,7 @@ func TestClientGoesOnFromWhatWasKept(t *testing.T) {
 	day := time.Now().Add(24 * time.Hour)
 	before := s.kept.Load()
 	s.give("factory")
-	s.conn.Send(ticket("factory", "relay-1", day))
+	s.conn.Send(ticketFor("factory", "relay-1", day))
 	s.conn.Send(wire.Servers{Addresses: []string{"other.example:8443", "not a server", "192.0.2.7"}})
 	s.settled()
 	if s.kept.Load() < before+3 {

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -109,6 +109,6 @@ func (t tickets) only(peers []string) {
 }
 
 func holds(now time.Time, m wire.Ticket) bool {
-	ends, isTicket := leg.TicketEnds(m.Session)
+	ends, isTicket := ticket.Ends(m.Session)
 	return isTicket && now.Before(ends)
 }

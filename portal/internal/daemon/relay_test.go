@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -108,10 +109,10 @@ func (r *relay) serve(conn *net.TCPConn) {
 	}
 	r.mu.Lock()
 	secrets, known := r.sessions[p.ID.Session]
-	if _, ticket := leg.TicketEnds(p.ID.Session); ticket && !known {
+	if _, standing := ticket.Ends(p.ID.Session); standing && !known {
 		known = true
 		for i := range secrets {
-			secrets[i] = leg.TicketSecret(r.key, p.ID.Session, uint8(i))
+			secrets[i] = ticket.Secret(r.key, p.ID.Session, uint8(i))
 		}
 	}
 	if !known { // it has ended meanwhile

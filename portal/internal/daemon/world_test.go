@@ -24,7 +24,7 @@ import (
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -231,9 +231,9 @@ func (w *world) sendTicketsLocked(name string) {
 		for _, r := range w.relays {
 			access := r.access()
 			access.TCP, access.SharedTCP = 0, access.TCP
-			id := leg.TicketSession(r.key, pair[0], pair[1], ends.Truncate(time.Hour))
+			id := ticket.Session(r.key, pair[0], pair[1], ends.Truncate(time.Hour))
 			w.conns[name].Send(wire.Ticket{
-				Session: id, Leg: uint8(own), Secret: leg.TicketSecret(r.key, id, uint8(own)), Peer: pair[1-own],
+				Session: id, Leg: uint8(own), Secret: ticket.Secret(r.key, id, uint8(own)), Peer: pair[1-own],
 				Relay: access, Transports: wire.TransportSplice,
 			})
 		}

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -38,6 +38,21 @@ func (p *Pool) Connected(connected bool) {
 	}
 	p.mu.Unlock()
 	p.lookAgain()
+}
+
+// PeerChanged takes that another portal has lost its connection to the server,
+// or made it again: its program may have ended. The tunnels with it are asked
+// whether they live. It implements control.Sessions.
+func (p *Pool) PeerChanged(name string) {
+	p.mu.Lock()
+	var list []*member
+	if pr := p.peers[name]; pr != nil {
+		list = slices.Clone(pr.tunnels)
+	}
+	p.mu.Unlock()
+	for _, m := range list {
+		m.tunnel.Check()
+	}
 }
 
 // lookAgain has the tickets looked at.
@@ -112,7 +127,7 @@ func (p *Pool) wanted(away bool) map[wire.SessionID]wire.Ticket {
 		tickets := p.Tickets.For(name)
 		slices.SortFunc(tickets, func(a, b wire.Ticket) int { return cmp.Compare(a.Relay.Name, b.Relay.Name) })
 		for _, t := range tickets[:min(len(tickets), maxRelays)] {
-			if ends, ok := leg.TicketEnds(t.Session); ok && ends.After(p.Credentials.Now()) && t.Peer == name {
+			if ends, ok := ticket.Ends(t.Session); ok && ends.After(p.Credentials.Now()) && t.Peer == name {
 				wanted[t.Session] = t
 			}
 		}

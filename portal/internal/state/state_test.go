@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/netport/netport/proto/control"
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -33,7 +33,7 @@ func full() Kept {
 			Held: [][]byte{[]byte("a grant"), []byte("another")}, Removed: []wire.GrantID{{1}, {2}},
 		},
 		Tickets: []wire.Ticket{{
-			Session: leg.TicketSession(wire.Secret{1}, "ann", "bo", time.Unix(1e9, 0)), Leg: 1, Secret: wire.Secret{3}, Peer: "bo", Transports: wire.TransportUDP,
+			Session: ticket.Session(wire.Secret{1}, "ann", "bo", time.Unix(1e9, 0)), Leg: 1, Secret: wire.Secret{3}, Peer: "bo", Transports: wire.TransportUDP,
 			Relay: wire.RelayAccess{Name: "relay-1", Addresses: []netip.Addr{addr}, SharedUDP: 3478},
 		}},
 		Servers:  []string{"a.example", "192.0.2.9:443"},

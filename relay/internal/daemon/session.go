@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/control"
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/lease"
@@ -195,7 +195,7 @@ func (d *Daemon) openPort(s lease.Session) error {
 
 // end ends a session and tells the server. It reports whether it was there.
 func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
-	if _, ticket := leg.TicketEnds(id); ticket {
+	if _, ticket := ticket.Ends(id); ticket {
 		d.taking.Lock()
 		defer d.taking.Unlock()
 	}

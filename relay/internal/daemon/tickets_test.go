@@ -18,6 +18,7 @@ import (
 
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/config"
@@ -43,7 +44,7 @@ func (s *server) meet(key wire.Secret, id wire.SessionID, n uint8) net.Conn {
 	s.t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	p := leg.NewMeeting(id, n, uint64(time.Now().UnixNano()))
-	if _, err := c.Write(p.AppendTo(nil, leg.TicketSecret(key, id, n))); err != nil {
+	if _, err := c.Write(p.AppendTo(nil, ticket.Secret(key, id, n))); err != nil {
 		s.t.Fatal(err)
 	}
 	return c
@@ -70,7 +71,7 @@ func TestTicketsMeetWhileTheServerIsAway(t *testing.T) {
 	s := newServer(t, sharedPort(t))
 	s.wantReady()
 	key := wire.NewSecret()
-	id := leg.TicketSession(key, "ann", "bo", time.Now().Add(time.Hour))
+	id := ticket.Session(key, "ann", "bo", time.Now().Add(time.Hour))
 	s.send(wire.TicketKeys{Keys: []wire.Secret{wire.NewSecret(), key}})
 	s.await("the keys are known", func(v Status) bool { return v.TicketKeys == 2 })
 	s.hangUp()
@@ -115,7 +116,7 @@ func TestTicketGivesWayToAnOrderedSession(t *testing.T) {
 	key := wire.NewSecret()
 	s.send(wire.TicketKeys{Keys: []wire.Secret{key}})
 	s.await("the keys are known", func(v Status) bool { return v.TicketKeys == 1 })
-	c := s.meet(key, leg.TicketSession(key, "ann", "bo", time.Now().Add(time.Hour)), 0)
+	c := s.meet(key, ticket.Session(key, "ann", "bo", time.Now().Add(time.Hour)), 0)
 	s.await("a leg waits", func(v Status) bool { return v.TicketLegs == 1 })
 	for _, opener := range []string{"a", "b", "c", "d"} {
 		s.create(order(opener, "e"))

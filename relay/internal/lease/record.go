@@ -8,6 +8,7 @@ import (
 	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -113,7 +114,7 @@ func parseRecord(id wire.SessionID, b []byte) (*session, error) {
 	}
 	s := &session{Session: Session{ID: id}}
 	s.Portals = [2]string{r.Text(identity.MaxName), r.Text(identity.MaxName)}
-	if ends, ok := leg.TicketEnds(id); ok && s.Portals == [2]string{} {
+	if ends, ok := ticket.Ends(id); ok && s.Portals == [2]string{} {
 		s.Ends = ends
 	} else if identity.CheckName(s.Portals[0]) != nil || identity.CheckName(s.Portals[1]) != nil {
 		r.Reject()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -100,7 +101,7 @@ func (t *Table) TicketPreface(now time.Time, p leg.Preface) (Ticket, drop.Reason
 		return Ticket{}, drop.UnknownSession
 	}
 	for _, key := range keys {
-		if p.ProvenBy(leg.TicketSecret(key, p.ID.Session, p.ID.Leg)) {
+		if p.ProvenBy(ticket.Secret(key, p.ID.Session, p.ID.Leg)) {
 			if p.Counter() <= last {
 				return Ticket{}, drop.Replayed
 			}
@@ -120,7 +121,7 @@ func (t *Table) TicketBind(now time.Time, q leg.Request, source netip.AddrPort) 
 		return nil, Outcome{Drop: why}
 	}
 	for _, key := range keys {
-		verdict, answer := t.gate.Judge(now, q, source, leg.TicketSecret(key, q.ID.Session, q.ID.Leg), leg.Binding{})
+		verdict, answer := t.gate.Judge(now, q, source, ticket.Secret(key, q.ID.Session, q.ID.Leg), leg.Binding{})
 		switch verdict {
 		case leg.WrongMAC:
 			continue
@@ -136,7 +137,7 @@ func (t *Table) TicketBind(now time.Time, q leg.Request, source netip.AddrPort) 
 // tryTicket returns the keys by which a leg of an unknown session may be proven,
 // if it is a ticket's, and the last counter of that leg's meetings.
 func (t *Table) tryTicket(now time.Time, id leg.ID, pace *pace) (keys []wire.Secret, last uint64, why drop.Reason) {
-	ends, ok := leg.TicketEnds(id.Session)
+	ends, ok := ticket.Ends(id.Session)
 	if !ok {
 		return nil, 0, drop.UnknownSession
 	}
@@ -156,8 +157,8 @@ func (t *Table) tryTicket(now time.Time, id leg.ID, pace *pace) (keys []wire.Sec
 
 // newTicket returns the ticket of a session, as the holder of a key makes it.
 func newTicket(key wire.Secret, id wire.SessionID) Ticket {
-	ends, _ := leg.TicketEnds(id)
-	return Ticket{id: id, ends: ends, secrets: [2]wire.Secret{leg.TicketSecret(key, id, 0), leg.TicketSecret(key, id, 1)}}
+	ends, _ := ticket.Ends(id)
+	return Ticket{id: id, ends: ends, secrets: [2]wire.Secret{ticket.Secret(key, id, 0), ticket.Secret(key, id, 1)}}
 }
 
 // Take makes the session of a ticket that a leg from source has proven, if there
@@ -222,8 +223,8 @@ func (t *Table) endTicketLocked(s *session) {
 }
 
 func endsBefore(a, b wire.SessionID) bool {
-	x, _ := leg.TicketEnds(a)
-	y, _ := leg.TicketEnds(b)
+	x, _ := ticket.Ends(a)
+	y, _ := ticket.Ends(b)
 	return x.Before(y)
 }
 

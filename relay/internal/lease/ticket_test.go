@@ -7,6 +7,7 @@ import (
 
 	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -28,13 +29,13 @@ func ticketTable(tune func(*Limits)) (*Table, wire.Secret) {
 }
 
 func ticketOf(key wire.Secret, peer string) wire.SessionID {
-	return leg.TicketSession(key, "ann", peer, ends)
+	return ticket.Session(key, "ann", peer, ends)
 }
 
 // meet returns the preface of a Meeting leg of a ticket.
 func meet(key wire.Secret, id wire.SessionID, n uint8, counter uint64) leg.Preface {
 	p := leg.NewMeeting(id, n, counter)
-	return parsed(p.AppendTo(nil, leg.TicketSecret(key, id, n)))
+	return parsed(p.AppendTo(nil, ticket.Secret(key, id, n)))
 }
 
 func parsed(b []byte) leg.Preface {
@@ -73,7 +74,7 @@ func TestTicketHasItsSessionMade(t *testing.T) {
 	if _, why := take(t, table, start, meet(key, id, 1, 1), away); why != drop.None || table.Len() != 1 {
 		t.Errorf("the other leg: %v, %d sessions", why, table.Len())
 	}
-	if why := table.Prove(start, parsed(leg.NewPreface(leg.ID{Session: id}).AppendTo(nil, leg.TicketSecret(key, id, 0))), home, 0); why != drop.Limit {
+	if why := table.Prove(start, parsed(leg.NewPreface(leg.ID{Session: id}).AppendTo(nil, ticket.Secret(key, id, 0))), home, 0); why != drop.Limit {
 		t.Errorf("a numbered leg: %v", why)
 	}
 
@@ -93,21 +94,21 @@ func TestTicketHasItsSessionMade(t *testing.T) {
 func TestTicketThatIsNoneMakesNothing(t *testing.T) {
 	table, key := ticketTable(nil)
 	id, stranger := ticketOf(key, "bo"), wire.NewSecret()
-	over := leg.TicketSession(key, "ann", "bo", start)
+	over := ticket.Session(key, "ann", "bo", start)
 	longer := id // the same ticket with a later end
 	longer[7]++
 	other := meet(key, id, 0, 1)
-	flipped := other.AppendTo(nil, leg.TicketSecret(key, id, 1)) // of the other leg
+	flipped := other.AppendTo(nil, ticket.Secret(key, id, 1)) // of the other leg
 	for what, c := range map[string]struct {
 		p    leg.Preface
 		want drop.Reason
 	}{
 		"another key's":          {meet(stranger, ticketOf(stranger, "bo"), 0, 1), drop.WrongMAC},
 		"the other leg's secret": {parsed(flipped), drop.WrongMAC},
-		"a later end":            {parsed(leg.NewMeeting(longer, 0, 1).AppendTo(nil, leg.TicketSecret(key, id, 0))), drop.WrongMAC},
+		"a later end":            {parsed(leg.NewMeeting(longer, 0, 1).AppendTo(nil, ticket.Secret(key, id, 0))), drop.WrongMAC},
 		"one that has ended":     {meet(key, over, 0, 1), drop.Expired},
 		"no ticket":              {meet(key, wire.SessionID{1}, 0, 1), drop.UnknownSession},
-		"a numbered leg":         {parsed(leg.NewPreface(leg.ID{Session: id}).AppendTo(nil, leg.TicketSecret(key, id, 0))), drop.UnknownSession},
+		"a numbered leg":         {parsed(leg.NewPreface(leg.ID{Session: id}).AppendTo(nil, ticket.Secret(key, id, 0))), drop.UnknownSession},
 	} {
 		if _, why := table.TicketPreface(start, c.p); why != c.want {
 			t.Errorf("%s: %v, want %v", what, why, c.want)
@@ -141,7 +142,7 @@ func request(t *testing.T, b *leg.Binder) leg.Request {
 func TestTicketIsBoundOnlyFromWhereItsHolderIs(t *testing.T) {
 	table, key := ticketTable(nil)
 	id := ticketOf(key, "bo")
-	secret := leg.TicketSecret(key, id, 1)
+	secret := ticket.Secret(key, id, 1)
 	b := leg.NewBinder(leg.ID{Session: id, Leg: 1}, secret, 0)
 	k, o := table.TicketBind(start, request(t, b), home)
 	if k != nil || o.Answer == nil || o.Drop != drop.None || table.Len() != 0 {
@@ -196,9 +197,9 @@ func TestTicketIsNotReplayed(t *testing.T) {
 	table.End(id)
 
 	for i := range maxSpent {
-		table.tickets.spent[leg.TicketSession(key, "ann", "bo", ends.Add(time.Duration(i+1)*time.Second))] = [2]uint64{1, 1}
+		table.tickets.spent[ticket.Session(key, "ann", "bo", ends.Add(time.Duration(i+1)*time.Second))] = [2]uint64{1, 1}
 	}
-	late := leg.TicketSession(key, "ann", "bo", ends.Add(maxSpent*time.Hour))
+	late := ticket.Session(key, "ann", "bo", ends.Add(maxSpent*time.Hour))
 	take(t, table, start, meet(key, late, 0, 1), home)
 	table.End(late)
 	if _, ok := table.tickets.spent[late]; !ok || len(table.tickets.spent) > maxSpent+1 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -18,7 +19,7 @@ import (
 var ticketKey = wire.NewSecret()
 
 func ticketOf(peer string) wire.SessionID {
-	return leg.TicketSession(ticketKey, "ann", peer, time.Date(2026, 11, 22, 13, 0, 0, 0, time.UTC))
+	return ticket.Session(ticketKey, "ann", peer, time.Date(2026, 11, 22, 13, 0, 0, 0, time.UTC))
 }
 
 // take opens the session of a ticket, as a daemon does.
@@ -37,7 +38,7 @@ func (g *rig) take(k lease.Ticket, source netip.Addr) drop.Reason {
 // ticket returns the preface of a leg of a ticket.
 func (g *rig) ticket(peer string, n uint8, counter uint64) []byte {
 	id := ticketOf(peer)
-	return leg.NewMeeting(id, n, counter).AppendTo(nil, leg.TicketSecret(ticketKey, id, n))
+	return leg.NewMeeting(id, n, counter).AppendTo(nil, ticket.Secret(ticketKey, id, n))
 }
 
 func (m *meeting) meet(n uint8, counter uint64) *net.TCPConn {
@@ -154,7 +155,7 @@ func TestForgedTicketIsClosedWithoutAnAnswer(t *testing.T) {
 	numbered := leg.NewPreface(leg.ID{Session: ticketOf("bo")})
 	g.wantClosed("a wrong MAC", g.dial(g.shared, forged), drop.WrongMAC, 0)
 	g.wantClosed("at a session's port", g.dial(m.address, good), drop.UnknownSession, 0)
-	g.wantClosed("a number", g.dial(g.shared, numbered.AppendTo(nil, leg.TicketSecret(ticketKey, numbered.ID.Session, 0))), drop.UnknownSession, 1)
+	g.wantClosed("a number", g.dial(g.shared, numbered.AppendTo(nil, ticket.Secret(ticketKey, numbered.ID.Session, 0))), drop.UnknownSession, 1)
 	if got := g.cfg.Leases.Len(); got != 1 {
 		t.Errorf("%d sessions, want the ordered one", got)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -29,8 +30,8 @@ func (g *rig) take(k lease.Ticket, source netip.Addr) drop.Reason {
 
 // ticket returns a ticket as its portals know it.
 func (g *rig) ticket(peer string) *meeting {
-	id := leg.TicketSession(ticketKey, "ann", peer, time.Now().Add(time.Hour))
-	m := &meeting{g: g, secrets: [2]wire.Secret{leg.TicketSecret(ticketKey, id, 0), leg.TicketSecret(ticketKey, id, 1)}, at: g.shared}
+	id := ticket.Session(ticketKey, "ann", peer, time.Now().Add(time.Hour))
+	m := &meeting{g: g, secrets: [2]wire.Secret{ticket.Secret(ticketKey, id, 0), ticket.Secret(ticketKey, id, 1)}, at: g.shared}
 	m.ID = id
 	return m
 }

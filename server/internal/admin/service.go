@@ -23,7 +23,7 @@ import (
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/registry"
 	"github.com/netport/netport/server/internal/store"
-	"github.com/netport/netport/server/internal/ticket"
+	"github.com/netport/netport/server/internal/ticketkey"
 )
 
 // Service works on one state. It owns the store; Close gives it back.
@@ -80,7 +80,7 @@ func LoadSigner(file string) (ed25519.PrivateKey, error) {
 }
 
 // TicketKeys opens the keys of standing tickets, which are made the first time.
-func (s *Service) TicketKeys() (*ticket.Keys, error) { return ticket.Open(s.store, s.now()) }
+func (s *Service) TicketKeys() (*ticketkey.Keys, error) { return ticketkey.Open(s.store, s.now()) }
 
 // Close closes the state.
 func (s *Service) Close() error { return s.store.Close() }

@@ -25,7 +25,7 @@ import (
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/broker"
 	"github.com/netport/netport/server/internal/registry"
-	"github.com/netport/netport/server/internal/ticket"
+	"github.com/netport/netport/server/internal/ticketkey"
 )
 
 const (
@@ -45,7 +45,7 @@ type Options struct {
 	Stamp       ed25519.PrivateKey
 	Audit       *audit.Log
 	Log         *slog.Logger
-	Tickets     *ticket.Keys
+	Tickets     *ticketkey.Keys
 	Servers     []string // that portals are told of
 	MaxSessions int      // of one portal
 }
@@ -57,7 +57,7 @@ type Hub struct {
 	stamp    ed25519.PrivateKey
 	audit    *audit.Log
 	log      *slog.Logger
-	keys     *ticket.Keys
+	keys     *ticketkey.Keys
 	servers  []string
 
 	mu       sync.Mutex // guards the following

@@ -20,7 +20,7 @@ import (
 	"github.com/netport/netport/server/internal/policy"
 	"github.com/netport/netport/server/internal/registry"
 	"github.com/netport/netport/server/internal/store"
-	"github.com/netport/netport/server/internal/ticket"
+	"github.com/netport/netport/server/internal/ticketkey"
 )
 
 // world is a hub whose connections are scripted and whose time is that of a
@@ -62,7 +62,7 @@ func newWorld(t *testing.T, portals ...string) *world {
 	}
 	log := slog.New(slog.DiscardHandler)
 	w := &world{t: t, registry: r, stamp: stampKey, policy: policyKey}
-	keys, err := ticket.Open(s, time.Now())
+	keys, err := ticketkey.Open(s, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

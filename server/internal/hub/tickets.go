@@ -4,9 +4,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
-	"github.com/netport/netport/server/internal/ticket"
+	"github.com/netport/netport/server/internal/ticketkey"
 )
 
 // Every two portals that a grant joins hold tickets for the same few relays, so
@@ -67,7 +67,7 @@ func newTickets() tickets {
 // or the key.
 func (h *Hub) age(now time.Time) {
 	t := &h.tickets
-	ends, masters := ticket.Ends(now), h.keys.Of("", now)
+	ends, masters := ticketkey.Ends(now), h.keys.Of("", now)
 	if !slices.Equal(masters, t.masters) {
 		for name, c := range h.relays {
 			c.link.Send(wire.TicketKeys{Keys: h.keys.Of(name, now)})
@@ -192,9 +192,9 @@ func (h *Hub) sendTickets(now time.Time, to link[wire.ToPortal], p pair, side in
 			key = h.keys.Of(relay, now)[0]
 			keys[relay] = key
 		}
-		id := leg.TicketSession(key, p.a, p.b, h.tickets.ends)
+		id := ticket.Session(key, p.a, p.b, h.tickets.ends)
 		to.Send(wire.Ticket{
-			Session: id, Leg: uint8(side), Secret: leg.TicketSecret(key, id, uint8(side)), Peer: []string{p.b, p.a}[side],
+			Session: id, Leg: uint8(side), Secret: ticket.Secret(key, id, uint8(side)), Peer: []string{p.b, p.a}[side],
 			Relay: access, Transports: set,
 		})
 	}

@@ -12,10 +12,10 @@ import (
 
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
-	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/registry"
-	"github.com/netport/netport/server/internal/ticket"
+	"github.com/netport/netport/server/internal/ticketkey"
 )
 
 // offer is what relays offer here.
@@ -119,10 +119,10 @@ func TestTwoPortalsHoldTheHalvesOfOneTicket(t *testing.T) {
 		if len(got["ann"]) != 1 || len(got["plant"]) != 1 || len(got) != 2 {
 			t.Fatalf("tickets %v", got)
 		}
-		id := leg.TicketSession(key, "ann", "plant", ticket.Ends(time.Now()))
+		id := ticket.Session(key, "ann", "plant", ticketkey.Ends(time.Now()))
 		for i, n := range []string{"ann", "plant"} {
 			want := wire.Ticket{
-				Session: id, Leg: uint8(i), Secret: leg.TicketSecret(key, id, uint8(i)), Peer: []string{"plant", "ann"}[i],
+				Session: id, Leg: uint8(i), Secret: ticket.Secret(key, id, uint8(i)), Peer: []string{"plant", "ann"}[i],
 				Relay:      wire.RelayAccess{Name: "r1", Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")}, SharedTCP: 3478, SharedUDP: 3478},
 				Transports: wire.TransportSplice | wire.TransportUDP | wire.TransportTLS,
 			}
@@ -134,7 +134,7 @@ func TestTwoPortalsHoldTheHalvesOfOneTicket(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if ends, _ := leg.TicketEnds(id); !ends.After(time.Now()) {
+		if ends, _ := ticket.Ends(id); !ends.After(time.Now()) {
 			t.Errorf("the ticket ends at %v", ends)
 		}
 	})
@@ -198,17 +198,17 @@ func TestTicketsAreRenewedBeforeTheyEnd(t *testing.T) {
 		const days = 8
 		used := make(map[wire.Secret]bool)
 		for day := range 2 * days {
-			w.run(ticket.Grid)
+			w.run(ticketkey.Grid)
 			for _, s := range w.sent {
 				switch m := s.m.(type) {
 				case wire.TicketKeys:
 					known = m.Keys
 				case wire.Ticket:
-					end, _ := leg.TicketEnds(m.Session)
-					if left := end.Sub(s.at); left < grant.StampLife || left > ticket.Life {
+					end, _ := ticket.Ends(m.Session)
+					if left := end.Sub(s.at); left < grant.StampLife || left > ticketkey.Life {
 						t.Fatalf("half day %d: a ticket for %v", day, left)
 					}
-					at := slices.IndexFunc(known, func(k wire.Secret) bool { return leg.TicketSecret(k, m.Session, m.Leg) == m.Secret })
+					at := slices.IndexFunc(known, func(k wire.Secret) bool { return ticket.Secret(k, m.Session, m.Leg) == m.Secret })
 					if at != 0 {
 						t.Fatalf("half day %d: the ticket was made with key %d of the relay", day, at)
 					}
@@ -257,7 +257,7 @@ func TestTicketsAreForTheThreeNearestRelays(t *testing.T) {
 		w.enter("plant", far)
 		w.run(time.Second)
 		w.wantTickets("of one that connects anew, as the other has them", []string{"r5", "r3", "r2"}, "plant")
-		w.run(ticket.Grid + time.Minute)
+		w.run(ticketkey.Grid + time.Minute)
 		w.wantTickets("when they are renewed: plant knows nothing now, so by what ann knows", []string{"r5", "r4", "r3"}, "ann", "plant")
 	})
 }
@@ -280,7 +280,7 @@ func TestTicketsFollowThePolicy(t *testing.T) {
 		w.run(time.Second)
 		w.wantTickets("of any again", []string{"r1", "r2"}, "ann", "plant")
 		w.apply(`domain = "example.org"` + "\n")
-		w.run(ticket.Grid + time.Minute)
+		w.run(ticketkey.Grid + time.Minute)
 		w.wantTickets("without a grant", nil)
 		if len(w.hub.tickets.standing) > 0 {
 			t.Error("a pair without a grant is remembered")

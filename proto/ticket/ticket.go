@@ -1,4 +1,8 @@
-package leg
+// Package ticket makes the sessions at which two portals meet while no server is
+// there: standing sessions that a relay was not told of, and that it works out by
+// itself from a key of the server's and the session's id. How their legs are proven
+// is in package leg; what a ticket says is in wire.Ticket.
+package ticket
 
 import (
 	"crypto/hmac"
@@ -9,11 +13,11 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
-// ticketMark begins the id of a ticket's session. A random id begins so once
+// mark begins the id of a ticket's session. A random id begins so once
 // in 2^32; it stands for itself as long as its relay knows it.
-const ticketMark = "NPT\x01"
+const mark = "NPT\x01"
 
-// TicketSession returns the id of the standing session of two portals that is
+// Session returns the id of the standing session of two portals that is
 // made with key and ends at that time, cut to whole seconds:
 //
 //	mark [4]byte   "NPT" and the version, 1
@@ -21,11 +25,11 @@ const ticketMark = "NPT\x01"
 //	pair [8]byte   MAC over ends and both names, keyed by the ticket key, cut
 //
 // The smaller name has leg 0.
-func TicketSession(key wire.Secret, a, b string, ends time.Time) (id wire.SessionID) {
+func Session(key wire.Secret, a, b string, ends time.Time) (id wire.SessionID) {
 	if b < a {
 		a, b = b, a
 	}
-	copy(id[:], ticketMark)
+	copy(id[:], mark)
 	binary.BigEndian.PutUint32(id[4:], uint32(ends.Unix()))
 	h := hmac.New(sha256.New, key[:])
 	h.Write([]byte("netport ticket\x00"))
@@ -35,19 +39,19 @@ func TicketSession(key wire.Secret, a, b string, ends time.Time) (id wire.Sessio
 	return id
 }
 
-// TicketEnds returns the end of a ticket by the id of its session, and whether
+// Ends returns the end of a ticket by the id of its session, and whether
 // it is one.
-func TicketEnds(id wire.SessionID) (time.Time, bool) {
-	if string(id[:4]) != ticketMark {
+func Ends(id wire.SessionID) (time.Time, bool) {
+	if string(id[:4]) != mark {
 		return time.Time{}, false
 	}
 	return time.Unix(int64(binary.BigEndian.Uint32(id[4:])), 0), true
 }
 
-// TicketSecret returns the secret of one leg of a ticket's session: the server
+// Secret returns the secret of one leg of a ticket's session: the server
 // that issued it and the relay that has the key work out the same, so a relay
 // needs to be told of no ticket. Whoever proves a leg with it was given it.
-func TicketSecret(key wire.Secret, id wire.SessionID, leg uint8) (secret wire.Secret) {
+func Secret(key wire.Secret, id wire.SessionID, leg uint8) (secret wire.Secret) {
 	h := hmac.New(sha256.New, key[:])
 	h.Write([]byte("netport ticket leg\x00"))
 	h.Write(id[:])

@@ -1,7 +1,7 @@
-// Package ticket keeps the keys of standing tickets: sessions at a relay's shared
+// Package ticketkey keeps the keys of standing tickets: sessions at a relay's shared
 // ports that two portals hold in advance, for the time when no server can be asked.
 //
-// The server and a relay work a ticket's secrets out from a key (package leg),
+// The server and a relay work a ticket's secrets out from a key (package ticket),
 // so a relay is told the key once and of no ticket. Each relay has a key of its
 // own, derived from one master key: what one relay knows opens no leg at another.
 //
@@ -9,7 +9,7 @@
 // a Grid before its first ticket, and the old one is kept until its last ticket
 // has ended. The keys are in the store: a server that was restarted issues the same
 // tickets, and a relay that comes back takes those that portals hold.
-package ticket
+package ticketkey
 
 import (
 	"crypto/hmac"

@@ -1,4 +1,4 @@
-package ticket
+package ticketkey
 
 import (
 	"path/filepath"
