@@ -152,7 +152,8 @@
 // with SessionOver, also for a session it does not know. It sends SessionOver of
 // its own accord when a session's lifetime is over.
 //
-// The server takes up a session that a relay still holds and it does not know:
+// A RelayReady that names fewer than 100 sessions is the last one: what the relay has
+// not named by then is over. The server takes up a session that a relay still holds and it does not know:
 // it was started since. It can end such a session as any other; it does not know
 // its secrets, so a portal that asks for the pair gets a new session, and the
 // old one ends. It ends at once what no grant joins any more, and what a relay
@@ -173,7 +174,9 @@
 //
 // A relay that is about to stop says RelayDraining: it takes no session any more.
 // For each session that it holds the server opens another elsewhere and tells both
-// portals (Session with Replaces); they move, and say SessionDone of the old one.
+// portals (Session with Replaces; again, to one that connects anew meanwhile); they
+// move, and the SessionDone of either ends the old one. What has not moved when the
+// relay's time is over ends with SessionOver (ReasonShutdown).
 //
 // # Opening a session
 //
@@ -202,7 +205,8 @@
 // the old session ends (ReasonReplaced) and a new one is opened. So does one
 // that names the session's relay as Lost. A relay that
 // refuses, or does not answer within 5 seconds, is passed over for the next, and
-// one that is Lost is taken only if there is no other.
+// one that is Lost is taken only if there is no other, and asked for a sign of life.
+// The policy may name the relay at which alone a pair meets.
 //
 // Refused tells the reason only to a portal that shares a grant with the peer
 // it named; to others every peer is ReasonNotGranted, without a text.
@@ -213,15 +217,18 @@
 // SessionDone; the server tells the other portal (SessionEnded)
 // and the relay (EndSession). A server ends a session when no grant joins the
 // two any more. SessionEnded ends the session's carriers, and the tunnel too if
-// its reason is what may be, not what broke (wire.SessionEnded has the list). A
+// its reason is not a passing one (wire.Reason.Passing). A
 // server that is gone ends nothing.
 //
 // # Without a server
 //
-// A Ticket is a standing session of two portals at a relay's shared ports, until
-// the end of the day's stamp. The server makes its id and both secrets from a key
-// that it gives the relay (TicketKeys; package leg), so no relay needs to know of
-// it before a leg of it comes. A portal that has no server and no carrier to a peer with which a
+// A Ticket is a standing session of two portals at a relay's shared ports. The
+// server makes its id and both secrets from a key that it gives the relay
+// (TicketKeys; package ticket), each relay its own, so no relay needs to know of it
+// before a leg of it comes. Tickets end on a grid of 12 hours, 24 to 36 hours after
+// they were issued, so that both portals hold the same; there are at most 3 for a pair,
+// one for a relay. A relay takes them for a quarter of its sessions at most, and ends
+// one where a session of the server's needs the place. A portal that has no server and no carrier to a peer with which a
 // valid grant joins it waits at the relays of that peer's tickets, and there
 // they meet: over TCP with the number Meeting, over UDP bound at the shared port. Leg 0, the TLS client, is
 // the portal with the smaller name. What may be opened, the grants say, as ever.
@@ -237,7 +244,7 @@
 // both legs of one number are proven it joins them: what one sends after its
 // preface, the other receives, and a half-close with it. A relay closes, without
 // a word, what is not proven within 10 seconds; a proven leg waits 30 seconds
-// for the other. A leg that breaks resets the other: only a clean end is passed
+// for the other, one of a ticket 5 minutes. A leg that breaks resets the other: only a clean end is passed
 // on as one. On the shared port a first byte of 0x16 begins TLS; a preface never
 // begins so.
 //

@@ -226,9 +226,8 @@ func ParseRefused(b []byte) (Refused, error) {
 }
 
 // SessionEnded tells a portal that a session is over; server to portal. Its
-// carriers must go. With a reason of the relay's or the server's (ReasonShutdown,
-// ReasonReplaced, ReasonIdle, ReasonLifetime, ReasonCarrierLost,
-// ReasonRelayRefused, ReasonTimeout) the tunnel goes on over another; with any other it ends.
+// carriers must go. With a reason that is Passing the tunnel goes on over another;
+// with any other it ends.
 //
 //	session [16]byte
 //	reason  uint16

@@ -44,6 +44,16 @@ const (
 	ReasonTargetLocal     Reason = 53 // the exit's own system refused the dial (descriptors, ports, rights)
 )
 
+// Passing reports whether a session that ended for this reason says nothing about
+// what is allowed: its relay or its way went, and the tunnel goes on over another.
+func (r Reason) Passing() bool {
+	switch r {
+	case ReasonShutdown, ReasonReplaced, ReasonIdle, ReasonLifetime, ReasonCarrierLost, ReasonRelayRefused, ReasonTimeout:
+		return true
+	}
+	return false
+}
+
 func (r Reason) String() string {
 	switch r {
 	case ReasonNone:

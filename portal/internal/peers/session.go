@@ -353,23 +353,12 @@ func (p *Pool) Ended(id wire.SessionID, reason wire.Reason) {
 	}
 	p.mu.Unlock()
 	for _, m := range of {
-		if passing(reason) {
+		if reason.Passing() {
 			m.tunnel.Retire(id, reason)
 		} else {
 			m.tunnel.Close(reason, "the server ended the session")
 		}
 	}
-}
-
-// passing reports whether a session that ends for that reason leaves its tunnel
-// to go on over another; wire.SessionEnded has the list.
-func passing(r wire.Reason) bool {
-	switch r {
-	case wire.ReasonShutdown, wire.ReasonReplaced, wire.ReasonIdle, wire.ReasonLifetime,
-		wire.ReasonCarrierLost, wire.ReasonRelayRefused, wire.ReasonTimeout:
-		return true
-	}
-	return false
 }
 
 // settleLocked gives back the sessions with a peer in which nothing goes on, if

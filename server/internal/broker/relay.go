@@ -225,9 +225,7 @@ func (b *Broker) sessionOver(now time.Time, r *relay, m wire.SessionOver) {
 // passing returns a relay's reason as portals are told it: one with which a
 // tunnel goes on over another session. A relay cannot end more than what it holds.
 func passing(r wire.Reason) wire.Reason {
-	switch r {
-	case wire.ReasonShutdown, wire.ReasonReplaced, wire.ReasonIdle, wire.ReasonLifetime,
-		wire.ReasonCarrierLost, wire.ReasonRelayRefused, wire.ReasonTimeout:
+	if r.Passing() {
 		return r
 	}
 	return wire.ReasonCarrierLost
