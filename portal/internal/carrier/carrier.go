@@ -28,6 +28,7 @@ type carrier struct {
 	binding [32]byte
 	send    func(frames []byte) // Conn.Send
 	abort   func(err error)     // Conn.Abort
+	still   func(silent bool)   // is told at each look that finds the peer silent, and of the end of it; or nil
 	live    liveness
 	stats   counters
 	greeted bool // AwaitHello has taken the peer's HELLO

@@ -166,9 +166,10 @@ type Stats struct {
 	Unknown  uint64 // frames of a type unknown here
 	Packets  uint64 // packets sent; on TCP segments, where the system tells
 	Lost     uint64 // of these; on TCP those that were sent again
-	// Stuck says that the peer is silent, or was when the carrier died, while
-	// TCP sends a segment of full size again and again: perhaps the path has come
-	// to take smaller packets only, and says nothing. Linux tells.
+	// Stuck says that the peer is silent, or was when the carrier died, while TCP
+	// sends a segment of full size again and again though smaller ones pass, or
+	// the peer's come: perhaps the path has come to take smaller packets only, and
+	// says nothing. Linux tells.
 	Stuck bool
 }
 

@@ -49,7 +49,6 @@ type liveness struct {
 	busy     flag        // one came or left
 	asked    flag        // the peer's PING came
 	doubted  flag        // Doubt was called
-	silent   atomic.Bool // for Stats
 	asleep   atomic.Bool // the watch looks only when the carrier was idle for long
 	wake     chan struct{}
 	ended    chan struct{} // the carrier is dead
@@ -246,8 +245,10 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 			c.abort(errSilent)
 			return
 		}
+		if c.still != nil && (f.silent || was) {
+			c.still(f.silent)
+		}
 		if f.silent != was {
-			l.silent.Store(f.silent)
 			h.Silent(f.silent)
 		}
 		switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/proto/record"
@@ -41,6 +42,7 @@ type tcpCarrier struct {
 
 	lastMu sync.Mutex
 	last   *segmentCount // from before the connection was closed
+	stuck  atomic.Bool
 
 	// head belongs to whoever reads: AwaitHello, then Run.
 	head [wire.FrameHeaderLen]byte
@@ -68,6 +70,7 @@ func OverTCP(ctx context.Context, conn net.Conn, cfg Config) (Conn, error) {
 		conn.Close()
 		return nil, fmt.Errorf("prove the peer of carrier %d: %w", cfg.Connection, err)
 	}
+	c.still = c.silence
 	if c.cfg.Idle == nil {
 		c.cfg.Idle = func() time.Duration { return idleTCP }
 	}

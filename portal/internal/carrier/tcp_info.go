@@ -4,7 +4,9 @@ package carrier
 type segmentCount struct {
 	sent  uint64
 	again uint64 // sent again
-	stuck bool   // one of full size is sent again and again
+	// stuck: one of full size is sent again and again, while others pass or the
+	// peer's come.
+	stuck bool
 }
 
 // Stats implements Conn.
@@ -18,8 +20,18 @@ func (c *tcpCarrier) Stats() Stats {
 		last = &now
 	}
 	s.Packets, s.Lost = last.sent, last.again
-	s.Stuck = last.stuck && c.live.silent.Load()
+	s.Stuck = c.stuck.Load()
 	return s
+}
+
+// silence implements carrier's hook: while the peer is silent it looks for
+// segments that are stuck.
+func (c *tcpCarrier) silence(silent bool) {
+	if !silent {
+		c.stuck.Store(false)
+	} else if segments(c.raw).stuck {
+		c.stuck.Store(true)
+	}
 }
 
 // closeRaw closes the connection, once what the system knows of it is kept.

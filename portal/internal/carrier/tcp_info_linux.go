@@ -6,9 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manyTimeouts is how often in a row TCP must have timed out over the same
-// segment for it to be stuck: once is a loss.
-const manyTimeouts = 2
+const (
+	// manyTimeouts is how often in a row TCP must have timed out over the same
+	// segment for it to be stuck: once is a loss.
+	manyTimeouts = 2
+	// freshData is how many milliseconds ago the peer must have been heard to be
+	// there now.
+	freshData = 500
+)
 
 // segments asks the kernel what became of the connection's segments.
 func segments(conn net.Conn) (s segmentCount) {
@@ -27,7 +32,8 @@ func segments(conn net.Conn) (s segmentCount) {
 		}
 		s.sent, s.again = uint64(info.Segs_out), uint64(info.Total_retrans)
 		unanswered := info.Bytes_sent - info.Bytes_retrans - info.Bytes_acked
-		s.stuck = info.Retransmits >= manyTimeouts && info.Unacked > 0 && int64(unanswered) >= int64(info.Snd_mss)
+		s.stuck = info.Retransmits >= manyTimeouts && info.Unacked > 0 && int64(unanswered) >= int64(info.Snd_mss) &&
+			(info.Sacked > 0 || info.Last_data_recv <= freshData)
 	})
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
@@ -50,9 +51,22 @@ type stillness struct {
 
 func (s *stillness) Silent(silent bool) { s.told <- silent }
 
-// A carrier whose full segments are lost says so, and one that is whole does
-// not: the next connection then uses smaller ones.
+// A carrier whose full segments are lost says so: the next connection then uses
+// smaller ones. One that is whole does not, nor one on which nothing passes.
 func TestSegmentsThatAreTooLargeAreKnown(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		most uint32 // longer segments are lost
+		want bool
+	}{{"full segments are lost", 1000, true}, {"all are lost", 0, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			loseSegments(t, test.most, test.want)
+		})
+	}
+}
+
+func loseSegments(t *testing.T, most uint32, want bool) {
 	a, b := carriertest.TCP(t)
 	cc, sc := carriertest.TLS(t)
 	client, server, err := carriertest.OverTCP(t.Context(), a, b, cc, sc, wire.SessionID{1}, 0)
@@ -78,7 +92,21 @@ func TestSegmentsThatAreTooLargeAreKnown(t *testing.T) {
 	if stats := client.Stats(); stats.Packets == 0 || stats.Stuck {
 		t.Errorf("while all is well: %+v", stats)
 	}
-	loseLarge(t, b, 1000)
+	loseLarge(t, b, most)
+	if most == 0 {
+		loseLarge(t, a, 0)
+	}
+	running.Go(func() {
+		// The peer hears nothing and asks, as it does while it is owed something.
+		for every := time.NewTicker(100 * time.Millisecond); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-every.C:
+				server.Measure(time.Now())
+			}
+		}
+	})
 	for range 10 {
 		src.add(data(1, wire.MaxData))
 	}
@@ -86,12 +114,15 @@ func TestSegmentsThatAreTooLargeAreKnown(t *testing.T) {
 	if silent := <-h.told; !silent {
 		t.Fatal("told that the peer is heard")
 	}
+	for tries := 0; tries < 10 || client.Stats().Stuck != want && tries < 30; tries++ {
+		<-time.After(100 * time.Millisecond)
+	}
 	stats := client.Stats()
-	if !stats.Stuck || stats.Lost == 0 {
-		t.Errorf("while full segments are lost: %+v", stats)
+	if stats.Stuck != want || stats.Lost == 0 {
+		t.Errorf("want stuck %v: %+v", want, stats)
 	}
 	client.Abort(context.Canceled)
-	if after := client.Stats(); !after.Stuck || after.Lost < stats.Lost {
+	if after := client.Stats(); after.Stuck != want || after.Lost < stats.Lost {
 		t.Errorf("after the end: %+v", after)
 	}
 }
