@@ -223,7 +223,7 @@ func (pr *view) Doubt(ctx context.Context) {
 	var asking sync.WaitGroup
 	for _, m := range pr.living() {
 		asking.Go(func() {
-			if pr.pool.carriers(m) > 0 {
+			if pr.pool.answering(m) {
 				if _, err := m.tunnel.Ping(ctx); err == nil {
 					return
 				}
@@ -257,4 +257,18 @@ func (p *Pool) carriers(m *member) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return m.peer.carriersLocked(m)
+}
+
+// answering reports whether a tunnel has a carrier that may stay and on which no
+// answer is overdue.
+func (p *Pool) answering(m *member) bool {
+	each := m.tunnel.Stats().Each
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range each {
+		if s := p.sessions[c.Session]; s != nil && !s.ended && !c.Silent {
+			return true
+		}
+	}
+	return false
 }

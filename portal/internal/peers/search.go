@@ -9,7 +9,6 @@ import (
 
 	"github.com/netport/netport/portal/internal/control"
 	"github.com/netport/netport/portal/internal/path"
-	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -149,23 +148,15 @@ func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 func (p *Pool) lost(pr *peer) (list []*member, uneasy bool) {
 	p.mu.Lock()
 	tunnels := slices.Clone(pr.tunnels)
-	rooted, troubled := make(map[*member]bool), make(map[*member]bool)
-	for _, s := range pr.sessions {
-		for m := range s.carriers {
-			rooted[m] = rooted[m] || !s.ended
-			troubled[m] = !m.trouble.IsZero()
-		}
+	troubled := make(map[*member]bool)
+	for _, m := range tunnels {
+		troubled[m] = !m.trouble.IsZero()
 	}
 	p.mu.Unlock()
 	for _, m := range tunnels {
-		if m.over() {
-			continue
-		}
-		stats := m.tunnel.Stats()
-		silent := !slices.ContainsFunc(stats.Each, func(c tunnel.CarrierStats) bool { return !c.Silent })
 		switch {
-		case stats.Streams+stats.Flows == 0:
-		case !rooted[m] || silent:
+		case m.over() || !m.busy():
+		case !p.answering(m):
 			list = append(list, m)
 		case troubled[m]:
 			uneasy = true
