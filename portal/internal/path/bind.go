@@ -39,6 +39,7 @@ type binding struct {
 	look     bool // whether target is still the right one
 	binder   *leg.Binder
 	started  time.Time     // of the bind under way
+	pending  bool          // bind anew after the one under way
 	answered chan struct{} // closed when the relay has challenged the leg, or bound it
 	mapped   netip.AddrPort
 	bound    time.Time // last
@@ -57,7 +58,7 @@ func (l *Leg) bind(client bool) (*binding, error) {
 		b := &binding{
 			leg: l, log: l.log, done: make(chan struct{}),
 			packets: make(chan []byte, 16), poke: make(chan struct{}, 1),
-			silence: newSilence(client, time.Now()),
+			silence: newSilence(client, time.Now()), answered: make(chan struct{}),
 		}
 		if err := b.open(l.udpTarget()); err != nil {
 			return nil, err
@@ -105,7 +106,8 @@ func (b *binding) open(target netip.AddrPort) error {
 	defer b.mu.Unlock()
 	b.endpoint, b.target = e, target
 	b.binder = leg.NewBinder(id, b.leg.session.Secret, b.leg.finder.counter())
-	b.started, b.answered = time.Now(), make(chan struct{})
+	b.started, b.pending = time.Now(), false
+	b.askLocked()
 	if b.expect != nil {
 		b.expect(e)
 	}
@@ -145,23 +147,31 @@ func (b *binding) refresh() {
 }
 
 const (
-	// justNow is for how long a bind under way is new enough.
-	justNow = 200 * time.Millisecond
+	// patience is for how long a bind under way is not given up for another: one
+	// that is begun anew ever again would never be done.
+	patience = 200 * time.Millisecond
 	// longBind is how long a bind takes where the way to the relay was broken: a
 	// silence has other reasons than NATs then.
 	longBind = time.Second
 )
 
 func (b *binding) startLocked(now time.Time) {
-	if _, bound := b.binder.Mapped(); !bound && now.Sub(b.started) < justNow {
+	if _, bound := b.binder.Mapped(); !bound && now.Sub(b.started) < patience {
+		b.pending = true
 		return
 	}
 	b.binder.Start()
-	b.started = now
+	b.started, b.pending = now, false
+	b.askLocked()
+}
+
+// askLocked notes that an answer is to come. Who waits for one already waits for
+// this one.
+func (b *binding) askLocked() {
 	select {
 	case <-b.answered:
 		b.answered = make(chan struct{})
-	default: // who waits for an answer waits for this one
+	default:
 	}
 }
 
@@ -256,6 +266,11 @@ func (b *binding) step(now time.Time) (e *packet.Endpoint, out [][]byte, again t
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	again = now.Add(own)
+	if b.pending {
+		if b.startLocked(now); b.pending {
+			again = b.started.Add(patience)
+		}
+	}
 	if _, bound := b.binder.Mapped(); bound {
 		if b.carried > 0 {
 			do, next, f := b.silence.step(now, b.endpoint.Heard(), b.endpoint.Sent(), own)

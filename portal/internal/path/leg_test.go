@@ -110,9 +110,9 @@ func (a *authority) session(secret wire.Secret, tcp, shared uint16) wire.Session
 	}
 }
 
-// dial dials the session's leg in splice mode, for a carrier that takes it, and
+// dialSplice dials the session's leg in splice mode, for a carrier that takes it, and
 // checks how it went.
-func (a *authority) dial(l *Leg, session wire.Session, r *relay, connection uint16, mode string) {
+func (a *authority) dialSplice(l *Leg, session wire.Session, r *relay, connection uint16, mode string) {
 	a.Helper()
 	w := spliceOf(l, connection)
 	conn, err := w.Dial(a.Context())
@@ -158,8 +158,8 @@ func TestLegIsProvenByWhicheverWayThereIs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.dial(l, session, c.relay, 0, c.mode)
-		a.dial(l, session, c.relay, 7, c.mode)
+		a.dialSplice(l, session, c.relay, 0, c.mode)
+		a.dialSplice(l, session, c.relay, 7, c.mode)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestModeThatCarriedNothingIsNotTriedFirstAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.dial(l, session, r, 0, mode)
+		a.dialSplice(l, session, r, 0, mode)
 		return l
 	}
 	begin("relay").Failed()

@@ -114,9 +114,14 @@ func (b *binding) accept(ctx context.Context, secure *tls.Config, config *quic.C
 		b.expect(e)
 		b.mu.Unlock()
 		conn, err := e.Accept(ctx)
-		if errors.Is(err, packet.ErrClosed) && b.ctx.Err() == nil && ctx.Err() == nil {
-			continue // the leg has moved to another of the relay's addresses
+		switch {
+		case !errors.Is(err, packet.ErrClosed):
+			return conn, err
+		case b.ctx.Err() != nil:
+			return nil, errLegClosed
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		}
-		return conn, err
+		// The leg has moved to another of the relay's addresses.
 	}
 }

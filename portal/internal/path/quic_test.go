@@ -86,6 +86,37 @@ func (p *twoPortals) connect() [2]*quic.Conn {
 	return p.authority.connect(quicOf(p.legs[0].Ways(0)), quicOf(p.legs[1].Ways(0)))
 }
 
+// dial makes the client's end of a connection, and wait the server's when it
+// comes.
+func (a *authority) dial(w PacketWay) *quic.Conn {
+	a.Helper()
+	ctx, cancel := context.WithTimeout(a.Context(), 20*time.Second)
+	defer cancel()
+	conn, err := w.Quic(ctx, true, a.tls(0), &quic.Config{})
+	if err != nil {
+		a.Fatal(err)
+	}
+	a.Cleanup(func() { conn.CloseWithError(0, "") })
+	return conn
+}
+
+func (a *authority) wait(w PacketWay) <-chan *quic.Conn {
+	came := make(chan *quic.Conn, 1)
+	secure := a.tls(1)
+	go func() {
+		defer close(came)
+		ctx, cancel := context.WithTimeout(a.Context(), 20*time.Second)
+		defer cancel()
+		conn, err := w.Quic(ctx, false, secure, &quic.Config{})
+		if err != nil {
+			a.Error(err)
+			return
+		}
+		came <- conn
+	}()
+	return came
+}
+
 // carries checks that n bytes arrive.
 func (a *authority) carries(from, to *quic.Conn, n int) {
 	a.Helper()

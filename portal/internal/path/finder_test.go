@@ -1,0 +1,105 @@
+package path
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/portal/internal/network"
+	"github.com/netport/netport/proto/wire"
+)
+
+// tcpConn dials one connection, as a way of TCP does, to a listener of the test.
+func tcpConn(t *testing.T, f *Finder) (conn, far net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err = f.dial(t.Context(), "relay-1", l.Addr().(*net.TCPAddr).AddrPort())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if far, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		far.Close()
+	})
+	return conn, far
+}
+
+func TestConnectionFromAnAddressThatHasGoneIsClosed(t *testing.T) {
+	f := newAuthority(t).finder("ann")
+	conn, far := tcpConn(t, f)
+	f.moved(network.Change{Network: true, Gone: []netip.Addr{netip.MustParseAddr("192.0.2.7")}})
+	if _, err := far.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Errorf("another address has gone: %v", err)
+	}
+	f.moved(network.Change{Gone: []netip.Addr{netip.MustParseAddr("127.0.0.1")}})
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("its own address has gone: %v", err)
+	}
+}
+
+func TestEndedConnectionsAreNotFollowedForEver(t *testing.T) {
+	f := newAuthority(t).finder("ann")
+	kept, _ := tcpConn(t, f)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 3 * firstPrune {
+		conn, err := f.dial(t.Context(), "relay-1", l.Addr().(*net.TCPAddr).AddrPort())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		conn = nil
+		runtime.GC()
+		far, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		far.Close()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.conns); n > 2*firstPrune {
+		t.Errorf("%d connections are followed, one lives", n)
+	}
+	runtime.KeepAlive(kept)
+}
+
+func TestRoundTripToARelayIsMeasured(t *testing.T) {
+	f := newAuthority(t).finder("ann")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	loopback := netip.MustParseAddr("127.0.0.1")
+	place := wire.RelayPlace{Name: "relay-1", Addresses: []netip.Addr{loopback}, Port: l.Addr().(*net.TCPAddr).AddrPort().Port()}
+	took, err := f.Measure(t.Context(), place, loopback)
+	if err != nil || took <= 0 || took > 10*time.Second {
+		t.Errorf("took %v, %v", took, err)
+	}
+	if _, err := f.Measure(t.Context(), place, netip.MustParseAddr("192.0.2.1")); err == nil || !strings.Contains(err.Error(), "loopback") {
+		t.Errorf("a relay that is not dialled was measured: %v", err)
+	}
+	l.Close()
+	if _, err := f.Measure(t.Context(), place, loopback); err == nil {
+		t.Error("a relay that is not there was measured")
+	}
+}

@@ -1,0 +1,96 @@
+package path
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/portal/internal/network"
+)
+
+// inNamespace runs the calling test again in a network namespace of its own,
+// in another process, and reports whether this is that process.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	const mark = "NETPORT_TEST_NAMESPACE"
+	if os.Getenv(mark) != "" {
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), mark+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		why := "needs root: network namespaces (" + err.Error() + ")"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in the namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+// A portal moves from a network of both IP versions to one that has only
+// IPv6.
+func TestUDPLegGoesToTheAddressThatThereIsAWayTo(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	ip := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	ip("link", "set", "lo", "up")
+	a := newAuthority(t)
+	relay := newUDPRelay(t, "127.0.0.1", "::1")
+	access := accessAt(at(relay.conns[0]), at(relay.conns[1]))
+	client, server := a.finder("ann"), a.finder("factory")
+	legs := [2]*Leg{relay.leg(client, 0, access), relay.leg(server, 1, access)}
+	// A relay has the same port at all its addresses; this one cannot.
+	for _, l := range legs {
+		l.udp = []netip.AddrPort{at(relay.conns[0]), at(relay.conns[1])}
+	}
+	ends := a.connect(quicOf(legs[0].Ways(0)), quicOf(legs[1].Ways(0)))
+	a.carries(ends[0], ends[1], 1000)
+
+	// The server's portal goes on waiting; both lose their way to IPv4.
+	wait := a.wait(quicOf(legs[1].Again()))
+	ip("addr", "del", "127.0.0.1/8", "dev", "lo")
+	change := network.Change{Gone: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
+	client.moved(change)
+	server.moved(change)
+	moved := a.dial(quicOf(legs[0].Again()))
+	a.carries(moved, <-wait, 1000)
+	if got := moved.RemoteAddr().String(); got != at(relay.conns[1]).String() {
+		t.Errorf("the relay is reached at %s, want %v", got, at(relay.conns[1]))
+	}
+}
+
+func TestSmallSegmentsAreSetBeforeTheConnection(t *testing.T) {
+	f := newAuthority(t).finder("ann")
+	for _, small := range []bool{false, true} {
+		if small {
+			f.memory.swallows("relay-1")
+		}
+		conn, _ := tcpConn(t, f)
+		raw, err := conn.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mss int
+		raw.Control(func(fd uintptr) { mss, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG) })
+		if err != nil || (mss <= smallSegment) != small {
+			t.Errorf("small segments %v: %d bytes, %v", small, mss, err)
+		}
+	}
+}
