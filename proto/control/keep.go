@@ -67,7 +67,7 @@ func (d *Dialer[In, Out]) Keep(ctx context.Context, addresses []string, use func
 		if conn != nil {
 			last = address
 			dead.judge(conn.pauses)
-			if hurry {
+			if hurry || d.hurried() {
 				conn.Probe() // it may have begun in the network before
 			}
 			d.Log.Info("connected to server", "address", address, "server", conn.Peer().ID.Name)
@@ -129,6 +129,16 @@ func (d *Dialer[In, Out]) round(ctx context.Context) (context.Context, func() (h
 		cancel()
 		watching.Wait()
 		return hurried
+	}
+}
+
+// hurried takes a Hurry that came when nobody waited.
+func (d *Dialer[In, Out]) hurried() bool {
+	select {
+	case <-d.Hurry:
+		return true
+	default:
+		return false
 	}
 }
 

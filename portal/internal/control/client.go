@@ -108,6 +108,9 @@ func New(cfg Config) *Client {
 		peers: make(map[string]bool), requests: make(map[uint32]*request),
 		tickets: newTickets(time.Now(), cfg.Kept.Tickets), networks: newNetworks(cfg.Kept.Networks, cfg.Changed), times: newTimes(),
 	}
+	if cfg.Kept.Grants.Known {
+		c.version = cfg.Kept.Grants.Completed
+	}
 	c.networks.enter(cfg.Network)
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
 		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log,

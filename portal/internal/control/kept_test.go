@@ -93,6 +93,7 @@ func TestClientGoesOnFromWhatWasKept(t *testing.T) {
 	s.client.mu.Unlock()
 	var kept state.Kept
 	s.client.Keep(&kept)
+	kept.Grants = state.Grants{Completed: 8, Known: true}
 	again := New(Config{Servers: []string{"first.example"}, Grants: s.keeper, Kept: kept, Changed: func() {}, Log: s.client.Log})
 	if got := again.Tickets().For("factory"); len(got) != 1 {
 		t.Errorf("tickets %+v", got)
@@ -100,6 +101,9 @@ func TestClientGoesOnFromWhatWasKept(t *testing.T) {
 	want := []string{"first.example:443", "first.example:80", "other.example:8443", "192.0.2.7:443", "192.0.2.7:80"}
 	if got := again.Status().Servers; !slices.Equal(got, want) {
 		t.Errorf("servers %q, want %q", got, want)
+	}
+	if got := again.Status().Policy; got != 8 {
+		t.Errorf("policy version %d, want that of what was kept", got)
 	}
 	again.NetworkChanged("wifi")
 	if got := again.pauses().Learned().Held; got != 9*time.Minute {
