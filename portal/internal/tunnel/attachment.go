@@ -15,7 +15,7 @@ type attachment struct {
 	lane    carrier.Lane
 	first   []byte // RESUME, with OPEN in front of it where that may be lost: before all else
 	sending bool   // the carrier has a frame of the stream
-	gone    bool   // the stream has left
+	lent    bool   // and the stream has left it to the carrier
 	loan    stream.Loan
 }
 
@@ -32,17 +32,21 @@ func (p *pipe) leaveLocked() {
 	if a == nil {
 		return
 	}
-	loan := p.st.Leave()
-	a.gone = true
-	if a.sending {
-		a.loan = loan
-		p.t.budget.add(int64(loan.Cost()))
-	}
+	p.lendLocked()
 	a.lane.Close()
 	a.link.detach(p.id, true)
 	p.at = nil
 	p.reset = nil // it is said again
 	p.accountLocked()
+}
+
+// lendLocked ends an epoch on the carrier, which may still read a frame.
+func (p *pipe) lendLocked() {
+	loan := p.st.Leave()
+	if a := p.at; a.sending && !a.lent {
+		a.lent, a.loan = true, loan
+		p.t.budget.add(int64(loan.Cost()))
+	}
 }
 
 // detach takes a stream off the carrier. What may still come of it there is
@@ -109,9 +113,10 @@ func (a *attachment) Wrote() {
 	switch {
 	case !a.sending:
 		return
-	case a.gone:
+	case a.lent:
 		p.t.budget.add(-int64(a.loan.Cost()))
 		a.loan.Return()
+		a.lent, a.loan = false, stream.Loan{}
 	default:
 		p.st.Wrote()
 		p.accountLocked()

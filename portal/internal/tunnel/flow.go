@@ -116,7 +116,11 @@ func (f *Flow) Send(b []byte) bool {
 	l := f.t.flowAt.Load()
 	f.mu.Lock()
 	over := f.over
-	behind := f.open != nil && f.behind < maxHeld && l != nil && l.conn.Kind() == wire.CarrierQUIC
+	behind := false
+	if f.open != nil && !over && l != nil {
+		f.openOnLocked(l)
+		behind = f.behind < maxHeld && l.conn.Kind() == wire.CarrierQUIC
+	}
 	if behind {
 		f.behind++
 	}
@@ -134,6 +138,13 @@ func (f *Flow) Send(b []byte) bool {
 	return l.conn.Datagram(f.id, b)
 }
 
+// openOnLocked says OPEN on a carrier, if it has not been said there.
+func (f *Flow) openOnLocked(l *link) {
+	if f.said != l && l.conn.Try(f.open) {
+		f.said = l
+	}
+}
+
 // place implements end: what the peer has not answered is said again on another
 // carrier.
 func (f *Flow) place() {
@@ -147,8 +158,8 @@ func (f *Flow) place() {
 	case f.sent && !f.received:
 		f.said = l
 		l.conn.Send(wire.AppendFrame(nil, f.id, f.reset))
-	case f.open != nil && !f.over && l.conn.Try(f.open):
-		f.said = l
+	case f.open != nil && !f.over:
+		f.openOnLocked(l)
 	}
 }
 

@@ -214,9 +214,7 @@ func (l *link) Silent(silent bool) {
 // doubt asks the peer at once whether the carrier lives.
 func (l *link) doubt() {
 	l.doubted.Store(time.Now().UnixNano())
-	if c, ok := l.conn.(interface{ Doubt() }); ok {
-		c.Doubt()
-	}
+	l.conn.Doubt()
 }
 
 // Retire has everything leave the carriers of a session as soon as there are

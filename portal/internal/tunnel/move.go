@@ -75,7 +75,9 @@ func (p *pipe) resetOnLocked(l *link) {
 		return
 	}
 	p.asked = l
-	l.conn.Send(wire.AppendFrame(nil, p.id, wire.Reset{Reason: p.why.Reason, Text: p.why.Text}))
+	// Without the text: thousands may be said at once, and must not look like
+	// answers that the peer does not read.
+	l.conn.Send(wire.AppendFrame(nil, p.id, wire.Reset{Reason: p.why.Reason}))
 }
 
 // moveLocked moves the opener's stream to l.
@@ -117,8 +119,8 @@ func (p *pipe) resume(l *link, m wire.Resume) error {
 		return fmt.Errorf("%w: RESUME too often", wire.ErrMalformed)
 	}
 	p.asked = nil
-	p.leaveLocked()
 	if p.st.WasReset() {
+		p.leaveLocked()
 		if !p.st.ResetAgain() { // the peer's RESET was quicker, and waits for an answer
 			l.conn.Send(wire.AppendFrame(nil, p.id, wire.Reset{}))
 		}
@@ -126,11 +128,16 @@ func (p *pipe) resume(l *link, m wire.Resume) error {
 		p.settleLocked()
 		return nil
 	}
+	if p.onLocked(l) { // its OPEN was said again there, or it never left
+		p.lendLocked()
+	} else {
+		p.leaveLocked()
+		p.attachLocked(l)
+	}
 	answer, ok, err := p.st.Follow(m)
 	if err != nil || !ok {
 		return err
 	}
-	p.attachLocked(l)
 	p.at.first = wire.AppendFrame(nil, p.id, answer)
 	p.goOnLocked()
 	return nil

@@ -121,6 +121,41 @@ func TestTransferSurvivesTwentyMoves(t *testing.T) {
 	waitFor(t, "old carriers are closed", func() bool { return p.client.Stats().Carriers == 1 && p.server.Stats().Carriers == 1 })
 }
 
+// The same over QUIC, and from one kind to the other and back.
+func TestTransferSurvivesChangesOfKind(t *testing.T) {
+	const size, moves = 8 << 20, 12
+	at := make(targets, 1)
+	p := newPair(t, at, alone)
+	app, done := open(t, p.client, benchGrant)
+	target := <-at
+	var x transfer
+	x.run(t, app, target, size)
+	now := p.roads[0]
+	broken := errors.New("the test breaks it")
+	for i := range moves {
+		waitFor(t, "the transfer to go on", func() bool { return x.reached((i + 1) * 2 * size / (moves + 2)) })
+		old := now
+		switch i % 4 {
+		case 0, 1: // to QUIC, and to another
+			old.client.Abort(broken)
+			now = p.connectQUIC()
+		case 2: // to QUIC, which is there before
+			now = p.connectQUIC()
+			old.server.Abort(broken)
+		case 3: // TCP is better
+			now = p.connect()
+			waitFor(t, "the stream to leave QUIC", func() bool {
+				p.server.mu.Lock()
+				defer p.server.mu.Unlock()
+				return len(p.server.links) == 2 && p.server.links[0].streams.Load() == 0
+			})
+			old.client.Abort(broken)
+		}
+	}
+	x.running.Wait()
+	p.wantWell(done)
+}
+
 // proven waits until both sides have heard of each other.
 func (p *pair) proven() {
 	p.t.Helper()
@@ -288,37 +323,60 @@ func (p *pair) connectSafely() {
 
 // The OPEN may be what was lost: nobody knows, so it is said again.
 func TestLostOpenIsSaidAgain(t *testing.T) {
-	at := make(targets, 2)
-	var first *silence
-	p := newBarePair(t, at, func() (net.Conn, net.Conn) {
-		a, b := carriertest.TCP(t)
-		s := &silence{Conn: a}
-		if first == nil {
-			first = s
+	for _, kind := range carriertest.Kinds {
+		at := make(targets, 2)
+		echo := udpEcho(t)
+		opened := make(chan wire.OpenKind, 10)
+		var exit handler = func(ctx context.Context, open wire.Open) (net.Conn, error) {
+			opened <- open.Kind
+			if open.Kind == wire.OpenFlow {
+				return dialTo(echo)(ctx, open)
+			}
+			return at.Open(ctx, nil, open)
 		}
-		return s, b
-	}, alone)
-	old := p.connect()
-	p.proven()
-	first.mu.Lock()
-	first.cut = true
-	first.mu.Unlock()
-	app, done := open(t, p.client, benchGrant)
-	if _, err := app.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	app.CloseWrite()
-	waitFor(t, "the OPEN to be sent into the void", func() bool { return old.client.Stats().Sent > 100 })
-	p.connect()
-	old.a.Close()
-	target := <-at
-	if got, err := io.ReadAll(target); string(got) != "hello" || err != nil {
-		t.Errorf("the target read %q, %v", got, err)
-	}
-	target.Close()
-	p.wantWell(done)
-	if len(at) != 0 {
-		t.Error("the stream was opened twice")
+		var first *silence
+		p := newBarePair(t, exit, func() (net.Conn, net.Conn) {
+			a, b := carriertest.TCP(t)
+			s := &silence{Conn: a}
+			if first == nil {
+				first = s
+			}
+			return s, b
+		}, alone)
+		old := p.connect()
+		p.proven()
+		first.mu.Lock()
+		first.cut = true
+		first.mu.Unlock()
+		app, done := open(t, p.client, benchGrant)
+		if _, err := app.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		app.CloseWrite()
+		f, in := openFlow(t, p.client, []byte("x"))
+		f.Send([]byte("y"))
+		waitFor(t, "the OPENs to be sent into the void", func() bool { return old.client.Stats().Sent > 250 })
+		if kind == wire.CarrierQUIC {
+			p.connectQUIC()
+		} else {
+			p.connect()
+		}
+		old.a.Close()
+		target := <-at
+		if got, err := io.ReadAll(target); string(got) != "hello" || err != nil {
+			t.Errorf("%v: the target read %q, %v", kind, got, err)
+		}
+		target.Close()
+		if got := <-in.got; string(got) != "x" {
+			t.Errorf("%v: the flow's first datagram came back as %q", kind, got)
+		}
+		f.Close(wire.ReasonIdle)
+		<-in.ended
+		p.wantWell(done)
+		if len(opened) != 2 {
+			t.Errorf("%v: %d targets were dialled, want 2", kind, len(opened))
+		}
+		p.stop()
 	}
 }
 
