@@ -35,6 +35,7 @@ type Finder struct {
 	sockets *packet.Sockets
 	began   time.Time // its monotonic reading makes counters rise
 	base    uint64    // of counters, at began
+	tasks   sync.WaitGroup
 
 	mu    sync.Mutex // guards the following
 	legs  map[*Leg]struct{}
@@ -74,8 +75,10 @@ func (f *Finder) network() string {
 func (f *Finder) counter() uint64 { return f.base + uint64(time.Since(f.began).Milliseconds()) }
 
 // Run tells legs of changes of the network and writes down what is learned,
-// until ctx is cancelled. It closes the UDP sockets at the end.
+// until ctx is cancelled. It closes the UDP sockets at the end. Nobody may dial
+// any more then.
 func (f *Finder) Run(ctx context.Context) error {
+	defer f.tasks.Wait()
 	defer f.sockets.Close()
 	var changes <-chan network.Change
 	if f.Network != nil {

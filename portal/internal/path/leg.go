@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,8 +90,9 @@ func (f *Finder) leg(session wire.Session, server netip.Addr, ticket bool) (*Leg
 // begins earlier if all before it have failed. Where nothing is known of them,
 // packet mode comes first, being the quickest of all once it runs; QUIC
 // follows before anybody notices, and splice mode a moment later: it works
-// nearly everywhere, and so it is there before 300 ms are lost. A way that
-// has failed in this network does not make others wait.
+// nearly everywhere, and so it is there before 300 ms are lost. Where there is no
+// packet mode, splice mode does not wait. Nor does anybody wait for a way that
+// has failed in this network.
 //
 // Both portals try all, so two that remember different things still dial the
 // same way at nearly the same time, and what works again is found without
@@ -99,43 +101,42 @@ func (l *Leg) Ways(connection uint16) (ways []Way, at []time.Duration) {
 	if l.ticket {
 		return l.Again()
 	}
-	r := &race{leg: l, connection: connection}
-	trusted := 0 // ways that splice mode waits for
 	memory, pair := l.finder.memory, l.pairing()
-	if l.packet.IsValid() {
-		r.packet = &packetWay{race: r, addr: l.packetAddr(connection), ahead: !memory.doubts(packetBad, pair)}
-		ways, at = append(ways, r.packet), append(at, 0)
-		if r.packet.ahead {
-			trusted++
+	r := &race{leg: l, connection: connection}
+	add := func(w Way, begin time.Duration) {
+		i := len(at)
+		for i > 0 && at[i-1] > begin {
+			i--
 		}
+		ways, at = slices.Insert(ways, i, w), slices.Insert(at, i, begin)
 	}
-	if len(l.udp) > 0 {
+	ahead := l.packet.IsValid() && !memory.doubts(packetBad, pair)
+	if l.packet.IsValid() {
+		r.packet = &packetWay{race: r, addr: l.packetAddr(connection), ahead: ahead}
+		add(r.packet, 0)
+	}
+	quic := len(l.udp) > 0
+	if quic {
 		r.quic = &quicWay{race: r}
 		begin := quicAfter
-		if trusted == 0 || memory.knows(memory.ofPairing(quicFirst, pair)) {
+		if memory.knows(memory.ofPairing(quicFirst, pair)) || l.packet.IsValid() && !ahead || len(l.splice) == 0 && r.packet == nil {
 			begin = 0
 		}
-		ways, at = append(ways, r.quic), append(at, begin)
-		if !memory.doubts(quicBad, pair) {
-			trusted++
-		}
+		add(r.quic, begin)
 	}
 	if len(l.splice) > 0 {
 		r.splice = &spliceWay{race: r}
-		begin := spliceAfter
-		if trusted == 0 {
-			begin = 0
+		begin := time.Duration(0)
+		if ahead || l.packet.IsValid() && quic && !memory.doubts(quicBad, pair) {
+			begin = spliceAfter
 		}
-		ways, at = append(ways, r.splice), append(at, begin)
-	}
-	for i := len(at) - 1; i > 0 && at[i] < at[i-1]; i-- { // splice mode may come before QUIC
-		ways[i], ways[i-1] = ways[i-1], ways[i]
-		at[i], at[i-1] = at[i-1], at[i]
+		add(r.splice, begin)
 	}
 	return ways, at
 }
 
-// When QUIC and splice mode begin if a way before them is trusted.
+// When QUIC and splice mode begin if a way of TCP, or one before them, is to be
+// tried alone.
 const (
 	quicAfter   = 50 * time.Millisecond
 	spliceAfter = 250 * time.Millisecond

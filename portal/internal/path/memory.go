@@ -10,8 +10,10 @@ const (
 	// all the same, so it comes back earlier where it works again.
 	doubtTime = 24 * time.Hour
 	// smallTime is how long segments stay small on a way that has swallowed
-	// full ones; then full ones are tried again.
-	smallTime = 24 * time.Hour
+	// full ones; then full ones are tried again. As long as that is a suspicion
+	// only, suspectTime.
+	smallTime   = 24 * time.Hour
+	suspectTime = 10 * time.Minute
 	// maxRemembered bounds what is remembered: a server that announces sessions
 	// with ever new names must not fill the memory.
 	maxRemembered = 4096
@@ -41,7 +43,7 @@ const (
 type fact struct {
 	until     time.Time // zero: no end
 	mode      Mode
-	connected bool // it had, and failed nevertheless
+	connected bool // packetBad, quicBad: it had, and failed nevertheless; smallMSS: with small segments
 	hold      hold
 }
 
@@ -168,11 +170,28 @@ func (m *memory) won(p pairing, quic bool) {
 	}
 }
 
-// swallowed reports whether full segments get lost on the way to a relay.
-func (m *memory) swallowed(relay string) bool { return m.knows(m.ofRelay(smallMSS, relay)) }
+// small reports whether segments on the way to a relay are to be small.
+func (m *memory) small(relay string) bool { return m.knows(m.ofRelay(smallMSS, relay)) }
 
-func (m *memory) swallows(relay string) {
-	m.remember(m.ofRelay(smallMSS, relay), fact{until: time.Now().Add(smallTime)})
+// suspect has segments be small for a while: it seems that full ones get lost. It
+// reports whether that is new.
+func (m *memory) suspect(relay string) bool {
+	if m.small(relay) {
+		return false
+	}
+	m.remember(m.ofRelay(smallMSS, relay), fact{until: time.Now().Add(suspectTime)})
+	return true
+}
+
+// smallWorked takes the suspicion for the truth: a carrier has come up with small
+// segments. It reports whether it was a suspicion.
+func (m *memory) smallWorked(relay string) bool {
+	t := m.ofRelay(smallMSS, relay)
+	if f, ok := m.recall(t); !ok || f.connected {
+		return false
+	}
+	m.remember(t, fact{until: time.Now().Add(smallTime), connected: true})
+	return true
 }
 
 // interval is how long a UDP leg may be left silent.

@@ -22,7 +22,8 @@ func full(place *string) *memory {
 	m.failed(packetBad, pair, true)
 	m.failed(quicBad, pair, false)
 	m.won(pair, true)
-	m.swallows("relay-1")
+	m.suspect("relay-1")
+	m.smallWorked("relay-1")
 	m.learn(finding{lost: 15 * time.Second}, time.Now())
 	return m
 }
@@ -75,7 +76,7 @@ func TestFinderStartsWithWhatItsFileSays(t *testing.T) {
 	if got := plan(withUDPTo(t, f)); got != allAtOnce {
 		t.Errorf("the first carrier: %s, want %s", got, allAtOnce)
 	}
-	if f.memory.interval() != 7*time.Second || f.memory.spliceFirst("relay-1") != SharedTLS || !f.memory.swallowed("relay-1") {
+	if f.memory.interval() != 7*time.Second || f.memory.spliceFirst("relay-1") != SharedTLS || !f.memory.small("relay-1") {
 		t.Error("something is not known any more")
 	}
 	if c := f.counter(); c <= later {

@@ -1,12 +1,17 @@
 package path
 
 import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,10 +85,10 @@ func TestSmallSegmentsAreSetBeforeTheConnection(t *testing.T) {
 	f := newAuthority(t).finder("ann")
 	for _, small := range []bool{false, true} {
 		if small {
-			f.memory.swallows("relay-1")
+			f.memory.suspect("relay-1")
 		}
-		conn, _ := tcpConn(t, f)
-		raw, err := conn.(syscall.Conn).SyscallConn()
+		conn, _ := connected(t, f)
+		raw, err := conn.SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,5 +97,52 @@ func TestSmallSegmentsAreSetBeforeTheConnection(t *testing.T) {
 		if err != nil || (mss <= smallSegment) != small {
 			t.Errorf("small segments %v: %d bytes, %v", small, mss, err)
 		}
+	}
+}
+
+// The way to a relay is narrower than this machine knows, and nobody says so. A
+// TLS client's first words do not fit.
+func TestHandshakeThatIsSwallowedIsGivenUpAndSmallSegmentsTried(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	if _, err := exec.LookPath("nft"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs program nft in PATH")
+		}
+		t.Skip("needs program nft in PATH")
+	}
+	for _, cmd := range []string{
+		"ip link set lo up mtu 1500",
+		"nft add table inet hole",
+		"nft add chain inet hole in { type filter hook input priority 0 ; }",
+		"nft add rule inet hole in meta l4proto tcp meta length > 1280 drop",
+	} {
+		args := strings.Fields(cmd)
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", cmd, err, out)
+		}
+	}
+	f := newAuthority(t).finder("ann")
+	said := bytes.Repeat([]byte("x"), 1700)
+	narrow, far := connected(t, f)
+	narrow.Write(said)
+	narrow.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := narrow.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a connection on which nothing gets through: %v", err)
+	}
+	if !f.memory.small("relay-1") {
+		t.Fatal("the next connection would do no better")
+	}
+	far.Close()
+	again, far := connected(t, f)
+	again.Write(said)
+	far.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.ReadFull(far, make([]byte, len(said))); err != nil {
+		t.Errorf("with small segments: %v", err)
+	}
+	again.proven()
+	if known, _ := f.memory.recall(f.memory.ofRelay(smallMSS, "relay-1")); !known.connected {
+		t.Error("it is not remembered that small segments were better")
 	}
 }

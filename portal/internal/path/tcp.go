@@ -24,6 +24,7 @@ type packetWay struct {
 	began  time.Time // Dial
 	up     time.Time // when Dial succeeded
 	failed bool      // Dial has, and not because another way was taken
+	conn   *tcpConn  // after Dial
 }
 
 func (w *packetWay) String() string         { return PacketPort.String() }
@@ -37,13 +38,14 @@ func (w *packetWay) Dial(ctx context.Context) (net.Conn, error) {
 		w.failed = ctx.Err() == nil
 		return nil, fmt.Errorf("dial relay %q: %w", l.Relay(), err)
 	}
-	w.up = time.Now()
+	w.up, w.conn = time.Now(), conn
 	l.stalled.Store(true)
-	return conn, nil
+	return conn.TCPConn, nil
 }
 
 func (w *packetWay) Taken() {
 	l := w.race.leg
+	w.conn.proven()
 	l.stalled.Store(false)
 	l.take(candidate{mode: PacketPort, addr: w.addr}, w.race.connection)
 	l.trust(packetBad, true)
@@ -57,7 +59,7 @@ func (w *packetWay) Lost() {
 	w.race.leg.doubt(packetBad, true, "the carrier on it broke at once")
 }
 
-func (w *packetWay) Stuck() { w.race.leg.stuck() }
+func (w *packetWay) Stuck() { w.conn.finder.stuck(w.conn.relay) }
 
 // spliceWay is splice mode, by whichever of its modes connects first. The
 // relay joins the connections of both portals by their session and number,
@@ -65,7 +67,7 @@ func (w *packetWay) Stuck() { w.race.leg.stuck() }
 type spliceWay struct {
 	race  *race
 	began time.Time // Dial
-	used  candidate // after Dial
+	used  *dialed   // after Dial
 }
 
 func (w *spliceWay) String() string         { return SessionPort.String() }
@@ -94,15 +96,16 @@ func (w *spliceWay) Dial(ctx context.Context) (net.Conn, error) {
 		conn.Close()
 		return nil, fmt.Errorf("prove leg %v to relay %q: %w", p.ID, l.Relay(), err)
 	}
-	w.used = conn.candidate
-	l.spliced.Store(&w.used)
+	w.used = conn
+	l.spliced.Store(&conn.candidate)
 	return conn.Conn, nil
 }
 
 func (w *spliceWay) Taken() {
 	l, took := w.race.leg, time.Since(w.began)
-	l.take(w.used, w.race.connection)
-	l.finder.memory.rememberSplice(l.Relay(), w.used.mode)
+	w.used.tcp.proven()
+	l.take(w.used.candidate, w.race.connection)
+	l.finder.memory.rememberSplice(l.Relay(), w.used.candidate.mode)
 	if w.race.packet != nil {
 		w.race.packet.beaten(took)
 	}
@@ -115,12 +118,13 @@ func (w *spliceWay) Taken() {
 // Lost changes nothing: there is no way that is surer.
 func (w *spliceWay) Lost() {}
 
-func (w *spliceWay) Stuck() { w.race.leg.stuck() }
+func (w *spliceWay) Stuck() { w.used.tcp.finder.stuck(w.used.tcp.relay) }
 
 // dialed is a connection and how it was made.
 type dialed struct {
 	net.Conn
 	candidate candidate
+	tcp       *tcpConn // below TLS
 }
 
 func (l *Leg) connect(ctx context.Context, c candidate) (*dialed, error) {
@@ -129,41 +133,64 @@ func (l *Leg) connect(ctx context.Context, c candidate) (*dialed, error) {
 		return nil, err
 	}
 	if c.mode != SharedTLS {
-		return &dialed{conn, c}, nil
+		return &dialed{conn.TCPConn, c, conn}, nil
 	}
 	relay := identity.Expect(identity.Relay, l.Relay())
-	secure := record.Client(conn, l.finder.Credentials.ClientTLS(identity.ProtocolRelay, relay))
+	secure := record.Client(conn.TCPConn, l.finder.Credentials.ClientTLS(identity.ProtocolRelay, relay))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("prove relay at %s: %w", c.addr, err)
 	}
-	return &dialed{secure, c}, nil
+	return &dialed{secure, c, conn}, nil
 }
 
 // stuck has the next connections to this relay, in this network, use segments
-// that pass nearly everywhere: something on the way drops longer packets and
-// does not say so (RFC 2923 section 2.1).
-func (l *Leg) stuck() {
-	if l.finder.memory.swallowed(l.Relay()) {
-		return
+// that pass nearly everywhere: it seems that something on the way drops longer
+// packets and does not say so (RFC 2923 section 2.1). If a carrier comes up with
+// them, that is remembered.
+func (f *Finder) stuck(relay string) {
+	if f.memory.suspect(relay) {
+		f.Log.Info("full segments seem to get lost on the way to the relay; the next connections use small ones", "relay", relay)
 	}
-	l.finder.memory.swallows(l.Relay())
-	l.log.Info("full segments get lost on the way to the relay; using small ones for a day")
+}
+
+// proven tells that a carrier has come up on a TCP connection.
+func (c *tcpConn) proven() {
+	c.stop()
+	if c.small && c.finder.memory.smallWorked(c.relay) {
+		c.finder.Log.Info("full segments get lost on the way to the relay; using small ones for a day", "relay", c.relay)
+	}
 }
 
 const (
 	// maxRetry is how soon after a break of the path TCP finds that it is over.
 	maxRetry = 2 * time.Second
+	// handshakeTime is how long the handshake on a new connection is watched, and
+	// inspectTime how often: a way that is too narrow for its first words is given
+	// up long before the handshake would be.
+	handshakeTime = 10 * time.Second
+	inspectTime   = 250 * time.Millisecond
 	// smallSegment is the longest segment, in bytes, where longer ones get lost: it
 	// fits into 1,200 bytes of IPv4 or IPv6 with timestamps.
 	smallSegment = 1140
 )
 
-func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (net.Conn, error) {
-	small := f.memory.swallowed(relay)
+// tcpConn is a connection as dialled, before TLS.
+type tcpConn struct {
+	*net.TCPConn
+	finder *Finder
+	relay  string
+	small  bool   // with small segments
+	stop   func() // of what watches its handshake
+}
+
+// dial makes a connection to a relay. While ctx lasts, it is closed if full
+// segments get lost on it before it was proven.
+func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (*tcpConn, error) {
+	c := &tcpConn{finder: f, relay: relay, small: f.memory.small(relay)}
 	// The carrier keeps the connection alive itself.
 	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, socket syscall.RawConn) error {
-		if small {
+		if c.small {
 			if err := limitSegments(socket, smallSegment); err != nil {
 				return err
 			}
@@ -174,6 +201,34 @@ func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (n
 	if err != nil {
 		return nil, err
 	}
-	f.follow(conn.(*net.TCPConn))
-	return conn, nil
+	c.TCPConn = conn.(*net.TCPConn)
+	f.follow(c.TCPConn)
+	ctx, c.stop = context.WithTimeout(ctx, handshakeTime)
+	if c.small {
+		c.stop() // nothing smaller is left to try
+	} else {
+		f.tasks.Go(func() { c.inspect(ctx) })
+	}
+	return c, nil
+}
+
+// inspect watches the handshake.
+func (c *tcpConn) inspect(ctx context.Context) {
+	tick := time.NewTicker(inspectTime)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		lost, err := swallowed(c.TCPConn)
+		if lost {
+			c.finder.stuck(c.relay)
+			c.Close()
+		}
+		if lost || err != nil {
+			return
+		}
+	}
 }

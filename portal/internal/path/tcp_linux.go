@@ -1,6 +1,7 @@
 package path
 
 import (
+	"net"
 	"syscall"
 	"time"
 
@@ -23,4 +24,20 @@ func limitSegments(socket syscall.RawConn, bytes int) error {
 	return socket.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, bytes)
 	})
+}
+
+// swallowed reports whether a connection's full segments get lost, and small
+// ones do not: the kernel has timed out twice in a row over what was sent first,
+// and the other end has what was sent after it (RFC 2018). The error is that of a
+// connection that was closed.
+func swallowed(conn *net.TCPConn) (lost bool, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	err = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		lost = err == nil && info.Retransmits >= 2 && info.Sacked > 0
+	})
+	return lost, err
 }

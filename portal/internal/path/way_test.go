@@ -103,7 +103,10 @@ func (r raced) spliceWon(took time.Duration) {
 // raceOf returns the ways of the next carrier between two portals.
 func raceOf(l *Leg) raced {
 	ways, _ := l.Ways(0)
-	return raced{ways[0].(*packetWay).race}
+	r := ways[0].(*packetWay).race
+	conn := &tcpConn{finder: l.finder, relay: l.Relay(), stop: func() {}}
+	r.packet.conn, r.splice.used = conn, &dialed{candidate: l.splice[0], tcp: conn}
+	return raced{r}
 }
 
 // What happens to the ways of a carrier decides whether the next one begins
@@ -274,20 +277,54 @@ func TestSmallSegmentsAreForOneNetworkAndOneDay(t *testing.T) {
 		f := NewFinder(Config{Credentials: own, Log: slog.New(slog.DiscardHandler)})
 		place := "home"
 		f.memory.network = func() string { return place }
-		raceOf(legTo(t, f, "relay-1", "factory")).packet.Stuck()
-		if !f.memory.swallowed("relay-1") || f.memory.swallowed("relay-2") {
-			t.Error("full segments are not known to get lost, or everywhere")
+		small := func(what string, want bool) {
+			t.Helper()
+			if f.memory.small("relay-1") != want || f.memory.small("relay-2") {
+				t.Errorf("%s: small segments %v, want %v; to another relay %v", what, !want, want, f.memory.small("relay-2"))
+			}
 		}
+		taken := func(small bool) raced {
+			r := raceOf(legTo(t, f, "relay-1", "factory"))
+			r.packet.conn.small = small
+			r.packetUp(100*time.Millisecond, 50*time.Millisecond)
+			r.packet.Taken()
+			return r
+		}
+		carrier := taken(false)
+		small("a carrier came up", false)
+		carrier.packet.Stuck()
+		small("it got stuck", true)
+		taken(false) // dialled before
+		time.Sleep(suspectTime)
+		small("nothing shows that small ones are better", false)
+		carrier.packet.Stuck()
+		taken(true)
+		time.Sleep(suspectTime)
+		small("they are", true)
 		place = "hotel"
-		if f.memory.swallowed("relay-1") {
-			t.Error("another network has the same fault")
-		}
+		small("another network", false)
 		place = "home"
 		time.Sleep(smallTime)
-		if f.memory.swallowed("relay-1") {
-			t.Error("full segments are never tried again")
-		}
+		small("a day later", false)
 	})
+}
+
+func TestSessionWithoutPacketModeBeginsWithTCP(t *testing.T) {
+	f := newAuthority(t).finder("ann")
+	l := withUDPTo(t, f)
+	l.packet = netip.AddrPort{}
+	if got, want := plan(l), "[relay relay-udp] [0s 50ms]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	f.memory.won(l.pairing(), true)
+	if got, want := plan(l), "[relay-udp relay] [0s 0s]"; got != want {
+		t.Errorf("QUIC was the quickest: %s, want %s", got, want)
+	}
+	l.splice = nil
+	f.memory.won(l.pairing(), false)
+	if got, want := plan(l), "[relay-udp] [0s]"; got != want {
+		t.Errorf("UDP alone: %s, want %s", got, want)
+	}
 }
 
 // Packet mode has no preface: what is written first is the other portal's.
