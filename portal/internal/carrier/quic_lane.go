@@ -163,6 +163,7 @@ func (l *quicLane) write(b []byte) (err error) {
 	if err == nil {
 		l.c.live.used(len(b))
 		_, err = l.to.qs.Write(b)
+		l.c.live.used(len(b)) // it may have taken long
 	}
 	var stopped *quic.StreamError
 	switch {

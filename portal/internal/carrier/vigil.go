@@ -43,7 +43,8 @@ type vigil struct {
 	due        time.Time // when this look was to be
 	heardAt    time.Time // look at which something had come
 	answeredAt time.Time // look at which an answer had come
-	askedAt    time.Time
+	busyAt     time.Time // look at which frames had come or left
+	askedAt    time.Time // when the last PING left that a look has asked for
 	silent     bool
 
 	// A PING is small and passes where full packets do not. So what fills
@@ -87,7 +88,9 @@ func (v *vigil) begin(now time.Time, wait time.Duration) {
 
 func (v *vigil) look(now time.Time, s sight) finding {
 	owed := v.note(now, s)
-	if !owed && !s.busy && s.waiting.IsZero() && (!s.rested || s.asked) {
+	// A PING that left after the last frame was answered: nothing is owed.
+	covered := s.waiting.IsZero() && !v.busyAt.After(v.askedAt)
+	if !owed && !s.busy && covered && (!s.rested || s.asked) {
 		v.silent = false
 		return finding{rest: true}
 	}
@@ -173,6 +176,9 @@ func (v *vigil) note(now time.Time, s sight) (owed bool) {
 	}
 	if s.left {
 		v.leftAt = now
+	}
+	if s.busy {
+		v.busyAt = now
 	}
 	if s.waiting.IsZero() || s.waiting.After(v.filledAt) {
 		v.provenAt = v.filledAt

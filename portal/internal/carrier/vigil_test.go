@@ -127,6 +127,30 @@ func TestVigilRestsWhenNothingIsOwed(t *testing.T) {
 	}
 }
 
+// What leaves between a PING and a look that sends none is asked after all the
+// same before the carrier rests.
+func TestEveryFrameIsAskedAfter(t *testing.T) {
+	for _, when := range []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond, askEvery} {
+		s := newScene()
+		s.now = s.now.Add(askEvery)
+		if f := s.v.look(s.now, sight{busy: true}); !f.ask {
+			t.Fatalf("frames come and go: %+v", f)
+		}
+		s.now = s.now.Add(when)
+		f := s.v.look(s.now, sight{busy: true, heard: true, answered: true})
+		for asked := f.ask; !asked; asked = f.ask {
+			s.now = s.now.Add(askEvery)
+			if f = s.v.look(s.now, sight{heard: true, answered: true}); f.rest {
+				t.Fatalf("a frame left %v after a PING: it rests without another", when)
+			}
+		}
+		s.now = s.now.Add(askEvery)
+		if f = s.v.look(s.now, sight{heard: true, answered: true}); !f.rest {
+			t.Errorf("a frame left %v after a PING, and one was answered since: %+v", when, f)
+		}
+	}
+}
+
 // After full packets a PING of full size is sent, again and again until one is
 // answered.
 func TestFullPacketsAreAskedAfter(t *testing.T) {
