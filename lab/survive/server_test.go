@@ -1,12 +1,18 @@
 package survive
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -90,6 +96,7 @@ func TestPortalsRestartedWithoutServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			overEach(t, plan{}, func(t *testing.T, w *world) {
 				p := w.out(t)
+				w.waitKept(t)
 				w.Server.Kill()
 				end(w)
 				await.Reset(t, "client", p.Client)
@@ -107,6 +114,31 @@ func TestPortalsRestartedWithoutServer(t *testing.T) {
 					strike: func() { w.Server.Start(); w.waitServer(t, true); w.waitReady() },
 				})
 			})
+		})
+	}
+}
+
+// waitKept waits until both portals have on disk what they were told: the grants, and tickets for both relays. They write it
+// a while after they are told, and seldom.
+func (w *world) waitKept(t *testing.T) {
+	t.Helper()
+	words := []string{w.relays[0].Name(), w.relays[1].Name()}
+	for _, f := range w.forwards() {
+		words = append(words, f.name)
+	}
+	for _, p := range []*daemon.Portal{w.laptop, w.factory} {
+		await.Until(t, "kept by "+p.Name(), func() error {
+			files, err := filepath.Glob(filepath.Join(p.Dir(), "state", "*"))
+			if err != nil {
+				return err
+			}
+			for _, name := range files {
+				b, err := os.ReadFile(name) // a socket cannot be read
+				if err == nil && !slices.ContainsFunc(words, func(w string) bool { return !bytes.Contains(b, []byte(w)) }) {
+					return nil
+				}
+			}
+			return fmt.Errorf("no file of %v has all of %q", files, words)
 		})
 	}
 }
