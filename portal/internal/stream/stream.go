@@ -98,13 +98,14 @@ func (s *Stream) other(epoch uint32) (bool, error) {
 // Limit is up to which offset the peer may send, as it was last told.
 func (s *Stream) Limit() uint64 { return s.receive.limit }
 
-// Held is how many bytes the stream holds or has promised to take.
+// Held is how many bytes the stream holds, has promised to take, or will promise
+// with its next ACK.
 func (s *Stream) Held() int64 {
 	if s.reset {
 		return 0
 	}
 	r := &s.receive
-	promised := r.limit
+	promised := max(r.limit, r.written+r.window)
 	if r.fin {
 		promised = r.received
 	}

@@ -23,7 +23,8 @@ const (
 	// streams.
 	leaveTime = 10 * time.Second
 	// doubtTime is how long a carrier is in doubt after another of its session
-	// broke, for the relay may be gone: in that time it shows.
+	// broke, for the relay may be gone, or after the peer has moved a stream off
+	// it: in that time it shows.
 	doubtTime = time.Second
 	// blameTime is how soon after a carrier broke another of its session must
 	// come for the way of the first to be at fault, not the relay or the network.
@@ -47,7 +48,7 @@ type link struct {
 	since   time.Time // when it was attached
 	silent  atomic.Bool
 	retired atomic.Bool
-	doubted atomic.Int64 // when another carrier of its session broke, Unix nanoseconds
+	doubted atomic.Int64 // when the peer was asked whether it lives, Unix nanoseconds
 	streams atomic.Int32 // attached
 
 	retiredAt time.Time // the tunnel's lock guards it
@@ -211,10 +212,13 @@ func (l *link) Silent(silent bool) {
 	l.t.changedLocked()
 }
 
-// doubt asks the peer at once whether the carrier lives.
+// doubt asks the peer at once whether the carrier lives, unless that was done a
+// moment ago.
 func (l *link) doubt() {
-	l.doubted.Store(time.Now().UnixNano())
-	l.conn.Doubt()
+	now, last := time.Now().UnixNano(), l.doubted.Load()
+	if now-last > int64(doubtTime) && l.doubted.CompareAndSwap(last, now) {
+		l.conn.Doubt()
+	}
 }
 
 // Retire has everything leave the carriers of a session as soon as there are

@@ -131,6 +131,11 @@ func (p *pipe) resume(l *link, m wire.Resume) error {
 	if p.onLocked(l) { // its OPEN was said again there, or it never left
 		p.lendLocked()
 	} else {
+		if p.at != nil {
+			// The opener may have found it silent, and this side not yet: then
+			// who writes there waits for its socket.
+			p.at.link.doubt()
+		}
 		p.leaveLocked()
 		p.attachLocked(l)
 	}

@@ -195,6 +195,7 @@ func (p *pipe) connect(app net.Conn) bool {
 	}
 	p.joinLocked(app)
 	p.st.Accept(uint64(p.t.budget.window()))
+	p.accountLocked()
 	p.drainLocked()
 	p.ackLaterLocked()
 	p.mu.Unlock()
