@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -219,6 +220,11 @@ func TestPortalThatWasKilledComesBack(t *testing.T) {
 	w.wait("a tunnel that waits", func() bool { return !ann.Status().Tunnels[0].Waiting.IsZero() })
 	if f := ann.waitState("web", Down); !strings.Contains(f.Why, "the tunnel to factory has been waiting for a way back for") {
 		t.Errorf("down because %q", f.Why)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := ann.pool.Tunnel(ctx, g.Exit, g.ID()); err == nil || !strings.Contains(err.Error(), "has been waiting for a way back for") {
+		t.Errorf("a tunnel while it waits: %v", err)
 	}
 	began := time.Now()
 	w.run(factory.config, "factory").waitState("web", Up)
@@ -441,6 +447,17 @@ func TestPortalsMeetWithoutAServer(t *testing.T) {
 		t.Errorf("they met after %v", took)
 	}
 	t.Logf("met after %v", time.Since(began).Round(time.Millisecond))
+	for _, p := range []*testPortal{ann, factory} {
+		w.wait("one place to meet", func() bool {
+			list := p.Status().Tunnels
+			for _, way := range list[0].Ways {
+				if way.Session != list[0].Session {
+					return false
+				}
+			}
+			return len(list) == 1
+		})
+	}
 }
 
 // Both lose all carriers at once, know each other's session no more, and ask at

@@ -68,7 +68,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.closed || s.ended:
+	case p.closed || p.draining || s.ended:
 		return nil, tunnel.ErrClosed
 	case len(s.peer.tunnels) >= maxPerPeer:
 		return nil, fmt.Errorf("there are %d tunnels with this peer", len(s.peer.tunnels))
@@ -191,12 +191,18 @@ func (m *member) troubled(t tunnel.Trouble) {
 	}
 }
 
+// view is a peer as its meetings see it.
+type view struct {
+	pool *Pool
+	peer *peer
+}
+
 // Named implements meeting.Tunnels: it is the newest tunnel, but one that has
 // something open and no carrier comes first.
-func (pr *view) Named() (tunnel.Identity, bool) {
-	list := pr.living()
+func (v *view) Named() (tunnel.Identity, bool) {
+	list := v.living()
 	for _, m := range list {
-		if pr.pool.carriers(m) == 0 && m.busy() {
+		if v.pool.carriers(m) == 0 && m.busy() {
 			return m.identity, true
 		}
 	}
@@ -207,8 +213,8 @@ func (pr *view) Named() (tunnel.Identity, bool) {
 }
 
 // Known implements meeting.Tunnels.
-func (pr *view) Known(id wire.TunnelID) (tunnel.Identity, bool) {
-	for _, m := range pr.living() {
+func (v *view) Known(id wire.TunnelID) (tunnel.Identity, bool) {
+	for _, m := range v.living() {
 		if m.identity.ID == id {
 			return m.identity, true
 		}
@@ -217,13 +223,13 @@ func (pr *view) Known(id wire.TunnelID) (tunnel.Identity, bool) {
 }
 
 // Doubt implements meeting.Tunnels.
-func (pr *view) Doubt(ctx context.Context) {
+func (v *view) Doubt(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, doubtTime)
 	defer cancel()
 	var asking sync.WaitGroup
-	for _, m := range pr.living() {
+	for _, m := range v.living() {
 		asking.Go(func() {
-			if pr.pool.answering(m) {
+			if v.pool.answering(m) {
 				if _, err := m.tunnel.Ping(ctx); err == nil {
 					return
 				}
@@ -234,17 +240,11 @@ func (pr *view) Doubt(ctx context.Context) {
 	asking.Wait()
 }
 
-// view is a peer as its meetings see it.
-type view struct {
-	pool *Pool
-	peer *peer
-}
-
 // living returns the peer's tunnels that are not over, the newest first.
-func (pr *view) living() (list []*member) {
-	pr.pool.mu.Lock()
-	defer pr.pool.mu.Unlock()
-	for _, m := range slices.Backward(pr.peer.tunnels) {
+func (v *view) living() (list []*member) {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	for _, m := range slices.Backward(v.peer.tunnels) {
 		if !m.over() {
 			list = append(list, m)
 		}

@@ -92,6 +92,7 @@ type Pool struct {
 
 	mu       sync.Mutex // guards the following
 	closed   bool
+	draining bool // no tunnel begins any more
 	sessions map[wire.SessionID]*session
 	peers    map[string]*peer
 }
@@ -108,14 +109,15 @@ func (t *task) init() { t.ctx, t.stop = context.WithCancel(context.Background())
 // peer is what there is with one other portal. The Pool's lock guards it.
 type peer struct {
 	name     string
-	tunnels  []*member   // oldest first, with those that end
-	sessions []*session  // oldest first
-	attempt  *attempt    // under way, or failed a moment ago
-	search   *search     // under way
-	pace     pace        // of its searches
-	lost     string      // relay at which no carrier came up, or all were lost
-	meet     bool        // tickets are wanted, whatever the server does
-	ended    wire.Reason // of the last tunnel
+	tunnels  []*member     // oldest first, with those that end
+	sessions []*session    // oldest first
+	attempt  *attempt      // under way, or failed a moment ago
+	search   *search       // under way
+	pace     pace          // of its searches
+	lost     string        // relay at which no carrier came up
+	took     time.Duration // how long the last first carrier has taken
+	meet     bool          // tickets are wanted, whatever the server does
+	ended    wire.Reason   // of the last tunnel
 }
 
 // attempt is the opening of a tunnel, or the finding of its way back, for all
@@ -154,9 +156,13 @@ func (p *Pool) Run(ctx context.Context) error {
 	return nil
 }
 
-// Drain waits until no stream is open in any tunnel, or ctx ends. Peers open
-// nothing more meanwhile.
+// Drain waits until no stream is open in any tunnel, or ctx ends. Nothing is
+// opened any more, by either side; tunnels that have lost their carriers still
+// find a way back.
 func (p *Pool) Drain(ctx context.Context) {
+	p.mu.Lock()
+	p.draining = true
+	p.mu.Unlock()
 	var draining sync.WaitGroup
 	for _, m := range p.members() {
 		draining.Go(func() { m.tunnel.Drain(ctx) })

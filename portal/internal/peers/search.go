@@ -22,9 +22,12 @@ const (
 	// before the server is asked for another: the relay may only have lost
 	// the connections.
 	graceTime = 300 * time.Millisecond
-	// patience is how long a new session is waited for before another relay is
-	// asked for.
-	patience = 4 * time.Second
+	// A lost tunnel waits for the first carrier of a new session before another
+	// relay is asked for: leastPatience, and as long as twice what it took the
+	// last time with that peer, on a path where everything takes long. Whoever
+	// has no tunnel to lose gives it mostPatience.
+	leastPatience = 4 * time.Second
+	mostPatience  = 10 * time.Second
 	// answerTime is how long the server has to answer before tickets are used.
 	answerTime = time.Second
 	// meetTime is how long whoever waits for a tunnel waits for the other portal
@@ -230,7 +233,7 @@ func (p *Pool) round(pr *peer, s *search) error {
 	var joining *session
 	shared := false
 	for _, o := range pr.sessions {
-		if !o.ticket && !o.ended && o.joining() && time.Since(o.since) < patience {
+		if !o.ticket && !o.ended && o.joining() && time.Since(o.since) < pr.patienceLocked(len(lost) > 0) {
 			joining = o
 		}
 		for m := range o.carriers {
@@ -243,7 +246,7 @@ func (p *Pool) round(pr *peer, s *search) error {
 	p.mu.Unlock()
 	switch {
 	case joining != nil:
-		return p.await(pr, s, joining)
+		return p.await(pr, s, joining, len(lost) > 0)
 	case len(lost) > 0 && shared: // another session would take the place of the one that carries
 		if p.waitUntil(pr, s, againTime, p.hopeless) {
 			return nil
@@ -288,8 +291,19 @@ func (p *Pool) waitUntil(pr *peer, s *search, d time.Duration, stop func(*peer) 
 	}
 }
 
+// patienceLocked is how long the first carrier of a session is waited for.
+func (pr *peer) patienceLocked(lost bool) time.Duration {
+	if !lost {
+		return mostPatience
+	}
+	return min(leastPatience+2*pr.took, mostPatience)
+}
+
 // await waits for the first carrier of a session.
-func (p *Pool) await(pr *peer, s *search, o *session) error {
+func (p *Pool) await(pr *peer, s *search, o *session, lost bool) error {
+	p.mu.Lock()
+	patience := pr.patienceLocked(lost)
+	p.mu.Unlock()
 	if p.waitUntil(pr, s, patience-time.Since(o.since), func(*peer) bool { return !o.joining() }) {
 		return nil
 	}
@@ -343,7 +357,7 @@ func (p *Pool) ask(pr *peer, s *search, lost bool) error {
 	}
 	if !answered(pr) {
 		p.useTickets(pr)
-		if p.waitUntil(pr, s, patience, answered) {
+		if p.waitUntil(pr, s, mostPatience, answered) {
 			return nil
 		}
 	}
@@ -371,7 +385,7 @@ func (p *Pool) ask(pr *peer, s *search, lost bool) error {
 		}
 		return errors.New("the session was over before it began")
 	}
-	return p.await(pr, s, o)
+	return p.await(pr, s, o, lost)
 }
 
 // relayLocked returns the relay at which the tunnels were last.

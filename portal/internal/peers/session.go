@@ -165,7 +165,10 @@ func (s *session) first() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.err = err
-	if err != nil && s.ctx.Err() == nil { // nobody called it off
+	switch {
+	case err == nil:
+		s.peer.took = time.Since(s.since)
+	case s.ctx.Err() == nil: // nobody called it off
 		s.leg.Failed()
 		s.log.Info("no carrier came up", "relay", s.leg.Relay(), "error", err)
 	}
@@ -338,7 +341,7 @@ func (p *Pool) Ended(id wire.SessionID, reason wire.Reason) {
 		p.mu.Unlock()
 		return
 	}
-	if len(s.carriers) == 0 && reason == wire.ReasonCarrierLost { // the other portal has noticed first
+	if s.joining() && reason == wire.ReasonCarrierLost { // the other portal has noticed first
 		s.leg.Failed()
 	}
 	s.ended = true

@@ -24,6 +24,9 @@ const (
 	// ticketTime is how often tickets are looked at while they are in use: they
 	// end, new ones may come, and so may grants.
 	ticketTime = 5 * time.Second
+	// turnTime is how long each has of more peers than are waited for at once. It
+	// is enough to find one that waits itself.
+	turnTime = 3 * time.Second
 )
 
 // Connected takes that the connection to the server was made or lost. It
@@ -77,7 +80,7 @@ func (p *Pool) useTickets(pr *peer) {
 func (p *Pool) keepTickets() {
 	timer := time.NewTimer(awayTime)
 	defer timer.Stop()
-	for {
+	for turns := 0; ; {
 		select {
 		case <-timer.C:
 		case <-p.look:
@@ -86,10 +89,13 @@ func (p *Pool) keepTickets() {
 		}
 		connected, since := p.Server.Connected()
 		away := !connected && time.Since(since) >= awayTime
-		wanted := p.wanted(away)
-		p.waitFor(wanted)
+		names := p.absent(away)
+		p.waitFor(p.ticketsFor(turn(names, turns, maxWaits)))
+		turns++
 		switch {
-		case len(wanted) > 0 || away:
+		case len(names) > maxWaits:
+			timer.Reset(turnTime)
+		case len(names) > 0 || away:
 			timer.Reset(ticketTime)
 		case !connected:
 			timer.Reset(awayTime - time.Since(since))
@@ -99,34 +105,48 @@ func (p *Pool) keepTickets() {
 	}
 }
 
-// wanted returns the tickets of the peers to wait for.
-func (p *Pool) wanted(away bool) map[wire.SessionID]wire.Ticket {
+// absent returns the peers to wait for at the relays of tickets, in order.
+func (p *Pool) absent(away bool) (names []string) {
 	p.mu.Lock()
-	var names []string
-	carried := make(map[string]bool)
+	there := make(map[string]bool)
 	for name, pr := range p.peers {
-		carried[name] = pr.liveLocked() != nil && !pr.meet
 		if pr.meet {
 			names = append(names, name)
 		}
+		there[name] = pr.meet || pr.liveLocked() != nil
 	}
 	p.mu.Unlock()
 	if away {
-		names = append(names, p.Tickets.Peers()...)
-	}
-	wanted := make(map[wire.SessionID]wire.Ticket)
-	taken := make(map[string]bool)
-	for _, name := range names {
-		if carried[name] || taken[name] || len(taken) >= maxWaits {
-			continue
+		for _, name := range p.Tickets.Peers() {
+			if !there[name] {
+				names = append(names, name)
+			}
 		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// turn returns most of the names, others each time; those that it returns in
+// turns are all.
+func turn(names []string, number, most int) []string {
+	if len(names) <= most {
+		return names
+	}
+	at := number * most % len(names)
+	return append(slices.Clone(names[at:]), names[:at]...)[:most]
+}
+
+// ticketsFor returns the tickets with these peers that may be used.
+func (p *Pool) ticketsFor(names []string) map[wire.SessionID]wire.Ticket {
+	wanted := make(map[wire.SessionID]wire.Ticket)
+	for _, name := range names {
 		if _, joined := p.Joined(name); !joined {
 			continue
 		}
-		taken[name] = true
-		tickets := p.Tickets.For(name)
-		slices.SortFunc(tickets, func(a, b wire.Ticket) int { return cmp.Compare(a.Relay.Name, b.Relay.Name) })
-		for _, t := range tickets[:min(len(tickets), maxRelays)] {
+		list := p.Tickets.For(name)
+		slices.SortFunc(list, func(a, b wire.Ticket) int { return cmp.Compare(a.Relay.Name, b.Relay.Name) })
+		for _, t := range list[:min(len(list), maxRelays)] {
 			if ends, ok := ticket.Ends(t.Session); ok && ends.After(p.Credentials.Now()) && t.Peer == name {
 				wanted[t.Session] = t
 			}
