@@ -101,7 +101,7 @@
 //
 // The connection then lives as long as it can. A portal or relay that has heard
 // nothing for 4 minutes sends Ping; the interval grows to 9 minutes where the network
-// holds idle connections that long. A server asks after 10 minutes of silence. Who
+// holds idle connections that long, and shrinks to 1 minute where it does not. A server asks after 10 minutes of silence. Who
 // then hears nothing for 15 seconds closes (5 seconds where there is something to say). Ping is answered by Pong
 // with the same token. A message that has begun must be whole within 10
 // seconds. A server takes 2,000 messages of a portal at once and 200 a second
@@ -232,6 +232,10 @@
 // valid grant joins it waits at the relays of that peer's tickets, and there
 // they meet: over TCP with the number Meeting, over UDP bound at the shared port. Leg 0, the TLS client, is
 // the portal with the smaller name. What may be opened, the grants say, as ever.
+//
+// A portal keeps grants, stamp keys, removals, tickets, the list of servers and the
+// addresses at which they were reached. What it reads back it checks as if it had
+// just been put, and it holds until the next GrantsComplete or the end of its stamps.
 //
 // # Legs at the relay
 //
@@ -407,7 +411,12 @@
 // flow is not accepted in words; it is refused, or ended, by RESET. It is bound to
 // no carrier: its datagrams are taken from any, and its OPEN is said again on
 // another carrier until a datagram has come back. The entry
-// ends a flow that was idle for 60 seconds, the exit one that was for 90.
+// ends a flow that was idle for 2 minutes (RFC 4787, REQ-5); for 30 seconds if it was one
+// exchange of at most 2 seconds, answered, with a target port below 1024; the exit one
+// that was for 150 seconds. What ICMP says of a target that has never answered ends its flow,
+// with ReasonTargetRefused or ReasonTargetUnreached; the next datagram of that client opens
+// another. A target that has answered keeps flow and port. Flows take turns on a
+// carrier; where its queue is full, the flow that has most in it loses its oldest.
 //
 // # Limits
 //
