@@ -43,6 +43,7 @@ type binding struct {
 	answered chan struct{} // closed when the relay has challenged the leg, or bound it
 	mapped   netip.AddrPort
 	bound    time.Time // last
+	waits    int       // how often in a row it was bound anew without a connection
 	silence  silence
 	carried  int // QUIC connections
 }
@@ -187,6 +188,7 @@ func (b *binding) carries(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.carried += n
+	b.waits = 0
 	b.silence.disturb(time.Now())
 	b.wake()
 }
@@ -282,9 +284,10 @@ func (b *binding) step(now time.Time) (e *packet.Endpoint, out [][]byte, again t
 				out = append(out, b.silence.echo(own).AppendTo(nil))
 			}
 			again = next
-		} else if due := b.bound.Add(own); now.Before(due) {
+		} else if due := b.bound.Add(waiting(own, b.waits)); now.Before(due) {
 			again = due
 		} else {
+			b.waits++
 			b.startLocked(now)
 		}
 	}
@@ -296,6 +299,14 @@ func (b *binding) step(now time.Time) (e *packet.Endpoint, out [][]byte, again t
 		again = next
 	}
 	return b.endpoint, out, again
+}
+
+// waiting is how long a leg that waits for a connection is left alone after so
+// many times. What has not come for long may come a little later: the other
+// portal has other ways to make itself heard, and holding a NAT open costs.
+func waiting(own time.Duration, waits int) time.Duration {
+	const same = 20
+	return min(own<<min(waits/same, 8), max(own, steps[len(steps)-1]))
 }
 
 // take takes a packet of STUN. It reports whether it was the relay's answer to

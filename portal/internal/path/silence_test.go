@@ -239,3 +239,22 @@ func TestFailedStepIsTriedAgainEverLater(t *testing.T) {
 		t.Errorf("after 1 ms was too long: %v", h.interval())
 	}
 }
+
+func TestLegThatWaitsForLongIsBoundMoreRarely(t *testing.T) {
+	var total time.Duration
+	binds := 0
+	for ; total < 24*time.Hour; binds++ {
+		next := waiting(steps[firstStep], binds)
+		if binds < 20 && next != steps[firstStep] || next > 4*time.Minute {
+			t.Fatalf("bind %d comes after %v", binds, next)
+		}
+		total += next
+	}
+	const bind = 2*(leg.RequestLen+28) + (leg.MaxAnswerLen + 28) + (108 + 28)
+	if bytes := binds * bind; bytes > 400_000 {
+		t.Errorf("a leg nobody uses costs %d bytes a day", bytes)
+	}
+	if got := waiting(10*time.Minute, 100); got != 10*time.Minute {
+		t.Errorf("a network that holds for 10 min is asked after %v", got)
+	}
+}

@@ -69,7 +69,7 @@ func (r *relay) bind(i int, e *Endpoint) {
 	r.legs[i].Store(&at)
 }
 
-func newSockets(t *testing.T) *Sockets {
+func newSockets(t testing.TB) *Sockets {
 	s := NewSockets(slog.New(slog.DiscardHandler))
 	t.Cleanup(s.Close)
 	return s
@@ -85,11 +85,11 @@ func (o owner) Packet(b []byte) { o.packet(b) }
 func (o owner) Moved()          { o.moved() }
 
 // surprised wants neither packets nor moves.
-func surprised(t *testing.T) owner {
+func surprised(t testing.TB) owner {
 	return owner{func(b []byte) { t.Errorf("got %x", b) }, func() { t.Error("moved") }}
 }
 
-func open(t *testing.T, s *Sockets, relay netip.AddrPort, own bool, o owner) *Endpoint {
+func open(t testing.TB, s *Sockets, relay netip.AddrPort, own bool, o owner) *Endpoint {
 	t.Helper()
 	e, err := s.Open(relay, own, o)
 	if err != nil {
@@ -100,7 +100,7 @@ func open(t *testing.T, s *Sockets, relay netip.AddrPort, own bool, o owner) *En
 }
 
 // proofs returns the TLS configurations of two portals.
-func proofs(t *testing.T) (client, server *tls.Config) {
+func proofs(t testing.TB) (client, server *tls.Config) {
 	a := identitytest.New(t)
 	return a.Credentials(identity.Portal, "ann").ClientTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, "factory")),
 		a.Credentials(identity.Portal, "factory").ServerTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, "ann"))
