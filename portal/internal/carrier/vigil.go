@@ -31,7 +31,7 @@ const (
 // vigil decides, at each look, whether the peer is silent or dead. It has no
 // clock and sends nothing.
 //
-//	well --nothing comes for overdue, or no answer for 2 x overdue--> silent
+//	well --nothing comes for overdue, or no answer for 1.5 x overdue--> silent
 //	silent --an answer--> well
 //	silent --nothing for deadAfter, or no answer for 2 x deadAfter--> dead
 //
@@ -105,10 +105,10 @@ func (v *vigil) look(now time.Time, s sight) finding {
 		f.dead = true
 	case late >= lateTime:
 		f.next = lookEvery
-	case quiet >= overdue || mute >= 2*overdue:
+	case quiet >= overdue || mute >= overdue*3/2:
 		v.silent = true
 	default:
-		f.next = min(askEvery, overdue-quiet, 2*overdue-mute)
+		f.next = min(askEvery, overdue-quiet, overdue*3/2-mute)
 	}
 	v.resolve(now, s, late)
 	if !v.doubtTo.IsZero() {

@@ -49,8 +49,8 @@ func TestVigilFindsSilence(t *testing.T) {
 	}{
 		{"nothing comes", sight{}, 1200 * time.Millisecond, 1300 * time.Millisecond},
 		{"nothing comes on a slow path", sight{rtt: time.Second}, 4200 * time.Millisecond, 4300 * time.Millisecond},
-		{"frames come but no answers", sight{heard: true}, 2400 * time.Millisecond, 2500 * time.Millisecond},
-		{"frames come but no answers on a slow path", sight{heard: true, rtt: time.Second}, 8400 * time.Millisecond, 8500 * time.Millisecond},
+		{"frames come but no answers", sight{heard: true}, 1800 * time.Millisecond, 1900 * time.Millisecond},
+		{"frames come but no answers on a slow path", sight{heard: true, rtt: time.Second}, 6300 * time.Millisecond, 6400 * time.Millisecond},
 	} {
 		s := newScene()
 		asked := s.now
