@@ -96,7 +96,7 @@ func (t *Tunnel) giveUp(now time.Time) (wait time.Duration) {
 	return wait
 }
 
-// tell tells the owner how the carriers are, if that has changed.
+// tell tells the owner how the carriers are, if that has changed or become worse.
 func (t *Tunnel) tell() {
 	t.mu.Lock()
 	state := Well
@@ -106,7 +106,8 @@ func (t *Tunnel) tell() {
 	case slices.ContainsFunc(t.links, func(l *link) bool { return l.silent.Load() }):
 		state = Silent
 	}
-	tell := state != t.told && !t.over && (state != Lost || !t.lostAt.IsZero())
+	tell := (state != t.told || state != Well && t.worse) && !t.over && (state != Lost || !t.lostAt.IsZero())
+	t.worse = false
 	if tell {
 		t.told = state
 	}

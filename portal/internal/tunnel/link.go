@@ -138,6 +138,7 @@ func (t *Tunnel) left(l *link, err error) {
 		t.carried = make(chan struct{})
 		t.lostAt, t.lostWhy = time.Now(), err
 	}
+	t.worse = true
 	if !over && !l.retired.Load() {
 		t.further.ended(l, time.Since(l.since))
 	}
@@ -209,6 +210,7 @@ func (l *link) Silent(silent bool) {
 	l.silent.Store(silent)
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
+	l.t.worse = l.t.worse || silent
 	l.t.changedLocked()
 }
 

@@ -74,8 +74,8 @@ type Config struct {
 	// exchanged and checked. It is called on both sides. An error that wraps
 	// wire.ErrMalformed says that the peer may not ask for this carrier.
 	More func(ctx context.Context, session wire.SessionID, connection uint16, kind wire.CarrierKind) (carrier.Conn, Way, error)
-	// Trouble tells that the tunnel needs other carriers, or no longer does. It
-	// must not block.
+	// Trouble tells that the tunnel needs other carriers, again for each that is
+	// lost or falls silent meanwhile, or no longer does. It must not block.
 	Trouble func(Trouble)
 	// Left tells that a carrier has ended, after everything was taken off it:
 	// once for each that Attach has taken. It must not block.
@@ -130,6 +130,7 @@ type Tunnel struct {
 	suspects  []suspect         // ways that may be at fault
 	changed   bool              // ends may have to move
 	told      Trouble           // what the owner was told last
+	worse     bool              // a carrier was lost or fell silent since
 	past      Stats             // of carriers that died
 	ends      map[uint32]end
 	streams   int // of ends
