@@ -27,8 +27,8 @@ type member struct {
 	since    time.Time
 
 	// The Pool's lock guards the following.
-	trouble    time.Time // since when no carrier answers; zero: one does
-	recoveries int       // how often a carrier has ended a trouble
+	trouble    time.Time // since when not all carriers answer, or none is left; zero: all do
+	recoveries int       // how often such a trouble has ended well
 	up         bool      // its first carrier was attached
 }
 
@@ -118,39 +118,36 @@ func doneReason(err error, ctx context.Context) wire.Reason {
 
 // next is tunnel.Config.Next.
 func (m *member) next(id wire.SessionID, kind wire.CarrierKind) (connection uint16, ok bool) {
-	s := m.session(id)
-	if s == nil {
+	m.pool.mu.Lock()
+	s := m.pool.sessions[id]
+	m.pool.mu.Unlock()
+	if s == nil || s.over() {
 		return 0, false
 	}
 	return s.meeting.Next(kind)
 }
 
-// session returns a session that further carriers may be made in.
-func (m *member) session(id wire.SessionID) *session {
-	m.pool.mu.Lock()
-	defer m.pool.mu.Unlock()
-	s := m.pool.sessions[id]
-	if s == nil || s.peer != m.peer || s.over() {
-		return nil
-	}
-	return s
-}
-
 // more is tunnel.Config.More.
 func (m *member) more(ctx context.Context, id wire.SessionID, connection uint16, kind wire.CarrierKind) (carrier.Conn, tunnel.Way, error) {
-	s := m.session(id)
-	if s == nil {
+	p := m.pool
+	p.mu.Lock()
+	s := p.sessions[id]
+	if s == nil || s.over() {
+		p.mu.Unlock()
 		return nil, nil, meeting.ErrNoWay
 	}
+	s.further++
+	p.mu.Unlock()
 	ctx, cancel := s.within(ctx)
 	defer cancel()
 	met, err := s.meeting.More(ctx, connection, kind, m.identity)
-	if err != nil {
-		return nil, nil, err
-	}
-	p := m.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.further--
+	if err != nil {
+		p.settleLocked(s.peer)
+		return nil, nil, err
+	}
 	s.carriers[m]++
 	return met.Conn, met.Way, nil
 }
@@ -266,7 +263,7 @@ func (p *Pool) answering(m *member) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range each {
-		if s := p.sessions[c.Session]; s != nil && !s.ended && !c.Silent {
+		if s := p.sessions[c.Session]; s != nil && !s.ended && !c.Silent && !c.Retired {
 			return true
 		}
 	}

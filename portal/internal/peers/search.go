@@ -134,7 +134,7 @@ func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 		}
 		pr.search, pr.meet = nil, false
 		for _, o := range slices.Clone(pr.sessions) {
-			if len(o.carriers)+o.attempts == 0 { // nothing is open that it could be needed for
+			if len(o.carriers)+o.attempts+o.further == 0 { // nothing is open that it could be needed for
 				p.giveBackLocked(o, wire.ReasonCarrierLost)
 			}
 		}
@@ -146,20 +146,21 @@ func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 }
 
 // lost returns the tunnels that have something open and no carrier that answers
-// and may stay. It also reports whether there is one of which some carriers do
-// not answer: the others may follow.
+// and may stay. It also reports whether there is another in trouble: one of which
+// other carriers may follow those that do not answer, or in which something may
+// be opened.
 func (p *Pool) lost(pr *peer) (list []*member, uneasy bool) {
 	p.mu.Lock()
 	tunnels := slices.Clone(pr.tunnels)
 	troubled := make(map[*member]bool)
 	for _, m := range tunnels {
-		troubled[m] = !m.trouble.IsZero()
+		troubled[m] = !m.trouble.IsZero() && pr.carriersLocked(m) > 0
 	}
 	p.mu.Unlock()
 	for _, m := range tunnels {
 		switch {
-		case m.over() || !m.busy():
-		case !p.answering(m):
+		case m.over():
+		case m.busy() && !p.answering(m):
 			list = append(list, m)
 		case troubled[m]:
 			uneasy = true
@@ -268,11 +269,19 @@ func (s *session) joining() bool {
 	}
 }
 
-// hopeless reports whether there is no session in which a carrier may come up.
+// hopeless reports whether a relay has refused, and there is no other session in
+// which a carrier may come up.
 func (p *Pool) hopeless(pr *peer) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !slices.ContainsFunc(pr.sessions, func(s *session) bool { return s.attempts > 0 && !s.refused && !s.ended })
+	refused := false
+	for _, s := range pr.sessions {
+		if s.attempts > 0 && !s.refused && !s.ended {
+			return false
+		}
+		refused = refused || s.refused
+	}
+	return refused
 }
 
 // waitUntil waits for d at most, or until stop says so, and reports whether
@@ -388,10 +397,11 @@ func (p *Pool) ask(pr *peer, s *search, lost bool) error {
 	return p.await(pr, s, o, lost)
 }
 
-// relayLocked returns the relay at which the tunnels were last.
+// relayLocked returns the relay at which the tunnels were last, unless the server
+// has ended that session itself.
 func (pr *peer) relayLocked() string {
 	for _, s := range slices.Backward(pr.sessions) {
-		if !s.joining() {
+		if !s.joining() && !s.ended {
 			return s.leg.Relay()
 		}
 	}

@@ -54,7 +54,8 @@ type session struct {
 
 	// The Pool's lock guards the following.
 	carriers map[*member]int // that live, by tunnel
-	attempts int             // carriers that are being made
+	attempts int             // first carriers, and such without a number, that are being made
+	further  int             // further carriers that are being made
 	ended    bool            // by the server, or no more needed: no carrier is made any more
 	refused  bool            // nothing listens where the relay should be
 	restart  context.CancelFunc
@@ -99,7 +100,7 @@ func (p *Pool) accept(info wire.Session, leg *path.Leg, log *slog.Logger) (wire.
 	for _, s := range pr.sessions {
 		if !s.ticket {
 			with = append(with, s)
-			if len(s.carriers)+s.attempts == 0 {
+			if len(s.carriers)+s.attempts+s.further == 0 {
 				empty = append(empty, s)
 			}
 		}
@@ -372,7 +373,7 @@ func (p *Pool) settleLocked(pr *peer) {
 	for _, s := range slices.Clone(pr.sessions) {
 		reason := wire.ReasonReplaced
 		switch {
-		case len(s.carriers) > 0 || s.attempts > 0:
+		case len(s.carriers)+s.attempts+s.further > 0:
 			continue
 		case p.closed:
 			reason = wire.ReasonShutdown

@@ -3,6 +3,7 @@ package peers
 import (
 	"cmp"
 	"context"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -27,15 +28,20 @@ const (
 	// turnTime is how long each has of more peers than are waited for at once. It
 	// is enough to find one that waits itself.
 	turnTime = 3 * time.Second
+	// spreadEach is the time that each of many searches adds to the moment in
+	// which they all go on.
+	spreadEach = 5 * time.Millisecond
 )
 
-// Connected takes that the connection to the server was made or lost. It
+// Connected takes that the connection to the server was made or lost. The
+// searches that wait for it go on at once, but not all in one moment. It
 // implements control.Sessions.
 func (p *Pool) Connected(connected bool) {
 	p.mu.Lock()
+	spread := min(time.Duration(len(p.peers))*spreadEach, maxPause)
 	for _, pr := range p.peers {
 		if pr.search != nil && connected {
-			pr.pace = pace{}
+			pr.pace = pace{next: time.Now().Add(rand.N(spread + 1))}
 			pr.search.wake()
 		}
 	}
