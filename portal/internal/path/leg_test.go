@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
@@ -50,7 +51,7 @@ func (a *authority) run(f *Finder) {
 // proves.
 type relay struct {
 	port    uint16
-	proved  chan leg.ID
+	proved  chan leg.Preface
 	serving sync.WaitGroup
 }
 
@@ -60,7 +61,7 @@ func (a *authority) relay(secret wire.Secret, secure *tls.Config) *relay {
 	if err != nil {
 		a.Fatal(err)
 	}
-	r := &relay{port: l.Addr().(*net.TCPAddr).AddrPort().Port(), proved: make(chan leg.ID, 4)}
+	r := &relay{port: l.Addr().(*net.TCPAddr).AddrPort().Port(), proved: make(chan leg.Preface, 4)}
 	serve := func(conn net.Conn) {
 		defer conn.Close()
 		if secure != nil {
@@ -74,7 +75,7 @@ func (a *authority) relay(secret wire.Secret, secure *tls.Config) *relay {
 		if err != nil || !p.ProvenBy(secret) {
 			a.Errorf("preface %x: %v", b, err)
 		}
-		r.proved <- p.ID
+		r.proved <- p
 	}
 	r.serving.Go(func() {
 		for {
@@ -121,7 +122,7 @@ func (a *authority) dialSplice(l *Leg, session wire.Session, r *relay, connectio
 	}
 	defer conn.Close()
 	w.Taken()
-	if got, want := <-r.proved, (leg.ID{Session: session.ID, Leg: 1, Connection: connection}); got != want {
+	if got, want := (<-r.proved).ID, (leg.ID{Session: session.ID, Leg: 1, Connection: connection}); got != want {
 		a.Errorf("proved leg %v, want %v", got, want)
 	}
 	if got, _ := l.Mode(); got != mode {
@@ -199,4 +200,32 @@ func TestModeThatCarriedNothingIsNotTriedFirstAgain(t *testing.T) {
 	begin("relay").Failed()
 	begin("relay-shared")
 	begin("relay-shared")
+}
+
+func TestMeetingsOfALegHaveCountersThatRise(t *testing.T) {
+	a := newAuthority(t)
+	secret := wire.NewSecret()
+	r := a.relay(secret, nil)
+	session := a.session(secret, 0, r.port)
+	l, err := a.finder("ann").Ticket(wire.Ticket{
+		Session: session.ID, Leg: session.Leg, Secret: secret, Peer: session.Peer, Relay: session.Relay, Transports: Transports,
+	}, netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	last := uint64(time.Now().Add(-time.Minute).UnixMilli())
+	for range 5 {
+		ways, _ := l.Again()
+		conn, err := ways[0].(StreamWay).Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		p := <-r.proved
+		if want := (leg.ID{Session: session.ID, Leg: 1, Connection: leg.Meeting}); p.ID != want || p.Counter() <= last {
+			t.Errorf("proved leg %v with counter %d, want %v and more than %d", p.ID, p.Counter(), want, last)
+		}
+		last = p.Counter()
+	}
 }
