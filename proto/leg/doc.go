@@ -151,4 +151,19 @@
 //
 // Data is never STUN-shaped: a packet with the STUN cookie in its bytes 4 to 7
 // is for the relay and is not sent on.
+//
+// # UDP: the echo
+//
+// NATs forget a flow on which nothing is sent, and each after another time. So a
+// portal on whose leg QUIC has been silent for an interval asks the other portal,
+// beside QUIC, with an Echo; the relay sends it on like all data. The answer shows
+// that both networks have held the way open for so long, and the packets hold it
+// open. A portal that is not answered twice binds its leg anew and goes on asking.
+// If it then has another address, its own network has forgotten the leg; else the
+// other's has, and it says so in its next Echo (lost). Each keeps the longest
+// silence that its own network holds, and asks after that or after the other's
+// interval, whichever is shorter. Who has asked opens its own NAT by that and learns
+// about the other's alone: so the next one to ask is the other; only if that says
+// nothing for half an interval more, 3 seconds at most, does the same portal ask
+// again.
 package leg
