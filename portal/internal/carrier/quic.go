@@ -175,20 +175,10 @@ func (c *quicCarrier) Run(ctx context.Context, h Handler) error {
 // serve handles the frames of the control stream, and has those of the others
 // handled once the peer has said HELLO.
 func (c *quicCarrier) serve(h Handler) error {
-	if err := c.findControl(); err != nil {
+	if c.greeted {
+		c.spawn(c.writeControl)
+	} else if err := c.greet(h); err != nil {
 		return err
-	}
-	c.spawn(c.writeControl)
-	if !c.greeted {
-		stop := c.hurry()
-		m, err := c.firstFrame()
-		stop()
-		if err == nil {
-			err = h.Hello(m)
-		}
-		if err != nil {
-			return err
-		}
 	}
 	close(c.joined)
 	c.spawn(c.acceptStreams)
@@ -209,6 +199,21 @@ func (c *quicCarrier) serve(h Handler) error {
 			return c.explain(err)
 		}
 	}
+}
+
+// greet begins to write, and passes the peer's HELLO on.
+func (c *quicCarrier) greet(h Handler) error {
+	stop := c.hurry()
+	defer stop()
+	if err := c.findControl(); err != nil {
+		return err
+	}
+	c.spawn(c.writeControl)
+	m, err := c.firstFrame()
+	if err != nil {
+		return err
+	}
+	return h.Hello(m)
 }
 
 // handle takes a frame and counts it.

@@ -257,13 +257,18 @@ func TestCarrierDiesAfterTwentySecondsOfSilence(t *testing.T) {
 // A peer that proves itself and then says nothing is given up.
 func TestRunWaitsTenSecondsForHello(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		client, server := newNetwork(20*time.Millisecond, 0).join(t, kind)
-		began := time.Now()
-		err := client.Run(t.Context(), sink(nil))
-		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "no HELLO within 10s") || took > 11*time.Second {
-			t.Errorf("Run: %v after %v", err, took)
+		for _, side := range []string{"client", "server"} {
+			one, other := newNetwork(20*time.Millisecond, 0).join(t, kind)
+			if side == "server" {
+				one, other = other, one
+			}
+			began := time.Now()
+			err := one.Run(t.Context(), sink(nil))
+			if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "no HELLO within 10s") || took > 11*time.Second {
+				t.Errorf("%s: Run: %v after %v", side, err, took)
+			}
+			other.Abort(err)
 		}
-		server.Abort(err)
 	})
 }
 
