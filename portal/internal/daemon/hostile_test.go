@@ -86,7 +86,7 @@ func (w *world) hostile(name, to string) *hostile {
 		w.Fatal(err)
 	}
 	t := tunnel.New(tunnel.Config{
-		Client: true, Identity: met.Tunnel, Handler: refuseAll{}, Budget: tunnel.NewBudget(64 << 20),
+		Client: true, Handler: refuseAll{}, Budget: tunnel.NewBudget(64 << 20),
 		Log: slog.New(slog.DiscardHandler),
 	})
 	running.Go(func() { t.Run(ctx) })

@@ -61,7 +61,7 @@ func (m *member) busy() bool {
 func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 	m := &member{pool: p, peer: s.peer, identity: met.Tunnel, since: time.Now()}
 	m.tunnel = tunnel.New(tunnel.Config{
-		Client: met.Conn.Client(), Identity: met.Tunnel, Handler: p.Handler, Budget: p.Budget,
+		Client: met.Conn.Client(), Handler: p.Handler, Budget: p.Budget,
 		Idle: idleTime, Linger: p.Linger, Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
 		More: m.more, Next: m.next, Trouble: m.troubled, Left: m.left,
 	})

@@ -165,10 +165,9 @@ func newPairOver(t testing.TB, exit Handler, over func() (client, server net.Con
 func newBarePair(t testing.TB, exit Handler, over func() (client, server net.Conn), change func(client, server *Config)) *pair {
 	t.Helper()
 	m := newMeet(t, over)
-	id := NewIdentity("peer", [32]byte{1})
 	log := slog.New(slog.DiscardHandler)
-	client := Config{Client: true, Identity: id, Handler: refuseAll, Budget: NewBudget(1 << 30), Log: log, Next: m.numbers, More: m.dial}
-	server := Config{Identity: id, Handler: exit, Budget: NewBudget(1 << 30), Log: log, Next: m.numbers, More: m.take}
+	client := Config{Client: true, Handler: refuseAll, Budget: NewBudget(1 << 30), Log: log, Next: m.numbers, More: m.dial}
+	server := Config{Handler: exit, Budget: NewBudget(1 << 30), Log: log, Next: m.numbers, More: m.take}
 	if change != nil {
 		change(&client, &server)
 	}

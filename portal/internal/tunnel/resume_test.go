@@ -170,6 +170,7 @@ func TestForgottenStreamIsNoCleanEndIfAnythingIsMissing(t *testing.T) {
 	app, done := open(t, h.tunnel, benchGrant)
 	app.Write([]byte("unheard"))
 	h.want(1, wire.FrameData)
+	waitFor(t, "the carrier to be proven", func() bool { return h.tunnel.Stats().Received > 0 })
 	h.Abort(errors.New("the test breaks it"))
 	second := h.another()
 	// It never knew the stream, so both come again.

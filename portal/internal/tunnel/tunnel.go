@@ -16,8 +16,9 @@
 // moment. A tunnel that has lost its last carrier lingers: everything waits for
 // another, for as long as Config.Linger.
 //
-// A Tunnel decides nothing: whom it is with, the Identity and TLS say; what the
-// peer may open, the Handler; where carriers come from, whoever calls Attach.
+// A Tunnel decides nothing: whom it is with, and which carriers are its own, is
+// known to whoever calls Attach (by TLS and the Identity); what the peer may
+// open, to the Handler.
 package tunnel
 
 import (
@@ -53,9 +54,8 @@ const (
 type Config struct {
 	// Client is true on the portal that was the TLS client of the tunnel's
 	// first carrier: it opens odd numbers, for the tunnel's life.
-	Client   bool
-	Identity Identity
-	Handler  Handler
+	Client  bool
+	Handler Handler
 	// Budget is shared with the portal's other tunnels; each may use half.
 	Budget *Budget
 	// Idle is how long the tunnel stays without a stream or flow; 0 is for
@@ -78,7 +78,7 @@ type Config struct {
 	// lost or falls silent meanwhile, or no longer does. It must not block.
 	Trouble func(Trouble)
 	// Left tells that a carrier has ended, after everything was taken off it:
-	// once for each that Attach has taken. It must not block.
+	// once for each that Attach has taken or More returned. It must not block.
 	Left func(session wire.SessionID, err error)
 }
 
@@ -209,9 +209,6 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	}
 	return t.err
 }
-
-// Identity is what the tunnel was made with.
-func (t *Tunnel) Identity() Identity { return t.cfg.Identity }
 
 // Up is closed when the first carrier was attached.
 func (t *Tunnel) Up() <-chan struct{} { return t.up }
