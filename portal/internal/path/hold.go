@@ -13,9 +13,10 @@ const (
 	firstStep = 4 // 15 s: what nearly every NAT holds
 	// enough silences in a row must have been held before a longer one is tried.
 	enough = 2
-	// firstDelay is how long after a step has failed it is tried again, and
+	// firstDelay is how long after a step has failed it is tried again (a NAT that
+	// has seen a flow for a while may hold it for longer), and
 	// maxDelay what that grows to while it fails again and again.
-	firstDelay = 10 * time.Minute
+	firstDelay = time.Minute
 	maxDelay   = 24 * time.Hour
 )
 
