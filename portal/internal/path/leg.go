@@ -119,7 +119,7 @@ func (l *Leg) Ways(connection uint16) (ways []Way, at []time.Duration) {
 	if quic {
 		r.quic = &quicWay{race: r}
 		begin := quicAfter
-		if memory.knows(memory.ofPairing(quicFirst, pair)) || l.packet.IsValid() && !ahead || len(l.splice) == 0 && r.packet == nil {
+		if memory.holds(quicFirst, pair) || l.packet.IsValid() && !ahead || len(l.splice) == 0 && r.packet == nil {
 			begin = 0
 		}
 		add(r.quic, begin)

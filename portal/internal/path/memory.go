@@ -21,7 +21,9 @@ const (
 
 // topic is what a fact is about. The ways to a relay depend on the network that
 // this portal is in, so every topic is of one; what depends on the other portal's
-// network just as much is of that portal, too.
+// network just as much is of that portal, too. What was seen last at any relay is
+// remembered of the relay "" as well, and is believed of relays of which
+// nothing is known.
 type topic struct {
 	what                 subject
 	network, relay, peer string
@@ -49,6 +51,11 @@ type fact struct {
 
 // pairing is another portal at a relay.
 type pairing struct{ relay, peer string }
+
+// anyRelay stands for all relays.
+const anyRelay = ""
+
+func (p pairing) anywhere() pairing { return pairing{anyRelay, p.peer} }
 
 // memory is what a portal has learned about the ways to its relays. It is safe
 // for concurrent use.
@@ -134,39 +141,59 @@ func (m *memory) tellLocked() {
 
 // spliceFirst returns the mode to begin splice mode with.
 func (m *memory) spliceFirst(relay string) Mode {
-	f, _ := m.recall(m.ofRelay(spliceMode, relay))
+	f, ok := m.recall(m.ofRelay(spliceMode, relay))
+	if !ok {
+		f, _ = m.recall(m.ofRelay(spliceMode, anyRelay))
+	}
 	return f.mode
 }
 
 func (m *memory) rememberSplice(relay string, mode Mode) {
 	m.remember(m.ofRelay(spliceMode, relay), fact{mode: mode})
+	m.remember(m.ofRelay(spliceMode, anyRelay), fact{mode: mode})
+}
+
+// holds reports whether something is known of a pairing.
+func (m *memory) holds(what subject, p pairing) bool {
+	return m.knows(m.ofPairing(what, p)) || m.knows(m.ofPairing(what, p.anywhere()))
+}
+
+// note remembers something of a pairing.
+func (m *memory) note(what subject, p pairing, f fact) {
+	m.remember(m.ofPairing(what, p), f)
+	m.remember(m.ofPairing(what, p.anywhere()), f)
+}
+
+// unlearn forgets something of a pairing, and reports whether that was known.
+func (m *memory) unlearn(what subject, p pairing) bool {
+	here, anywhere := m.forget(m.ofPairing(what, p)), m.forget(m.ofPairing(what, p.anywhere()))
+	return here || anywhere
 }
 
 // doubts reports whether a way gets no head start: packetBad or quicBad.
-func (m *memory) doubts(way subject, p pairing) bool { return m.knows(m.ofPairing(way, p)) }
+func (m *memory) doubts(way subject, p pairing) bool { return m.holds(way, p) }
 
 // worked takes the doubt away: a carrier has come up, or the way has connected
 // at least. That is no answer where it did so before and failed. It reports
 // whether a doubt is gone.
 func (m *memory) worked(way subject, p pairing, carried bool) bool {
-	t := m.ofPairing(way, p)
-	if f, ok := m.recall(t); ok && f.connected && !carried {
+	if f, ok := m.recall(m.ofPairing(way, p)); ok && f.connected && !carried {
 		return false
 	}
-	return m.forget(t)
+	return m.unlearn(way, p)
 }
 
 // failed begins the doubt, anew.
 func (m *memory) failed(way subject, p pairing, connected bool) {
-	m.remember(m.ofPairing(way, p), fact{until: time.Now().Add(doubtTime), connected: connected})
+	m.note(way, p, fact{until: time.Now().Add(doubtTime), connected: connected})
 }
 
 // won remembers whether QUIC was the quickest.
 func (m *memory) won(p pairing, quic bool) {
-	if t := m.ofPairing(quicFirst, p); quic {
-		m.remember(t, fact{})
+	if quic {
+		m.note(quicFirst, p, fact{})
 	} else {
-		m.forget(t)
+		m.unlearn(quicFirst, p)
 	}
 }
 

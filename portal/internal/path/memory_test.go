@@ -58,7 +58,7 @@ func TestMemoryOutlivesThePortal(t *testing.T) {
 	if err != nil || counter != 77 {
 		t.Fatalf("counter %d, %v", counter, err)
 	}
-	if got, want := fmt.Sprint(again.facts), fmt.Sprint(whole(m.facts)); got != want || len(m.facts) != 6 {
+	if got, want := fmt.Sprint(again.facts), fmt.Sprint(whole(m.facts)); got != want || len(m.facts) != 10 {
 		t.Errorf("read\n%s\nwant\n%s", got, want)
 	}
 }
@@ -166,7 +166,7 @@ func TestDamagedFileIsNoHarm(t *testing.T) {
 
 func TestFileOfTheFullestMemoryCanBeRead(t *testing.T) {
 	m := newMemory(func() string { return strings.Repeat("n", maxName) })
-	for i := range maxRemembered {
+	for i := range maxRemembered / 2 {
 		m.failed(packetBad, pairing{strings.Repeat("r", 63), fmt.Sprintf("%063d", i)}, true)
 	}
 	name := filepath.Join(t.TempDir(), "networks.json")
