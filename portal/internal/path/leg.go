@@ -139,7 +139,7 @@ func (l *Leg) Ways(connection uint16) (ways []Way, at []time.Duration) {
 // tried alone.
 const (
 	quicAfter   = 50 * time.Millisecond
-	spliceAfter = 250 * time.Millisecond
+	spliceAfter = 225 * time.Millisecond
 )
 
 // Again returns the ways for a carrier that the portals have no number for:

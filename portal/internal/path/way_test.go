@@ -65,13 +65,13 @@ func plan(l *Leg) string {
 }
 
 const (
-	packetAhead = "[relay-packet relay] [0s 250ms]"
+	packetAhead = "[relay-packet relay] [0s 225ms]"
 	bothAtOnce  = "[relay-packet relay] [0s 0s]"
 
-	nothingKnown = "[relay-packet relay-udp relay] [0s 50ms 250ms]"
-	quicAtOnce   = "[relay-packet relay-udp relay] [0s 0s 250ms]"
+	nothingKnown = "[relay-packet relay-udp relay] [0s 50ms 225ms]"
+	quicAtOnce   = "[relay-packet relay-udp relay] [0s 0s 225ms]"
 	allAtOnce    = "[relay-packet relay-udp relay] [0s 0s 0s]"
-	quicDoubted  = "[relay-packet relay-udp relay] [0s 50ms 250ms]"
+	quicDoubted  = "[relay-packet relay-udp relay] [0s 50ms 225ms]"
 )
 
 // raced is the ways of one carrier, as if they had been tried: what Dial and
@@ -247,7 +247,7 @@ func TestFurtherCarriersAreOfTheirKindAndMeetingsOfNoNumber(t *testing.T) {
 	f := a.finder("ann")
 	all := withUDPTo(t, f)
 	say := func(ways []Way, at []time.Duration) string { return fmt.Sprint(ways, " ", at) }
-	if got, want := say(all.Of(3, wire.CarrierTCP)), "[relay-packet relay] [0s 250ms]"; got != want {
+	if got, want := say(all.Of(3, wire.CarrierTCP)), "[relay-packet relay] [0s 225ms]"; got != want {
 		t.Errorf("a further carrier of TCP: %s, want %s", got, want)
 	}
 	if got, want := say(all.Of(3, wire.CarrierQUIC)), "[relay-udp] [0s]"; got != want {
