@@ -527,8 +527,10 @@ func TestDrainWaitsForStreamsAndRefusesNewOnes(t *testing.T) {
 	other, mine := carriertest.TCP(t)
 	defer other.Close()
 	defer mine.Close()
-	if o := <-openWith(p.server, benchGrant, mine); !errors.Is(o.err, ErrClosed) {
-		t.Errorf("opened while draining: %v", o.err)
+	wantEnd(t, (<-openWith(p.server, benchGrant, mine)).err, EndError{Reason: wire.ReasonShutdown})
+	other.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := other.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("what was not opened ended with %v, want a reset", err)
 	}
 	drained := make(chan error, 1)
 	go func() { drained <- p.server.Drain(context.Background()) }()

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -36,6 +37,10 @@ func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []by
 		return p
 	})
 	if err != nil {
+		var end *EndError
+		if errors.As(err, &end) {
+			abort(app)
+		}
 		return Totals{}, err
 	}
 	src := newSource()
@@ -80,7 +85,9 @@ func (t *Tunnel) open(ctx context.Context, grant wire.GrantID, signed []byte, ki
 
 func (t *Tunnel) openLocked(l *link, grant wire.GrantID, signed []byte, build func(l *link, id uint32, signed []byte) end) error {
 	switch {
-	case t.over || t.asked || t.drained != nil || t.nextID >= 1<<32-2:
+	case t.drained != nil:
+		return &EndError{Reason: wire.ReasonShutdown}
+	case t.over || t.asked || t.nextID >= 1<<32-2:
 		return ErrClosed
 	case len(t.ends) >= maxStreams || t.budget.full():
 		t.refused.Add(1)
