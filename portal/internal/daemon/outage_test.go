@@ -373,6 +373,9 @@ func TestStoppingPortalLetsConnectionsFinish(t *testing.T) {
 			}
 			defer other.Close()
 			_, err = ask(other, "new")
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("a new connection hangs while the portal stops")
+			}
 			return err != nil
 		})
 		if got, err := ask(conn, "still here"); got != "still here" {

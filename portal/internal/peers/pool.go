@@ -234,13 +234,12 @@ func (p *Pool) late(name string, err error) error {
 func (p *Pool) find(name string, id wire.GrantID) (*member, *attempt) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed || p.draining {
+		return nil, nil
+	}
 	pr := p.peerLocked(name)
 	if m := pr.liveLocked(); m != nil {
 		return m, nil
-	}
-	if p.closed {
-		p.tidyLocked(pr)
-		return nil, nil
 	}
 	if a := pr.attempt; a == nil || !a.over.IsZero() && time.Since(a.over) > failedTime {
 		pr.attempt = &attempt{grant: id, began: time.Now(), done: make(chan struct{})}
