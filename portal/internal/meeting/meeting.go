@@ -11,8 +11,7 @@
 // A Meeting decides nothing about tunnels; it asks Tunnels, and its owner
 // attaches what it returns. A session has a first carrier (First), more that the
 // TLS client announces on a carrier that lives (More), and others without an
-// agreed number when all were lost (Again) or when the peer comes anew before
-// the loss was noticed here (Listen).
+// agreed number when all were lost (Again).
 package meeting
 
 import (
@@ -84,7 +83,6 @@ type Config struct {
 type Meeting struct {
 	Config
 	client bool
-	turns  turns // of the TLS server: who waits for the peer's next connection
 
 	mu   sync.Mutex      // guards the following
 	last uint16          // number that was announced last, on the TLS client's side
@@ -122,39 +120,6 @@ func (m *Meeting) Again(ctx context.Context) (Met, error) {
 var ErrNoWay = errors.New("the session has no such way")
 
 var errSlow = fmt.Errorf("no carrier came up within %v", joinTime)
-
-// Listen waits for a carrier that the peer makes on a way of packets without
-// this portal having noticed that one was lost: it has lost its network, say.
-// Only the TLS server can, and only where the session has such a way. It stands
-// back while another carrier of the session is made.
-func (m *Meeting) Listen(ctx context.Context) (Met, error) {
-	for {
-		all, _ := m.Leg.Again()
-		ways := packetWays(all)
-		if m.client || len(ways) == 0 {
-			return Met{}, ErrNoWay
-		}
-		turn, done, err := m.turns.stand(ctx)
-		if err != nil {
-			return Met{}, err
-		}
-		met, err := m.meet(turn, attempt{connection: leg.Meeting, ways: ways, at: make([]time.Duration, len(ways)), standing: true})
-		interrupted := turn.Err() != nil
-		done()
-		if err == nil || !interrupted || ctx.Err() != nil {
-			return met, err
-		}
-	}
-}
-
-func packetWays(ways []path.Way) (list []path.Way) {
-	for _, w := range ways {
-		if w.Kind() == wire.CarrierQUIC {
-			list = append(list, w)
-		}
-	}
-	return list
-}
 
 // Next returns the number of a further carrier of that kind for the TLS client
 // to announce; false: the session is not this side's to extend, has no such
@@ -210,16 +175,12 @@ type attempt struct {
 	ways       []path.Way
 	at         []time.Duration  // when to begin with each way
 	of         *tunnel.Identity // the carrier is to belong to that tunnel and no other
-	standing   bool             // it waits for the peer, and stands back for others
 }
 
 // meet makes a carrier.
 func (m *Meeting) meet(ctx context.Context, a attempt) (Met, error) {
 	if len(a.ways) == 0 {
 		return Met{}, fmt.Errorf("join carrier %d: %w", a.connection, ErrNoWay)
-	}
-	if !m.client && !a.standing && len(packetWays(a.ways)) > 0 {
-		defer m.turns.take()()
 	}
 	won, err := m.race(ctx, a)
 	if err != nil {

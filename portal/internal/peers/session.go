@@ -139,16 +139,12 @@ func (p *Pool) tls(info wire.Session) *tls.Config {
 	return p.Credentials.ServerTLS(identity.ProtocolTunnel, check)
 }
 
-// run makes the session's first carrier, and as the TLS server those with
-// which the peer comes anew, until the session is over.
+// run makes the session's first carrier, and waits until the session is over.
 func (s *session) run() {
 	if s.ticket {
 		s.wait()
 	} else {
 		s.first()
-	}
-	if s.info.Leg == 1 && s.err == nil {
-		s.listen()
 	}
 	<-s.gone
 	s.stop()
@@ -178,29 +174,6 @@ func (s *session) first() {
 	p.settleLocked(s.peer)
 	if s.peer.search != nil {
 		s.peer.search.wake()
-	}
-}
-
-// listen takes the carriers that the peer makes of its own accord.
-func (s *session) listen() {
-	pause := firstPause
-	for {
-		met, err := s.meeting.Listen(s.ctx)
-		if err == nil {
-			err = s.attach(met)
-		}
-		switch {
-		case errors.Is(err, meeting.ErrNoWay) || s.ctx.Err() != nil:
-			return
-		case err == nil:
-			pause = firstPause
-			continue
-		}
-		s.log.Debug("the peer came anew, and no carrier came up", "error", err)
-		if !sleep(s.ctx, jitter(pause)) {
-			return
-		}
-		pause = min(2*pause, maxPause)
 	}
 }
 
