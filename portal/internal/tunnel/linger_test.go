@@ -61,7 +61,6 @@ func TestWhatIsOpenedWithoutACarrierWaits(t *testing.T) {
 	p.wantWell(done)
 }
 
-// A retired carrier is left by both sides, then closed, and its owner told.
 func TestDrainWaitsForStreamsAndRefusesNewOnes(t *testing.T) {
 	at := make(targets, 2)
 	p := newPair(t, at, nil)
@@ -99,7 +98,8 @@ func TestDrainWaitsForStreamsAndRefusesNewOnes(t *testing.T) {
 	}
 }
 
-// The better kind of carrier is found and moved to, whatever there was before.
+// What an application resets while there is no carrier, the peer is told when
+// there is one.
 func TestResetWithoutACarrierIsToldLater(t *testing.T) {
 	for _, side := range []string{"opener", "exit"} {
 		at := make(targets, 1)
@@ -133,5 +133,3 @@ func TestResetWithoutACarrierIsToldLater(t *testing.T) {
 		p.stop()
 	}
 }
-
-// watchedWay tells how often it was blamed.

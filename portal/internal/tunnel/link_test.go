@@ -12,6 +12,7 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
+// A retired carrier is left by both sides, then closed, and its owner told.
 func TestRetiredCarriersAreLeftAndClosed(t *testing.T) {
 	at := make(targets, 2)
 	left := make(chan wire.SessionID, 4)
@@ -59,6 +60,7 @@ func TestRetiredCarriersAreLeftAndClosed(t *testing.T) {
 	}
 }
 
+// The better kind of carrier is found and moved to, whatever there was before.
 func TestStreamsPreferTCPAndFlowsQUIC(t *testing.T) {
 	exit := func(stream, flow net.Addr) handler {
 		return func(ctx context.Context, open wire.Open) (net.Conn, error) {
@@ -159,8 +161,7 @@ func TestFlowOverTwoCarriersDeliversOnce(t *testing.T) {
 	p.wantNothingLeft()
 }
 
-// What an applications resets while there is no carrier, the peer is told when
-// there is one.
+// watchedWay tells how often it was blamed.
 type watchedWay struct{ lost chan struct{} }
 
 func (w watchedWay) String() string { return "watched" }
