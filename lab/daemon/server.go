@@ -31,6 +31,7 @@ type Decision struct {
 	Peer    string `json:"peer"`
 	Forward string `json:"forward"`
 	Relay   string `json:"relay"`
+	Session string `json:"session"` // its id
 	Detail  string `json:"detail"`
 }
 

@@ -28,7 +28,7 @@ var rungs = []link.Shape{
 
 // F26: a portal that starts on a bad line connects, and everything arrives. On the last rung what comes of it is only noted.
 func TestBadLines(t *testing.T) {
-	t.Parallel() // it mostly waits
+	t.Parallel()
 	const most = 15 * time.Second
 	kinds, climbed := []kind{overBoth}, []int{0, 3, 6}
 	if *full {
@@ -58,6 +58,7 @@ func TestBadLines(t *testing.T) {
 
 // F27: a line that mixes up, doubles and damages what it carries.
 func TestLineThatGarbles(t *testing.T) {
+	t.Parallel()
 	garbling := link.Shape{Delay: 2 * time.Millisecond, Reorder: 0.25, Duplicate: 0.1, Corrupt: 0.001}
 	overEach(t, lined(garbling), func(t *testing.T, w *world) {
 		w.endures(t, fault{stall: 2 * time.Second, rounds: 1, rate: 5e6, strike: func() { await.Passing(t, whole(2*time.Second, time.Minute)) }})
@@ -72,7 +73,8 @@ func TestLineThatGarbles(t *testing.T) {
 
 // F28: one direction loses everything for a while, and the other does not.
 func TestOneDirectionThatLosesEverything(t *testing.T) {
-	outage := whole(3*time.Second, 10*time.Second)
+	t.Parallel()
+	outage := whole(2*time.Second, 10*time.Second)
 	overEach(t, lined(link.Shape{}), func(t *testing.T, w *world) {
 		host := w.laptop.Host()
 		for name, shape := range map[string][2]link.Shape{

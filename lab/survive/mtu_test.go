@@ -30,6 +30,7 @@ func (w *world) deaf() {
 
 // F25: the way shrinks while traffic runs, and nobody is told.
 func TestMTUShrinks(t *testing.T) {
+	t.Parallel()
 	for _, carriers := range []kind{overTLS, overQUIC} {
 		t.Run(string(carriers), func(t *testing.T) {
 			w := newWorld(t, narrow(carriers))
@@ -45,6 +46,7 @@ func TestMTUShrinks(t *testing.T) {
 // F24: the way is narrow from the start, and nobody is told. It costs 3 s once, and then nothing more than where everybody
 // is told.
 func TestMTUBlackHole(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		carriers kind
 		mtu      int
@@ -61,10 +63,10 @@ func TestMTUBlackHole(t *testing.T) {
 				}
 				w.provider.SetMTU(c.mtu)
 				first := w.transfer(t, 10_000_000)
-				took[told] = w.transfer(t, 10_000_000)
-				t.Logf("everybody is told: %t: first 10 MB in %v, second in %v", told, first, took[told])
+				took[told] = min(w.transfer(t, 10_000_000), w.transfer(t, 10_000_000)) // the machine is busy
+				t.Logf("everybody is told: %t: first 10 MB in %v, later ones in %v", told, first, took[told])
 				if most := took[told] + 3*time.Second + slack; first > most {
-					t.Errorf("the first 10 MB took %v, want %v at most: as long as the second, and 3 s", first, most)
+					t.Errorf("the first 10 MB took %v, want %v at most: as long as later ones, and 3 s", first, most)
 				}
 			}
 			if ratio := took[true].Seconds() / took[false].Seconds(); ratio < 0.8 {

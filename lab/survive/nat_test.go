@@ -12,7 +12,7 @@ import (
 // F18: the NAT forgets a UDP mapping within 2 s of silence. What the far side says after a long silence arrives, and what
 // is sent to keep the way open is little.
 func TestMappingExpires(t *testing.T) {
-	t.Parallel() // it mostly waits
+	t.Parallel()
 	const keepalive = 15 * time.Second
 	nat := topo.Symmetric
 	nat.UDPTimeout = 2 * time.Second
@@ -48,6 +48,7 @@ func TestMappingExpires(t *testing.T) {
 
 // F19: the NAT forgets everything, and maps what comes next to other ports.
 func TestNATForgets(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.endures(t, fault{stall: 2 * time.Second, strike: w.home.ForgetMappings})
 	})
@@ -55,6 +56,7 @@ func TestNATForgets(t *testing.T) {
 
 // F20: the NAT comes back from a reboot with another public address.
 func TestNATRenumbered(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.endures(t, fault{stall: 3 * time.Second, strike: w.home.Renumber})
 	})

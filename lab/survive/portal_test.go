@@ -53,6 +53,7 @@ func served(from *daemon.Portal, port uint16, service net.Listener) error {
 
 // F15: a portal is suspended for a while. Its peer waits for it, and nothing is lost.
 func TestPortalSuspended(t *testing.T) {
+	t.Parallel()
 	pause := whole(5*time.Second, time.Minute)
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		for _, suspended := range []*daemon.Portal{w.laptop, w.factory} {
@@ -74,6 +75,7 @@ func TestPortalSuspended(t *testing.T) {
 // F17: a portal is killed and started again. Its applications know at once, its peer's as soon as it is back, and it is
 // usable then.
 func TestPortalKilled(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		for range whole(1, 20) {
 			for _, killed := range []*daemon.Portal{w.factory, w.laptop} {
@@ -109,6 +111,7 @@ func TestPortalKilled(t *testing.T) {
 
 // F42: a portal that is asked to stop lets go of all it has, in words: its peer's applications need not wait for it.
 func TestPortalAskedToStop(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		for _, stopped := range []*daemon.Portal{w.factory, w.laptop} {
 			p := w.out(t)
@@ -127,6 +130,7 @@ func TestPortalAskedToStop(t *testing.T) {
 
 // F42: who is being served when a portal is asked to stop may finish; nobody else is served any more.
 func TestStoppingPortalLetsConnectionsFinish(t *testing.T) {
+	t.Parallel()
 	const drain = 30 * time.Second
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		for _, stopped := range []*daemon.Portal{w.laptop, w.factory} {
@@ -178,6 +182,7 @@ func finish(t *testing.T, p traffic.Pair) {
 // F30: what a target leaves half open. One half that has ended stays so over a carrier's death, and the other goes on. A
 // target that vanishes is found out.
 func TestHalfOpenTarget(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		t.Run("half-closed", func(t *testing.T) {
 			p := w.out(t)

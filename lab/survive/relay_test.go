@@ -12,6 +12,7 @@ import (
 
 // F1 and G4: the relay is killed, and there is another.
 func TestRelayKilled(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		var killed *daemon.Relay
 		w.endures(t, fault{
@@ -24,6 +25,7 @@ func TestRelayKilled(t *testing.T) {
 
 // F2: the relay's machine is gone without a word.
 func TestRelaySilent(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		var silent *daemon.Relay
 		w.endures(t, fault{
@@ -36,7 +38,8 @@ func TestRelaySilent(t *testing.T) {
 
 // F8: there is no relay at all for a while. Portals must not hammer at those that are gone.
 func TestAllRelaysDown(t *testing.T) {
-	outage := whole(10*time.Second, time.Minute)
+	t.Parallel()
+	outage := whole(6*time.Second, time.Minute)
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.endures(t, fault{
 			stall: outage + 5*time.Second, rounds: 3,
@@ -69,6 +72,7 @@ func TestAllRelaysDown(t *testing.T) {
 // F41: a relay that is asked to stop hands its sessions over first, however many streams they have, takes no new ones, and
 // goes.
 func TestRelayAskedToStop(t *testing.T) {
+	t.Parallel()
 	const streams = 100
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		var stopped *daemon.Relay
@@ -98,6 +102,7 @@ func TestRelayAskedToStop(t *testing.T) {
 
 // F41: whoever does not want to wait says so twice.
 func TestRelayAskedTwiceToStop(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		var stopped *daemon.Relay
 		w.endures(t, fault{
@@ -119,6 +124,7 @@ func TestRelayAskedTwiceToStop(t *testing.T) {
 
 // F51: a relay that is stopped again and again for 2 s is not fled from each time more than once.
 func TestRelayStalls(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		var before int
 		w.endures(t, fault{

@@ -18,6 +18,7 @@ func (w *world) roaming() {
 
 // F21: laptop leaves its Wi-Fi, address and all, and goes on by its mobile network; then it comes back.
 func TestAddressChanges(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.roaming()
 		t.Run("away", func(t *testing.T) {
@@ -41,6 +42,7 @@ func TestAddressChanges(t *testing.T) {
 // F22: the Wi-Fi stays up and leads nowhere; the system prefers the mobile network then. What was bound to the old address
 // must not stick to it.
 func TestOldInterfaceStaysUpButDead(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.roaming()
 		host := w.laptop.Host()
@@ -62,6 +64,7 @@ func TestOldInterfaceStaysUpButDead(t *testing.T) {
 // F23: the link is up for a second and down for a second, again and again. The traffic uses the seconds that it gets, and
 // goes on soon after the last.
 func TestLinkFlaps(t *testing.T) {
+	t.Parallel()
 	flaps := whole(3, 30)
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		host := w.laptop.Host()

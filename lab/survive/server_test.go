@@ -22,6 +22,7 @@ const undisturbed = 200 * time.Millisecond
 // F9, F11 and G3: the server is killed and is away for a while. Nothing that runs is disturbed, and it comes back with
 // another policy: what that takes back is cut, and nothing else.
 func TestServerKilled(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.endures(t, fault{
 			stall: undisturbed, rounds: 1,
@@ -49,6 +50,7 @@ func TestServerKilled(t *testing.T) {
 
 // F42: the same for a server that is asked to stop.
 func TestServerAskedToStop(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.endures(t, fault{
 			stall: undisturbed, rounds: 3,
@@ -66,6 +68,7 @@ func TestServerAskedToStop(t *testing.T) {
 
 // F31: the server's machine says nothing any more.
 func TestServerSilent(t *testing.T) {
+	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.endures(t, fault{
 			stall: undisturbed, rounds: 1,
@@ -88,6 +91,7 @@ func (w *world) waitReady() {
 // F12: the server goes, then both portals, and the portals come back without it. They find each other by their tickets, at
 // a relay that they know, and stay together when the server is back.
 func TestPortalsRestartedWithoutServer(t *testing.T) {
+	t.Parallel()
 	const most = 10 * time.Second
 	for name, end := range map[string]func(w *world){
 		"killed":        func(w *world) { w.laptop.Kill(); w.factory.Kill() },
@@ -145,6 +149,7 @@ func (w *world) waitKept(t *testing.T) {
 
 // F47: the name of the server cannot be looked up any more when the portal needs it next: it finds the server where it was.
 func TestServersNameIsLost(t *testing.T) {
+	t.Parallel()
 	for name, code := range map[string]dnsmessage.RCode{
 		"no such name": dnsmessage.RCodeNameError, "failing": dnsmessage.RCodeServerFailure,
 	} {
