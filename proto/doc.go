@@ -291,7 +291,8 @@
 // Each stream of the tunnel has a bidirectional QUIC stream of its own on a
 // carrier, opened by whoever sends its first frame there (OPEN or RESUME); all its
 // frames travel on that, in order. Datagrams of flows are QUIC DATAGRAMs (RFC 9221),
-// cut to fit as package wire says (Fragment).
+// cut to fit as package wire says (Fragment); until the peer has answered, the first
+// 16 of a flow follow its OPEN on the control stream, which they would else overtake.
 //
 // Portals may dial several ways for one carrier (packet mode, QUIC, splice mode),
 // in any order, and handshake on each that connects. The TLS client takes the
@@ -391,14 +392,15 @@
 // moves the stream there if it is still at that epoch. RESUME, ACK or RESET of a
 // number that was used and is forgotten is answered by RESET with ReasonNone and no text (which is
 // never answered): it was over there, and nothing was missing but the last ACK or the
-// answer to a RESET. Frames of a stream that has moved may still arrive on the old
+// answer to a RESET. A RESET of a number whose OPEN has not come is answered too, and
+// that OPEN then means nothing. Frames of a stream that has moved may still arrive on the old
 // carrier and mean nothing.
 //
 // A probe (OPEN of kind 3) has the exit check and dial, hang up, and say how it
 // went, with RESET: ReasonNone and the address it reached, or why not.
 //
 // A peer that breaks these rules, with DATA beyond its limit, an ACK of what was
-// not sent, a number that is not its own or was used, closes the tunnel
+// not sent, a number that is not its own, closes the tunnel
 // (CLOSE with ReasonProtocol), and so do 100 frames for streams that are not
 // open.
 //
