@@ -6,56 +6,22 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/portal/internal/network"
+	"github.com/netport/netport/portal/internal/network/networktest"
 )
-
-// inNamespace runs the calling test again in a network namespace of its own,
-// in another process, and reports whether this is that process.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	const mark = "NETPORT_TEST_NAMESPACE"
-	if os.Getenv(mark) != "" {
-		return true
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), mark+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil {
-		why := "needs root: network namespaces (" + err.Error() + ")"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("in the namespace: %v\n%s", err, out)
-	}
-	return false
-}
 
 // A portal moves from a network of both IP versions to one that has only
 // IPv6.
 func TestUDPLegGoesToTheAddressThatThereIsAWayTo(t *testing.T) {
-	if !inNamespace(t) {
+	if !networktest.InNamespace(t) {
 		return
 	}
-	ip := func(args ...string) {
-		t.Helper()
-		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %v: %v: %s", args, err, out)
-		}
-	}
-	ip("link", "set", "lo", "up")
+	networktest.Run(t, "ip link set lo up")
 	a := newAuthority(t)
 	relay := newUDPRelay(t, "127.0.0.1", "::1")
 	access := accessAt(at(relay.conns[0]), at(relay.conns[1]))
@@ -70,7 +36,7 @@ func TestUDPLegGoesToTheAddressThatThereIsAWayTo(t *testing.T) {
 
 	// The server's portal goes on waiting; both lose their way to IPv4.
 	wait := a.wait(quicOf(legs[1].Again()))
-	ip("addr", "del", "127.0.0.1/8", "dev", "lo")
+	networktest.Run(t, "ip addr del 127.0.0.1/8 dev lo")
 	change := network.Change{Gone: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
 	client.moved(change)
 	server.moved(change)
@@ -103,14 +69,8 @@ func TestSmallSegmentsAreSetBeforeTheConnection(t *testing.T) {
 // The way to a relay is narrower than this machine knows, and nobody says so. A
 // TLS client's first words do not fit.
 func TestHandshakeThatIsSwallowedIsGivenUpAndSmallSegmentsTried(t *testing.T) {
-	if !inNamespace(t) {
+	if !networktest.InNamespace(t) {
 		return
-	}
-	if _, err := exec.LookPath("nft"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs program nft in PATH")
-		}
-		t.Skip("needs program nft in PATH")
 	}
 	for _, cmd := range []string{
 		"ip link set lo up mtu 1500",
@@ -118,10 +78,7 @@ func TestHandshakeThatIsSwallowedIsGivenUpAndSmallSegmentsTried(t *testing.T) {
 		"nft add chain inet hole in { type filter hook input priority 0 ; }",
 		"nft add rule inet hole in meta l4proto tcp meta length > 1280 drop",
 	} {
-		args := strings.Fields(cmd)
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v: %s", cmd, err, out)
-		}
+		networktest.Run(t, cmd)
 	}
 	f := newAuthority(t).finder("ann")
 	said := bytes.Repeat([]byte("x"), 1700)

@@ -2,14 +2,12 @@ package packet
 
 import (
 	"errors"
-	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/portal/internal/network/networktest"
 )
 
 func TestSocketKeepsWhatQUICIsFastWith(t *testing.T) {
@@ -52,20 +50,14 @@ func replaced(t *testing.T, c *conn) *socket {
 
 // The network goes away under a transfer and comes back, as on a train.
 func TestConnectionSurvivesThatNothingCanBeSent(t *testing.T) {
-	if !inNamespace(t) {
+	if !networktest.InNamespace(t) {
 		return
 	}
-	ip := func(args ...string) {
-		t.Helper()
-		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %v: %v: %s", args, err, out)
-		}
-	}
-	ip("link", "set", "lo", "up")
+	networktest.Run(t, "ip link set lo up")
 	p := newPair(t, "udp4")
 	p.carry(t, 0, 4<<20, func() {
-		ip("addr", "del", "127.0.0.1/8", "dev", "lo")
-		defer ip("addr", "add", "127.0.0.1/8", "dev", "lo")
+		networktest.Run(t, "ip addr del 127.0.0.1/8 dev lo")
+		defer networktest.Run(t, "ip addr add 127.0.0.1/8 dev lo")
 		for deadline := time.After(10 * time.Second); p.ends[0].line.lost.Load() == 0; {
 			select {
 			case <-deadline:
@@ -74,29 +66,4 @@ func TestConnectionSurvivesThatNothingCanBeSent(t *testing.T) {
 			}
 		}
 	})
-}
-
-// inNamespace runs the calling test again in a network namespace of its own,
-// in another process, and reports whether this is that process.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	const mark = "NETPORT_TEST_NAMESPACE"
-	if os.Getenv(mark) != "" {
-		return true
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), mark+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil {
-		why := "needs root: network namespaces (" + err.Error() + ")"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("in the namespace: %v\n%s", err, out)
-	}
-	return false
 }
