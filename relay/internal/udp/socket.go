@@ -161,6 +161,12 @@ func (s *socket) setOptions(shared bool) error {
 	set(unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer)
 	set(unix.SOL_UDP, unix.UDP_GRO, 1)
 	set(unix.SOL_IP, unix.IP_RECVTOS, 1)
+	// Don't fragment, whatever the kernel has heard of the path: what a portal sends
+	// to find out how long packets may be must not arrive in pieces. Without
+	// this, what leaves in one message with others (UDP_SEGMENT) may be cut on
+	// the way.
+	set(unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+	set(unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
 	return nil
 }
 
