@@ -268,7 +268,8 @@
 // UDP (TransportUDP): legs are bound with STUN as package leg says. A relay then
 // sends each datagram of one leg's bound source on to the other's, unchanged, and
 // keeps up to 8 for a leg that is not bound yet. A session has one bind a leg
-// (connection 0); all its QUIC carriers share it. The portal binds anew, with a
+// (connection 0); all its QUIC carriers share it. While QUIC is silent the portals hold the
+// legs open with echoes (package leg). The portal binds anew, with a
 // higher counter, when its network has changed or its NAT has forgotten it, and
 // the carriers go on.
 //
