@@ -31,8 +31,9 @@ const (
 	// answerTime is how long the server has to answer before tickets are used.
 	answerTime = time.Second
 	// meetTime is how long whoever waits for a tunnel waits for the other portal
-	// to come to the relay of a ticket.
-	meetTime = 5 * time.Second
+	// to come to the relay of a ticket. Portals come after awayTime; later they
+	// still meet, for the next who wants a tunnel.
+	meetTime = 1800 * time.Millisecond
 	// foundPause bounds the pause after a round that has found a way, which may be
 	// lost at once.
 	foundPause = time.Second
@@ -186,12 +187,11 @@ func (p *Pool) rounded(pr *peer, err error) {
 	tickets := err != nil && len(p.Tickets.For(pr.name)) > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pace := &pr.pace
-	pace.pause = min(max(2*pace.pause, firstPause), maxPause)
+	pr.pace.pause = min(max(2*pr.pace.pause, firstPause), maxPause)
 	if err == nil {
-		pace.pause = min(pace.pause, foundPause)
+		pr.pace.pause = min(pr.pace.pause, foundPause)
 	}
-	pace.next = time.Now().Add(jitter(pace.pause))
+	pr.pace.next = time.Now().Add(jitter(pr.pace.pause))
 	a := pr.attempt
 	if err == nil || a == nil || !a.over.IsZero() || len(lost) > 0 {
 		return
@@ -201,16 +201,19 @@ func (p *Pool) rounded(pr *peer, err error) {
 	waited := time.Since(a.began)
 	switch {
 	case errors.As(err, &none):
-		a.fail(none)
-	case errors.As(err, &refused):
-		// Where the server is away, the other portal may come to the relay of a
-		// ticket.
-		meets := tickets && refused.Reason == wire.ReasonServerGone && waited < meetTime
-		if waited > tryTime || !meets && !again(refused.Reason) {
-			a.fail(&Unavailable{refused.Reason, refused.Text})
+	case errors.As(err, &refused) && refused.Reason == wire.ReasonServerGone && tickets && waited < meetTime:
+		// The other portal may come to the relay of a ticket.
+		if late := a.began.Add(meetTime); late.Before(pr.pace.next) {
+			pr.pace.next = late
 		}
-	case waited > tryTime:
-		a.fail(&Unavailable{wire.ReasonCarrierLost, err.Error()})
+	case refused != nil && (waited > tryTime || !again(refused.Reason)):
+		none = &Unavailable{refused.Reason, refused.Text}
+	case refused == nil && waited > tryTime:
+		none = &Unavailable{wire.ReasonCarrierLost, err.Error()}
+	}
+	if none != nil {
+		a.fail(none)
+		pr.pace = pace{} // who comes next has an answer as soon; failedTime bounds how often
 	}
 }
 

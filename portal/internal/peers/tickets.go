@@ -13,8 +13,9 @@ import (
 
 const (
 	// awayTime is how long the server is away before portals wait for each other
-	// at the relays of their tickets.
-	awayTime = 2 * time.Second
+	// at the relays of their tickets: so short that who wants a tunnel in that
+	// moment has one within meetTime.
+	awayTime = time.Second
 	// maxWaits bounds the peers that are waited for at once.
 	maxWaits = 64
 	// maxRelays bounds the relays at which one peer is waited for.
