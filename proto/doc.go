@@ -293,7 +293,9 @@
 // carrier, opened by whoever sends its first frame there (OPEN or RESUME); all its
 // frames travel on that, in order. Datagrams of flows are QUIC DATAGRAMs (RFC 9221),
 // cut to fit as package wire says (Fragment); until the peer has answered, the first
-// 16 of a flow follow its OPEN on the control stream, which they would else overtake.
+// 16 of a flow follow its OPEN on the control stream, which they would else overtake. An
+// ACK or RESET of a stream that has no QUIC stream there travels on the control stream,
+// too; DATA, FIN and RESUME never do.
 //
 // Portals may dial several ways for one carrier (packet mode, QUIC, splice mode),
 // in any order, and handshake on each that connects. The TLS client takes the
@@ -327,7 +329,10 @@
 // anything is asked twice a second, an idle one every 4 minutes and 40 seconds. One
 // on which nothing comes for 1.2 seconds, or four round trips and 0.2 seconds, though a
 // PING waits, is silent: its portal looks for another one, and what was on it
-// moves there. It is dead after 20 seconds. A slow application is no reason.
+// moves there. So is one on which frames come, but for one and a half times as long neither
+// a PONG nor an ACK. It is dead after 20 seconds in which nothing came, or 40 without an
+// answer. Over QUIC, PING follows a PAD while what has filled packets is not known to have
+// passed. A slow application is no reason.
 //
 // When the last carrier of a tunnel is gone its streams wait, 2 minutes unless
 // configured otherwise; then they are reset.
@@ -419,7 +424,8 @@
 // that was for 150 seconds. What ICMP says of a target that has never answered ends its flow,
 // with ReasonTargetRefused or ReasonTargetUnreached; the next datagram of that client opens
 // another. A target that has answered keeps flow and port. Flows take turns on a
-// carrier; where its queue is full, the flow that has most in it loses its oldest.
+// carrier; where its queue is full, the flow that has most in it loses its oldest. What
+// has waited for half a second is dropped.
 //
 // # Limits
 //
