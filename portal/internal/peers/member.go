@@ -28,8 +28,9 @@ type member struct {
 
 	// The Pool's lock guards the following.
 	trouble    time.Time // since when not all carriers answer, or none is left; zero: all do
-	recoveries int       // how often such a trouble has ended well
+	recoveries int       // how often another carrier has come in such a trouble
 	up         bool      // its first carrier was attached
+	at         *session  // in which a carrier came last
 }
 
 // over reports whether the tunnel opens nothing more.
@@ -74,7 +75,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 		return nil, fmt.Errorf("there are %d tunnels with this peer", len(s.peer.tunnels))
 	}
 	s.peer.tunnels = append(s.peer.tunnels, m)
-	s.carriers[m]++
+	s.comeLocked(m)
 	p.tunnels.Go(m.run)
 	return m, nil
 }
@@ -148,7 +149,7 @@ func (m *member) more(ctx context.Context, id wire.SessionID, connection uint16,
 		p.settleLocked(s.peer)
 		return nil, nil, err
 	}
-	s.carriers[m]++
+	s.comeLocked(m)
 	return met.Conn, met.Way, nil
 }
 
@@ -174,10 +175,7 @@ func (m *member) troubled(t tunnel.Trouble) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t == tunnel.Well {
-		if !m.trouble.IsZero() {
-			m.trouble = time.Time{}
-			m.recoveries++
-		}
+		m.trouble = time.Time{}
 		return
 	}
 	if m.trouble.IsZero() {

@@ -260,7 +260,11 @@ func (s *session) tunnelOf(met meeting.Met) (*member, error) {
 	defer p.mu.Unlock()
 	for _, m := range s.peer.tunnels {
 		if m.identity.ID == met.Tunnel.ID && !m.over() && !s.ended {
-			s.carriers[m]++
+			if s.peer.carriersLocked(m) == 0 || !m.trouble.IsZero() {
+				m.recoveries++
+				m.trouble = time.Time{}
+			}
+			s.comeLocked(m)
 			return m, nil
 		}
 	}
@@ -284,6 +288,12 @@ func (pr *peer) besideLocked(m *member, own string) (list []*session) {
 		}
 	}
 	return list
+}
+
+// comeLocked counts a carrier of a tunnel.
+func (s *session) comeLocked(m *member) {
+	s.carriers[m]++
+	m.at = s
 }
 
 // leaveLocked takes a carrier of a tunnel off the session.
@@ -321,8 +331,10 @@ func (p *Pool) Ended(id wire.SessionID, reason wire.Reason) {
 	s.ended = true
 	s.stop()
 	var of []*member
-	for m := range s.carriers {
-		of = append(of, m)
+	for _, m := range s.peer.tunnels {
+		if s.carriers[m] > 0 || m.at == s { // it may have lost its carriers by this end already
+			of = append(of, m)
+		}
 	}
 	p.settleLocked(s.peer)
 	if p.peers[s.peer.name] == s.peer && !p.closed {
