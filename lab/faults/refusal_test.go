@@ -143,10 +143,11 @@ func TestWhatDoesNotWorkIsSaidWithItsReasonAndPlace(t *testing.T) {
 	t.Run("server gone", func(t *testing.T) {
 		w.Server.Kill()
 		waitServer(t, w.laptop, false)
-		// For a moment clients still hear of the attempt before (250 ms).
-		await.Within(t, "turned away because of the server", 2*time.Second, func() error {
+		// For a moment clients still hear of the attempt before (250 ms). Then each waits whether factory comes to the relay of
+		// a ticket.
+		await.Within(t, "turned away because of the server", 2*at, func() error {
 			mark := w.laptop.Process().Mark()
-			w.wantTurnedAway(entryPort, 2*time.Second) // F9
+			w.wantTurnedAway(entryPort, at) // F9
 			return logged(w.laptop.Daemon, mark, "connection refused", "forward=refused", "server unreachable")
 		})
 		wantExplained(t, w.laptop, "refused", "It fails between laptop and the server: check that the server runs at "+
