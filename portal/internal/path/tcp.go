@@ -70,7 +70,14 @@ type spliceWay struct {
 	used  *dialed   // after Dial
 }
 
-func (w *spliceWay) String() string         { return SessionPort.String() }
+// String implements Way: after Dial it names the mode that connected.
+func (w *spliceWay) String() string {
+	if w.used == nil {
+		return SessionPort.String()
+	}
+	return w.used.candidate.mode.String()
+}
+
 func (w *spliceWay) Kind() wire.CarrierKind { return wire.CarrierTCP }
 
 // Dial returns a connection to the relay over which the leg is proven.

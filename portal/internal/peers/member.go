@@ -75,7 +75,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 		return nil, fmt.Errorf("there are %d tunnels with this peer", len(s.peer.tunnels))
 	}
 	s.peer.tunnels = append(s.peer.tunnels, m)
-	s.comeLocked(m)
+	s.comeLocked(m, met)
 	p.tunnels.Go(m.run)
 	return m, nil
 }
@@ -149,7 +149,7 @@ func (m *member) more(ctx context.Context, id wire.SessionID, connection uint16,
 		p.settleLocked(s.peer)
 		return nil, nil, err
 	}
-	s.comeLocked(m)
+	s.comeLocked(m, met)
 	return met.Conn, met.Way, nil
 }
 

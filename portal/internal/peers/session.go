@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -53,11 +54,12 @@ type session struct {
 	err     error         // why not; valid then
 
 	// The Pool's lock guards the following.
-	carriers map[*member]int // that live, by tunnel
-	attempts int             // first carriers, and such without a number, that are being made
-	further  int             // further carriers that are being made
-	ended    bool            // by the server, or no more needed: no carrier is made any more
-	refused  bool            // nothing listens where the relay should be
+	carriers map[*member]int           // that live, by tunnel
+	attempts int                       // first carriers, and such without a number, that are being made
+	further  int                       // further carriers that are being made
+	ended    bool                      // by the server, or no more needed: no carrier is made any more
+	refused  bool                      // nothing listens where the relay should be
+	places   map[string]netip.AddrPort // where at the relay, by the name of the way
 	restart  context.CancelFunc
 }
 
@@ -121,6 +123,7 @@ func (p *Pool) addLocked(pr *peer, info wire.Session, leg *path.Leg, log *slog.L
 	s := &session{
 		info: info, pool: p, peer: pr, leg: leg, ticket: ticket, since: time.Now(), log: log,
 		gone: make(chan struct{}), joined: make(chan struct{}), carriers: make(map[*member]int), attempts: 1,
+		places: make(map[string]netip.AddrPort),
 	}
 	s.ctx, s.stop = context.WithCancel(p.tasks.ctx)
 	s.meeting = meeting.New(meeting.Config{
@@ -264,7 +267,7 @@ func (s *session) tunnelOf(met meeting.Met) (*member, error) {
 				m.recoveries++
 				m.trouble = time.Time{}
 			}
-			s.comeLocked(m)
+			s.comeLocked(m, met)
 			return m, nil
 		}
 	}
@@ -291,9 +294,12 @@ func (pr *peer) besideLocked(m *member, own string) (list []*session) {
 }
 
 // comeLocked counts a carrier of a tunnel.
-func (s *session) comeLocked(m *member) {
+func (s *session) comeLocked(m *member, met meeting.Met) {
 	s.carriers[m]++
 	m.at = s
+	if mode, addr := s.leg.Mode(); mode == met.Way.String() {
+		s.places[mode] = addr
+	}
 }
 
 // leaveLocked takes a carrier of a tunnel off the session.

@@ -79,28 +79,24 @@ func (m *member) status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Status{Peer: m.peer.name}
-	var main *session
-	place := make(map[wire.SessionID]*session)
-	for _, o := range m.peer.sessions {
-		place[o.info.ID] = o
-		if main == nil || o.carriers[m] > 0 {
-			main = o
-		}
+	if m.at != nil {
+		s = m.at.status()
 	}
-	if main != nil {
-		s = main.status()
-		mode, addr := main.leg.Mode()
-		s.Path = mode
-		if addr.IsValid() {
-			s.Address = addr.String()
-		}
-	}
-	for _, c := range t.Each {
+	main := -1
+	for i, c := range t.Each {
 		w := Way{Path: c.Way, Kind: c.Kind.String(), Session: c.Session.String(), RTT: milliseconds(c.RTT), Silent: c.Silent}
-		if o := place[c.Session]; o != nil {
+		if o := p.sessions[c.Session]; o != nil {
 			w.Relay = o.leg.Relay()
 		}
 		s.Ways = append(s.Ways, w)
+		if main < 0 || better(c, t.Each[main]) {
+			main = i
+		}
+	}
+	if main >= 0 {
+		if o := p.sessions[t.Each[main].Session]; o != nil {
+			s = o.statusOf(s, t.Each[main].Way)
+		}
 	}
 	s.Tunnel, s.Since = m.identity.ID.String(), m.since.UTC().Truncate(time.Second)
 	s.Up, s.Recoveries, s.Waiting = len(t.Each) > 0, m.recoveries, t.Lingering
@@ -111,6 +107,28 @@ func (m *member) status() Status {
 	s.RTT, s.Carriers, s.Streams, s.Flows = milliseconds(t.RTT), t.Carriers, t.Streams, t.Flows
 	s.Sent, s.Received, s.Opened, s.Refused, s.Dropped = t.Sent, t.Received, t.Opened, t.Refused, t.Drops
 	return s
+}
+
+// statusOf says in s that the main carrier is in this session.
+func (s *session) statusOf(status Status, way string) Status {
+	place := s.status()
+	status.Session, status.Relay, status.Opener, status.Path = place.Session, place.Relay, place.Opener, way
+	if addr, ok := s.places[way]; ok {
+		status.Address = addr.String()
+	}
+	return status
+}
+
+// better reports whether a is more of a tunnel's main carrier than b: one that
+// answers, and that streams take.
+func better(a, b tunnel.CarrierStats) bool {
+	if a.Silent != b.Silent {
+		return b.Silent
+	}
+	if a.Retired != b.Retired {
+		return b.Retired
+	}
+	return a.Kind == wire.CarrierTCP && b.Kind != wire.CarrierTCP
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
