@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"sync"
 	"syscall"
 	"time"
@@ -106,7 +108,11 @@ func (m *Meeting) prove(ctx context.Context, w path.Way, connection uint16) (car
 		if err != nil {
 			return nil, err
 		}
-		return carrier.OverTCP(ctx, raw, conf)
+		conn, err := carrier.OverTCP(ctx, raw, conf)
+		if err != nil && ctx.Err() == nil && strange(err) {
+			m.Log.Warn("not the peer answers, or somebody changes what it says", "relay", m.Session.Relay.Name, "path", w.String(), "error", err)
+		}
+		return conn, err
 	case path.PacketWay:
 		conn, err := w.Quic(ctx, m.client, m.TLS, carrier.QUICConfig())
 		if err != nil {
@@ -117,4 +123,13 @@ func (m *Meeting) prove(ctx context.Context, w path.Way, connection uint16) (car
 		return carrier.OverQUIC(ctx, conn, conf)
 	}
 	return nil, fmt.Errorf("%v is no way for a carrier", w)
+}
+
+// strange reports whether a handshake over TCP has failed by what was received,
+// and not because the connection ended or because the other end has refused.
+func strange(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Op == "local error" // an alert that crypto/tls has sent
+	}
+	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 }
