@@ -117,7 +117,7 @@ func TestCrossedSessionsMakeNoTunnel(t *testing.T) {
 			mark := c.portal.Process().Mark()
 			defer w.dial("tcp", entryPort).Close()
 			defer tablet.Host().Dial("tcp", local(entryPort)).Close()
-			wantLogged(t, c.portal.Daemon, mark, "tunnel lost", c.finding)
+			wantLogged(t, c.portal.Daemon, mark, "not the peer answers", c.finding)
 			ln.(*net.TCPListener).SetDeadline(time.Now().Add(100 * time.Millisecond))
 			if _, err := ln.Accept(); err == nil {
 				t.Error("a target was dialled")

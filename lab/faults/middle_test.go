@@ -18,8 +18,8 @@ import (
 
 // middle is a man in the middle, where a hostile relay would sit as well: a router turns every connection to a relay's
 // session ports over to it, and it carries their bytes as its tamper says. The first 64 bytes of each connection from
-// a portal prove its leg to the relay; what follows is the portals' own. UDP to those ports is dropped, so that nothing
-// passes it by.
+// a portal prove its leg to the relay; what follows is the portals' own. UDP to those ports, and what goes to the
+// shared ones, is dropped, so that nothing passes it by.
 type middle struct {
 	t      *testing.T
 	router *topo.Router
@@ -52,7 +52,8 @@ func newMiddle(t *testing.T, router *topo.Router) *middle {
 		add chain ip middle prerouting { type nat hook prerouting priority dstnat - 1; };
 		add rule ip middle prerouting iifname "lan" tcp dport 20000-32767 redirect to :%d;
 		add chain ip middle forward { type filter hook forward priority filter - 1; };
-		add rule ip middle forward iifname "lan" udp dport 20000-32767 drop`, middlePort))
+		add rule ip middle forward iifname "lan" udp dport { 3478, 20000-32767 } drop;
+		add rule ip middle forward iifname "lan" tcp dport 3478 drop`, middlePort))
 	go func() {
 		for {
 			conn, err := ln.Accept()
