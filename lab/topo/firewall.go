@@ -42,7 +42,9 @@ func AllowTCP(ports ...uint16) Rule {
 }
 
 // BlockTCPPorts drops TCP to a range of ports, of connections that exist, too.
-func BlockTCPPorts(first, last uint16) Rule { return Rule{out: fmt.Sprintf("tcp dport %d-%d", first, last)} }
+func BlockTCPPorts(first, last uint16) Rule {
+	return Rule{out: fmt.Sprintf("tcp dport %d-%d", first, last)}
+}
 
 // BlockTCPTo drops all TCP to these IPv4 hosts, of connections that exist, too.
 func BlockTCPTo(hosts ...netip.Addr) Rule { return blockTo("tcp", hosts) }
