@@ -229,7 +229,7 @@
 // they were issued, so that both portals hold the same; there are at most 3 for a pair,
 // one for a relay. A relay takes them for a quarter of its sessions at most, and ends
 // one where a session of the server's needs the place. A portal that has no server and no carrier to a peer with which a
-// valid grant joins it waits at the relays of that peer's tickets, and there
+// valid grant joins it waits, from a second or two on, at the relays of that peer's tickets, and there
 // they meet: over TCP with the number Meeting, over UDP bound at the shared port. Leg 0, the TLS client, is
 // the portal with the smaller name. What may be opened, the grants say, as ever.
 //
@@ -314,14 +314,15 @@
 //
 // If both name the same tunnel, and both proofs are right, the carrier belongs to
 // it. Else it is the first of a new one, and what either had named is over, on
-// both sides, unless it has a carrier that answers (the server asks, for 2 seconds
-// at most, before it says HELLO): then it goes on beside the new one. A wrong proof closes the carrier and
+// both sides, unless it has a carrier that answers (the server asks those that are not
+// silent, for 2 seconds at most, before it says HELLO): then it goes on beside the new
+// one. A wrong proof closes the carrier and
 // changes nothing. A TLS client that named no tunnel does not wait for the server's
 // HELLO: OPEN and DATA may follow its own at once.
 //
 // Both sides dial carrier 0 on the Session message. The TLS client of a session may then
 // announce one more with CARRIER on a carrier of it, numbers rising by
-// one, and both dial it; a tunnel has 8 at most (this implementation makes up to
+// one, each used once (announcements may overtake each other), and both dial it; a tunnel has 8 at most (this implementation makes up to
 // 4 over TCP and one over QUIC). When two portals have lost all carriers of a session they
 // dial Meeting connections and QUIC anew, and ask for another session.
 //
