@@ -1,6 +1,7 @@
 package meeting
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -556,6 +557,36 @@ func TestNoWayWorksAndBothSaySo(t *testing.T) {
 			p.stop()
 		})
 	}
+}
+
+// A relay that joins a portal with another than the peer: the portal that finds
+// out logs it, and of what else may end a handshake nothing.
+func TestStrangerIsLogged(t *testing.T) {
+	who := newPortals(t)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRelayed(5 * time.Millisecond)
+		info, other := sessions()
+		var said [2]bytes.Buffer // of client and server
+		client := newSide(info, legs{r, "client", "packet", 0}, who.client, &tunnels{})
+		conf := who.server.Clone()
+		conf.VerifyConnection = func(tls.ConnectionState) error { return errors.New("another name") }
+		server := newSide(other, legs{r, "server", "packet", 0}, conf, &tunnels{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		for i, s := range []*side{client, server} {
+			s.Log = slog.New(slog.NewTextHandler(&said[i], nil))
+			running.Go(func() { s.serve(ctx, s.First) })
+		}
+		running.Wait()
+		cancel()
+		if got := said[1].String(); !strings.Contains(got, "not the peer answers") || !strings.Contains(got, "another name") {
+			t.Errorf("the server has met a stranger and says %q", got)
+		}
+		if got := said[0].String(); got != "" {
+			t.Errorf("the client was refused by the server and says %q", got)
+		}
+		time.Sleep(time.Second) // what is under way arrives
+	})
 }
 
 // What the client has taken breaks before its HELLO gets through: the carrier
