@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,6 +138,9 @@ func (w *world) waitKept(t *testing.T) {
 				return err
 			}
 			for _, name := range files {
+				if strings.HasPrefix(filepath.Base(name), ".") {
+					continue // it is being written
+				}
 				b, err := os.ReadFile(name) // a socket cannot be read
 				if err == nil && !slices.ContainsFunc(words, func(w string) bool { return !bytes.Contains(b, []byte(w)) }) {
 					return nil
