@@ -26,7 +26,7 @@ var experiments = []experiment{
 	{id: "P7", set: pingPongExperiment},
 	{id: "P8", set: connectExperiment},
 	{id: "P9", at: coldSetting("cold TLS", topo.BlockUDP), set: coldExperiment("TLS", target{atMost: 3.6}, target{atMost: 0.6})},
-	{id: "P9", at: coldSetting("cold QUIC", noSessionTCP), set: coldExperiment("QUIC", target{atMost: 2.8}, target{atMost: 0.6})},
+	{id: "P9", at: coldSetting("cold QUIC", noRelayTCP...), set: coldExperiment("QUIC", target{atMost: 2.8}, target{atMost: 0.6})},
 	{id: "P9", at: coldSetting("cold"), set: coldExperiment("race", target{}, target{})},
 	{id: "P10", at: fatSetting("fat", 0), set: fatExperiment("100 ms", 0.9)},
 	{id: "P10", at: fatSetting("fat and lossy", 0.01), set: fatExperiment("and 1 % loss", 0.6)},
@@ -36,11 +36,11 @@ var experiments = []experiment{
 	{id: "G4", at: setting{name: "relays killed"}, set: killExperiment(20)},
 }
 
-// noSessionTCP lets no TCP through to the session ports of relays.
-var noSessionTCP = topo.BlockTCPPorts(20000, 32767)
+// noRelayTCP lets no TCP through to the ports of relays, those of sessions and the shared one.
+var noRelayTCP = []topo.Rule{topo.BlockTCPPorts(20000, 32767), topo.BlockTCPPorts(3478, 3478)}
 
 // overQUIC is the reference topology without TCP to relays, so that QUIC is left.
-var overQUIC = setting{name: "over QUIC", rules: []topo.Rule{noSessionTCP}}
+var overQUIC = setting{name: "over QUIC", rules: noRelayTCP}
 
 // fatSetting has a line of 200 Mbit/s and 100 ms there and back before NAT a.
 func fatSetting(name string, loss float64) setting {
@@ -51,7 +51,8 @@ func fatSetting(name string, loss float64) setting {
 // fatExperiment wants a share of what the line carries.
 func fatExperiment(what string, share float64) func(*world) (comparison, error) {
 	return func(w *world) (comparison, error) {
-		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), 1) }, w.netport, w.ssh)
+		all, err := overWays(func(via way) ([]float64, error) { return w.goodput(via.addr(sinkPort), 1) },
+			w.netport, w.ssh, w.direct)
 		if err != nil {
 			return comparison{}, err
 		}
