@@ -26,13 +26,12 @@ type carrier struct {
 	kind    wire.CarrierKind
 	peer    *x509.Certificate
 	binding [32]byte
-	send    func(frames []byte) // Conn.Send
-	abort   func(err error)     // Conn.Abort
-	still   func(silent bool)   // is told at each look that finds the peer silent, and of the end of it; or nil
+	send    func(frames []byte)    // Conn.Send
+	abort   func(err error)        // Conn.Abort
+	still   func(silent bool) bool // is told at each look that finds the peer silent, and of the end of it, and reports whether Stats().Stuck has become true; or nil
 	live    liveness
 	stats   counters
 	greeted bool // AwaitHello has taken the peer's HELLO
-	filler  int  // bytes of PAD that fill a packet; 0: bytes come in order anyway
 }
 
 // counters are what Stats reports.

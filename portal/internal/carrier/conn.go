@@ -98,8 +98,9 @@ type Conn interface {
 	// Measure measures the round trip unless that was done a moment ago. It
 	// does not wait for the answer.
 	Measure(now time.Time)
-	// Doubt asks the peer at once, and has the carrier found silent if no answer
-	// comes within a few round trips: something shows that its relay may be gone.
+	// Doubt asks the peer at once, behind a PAD that fills a packet, and has the
+	// carrier found silent if no answer comes within a few round trips: something
+	// shows that its relay may be gone, or its path too narrow.
 	Doubt()
 	// Ping measures one round trip.
 	Ping(ctx context.Context) (time.Duration, error)
@@ -153,7 +154,8 @@ type Handler interface {
 	// goroutines at once. An error closes the carrier; it is what Run returns.
 	Frame(h wire.FrameHeader, body []byte) error
 	// Silent says that an answer is overdue and nothing else comes either, or
-	// that the peer is heard again. It is no end.
+	// that the peer is heard again. It is no end. That the peer is silent is said
+	// again when Stats().Stuck becomes true.
 	Silent(silent bool)
 }
 

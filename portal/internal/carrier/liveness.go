@@ -32,6 +32,9 @@ const (
 	// fullPacket is from how many bytes on frames make a packet of a size that
 	// the path may not take.
 	fullPacket = 1000
+	// fillPacket is how much PAD fills a packet of any size that quic-go uses, and
+	// a segment of any path to the internet.
+	fillPacket = 1452
 )
 
 // liveness measures the round trip and finds out that the peer is gone. A slow
@@ -187,8 +190,8 @@ func (c *carrier) ask(now time.Time, fill bool) {
 		return
 	}
 	var b []byte
-	if fill && c.filler > 0 {
-		b = wire.AppendFrame(b, 0, wire.Pad{Length: c.filler})
+	if fill {
+		b = wire.AppendFrame(b, 0, wire.Pad{Length: fillPacket})
 	}
 	c.send(wire.AppendFrame(b, 0, m))
 }
@@ -227,7 +230,7 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 			now, wait := time.Now(), askEvery
 			l.asleep.Store(false)
 			if l.doubted.take() {
-				c.ask(now, false)
+				c.ask(now, true)
 				wait = v.doubt(now, c.RTT())
 			} else {
 				v.begin(now, wait)
@@ -245,17 +248,16 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 			c.abort(errSilent)
 			return
 		}
-		if c.still != nil && (f.silent || was) {
-			c.still(f.silent)
-		}
-		if f.silent != was {
+		stuck := c.still != nil && (f.silent || was) && c.still(f.silent)
+		if f.silent != was || stuck {
 			h.Silent(f.silent)
 		}
 		switch {
 		case f.rest:
 			f.next = c.rest(&v, now)
 		case f.ask:
-			c.ask(now, f.fill)
+			// On TCP a PING comes behind what fills segments anyway.
+			c.ask(now, f.fill && c.kind == wire.CarrierQUIC)
 		}
 		timer.Reset(f.next)
 	}

@@ -62,7 +62,6 @@ func OverQUIC(ctx context.Context, conn *quic.Conn, cfg Config) (Conn, error) {
 	}
 	c := &quicCarrier{conn: conn, joined: make(chan struct{}), streams: make(map[uint32]*quicStream), wake: make(chan struct{}, 1)}
 	c.cfg, c.kind, c.send, c.abort = cfg, wire.CarrierQUIC, c.Send, c.Abort
-	c.filler = fillPacket
 	c.live.init()
 	c.outbox.init(conn)
 	if err := c.open(ctx); err != nil {
@@ -71,9 +70,6 @@ func OverQUIC(ctx context.Context, conn *quic.Conn, cfg Config) (Conn, error) {
 	}
 	return c, nil
 }
-
-// fillPacket is how much PAD fills a packet of any size that quic-go uses.
-const fillPacket = 1452
 
 func (c *quicCarrier) open(ctx context.Context) (err error) {
 	select {

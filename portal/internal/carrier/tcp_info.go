@@ -25,13 +25,13 @@ func (c *tcpCarrier) Stats() Stats {
 }
 
 // silence implements carrier's hook: while the peer is silent it looks for
-// segments that are stuck.
-func (c *tcpCarrier) silence(silent bool) {
+// segments that are stuck. It reports whether there are since this look.
+func (c *tcpCarrier) silence(silent bool) bool {
 	if !silent {
 		c.stuck.Store(false)
-	} else if segments(c.raw).stuck {
-		c.stuck.Store(true)
+		return false
 	}
+	return segments(c.raw).stuck && !c.stuck.Swap(true)
 }
 
 // closeRaw closes the connection, once what the system knows of it is kept.

@@ -198,15 +198,21 @@ func (m *memory) won(p pairing, quic bool) {
 }
 
 // small reports whether segments on the way to a relay are to be small.
-func (m *memory) small(relay string) bool { return m.knows(m.ofRelay(smallMSS, relay)) }
+func (m *memory) small(relay string) bool {
+	return m.knows(m.ofRelay(smallMSS, relay)) || m.knows(m.ofRelay(smallMSS, anyRelay))
+}
 
-// suspect has segments be small for a while: it seems that full ones get lost. It
-// reports whether that is new.
+// suspect has segments be small for a while, to any relay: it seems that full ones
+// get lost, and what is narrow is mostly the line that all ways share. It reports
+// whether that is new of this relay.
 func (m *memory) suspect(relay string) bool {
-	if m.small(relay) {
+	suspicion := fact{until: time.Now().Add(suspectTime)}
+	m.remember(m.ofRelay(smallMSS, anyRelay), suspicion)
+	t := m.ofRelay(smallMSS, relay)
+	if m.knows(t) {
 		return false
 	}
-	m.remember(m.ofRelay(smallMSS, relay), fact{until: time.Now().Add(suspectTime)})
+	m.remember(t, suspicion)
 	return true
 }
 

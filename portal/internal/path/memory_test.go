@@ -58,7 +58,7 @@ func TestMemoryOutlivesThePortal(t *testing.T) {
 	if err != nil || counter != 77 {
 		t.Fatalf("counter %d, %v", counter, err)
 	}
-	if got, want := fmt.Sprint(again.facts), fmt.Sprint(whole(m.facts)); got != want || len(m.facts) != 10 {
+	if got, want := fmt.Sprint(again.facts), fmt.Sprint(whole(m.facts)); got != want || len(m.facts) != 11 {
 		t.Errorf("read\n%s\nwant\n%s", got, want)
 	}
 }

@@ -191,10 +191,10 @@ type tcpConn struct {
 	stop   func() // of what watches its handshake
 }
 
-// dial makes a connection to a relay. While ctx lasts, it is closed if full
-// segments get lost on it before it was proven.
+// dial makes a connection to a relay. It is closed if full segments get lost on
+// it before it was proven.
 func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (*tcpConn, error) {
-	c := &tcpConn{finder: f, relay: relay, small: f.memory.small(relay)}
+	c := &tcpConn{finder: f, relay: relay, small: f.memory.small(relay), stop: func() {}}
 	// The carrier keeps the connection alive itself.
 	d := net.Dialer{KeepAlive: -1, Control: func(_, _ string, socket syscall.RawConn) error {
 		if c.small {
@@ -210,7 +210,9 @@ func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (*
 	}
 	c.TCPConn = conn.(*net.TCPConn)
 	f.follow(c.TCPConn)
-	ctx, c.stop = context.WithTimeout(ctx, handshakeTime)
+	// ctx ends with the race of the modes, which this connection may have won: the
+	// handshake with the other portal only begins then.
+	ctx, c.stop = context.WithTimeout(context.WithoutCancel(ctx), handshakeTime)
 	if c.small {
 		c.stop() // nothing smaller is left to try
 	} else {

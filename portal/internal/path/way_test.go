@@ -278,10 +278,10 @@ func TestSmallSegmentsAreForOneNetworkAndOneDay(t *testing.T) {
 		f := NewFinder(Config{Credentials: own, Log: slog.New(slog.DiscardHandler)})
 		place := "home"
 		f.memory.network = func() string { return place }
-		small := func(what string, want bool) {
+		small := func(what string, want, elsewhere bool) {
 			t.Helper()
-			if f.memory.small("relay-1") != want || f.memory.small("relay-2") {
-				t.Errorf("%s: small segments %v, want %v; to another relay %v", what, !want, want, f.memory.small("relay-2"))
+			if got, other := f.memory.small("relay-1"), f.memory.small("relay-2"); got != want || other != elsewhere {
+				t.Errorf("%s: small segments %v, to another relay %v; want %v, %v", what, got, other, want, elsewhere)
 			}
 		}
 		taken := func(small bool) raced {
@@ -292,21 +292,21 @@ func TestSmallSegmentsAreForOneNetworkAndOneDay(t *testing.T) {
 			return r
 		}
 		carrier := taken(false)
-		small("a carrier came up", false)
+		small("a carrier came up", false, false)
 		carrier.packet.Stuck()
-		small("it got stuck", true)
+		small("it got stuck, and the line may be at fault", true, true)
 		taken(false) // dialled before
 		time.Sleep(suspectTime)
-		small("nothing shows that small ones are better", false)
+		small("nothing shows that small ones are better", false, false)
 		carrier.packet.Stuck()
 		taken(true)
 		time.Sleep(suspectTime)
-		small("they are", true)
+		small("they are, to this relay", true, false)
 		place = "hotel"
-		small("another network", false)
+		small("another network", false, false)
 		place = "home"
 		time.Sleep(smallTime)
-		small("a day later", false)
+		small("a day later", false, false)
 	})
 }
 

@@ -47,6 +47,7 @@ func (t *Tunnel) tend(now time.Time) time.Duration {
 	if changed {
 		t.arrange()
 	}
+	wait = min(wait, t.settles(now))
 	wait = min(wait, t.giveUp(now))
 	wait = min(wait, t.grow(now))
 	t.tell()
@@ -62,6 +63,26 @@ func (t *Tunnel) arrange() {
 	for _, e := range ends {
 		e.place()
 	}
+}
+
+// settles has everything looked at again when the carriers that were in doubt are
+// no longer: what has left them for a worse kind comes back. It returns when that
+// will be.
+func (t *Tunnel) settles(now time.Time) (wait time.Duration) {
+	wait = time.Hour
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	inDoubt := false
+	for _, l := range t.links {
+		if left := l.doubtEnds(now); left > 0 {
+			inDoubt, wait = true, min(wait, left)
+		}
+	}
+	if t.inDoubt && !inDoubt {
+		t.changedLocked()
+	}
+	t.inDoubt = inDoubt
+	return wait
 }
 
 // giveUp closes carriers that nothing is on and nobody wants, if there are

@@ -23,8 +23,8 @@ const (
 	// streams.
 	leaveTime = 10 * time.Second
 	// doubtTime is how long a carrier is in doubt after another of its session
-	// broke, for the relay may be gone, or after the peer has moved a stream off
-	// it: in that time it shows.
+	// broke, for the relay may be gone, after one of TCP fell silent, or after the
+	// peer has moved a stream off it: in that time it shows.
 	doubtTime = time.Second
 	// blameTime is how soon after a carrier broke another of its session must
 	// come for the way of the first to be at fault, not the relay or the network.
@@ -48,6 +48,7 @@ type link struct {
 	since   time.Time // when it was attached
 	silent  atomic.Bool
 	retired atomic.Bool
+	stuck   atomic.Bool  // the way was told
 	doubted atomic.Int64 // when the peer was asked whether it lives, Unix nanoseconds
 	streams atomic.Int32 // attached
 
@@ -163,9 +164,7 @@ func (t *Tunnel) left(l *link, err error) {
 	for _, e := range ends {
 		e.lost(l)
 	}
-	if w, ok := l.way.(interface{ Stuck() }); ok && s.Stuck {
-		w.Stuck()
-	}
+	l.blameSize()
 	if !over {
 		log := t.cfg.Log.Info
 		if l.retired.Load() {
@@ -205,13 +204,32 @@ func (t *Tunnel) finishLost() {
 // one, which begins here.
 func (l *link) Hello(wire.TunnelHello) error { return nil }
 
-// Silent implements carrier.Handler.
+// Silent implements carrier.Handler. What swallows the full segments of one
+// carrier swallows those of others: all of TCP are in doubt then, wherever they
+// run.
 func (l *link) Silent(silent bool) {
+	if silent {
+		l.blameSize() // before the owner looks for another carrier
+	}
 	l.silent.Store(silent)
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
+	if silent && l.conn.Kind() == wire.CarrierTCP {
+		for _, o := range l.t.links {
+			if o != l && o.conn.Kind() == wire.CarrierTCP && !o.silent.Load() {
+				o.doubt()
+			}
+		}
+	}
 	l.t.worse = l.t.worse || silent
 	l.t.changedLocked()
+}
+
+// blameSize tells the way if full segments get lost on it, the first time.
+func (l *link) blameSize() {
+	if w, ok := l.way.(interface{ Stuck() }); ok && l.conn.Stats().Stuck && !l.stuck.Swap(true) {
+		w.Stuck()
+	}
 }
 
 // doubt asks the peer at once whether the carrier lives, unless that was done a
@@ -220,7 +238,13 @@ func (l *link) doubt() {
 	now, last := time.Now().UnixNano(), l.doubted.Load()
 	if now-last > int64(doubtTime) && l.doubted.CompareAndSwap(last, now) {
 		l.conn.Doubt()
+		l.t.wake()
 	}
+}
+
+// doubtEnds is how long the carrier is still in doubt.
+func (l *link) doubtEnds(now time.Time) time.Duration {
+	return doubtTime - now.Sub(time.Unix(0, l.doubted.Load()))
 }
 
 // Retire has everything leave the carriers of a session as soon as there are
@@ -258,7 +282,7 @@ func (l *link) rank(kind wire.CarrierKind) int {
 	if l.retired.Load() {
 		rank |= rankRetired
 	}
-	if time.Since(time.Unix(0, l.doubted.Load())) < doubtTime {
+	if l.doubtEnds(time.Now()) > 0 {
 		rank |= rankDoubt
 	}
 	if l.conn.Kind() != kind {

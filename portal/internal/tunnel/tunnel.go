@@ -129,6 +129,7 @@ type Tunnel struct {
 	further   further           // carriers to come
 	suspects  []suspect         // ways that may be at fault
 	changed   bool              // ends may have to move
+	inDoubt   bool              // carriers were, at the last look
 	told      Trouble           // what the owner was told last
 	worse     bool              // a carrier was lost or fell silent since
 	past      Stats             // of carriers that died
