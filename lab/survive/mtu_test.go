@@ -62,6 +62,9 @@ func TestMTUBlackHole(t *testing.T) {
 					w.deaf()
 				}
 				w.provider.SetMTU(c.mtu)
+				start := time.Now()
+				await.Until(t, "served", func() error { return served(w.laptop, outPort, w.atFactory) })
+				t.Logf("everybody is told: %t: connected after %v", told, time.Since(start))
 				first := w.transfer(t, 10_000_000)
 				took[told] = min(w.transfer(t, 10_000_000), w.transfer(t, 10_000_000)) // the machine is busy
 				t.Logf("everybody is told: %t: first 10 MB in %v, later ones in %v", told, first, took[told])
