@@ -150,7 +150,8 @@ func (t *Tunnel) left(l *link, err error) {
 	clean := err == nil || errors.Is(err, carrier.ErrClosed) && s.Received > 0
 	if !over && !clean {
 		for _, o := range t.links {
-			if o.conn.Session() == l.conn.Session() {
+			// What was closed here for its silence tells nothing new.
+			if o.conn.Session() == l.conn.Session() && !errors.Is(err, errDeserted) {
 				o.doubt()
 			}
 		}

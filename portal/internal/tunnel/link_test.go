@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -119,6 +120,36 @@ func TestStreamsPreferTCPAndFlowsQUIC(t *testing.T) {
 		t.Error("the flow does not go on over TCP")
 	}
 	f.Close(wire.ReasonIdle)
+	app.CloseWrite()
+	io.Copy(io.Discard, app)
+	p.wantWell(done)
+}
+
+// When one carrier of TCP falls silent the others may be as narrow: a stream
+// takes QUIC until they have shown that they are not, and comes back then.
+func TestStreamWaitsOnQUICWhileTCPIsInDoubt(t *testing.T) {
+	p := newPair(t, dialTo(service(t, echo)), alone)
+	app, done := open(t, p.client, benchGrant)
+	first := p.client.flowAt.Load()
+	waitFor(t, "the stream to be on TCP", func() bool { return first.streams.Load() == 1 })
+	p.connect()
+	quic := p.connectQUIC()
+	first.Silent(true)
+	on := func(c carrier.Conn) int32 {
+		p.client.mu.Lock()
+		defer p.client.mu.Unlock()
+		for _, l := range p.client.links {
+			if l.conn == c {
+				return l.streams.Load()
+			}
+		}
+		return 0
+	}
+	waitFor(t, "the stream to take QUIC", func() bool { return on(quic.client) == 1 })
+	waitFor(t, "the stream to take the other carrier of TCP", func() bool { return on(p.roads[1].client) == 1 })
+	if got := p.client.Stats().Carriers; got != 2 {
+		t.Errorf("%d carriers, want the two that answer", got)
+	}
 	app.CloseWrite()
 	io.Copy(io.Discard, app)
 	p.wantWell(done)
