@@ -268,6 +268,45 @@ func TestStreamLeavesAndComesBack(t *testing.T) {
 	})
 }
 
+// A stream that left the carrier on one side and came back is answered, though the
+// other side has never left: what told it so was lost on another carrier.
+func TestStreamComesBackBeforeItWasMissed(t *testing.T) {
+	eachKind(t, func(t *testing.T, kind wire.CarrierKind) {
+		client, server := newCarriers(t, kind)
+		back := &script{}
+		var answer carrier.Lane
+		for epoch := uint32(2); epoch < 20; epoch++ {
+			lane := client.Lane(1, &script{frames: [][]byte{wire.AppendFrame(nil, 1, wire.Resume{Epoch: epoch})}})
+			lane.Write()
+			if got := <-server.got; got.header.Type != wire.FrameResume {
+				t.Fatalf("epoch %d: first came %v", epoch, got.header.Type)
+			}
+			if answer == nil {
+				answer = server.Lane(1, back)
+			}
+			back.add(wire.AppendFrame(nil, 1, wire.Resume{Epoch: epoch}))
+			answer.Ready()
+			for {
+				got := <-client.got
+				m, err := wire.ParseResume(got.body)
+				if err != nil {
+					t.Fatalf("epoch %d: the answer is %v: %v", epoch, got.header.Type, err)
+				}
+				if m.Epoch == epoch {
+					break
+				}
+			}
+			// What is under way when the stream leaves is stopped, or late.
+			for range epoch % 4 {
+				back.add(wire.AppendFrame(nil, 1, wire.Resume{Epoch: 1000}))
+				answer.Ready()
+			}
+			lane.Close()
+		}
+		answer.Close()
+	})
+}
+
 func (s *script) add(frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

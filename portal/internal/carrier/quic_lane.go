@@ -26,9 +26,10 @@ type quicLane struct {
 	closed  bool
 
 	// The following belong to who set writing, and then to who closes.
-	to    *quicStream // nil until the first frame
-	bulk  bool
-	small int // turns in a row with little to send
+	to      *quicStream // nil until the first frame
+	stopped bool        // the peer wants no more of to
+	bulk    bool
+	small   int // turns in a row with little to send
 }
 
 // Lane implements Conn.
@@ -125,7 +126,7 @@ func (l *quicLane) send() (more bool) {
 	scratch := scratches.Get().(*[]byte)
 	defer scratches.Put(scratch)
 	b := (*scratch)[:0]
-	if !l.open() {
+	if !l.open() || !l.follow() {
 		return false
 	}
 	b = l.src.Urgent(b)
@@ -153,6 +154,19 @@ func (l *quicLane) send() (more bool) {
 	return more && err == nil
 }
 
+// follow goes over to another QUIC stream that the peer has opened for the same
+// number: there the stream had left this carrier and has come back, of which the
+// lane's side may not have heard in between. It reports whether there is a QUIC
+// stream that the peer wants.
+func (l *quicLane) follow() bool {
+	if s := l.c.claim(l.number); s != nil {
+		l.leave()
+		l.to, l.stopped = s, false
+		s.rank(l.bulk)
+	}
+	return !l.stopped
+}
+
 // write writes frames to the lane's QUIC stream, which is opened by the first.
 func (l *quicLane) write(b []byte) (err error) {
 	if l.to == nil {
@@ -170,10 +184,9 @@ func (l *quicLane) write(b []byte) (err error) {
 	case err == nil:
 		l.c.stats.sent.Add(uint64(len(b)))
 	case errors.As(err, &stopped):
-		// The peer does not want the rest: the stream has left.
-		l.mu.Lock()
-		l.closed = true
-		l.mu.Unlock()
+		// The peer does not want the rest: the stream has left, and may come
+		// back on another.
+		l.stopped = true
 	default:
 		l.c.Abort(fmt.Errorf("write to the peer: %w", l.c.explain(err)))
 	}
