@@ -333,7 +333,9 @@
 // moves there. So is one on which frames come, but for one and a half times as long neither
 // a PONG nor an ACK. It is dead after 20 seconds in which nothing came, or 40 without an
 // answer. Over QUIC, PING follows a PAD while what has filled packets is not known to have
-// passed. A slow application is no reason.
+// passed. When a carrier over TCP falls silent, or one of a session breaks, the others are
+// asked at once, with PING behind a PAD; one that does not answer within 200 ms, or
+// three round trips and 0.1 seconds, is silent too. A slow application is no reason.
 //
 // When the last carrier of a tunnel is gone its streams wait, 2 minutes unless
 // configured otherwise; then they are reset.

@@ -72,7 +72,8 @@ func TestMTUBlackHole(t *testing.T) {
 					t.Errorf("the first 10 MB took %v, want %v at most: as long as later ones, and 3 s", first, most)
 				}
 			}
-			if ratio := took[true].Seconds() / took[false].Seconds(); ratio < 0.8 {
+			// A busy machine moves it by a fifth either way, so one short run decides nothing.
+			if ratio := took[true].Seconds() / took[false].Seconds(); *full && ratio < 0.8 {
 				t.Errorf("10 MB come at %.2f of the speed that they have where everybody is told, want 0.8", ratio)
 			}
 		})

@@ -169,6 +169,7 @@ func (l *quicLane) follow() bool {
 
 // write writes frames to the lane's QUIC stream, which is opened by the first.
 func (l *quicLane) write(b []byte) (err error) {
+	l.follow() // b may answer what has come on another since the turn began
 	if l.to == nil {
 		if l.to, err = l.c.openStream(l.number); err == nil {
 			l.to.rank(l.bulk)
