@@ -6,12 +6,15 @@
 // disk is full or slower than the decisions, are counted; the log says so once,
 // and the next line that can be written tells how many are missing before it.
 // A file that has reached its size is put aside as audit.log.1, .2 and so on.
+//
+// Each line names the SHA-256 of the line before it (file chain.go), across files
+// and restarts, so that nobody alters, removes, adds or moves a line unseen
+// (Verify). Lines cut off at the end leave no trace in the files themselves: who
+// wants to see that too keeps the head, the hash of the last line, elsewhere.
 package audit
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,7 +27,7 @@ import (
 
 const (
 	fileName = "audit.log"
-	// maxFile is the size at which a file is put aside, in bytes; maxFiles is
+	// maxFile is the size from which a file is put aside, in bytes; maxFiles is
 	// how many there are, the current one included.
 	maxFile  = 16 << 20
 	maxFiles = 8
@@ -39,6 +42,7 @@ const (
 	Ended   = "ended"
 	Done    = "done"
 	Lost    = "lost" // records before this one could not be written
+	Torn    = "torn" // the line before this one was cut short by a crash, and was taken out
 )
 
 // Record is one line. Empty fields are left out.
@@ -72,6 +76,7 @@ type Log struct {
 	// Owned by Run.
 	file *os.File
 	size int64
+	head hash // of the last line
 	told bool // the log has been told that records are lost
 }
 
@@ -91,6 +96,10 @@ func (l *Log) Write(r Record) {
 		l.lost.Add(1)
 	}
 }
+
+// Missing returns how many records could not be written and are not yet noted as
+// lost: zero while all is well.
+func (l *Log) Missing() uint64 { return l.lost.Load() }
 
 // Run writes what is queued until ctx is cancelled, and then what is left.
 func (l *Log) Run(ctx context.Context) error {
@@ -140,23 +149,36 @@ func (l *Log) write(r Record) {
 	}
 }
 
+// append writes one line. A file that is not open is opened first, and what a crash
+// left at its end is mended and noted.
 func (l *Log) append(r Record) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	line = append(line, '\n')
-	if l.file != nil && l.size+int64(len(line)) > l.limit {
+	if l.file != nil && l.size >= l.limit {
 		l.rotate()
 	}
 	if l.file == nil {
-		if err := l.open(); err != nil {
+		torn, err := l.open()
+		if err != nil {
 			return err
 		}
+		if torn != "" {
+			if err := l.writeLine(Record{Time: r.Time, Event: "audit", Answer: Torn, Detail: torn}); err != nil {
+				return err
+			}
+			l.log.Warn("audit: the last line was cut short by a crash; it was taken out", "line", torn)
+		}
 	}
-	n, err := l.file.Write(line)
+	return l.writeLine(r)
+}
+
+func (l *Log) writeLine(r Record) error {
+	line, err := encode(l.head, r)
+	if err != nil {
+		return err
+	}
+	n, err := l.file.Write(append(line, '\n'))
 	if err == nil {
 		l.size += int64(n)
+		l.head = hashOf(line)
 		return nil
 	}
 	if n > 0 {
@@ -166,18 +188,34 @@ func (l *Log) append(r Record) error {
 	return err
 }
 
-func (l *Log) open() error {
-	f, err := os.OpenFile(filepath.Join(l.folder, fileName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+// open opens the current file and finds where the chain goes on. It returns what
+// it took out at the end: a line without its end.
+func (l *Log) open() (torn string, err error) {
+	f, err := os.OpenFile(l.name(0), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
-		return err
+		return "", err
 	}
-	info, err := f.Stat()
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	end, err := readEnd(f)
 	if err != nil {
-		f.Close()
-		return err
+		return "", err
 	}
-	l.file, l.size = f, info.Size()
-	return nil
+	if end.torn != "" {
+		if err := f.Truncate(end.size); err != nil {
+			return "", err
+		}
+	}
+	if end.last == nil { // an empty file continues the one put aside before it
+		if end.last, err = lastLine(l.name(1)); err != nil {
+			return "", err
+		}
+	}
+	l.file, l.size, l.head = f, end.size, hashOf(end.last)
+	return end.torn, nil
 }
 
 // rotate puts the files aside, the oldest out. If that does not work the
@@ -189,8 +227,11 @@ func (l *Log) rotate() {
 	}
 }
 
-func (l *Log) name(i int) string {
-	name := filepath.Join(l.folder, fileName)
+func (l *Log) name(i int) string { return fileOf(l.folder, i) }
+
+// fileOf names the current file of a folder (0) and those put aside (1, 2, ...).
+func fileOf(folder string, i int) string {
+	name := filepath.Join(folder, fileName)
 	if i > 0 {
 		name = fmt.Sprintf("%s.%d", name, i)
 	}
@@ -202,38 +243,4 @@ func (l *Log) close() {
 		l.file.Close()
 		l.file = nil
 	}
-}
-
-// Tail returns the last n records of a folder that are not older than since,
-// oldest first. Lines that are no records are skipped.
-func Tail(folder string, n int, since time.Time) ([]Record, error) {
-	var list []Record
-	l := &Log{folder: folder}
-	for i := range maxFiles {
-		b, err := os.ReadFile(l.name(i))
-		if os.IsNotExist(err) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read audit: %w", err)
-		}
-		lines := bytes.Split(b, []byte("\n"))
-		for j := len(lines) - 1; j >= 0 && len(list) < n; j-- {
-			var r Record
-			if json.Unmarshal(lines[j], &r) != nil {
-				continue
-			}
-			if r.Time.Before(since) {
-				break
-			}
-			list = append(list, r)
-		}
-		if len(list) == n {
-			break
-		}
-	}
-	for i, j := 0, len(list)-1; i < j; i, j = i+1, j-1 {
-		list[i], list[j] = list[j], list[i]
-	}
-	return list, nil
 }

@@ -81,7 +81,7 @@ func TestRunWritesWhatIsQueuedBeforeItStops(t *testing.T) {
 func TestFilesArePutAsideBySize(t *testing.T) {
 	folder := t.TempDir()
 	l := New(folder, quiet())
-	l.limit = 300
+	l.limit = 400
 	names := strings.Split("abcdefghijklmnopqrstuvwxyz", "")
 	for i, n := range names {
 		l.Write(Record{Time: time.Unix(int64(i), 0).UTC(), Event: "session", Answer: Granted, Portal: n})

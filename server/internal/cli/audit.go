@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -51,11 +52,79 @@ func newAudit() *cobra.Command {
 			return command.Table(c.OutOrStdout(), []string{"TIME", "EVENT", "ANSWER", "PORTAL", "PEER", "FORWARD", "RELAY", "DETAIL"}, rows)
 		},
 	}
+	c.AddCommand(newAuditVerify())
 	configFlag(c, &file)
 	jsonFlag(c, &asJSON)
 	c.Flags().IntVarP(&count, "last", "n", 20, "how many")
 	c.Flags().DurationVar(&since, "since", 0, "only those not older than this, as in 24h")
 	return c
+}
+
+func newAuditVerify() *cobra.Command {
+	var file, head string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "verify",
+		Short: "Check that no audit line was altered, removed or added",
+		Long: `Check that no audit line was altered, removed or added: each line names the hash of
+the line before it. Lines cut off at the end are noticed only with --head: keep the
+head that this command prints on another machine, and name it the next time.`,
+		Example: "  netport-server audit verify\n  netport-server audit verify --head 3f2c...",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if head != "" && !audit.IsHead(head) {
+				return command.Usagef("--head is the %d hexadecimal digits that \"audit verify\" printed", audit.HeadLen)
+			}
+			cfg, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			v, err := audit.Verify(cfg.State, head)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = command.JSON(c.OutOrStdout(), v)
+			} else {
+				_, err = io.WriteString(c.OutOrStdout(), verdict(v))
+			}
+			switch {
+			case err != nil:
+				return err
+			case v.Broken != "":
+				return fmt.Errorf("verify audit in %s: the chain breaks at %s", cfg.State, v.Broken)
+			case head != "" && !v.Noted:
+				return fmt.Errorf("verify audit in %s: no line has the head %s: lines were cut off since it was noted, or its file was put out", cfg.State, head)
+			}
+			return nil
+		},
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	c.Flags().StringVar(&head, "head", "", "a `HASH` that was noted before: what led to it must still be there")
+	return c
+}
+
+// verdict says what was found, up to where the chain is whole.
+func verdict(v audit.Verdict) string {
+	if v.Records == 0 {
+		return "records  none\n"
+	}
+	begin := "begins the log"
+	if !v.Begins {
+		begin = "what came before it was put out"
+	}
+	text := fmt.Sprintf("records  %d\nfirst    %s, %s\nlast     %s\n", v.Records, v.First.Format(time.RFC3339), begin, v.Last.Format(time.RFC3339))
+	if v.Lost > 0 {
+		text += fmt.Sprintf("lost     %d records could not be written when they came\n", v.Lost)
+	}
+	if v.Torn > 0 {
+		text += fmt.Sprintf("torn     %d lines were cut short by a crash\n", v.Torn)
+	}
+	if v.Open {
+		text += "open     the last line has no end: it is being written, or was cut short by a crash\n"
+	}
+	return text + fmt.Sprintf("head     %s\n", v.Head)
 }
 
 func detail(r audit.Record) string {

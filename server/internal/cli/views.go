@@ -56,6 +56,9 @@ sessions     %d
 certificate  until %s
 `, s.Version, s.Domain, time.Since(s.Since).Truncate(time.Second), s.Address, strings.Join(s.Listen, " "), policy,
 			s.Online, s.Portals, s.Usable, s.Relays, s.Sessions, s.Expires.Format(time.DateOnly))
+		if err == nil && s.Missing > 0 {
+			_, err = fmt.Fprintf(w, "audit        %d records are not written: see the log; is the disk full?\n", s.Missing)
+		}
 		return err
 	})
 }

@@ -35,6 +35,7 @@ type Status struct {
 	Relays   int       `json:"relays"`
 	Usable   int       `json:"relays_online"`
 	Sessions int       `json:"sessions"`
+	Missing  uint64    `json:"audit_missing"` // records that cannot be written now
 	Expires  time.Time `json:"certificate_expires"`
 }
 
@@ -56,7 +57,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 	s := Status{
 		Version: command.Version, Domain: cfg.Domain, Address: cfg.Address, Listen: cfg.Listen, Since: since,
 		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
-		Sessions: len(d.hub.Sessions()), Expires: d.expires,
+		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.expires,
 	}
 	for _, p := range d.hub.Portals() {
 		s.Portals++
