@@ -21,6 +21,10 @@ func ReadFileLimit(file string, limit int64) ([]byte, error) {
 	return readFile(file, limit, func(string, fs.FileInfo) error { return nil })
 }
 
+// ReadSecret is ReadFile for a file that only its owner can use, and that belongs to
+// the user of this process or to root.
+func ReadSecret(file string) ([]byte, error) { return readFile(file, maxFile, checkSecret) }
+
 // readFile reads a regular file that passes check.
 func readFile(file string, limit int64, check func(file string, info fs.FileInfo) error) ([]byte, error) {
 	b, err := readChecked(file, limit, check)
