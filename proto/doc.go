@@ -136,8 +136,8 @@
 //     RelayState the coming of the first relay and the going of the last.
 //
 // A portal uses a grant while both signatures are right, by the policy key it
-// was enrolled with and by a stamp key of the last Welcome, and while neither
-// the stamp nor the permission has ended. A stamp lasts 24 hours and is dated
+// was enrolled with and by a stamp key of the last Welcome, while neither
+// the stamp nor the permission has ended, and in its hours only. A stamp lasts 24 hours and is dated
 // back one; a portal takes none that lasts longer than 7 days. So a portal
 // that has lost its server goes on for up to a day, also when it is started anew
 // meanwhile, if it has kept what it was put.
@@ -436,7 +436,7 @@
 //	tunnel frame, body                   0 to 69,632 bytes
 //	application bytes in DATA            1 to 65,516
 //	datagram                             0 to 65,507 bytes
-//	grant, encoded                       2,048 bytes
+//	grant, encoded                       3,072 bytes
 //	endpoint                             320 bytes; a DNS name 253, a socket's path 107
 //	name                                 63 bytes
 //	text for people                      256 bytes; software in Hello 64

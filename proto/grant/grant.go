@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	permissionContext = "netport-permission/1\x00"
+	permissionContext = "netport-permission/2\x00"
 	stampContext      = "netport-stamp/1\x00"
 
 	// StampLife is how long a server's stamp lasts.
@@ -66,12 +66,31 @@ func (g Grant) Verify(keys Keys) wire.Reason {
 }
 
 // Valid reports whether g holds at the time now: ReasonNone, or
-// ReasonGrantExpired.
+// ReasonGrantExpired or ReasonOutsideHours.
 func (g Grant) Valid(now time.Time) wire.Reason {
 	if now.Before(g.From) || !now.Before(g.Ends()) || g.Until.Sub(g.From) > maxStamp {
 		return wire.ReasonGrantExpired
 	}
+	if !g.Hours.Open(now) {
+		return wire.ReasonOutsideHours
+	}
 	return wire.ReasonNone
+}
+
+// Next returns the first moment after now at which Valid may answer otherwise than
+// now, as far as the hours can be told ahead (Hours.Next); zero if g is over for
+// good.
+func (g Grant) Next(now time.Time) time.Time {
+	switch {
+	case !now.Before(g.Ends()) || g.Until.Sub(g.From) > maxStamp:
+		return time.Time{}
+	case now.Before(g.From):
+		return g.From
+	}
+	if t := g.Hours.Next(now); !t.IsZero() && t.Before(g.Ends()) {
+		return t
+	}
+	return g.Ends()
 }
 
 // Ends returns when g ends unless it is stamped anew: the end of its stamp or

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -48,7 +49,46 @@ func permission() Permission {
 		Target:  endpoint.MustParse("unix:///s"),
 		End:     time.Unix(0x70000000, 0).UTC(),
 		Proxy:   2,
+		Rank:    3,
+		Terms: Terms{
+			Direct: DirectOnly, Rate: 10_000_000, Streams: 20, Month: 50_000_000_000,
+			Clients: clients("2001:db8::/32", "192.168.7.0/24"),
+			Hours:   hours(berlin, Window{sat, 22 * 60, 6 * 60}, Window{monToFri, 8 * 60, 18 * 60}),
+		},
 	}
+}
+
+// always is a permission without terms.
+func always() Permission {
+	p := permission()
+	p.Terms = Terms{}
+	return p
+}
+
+const (
+	berlin   = "CET-1CEST,M3.5.0,M10.5.0/3"
+	monToFri = 0b0011111
+	sat      = 0b0100000
+)
+
+func hours(zone string, windows ...Window) Hours {
+	h, err := NewHours(zone, windows)
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+func clients(prefixes ...string) Clients {
+	var list []netip.Prefix
+	for _, p := range prefixes {
+		list = append(list, netip.MustParsePrefix(p))
+	}
+	c, err := NewClients(list)
+	if err != nil {
+		panic(err)
+	}
+	return c
 }
 
 const (
@@ -61,18 +101,26 @@ const (
 		"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" +
 		"0009 756e69783a2f2f2f73" + // target
 		"0000000070000000" + // end
-		"02" // proxy
+		"02" + // proxy
+		"03" + // rank
+		"01" + // direct
+		"0000000000989680" + // rate
+		"00000014" + // streams
+		"0000000ba43b7400" + // month
+		"0002 04c0a80700 18 1020010db8000000000000000000000000 20" + // clients
+		"001a 4345542d31434553542c4d332e352e302c4d31302e352e302f33" + // zone
+		"0002 1f01e00438 2005280168" // hours
 
 	// The signatures were made by OpenSSL, from the layout in the package's
 	// documentation.
-	goldenID    = "30050e5ccc834e8467b0dfc521df7adf"
-	goldenGrant = "007f " + goldenPermission +
-		"8a631c71cf606204c823c89667c8e6a4dc4d91af499edb4a3bb62ecdc0416618" +
-		"ba64f2e957fa1a2aca2fa1c746beba5c96c5d9285e8584ebd90769b266240405" +
+	goldenID    = "c21ac771112e47e470ccfb85775b713f"
+	goldenGrant = "00d7 " + goldenPermission +
+		"ab29b10d17f9443630e53f57c3e8ea26a92c8c3bb6586a93aa60d514f2acd641" +
+		"1a3fe3c63f356a1df11b526dee10c47da46ac7fe907301efacfb7f433aa8c206" +
 		"000000006b02cb30" + // from: an hour before
 		"000000006b042ac0" + // until: a day after
-		"5f386013cf4f81a17bb7407b800d52324e1aac5eacfe66ad7fc778dc7f628410" +
-		"8cdf4d206b314ff211cd3f075f8c2b9279bff434c19560e416421d2dcca66509"
+		"92c49054a22e1c89026746187e40360c91aea042ff6effb86cbeff8c861850c9" +
+		"2de89756e765431e714e450e35def8f888990852521892bd192db5685d4d1f04"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -85,7 +133,7 @@ func unhex(t testing.TB, s string) []byte {
 }
 
 // whole makes all fields of a Grant visible to cmp.
-var whole = cmp.AllowUnexported(Grant{}, endpoint.Endpoint{})
+var whole = cmp.AllowUnexported(Grant{}, endpoint.Endpoint{}, Clients{}, Hours{})
 
 func TestPermissionIsItsGoldenBytes(t *testing.T) {
 	want := unhex(t, goldenPermission)
@@ -191,8 +239,13 @@ func TestSenselessPermissionsAreRefused(t *testing.T) {
 		"PROXY protocol before UDP": func(p *Permission) {
 			p.Listen, p.Target = endpoint.MustParse("udp://127.0.0.1:80"), endpoint.MustParse("udp://10.0.0.1:80")
 		},
-		"no listener": func(p *Permission) { p.Listen = endpoint.Endpoint{} },
-		"no target":   func(p *Permission) { p.Target = endpoint.Endpoint{} },
+		"direct 3":                  func(p *Permission) { p.Direct = 3 },
+		"a rate beyond all":         func(p *Permission) { p.Rate = MaxBytes + 1 },
+		"a volume beyond all":       func(p *Permission) { p.Month = MaxBytes + 1 },
+		"clients of a Unix socket":  func(p *Permission) { p.Listen = endpoint.MustParse("unix:///l") },
+		"clients of standard input": func(p *Permission) { p.Listen = endpoint.MustParse("stdio:") },
+		"no listener":               func(p *Permission) { p.Listen = endpoint.Endpoint{} },
+		"no target":                 func(p *Permission) { p.Target = endpoint.Endpoint{} },
 	} {
 		p := permission()
 		change(&p)
@@ -266,13 +319,13 @@ func TestSignaturesOfOthersAreRefused(t *testing.T) {
 
 func TestGrantHoldsWhileItsStampAndItsPermissionDo(t *testing.T) {
 	stamped := func(end, from, until time.Time) Grant {
-		p := permission()
+		p := always()
 		p.End = end
 		return Grant{Permission: p, From: from, Until: until}
 	}
 	never := time.Time{}
 	hour, day := time.Hour, 24*time.Hour
-	fresh := Sign(permission(), policyKey).Stamp(stampKey, now)
+	fresh := Sign(always(), policyKey).Stamp(stampKey, now)
 	if want := now.Add(StampLife); !fresh.Ends().Equal(want) {
 		t.Errorf("ends %v, want %v", fresh.Ends(), want)
 	}
@@ -310,7 +363,7 @@ func TestGrantHoldsWhileItsStampAndItsPermissionDo(t *testing.T) {
 func TestTimesDoNotOverflowIntoNever(t *testing.T) {
 	good := unhex(t, goldenGrant)
 	size := 2 + len(unhex(t, goldenPermission))
-	for field, at := range map[string]int{"end": size - 9, "from": size + 64, "until": size + 72} {
+	for field, at := range map[string]int{"end": 2 + bytes.Index(unhex(t, goldenPermission), unhex(t, "0000000070000000")), "from": size + 64, "until": size + 72} {
 		for _, n := range []uint64{maxTime + 1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64, math.MaxUint64 - 62135596800 + 1} {
 			b := slices.Clone(good)
 			binary.BigEndian.PutUint64(b[at:], n)
@@ -332,18 +385,17 @@ func TestTimesDoNotOverflowIntoNever(t *testing.T) {
 func TestSamePair(t *testing.T) {
 	p := permission()
 	q := p
-	q.Version, q.Forward, q.End = 9, "renamed", time.Time{}
+	q.Version, q.Forward, q.End, q.Rank, q.Terms = 9, "renamed", time.Time{}, 0, Terms{}
+	q.Entry.Key, q.Exit.Key = keyHash(1), keyHash(2) // renewed with new keys
 	if !p.SamePair(q) {
-		t.Error("another name, version and end make another pair")
+		t.Error("another name, version, end, rank, other terms and keys make another pair")
 	}
 	for name, change := range map[string]func(*Permission){
-		"entry":     func(p *Permission) { p.Entry.Name = "bo" },
-		"entry key": func(p *Permission) { p.Entry.Key[31]++ },
-		"listener":  func(p *Permission) { p.Listen = endpoint.MustParse("tcp://127.0.0.1:81") },
-		"exit":      func(p *Permission) { p.Exit.Name = "plc2" },
-		"exit key":  func(p *Permission) { p.Exit.Key[0]++ },
-		"target":    func(p *Permission) { p.Target = endpoint.MustParse("unix:///t") },
-		"proxy":     func(p *Permission) { p.Proxy = 1 },
+		"entry":    func(p *Permission) { p.Entry.Name = "bo" },
+		"listener": func(p *Permission) { p.Listen = endpoint.MustParse("tcp://127.0.0.1:81") },
+		"exit":     func(p *Permission) { p.Exit.Name = "plc2" },
+		"target":   func(p *Permission) { p.Target = endpoint.MustParse("unix:///t") },
+		"proxy":    func(p *Permission) { p.Proxy = 1 },
 	} {
 		q := permission()
 		change(&q)
@@ -378,8 +430,11 @@ func TestPartyIsNameAndKeyAndRole(t *testing.T) {
 func TestLargestGrantFitsItsMessage(t *testing.T) {
 	p := permission()
 	p.Forward, p.Entry.Name, p.Exit.Name = strings.Repeat("f", 63), strings.Repeat("e", 63), strings.Repeat("x", 63)
+	p.Listen = endpoint.MustParse("tcp://[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
 	p.Target = endpoint.MustParse("tcp://" + strings.Repeat("a.", 126) + "b:65535")
-	p.Listen = endpoint.MustParse("unix:///" + strings.Repeat("a", 106))
+	// A Unix socket has a longer name than any address, and no clients with
+	// addresses, which would be longer.
+	p.Clients, p.Hours = manyClients(), hours("<"+strings.Repeat("z", 61)+">0", manyWindows()...)
 	b := Sign(p, policyKey).Stamp(stampKey, now).AppendTo(nil)
 	if _, err := Parse(b); err != nil || len(b) > wire.MaxGrant {
 		t.Errorf("%d bytes, %v; want at most %d", len(b), err, wire.MaxGrant)
@@ -416,6 +471,8 @@ func FuzzParse(f *testing.F) {
 	p.End, p.Proxy = time.Time{}, 0
 	p.Listen, p.Target = endpoint.MustParse("udp://[::1]:1"), endpoint.MustParse("udp://a.b:2")
 	f.Add(Sign(p, policyKey).AppendTo(nil))
+	p.Terms = Terms{}
+	f.Add(Sign(p, policyKey).AppendTo(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		sent := slices.Clone(b)
 		g, err := Parse(b)
@@ -433,7 +490,9 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("parsed, but: %v", err)
 		}
 		g.Verify(keys)
-		g.Valid(now)
+		if next := g.Next(now); !next.IsZero() && !next.After(now) {
+			t.Fatalf("the next look at %v is at %v", now, next)
+		}
 		copy(b, sent)
 	})
 }

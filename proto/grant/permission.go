@@ -7,8 +7,8 @@
 //   - The stamp says that a server still vouches for the permission, for a day.
 //     A server's stamp key (Ed25519) signs it.
 //
-// A portal acts on a grant only when both signatures are right and neither the
-// stamp nor the permission's own end has passed. So a server alone cannot
+// A portal acts on a grant only when both signatures are right, neither the
+// stamp nor the permission's own end has passed, and its hours are open. So a server alone cannot
 // grant, and what it no longer stamps ends by itself.
 //
 // On the wire a permission is
@@ -23,11 +23,24 @@
 //	target   blob      endpoint URI
 //	end      uint64    Unix time in seconds; 0: the policy sets no end
 //	proxy    uint8     PROXY protocol towards the target: 0 none, 1, 2
+//	rank     uint8     among the targets of one listener: 0 is tried first
+//	direct   uint8     paths: 0 any, 1 only direct ones, 2 never direct ones
+//	rate     uint64    bytes a second, each way, of all streams and flows of
+//	                   the grant together; 0 no limit
+//	streams  uint32    streams or flows at the same time; 0 no limit
+//	month    uint64    bytes both ways in a calendar month of UTC; 0 no limit
+//	clients  uint16    number of prefixes, 0 (all clients) to 64; of each
+//	                   address (length uint8, 4 or 16, then the bytes) and
+//	                   bits uint8; ascending
+//	zone     blob      POSIX TZ rule, at most 64 bytes; empty without windows
+//	hours    uint16    number of windows, 0 (always) to 64; of each
+//	                   days uint8 (bit 0 is Monday), from uint16 and until
+//	                   uint16 in minutes of the day; ascending
 //
 // and a grant is
 //
 //	permission blob
-//	signature  [64]byte   Ed25519 over "netport-permission/1\x00" + permission
+//	signature  [64]byte   Ed25519 over "netport-permission/2\x00" + permission
 //	from       uint64     Unix time in seconds
 //	until      uint64     Unix time in seconds
 //	signature  [64]byte   Ed25519 over "netport-stamp/1\x00" + SHA-256(permission) + from + until
@@ -72,6 +85,8 @@ type Permission struct {
 	Target  endpoint.Endpoint
 	End     time.Time // zero: the policy sets none; whole seconds
 	Proxy   Proxy
+	Rank    uint8 // among the targets of one listener: 0 is tried first
+	Terms
 }
 
 // Check reports why p makes no sense as a permission.
@@ -99,13 +114,17 @@ func (p Permission) Check() error {
 	if p.Proxy > 2 || p.Proxy != 0 && p.Target.Datagram() {
 		return fmt.Errorf("forward %q: PROXY protocol %d to %s does not exist", p.Forward, p.Proxy, p.Target)
 	}
+	if err := p.Terms.check(p.Listen); err != nil {
+		return fmt.Errorf("forward %q: %w", p.Forward, err)
+	}
 	return nil
 }
 
 // SamePair reports whether p and q join the same two ends in the same way,
-// whatever their names, versions and ends: what runs under p may go on under q.
+// whatever their names, versions, ends and terms, and whichever keys of the
+// portals they name: what runs under p may go on under q, by the terms of q.
 func (p Permission) SamePair(q Permission) bool {
-	return p.Entry == q.Entry && p.Listen == q.Listen && p.Exit == q.Exit && p.Target == q.Target && p.Proxy == q.Proxy
+	return p.Entry.Name == q.Entry.Name && p.Listen == q.Listen && p.Exit.Name == q.Exit.Name && p.Target == q.Target && p.Proxy == q.Proxy
 }
 
 // AppendTo appends the encoding of the permission, which must pass Check.
@@ -119,14 +138,14 @@ func (p Permission) AppendTo(b []byte) []byte {
 	b = append(b, p.Exit.Key[:]...)
 	b = wire.AppendBlob(b, []byte(p.Target.String()))
 	b = appendTime(b, p.End)
-	return append(b, byte(p.Proxy))
+	return p.Terms.appendTo(append(b, byte(p.Proxy), p.Rank))
 }
 
 // ParsePermission reads a permission and checks it.
 func ParsePermission(b []byte) (Permission, error) {
 	r := wire.NewReader(b)
 	var p Permission
-	var errs [2]error
+	var errs [3]error
 	p.Version = r.Uint64()
 	p.Forward = r.Text(identity.MaxName)
 	p.Entry.Name = r.Text(identity.MaxName)
@@ -137,6 +156,8 @@ func ParsePermission(b []byte) (Permission, error) {
 	p.Target, errs[1] = endpoint.Parse(r.Text(endpoint.MaxLen))
 	p.End = readTime(&r)
 	p.Proxy = Proxy(r.Uint8())
+	p.Rank = r.Uint8()
+	p.Terms, errs[2] = readTerms(&r)
 	if err := r.Done(); err != nil {
 		return Permission{}, err
 	}

@@ -31,6 +31,12 @@ const (
 	ReasonLocalList       Reason = 21 // the portal's own list forbids it
 	ReasonForbidden       Reason = 22 // the target's address is never dialled
 	ReasonRevoked         Reason = 23 // the certificate was revoked
+	ReasonOutsideHours    Reason = 24 // the grant has hours, and it is none of them
+	ReasonLimit           Reason = 25 // a limit of the grant is reached: streams, or bytes of the month
+	ReasonClientForbidden Reason = 26 // the grant does not name the client's address
+	ReasonNotDirect       Reason = 27 // the grant allows no path that there is: direct ones only, or never
+	ReasonToken           Reason = 28 // no join token that is good: unknown, used, over, or of another name
+	ReasonRejected        Reason = 29 // an operator has rejected it
 	ReasonPeerOffline     Reason = 32 // the other portal is not connected
 	ReasonNoRelay         Reason = 33 // no relay is connected
 	ReasonRelayRefused    Reason = 34 // the relay refused the session
@@ -92,6 +98,18 @@ func (r Reason) String() string {
 		return "forbidden address"
 	case ReasonRevoked:
 		return "revoked"
+	case ReasonOutsideHours:
+		return "outside the grant's hours"
+	case ReasonLimit:
+		return "limit of the grant reached"
+	case ReasonClientForbidden:
+		return "client address not granted"
+	case ReasonNotDirect:
+		return "no path of the kind granted"
+	case ReasonToken:
+		return "no valid join token"
+	case ReasonRejected:
+		return "rejected by an operator"
 	case ReasonPeerOffline:
 		return "portal offline"
 	case ReasonNoRelay:

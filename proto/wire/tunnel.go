@@ -240,7 +240,7 @@ type Open struct {
 const FirstLimit = 64 << 10
 
 // MaxGrant is the longest encoding of a signed grant in bytes.
-const MaxGrant = 2048
+const MaxGrant = 3072
 
 // FrameType implements Frame.
 func (Open) FrameType() FrameType { return FrameOpen }
