@@ -90,9 +90,9 @@
 // Versions: Hello has the highest version that its sender speaks. The server
 // answers with the version that both speak from then on, at most that one; if
 // there is none it says Goodbye with ReasonVersion and a text that has both
-// numbers. Who cannot speak the version of a Welcome closes. This is version 3;
+// numbers. Who cannot speak the version of a Welcome closes. This is version 4;
 // version 1 had no packet mode, version 2 no tickets and no moves of sessions,
-// and neither is spoken any more.
+// version 3 no renewals and no revocations, and none of them is spoken any more.
 // Within a version nothing in a message ever changes: a new field is a new type
 // of message. A type that the receiver does not know is skipped and counted; a
 // known type in the wrong direction closes the connection. A transport bit that

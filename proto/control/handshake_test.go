@@ -229,8 +229,9 @@ func TestPortalSaysWhatIsWrongWithItsServer(t *testing.T) {
 		{"server of another CA", asServer(newAuthority(t).issue(t, identity.Server, "s"), func(s script) { s.read() }), "unknown authority"},
 		{"server that knows another CA", func(t *testing.T, raw net.Conn) {
 			other := newAuthority(t).issue(t, identity.Server, "s")
-			other.Certificate = r.server.Certificate
-			tls.Server(raw, other.ServerTLS(identity.ProtocolControl, anyone)).Handshake()
+			cfg := other.ServerTLS(identity.ProtocolControl, anyone)
+			cfg.GetCertificate = r.server.ServerTLS(identity.ProtocolControl, anyone).GetCertificate
+			tls.Server(raw, cfg).Handshake()
 		}, "it refused the certificate of spiffe://example.org/portal/p"},
 		{"no TLS", func(_ *testing.T, raw net.Conn) { io.WriteString(raw, "HTTP/1.1 400 Bad Request\r\n\r\n") }, "TLS handshake"},
 	} {

@@ -1,25 +1,36 @@
 package identity
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Credentials are what one role proves itself with, and whom it trusts.
-// They are constant once made.
+// Credentials are what one role proves itself with, and whom it trusts. Their
+// identity is constant; certificate, key, authorities and revocations may change
+// while they are used, and every handshake takes those of its moment.
 type Credentials struct {
-	ID          ID
-	Key         KeyHash
-	Certificate tls.Certificate // chain and private key
-	Roots       *x509.CertPool
+	ID ID
 
-	now func() time.Time
+	now     func() time.Time
+	revoked Revocations
+	current atomic.Pointer[holding]
+
+	mu sync.Mutex // held by who changes current
+}
+
+// holding is what Credentials hold at one moment. It is constant once made.
+type holding struct {
+	certificate tls.Certificate // chain and private key
+	key         KeyHash
+	authorities []*x509.Certificate // that are trusted
+	roots       *x509.CertPool      // the same
+	known       *x509.CertPool      // the same, and those trusted earlier
 }
 
 // Load reads the credentials of a role: cert.pem (leaf first, then any
@@ -39,11 +50,11 @@ func Load(certFile, keyFile, caFile string, role Role, now func() time.Time) (*C
 	if err != nil {
 		return nil, err
 	}
-	chain, err := parseCertificates(certPEM)
+	chain, err := ParseCertificates(certPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read certificate %s: %w", certFile, err)
 	}
-	cas, err := parseCertificates(caPEM)
+	cas, err := ParseCertificates(caPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read CA %s: %w", caFile, err)
 	}
@@ -58,7 +69,8 @@ func Load(certFile, keyFile, caFile string, role Role, now func() time.Time) (*C
 }
 
 // NewCredentials joins a chain (leaf first), its key and the CA certificates.
-// The leaf need not be valid yet or any more: the peer judges that.
+// Neither the leaf nor a CA need be valid yet or any more: that is judged in
+// each handshake.
 func NewCredentials(chain []*x509.Certificate, key crypto.Signer, cas []*x509.Certificate, now func() time.Time) (*Credentials, error) {
 	if now == nil {
 		now = time.Now
@@ -67,129 +79,100 @@ func NewCredentials(chain []*x509.Certificate, key crypto.Signer, cas []*x509.Ce
 	if err != nil {
 		return nil, err
 	}
+	h := holding{known: x509.NewCertPool()}
+	if err := h.prove(chain, key); err != nil {
+		return nil, err
+	}
+	if err := h.trust(cas); err != nil {
+		return nil, err
+	}
+	c := &Credentials{ID: id, now: now}
+	c.current.Store(&h)
+	return c, nil
+}
+
+// Renew replaces certificate and key, for every handshake from now on. The chain
+// (leaf first) must be of the same identity; a nil key is the key that is held.
+func (c *Credentials) Renew(chain []*x509.Certificate, key crypto.Signer) error {
+	id, err := FromCertificate(chain[0])
+	if err != nil {
+		return err
+	}
+	if id != c.ID {
+		return fmt.Errorf("the new certificate is of %s, not of %s", id, c.ID)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := *c.current.Load()
+	if key == nil {
+		key = h.certificate.PrivateKey.(crypto.Signer)
+	}
+	if err := h.prove(chain, key); err != nil {
+		return err
+	}
+	c.current.Store(&h)
+	return nil
+}
+
+// Trust replaces the CA certificates. What was proven under one that is gone is
+// not unproven by it: Revoke is for that.
+func (c *Credentials) Trust(cas []*x509.Certificate) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := *c.current.Load()
+	h.known = h.known.Clone()
+	if err := h.trust(cas); err != nil {
+		return err
+	}
+	c.current.Store(&h)
+	return nil
+}
+
+// Revocations are what no handshake of these credentials accepts.
+func (c *Credentials) Revocations() *Revocations { return &c.revoked }
+
+// prove takes a chain and its key.
+func (h *holding) prove(chain []*x509.Certificate, key crypto.Signer) error {
 	pub, ok := chain[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !pub.Equal(key.Public()) {
-		return nil, errors.New("the private key is not the one of this certificate")
+		return errors.New("the private key is not the one of this certificate")
 	}
-	c := &Credentials{ID: id, Key: HashKey(chain[0]), Roots: x509.NewCertPool(), now: now}
-	c.Certificate.PrivateKey, c.Certificate.Leaf = key, chain[0]
+	h.key = HashKey(chain[0])
+	h.certificate = tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, cert := range chain {
-		c.Certificate.Certificate = append(c.Certificate.Certificate, cert.Raw)
+		h.certificate.Certificate = append(h.certificate.Certificate, cert.Raw)
 	}
+	return nil
+}
+
+// trust takes the CA certificates. One that has expired vouches for nothing,
+// which each handshake finds out by itself.
+func (h *holding) trust(cas []*x509.Certificate) error {
+	if len(cas) == 0 {
+		return errors.New("no CA to trust")
+	}
+	h.authorities, h.roots = cas, x509.NewCertPool()
 	for _, ca := range cas {
 		if !ca.IsCA {
-			return nil, fmt.Errorf("CA file holds %q, which is not a CA", ca.Subject)
+			return fmt.Errorf("CA file holds %q, which is not a CA", shorten(ca.Subject.String()))
 		}
-		if at := now(); at.Before(ca.NotBefore) || at.After(ca.NotAfter) {
-			continue // an expired CA beside a valid one vouches for nothing
-		}
-		c.Roots.AddCert(ca)
+		h.roots.AddCert(ca)
+		h.known.AddCert(ca)
 	}
-	if c.Roots.Equal(x509.NewCertPool()) {
-		return nil, fmt.Errorf("no CA in the CA file is valid at %s: check the clock", now().UTC().Format(time.RFC3339))
-	}
-	return c, nil
+	return nil
 }
 
 // Now returns the time by the clock of the credentials.
 func (c *Credentials) Now() time.Time { return c.now() }
 
-// Leaf returns the certificate itself.
-func (c *Credentials) Leaf() *x509.Certificate { return c.Certificate.Leaf }
+// Certificate returns the chain and the key that are held now.
+func (c *Credentials) Certificate() tls.Certificate { return c.current.Load().certificate }
 
-// LoadKey reads a private key in PKCS #8 PEM form. The file must be a regular
-// one that only its owner can read, and belong to the user of this process.
-func LoadKey(file string) (crypto.Signer, error) {
-	b, err := readFile(file, maxFile, checkSecret)
-	if err != nil {
-		return nil, err
-	}
-	block, rest := pem.Decode(b)
-	switch {
-	case block == nil:
-		return nil, fmt.Errorf("read key %s: no PEM block in it", file)
-	case block.Type == "ENCRYPTED PRIVATE KEY":
-		return nil, fmt.Errorf("read key %s: it is encrypted; decrypt it with \"openssl pkey\"", file)
-	case block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0:
-		return nil, fmt.Errorf("read key %s: it must hold one PEM block of type PRIVATE KEY (PKCS #8) and nothing else", file)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("read key %s: %w", file, err)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("read key %s: a key of type %T cannot sign", file, key)
-	}
-	return signer, nil
-}
+// Key returns the hash of the key that is held now.
+func (c *Credentials) Key() KeyHash { return c.current.Load().key }
 
-// SaveKey writes a new private key with mode 0600. It never overwrites a file.
-func SaveKey(file string, key crypto.Signer) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("write key %s: %w", file, err)
-	}
-	return CreateFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
-}
+// Leaf returns the certificate itself that is held now.
+func (c *Credentials) Leaf() *x509.Certificate { return c.current.Load().certificate.Leaf }
 
-// EncodeCertificates returns certificates as PEM.
-func EncodeCertificates(certs ...*x509.Certificate) []byte {
-	var b []byte
-	for _, c := range certs {
-		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-	}
-	return b
-}
-
-// LoadCertificates reads a PEM file of 1 to 16 certificates.
-func LoadCertificates(file string) ([]*x509.Certificate, error) {
-	b, err := ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	certs, err := parseCertificates(b)
-	if err != nil {
-		return nil, fmt.Errorf("read certificates %s: %w", file, err)
-	}
-	return certs, nil
-}
-
-const maxCertificates = 16
-
-func parseCertificates(b []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for {
-		b = bytes.TrimSpace(b)
-		if len(b) == 0 {
-			break
-		}
-		if !bytes.HasPrefix(b, []byte("-----BEGIN CERTIFICATE-----")) {
-			return nil, errors.New("something in it is no PEM CERTIFICATE block")
-		}
-		// pem.Decode skips a broken block and goes on searching; here a file
-		// is whole blocks and nothing between them. So it gets one at a time.
-		const end = "-----END CERTIFICATE-----"
-		n := bytes.Index(b, []byte(end))
-		if n < 0 {
-			return nil, errors.New("a PEM block in it has no end")
-		}
-		block, rest := pem.Decode(b[:n+len(end)])
-		if block == nil || len(rest) > 0 || bytes.Count(b[:n], []byte("-----BEGIN")) > 1 {
-			return nil, errors.New("a PEM block in it is broken")
-		}
-		if len(certs) == maxCertificates {
-			return nil, fmt.Errorf("more than %d certificates", maxCertificates)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
-		b = b[n+len(end):]
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("no certificate in it")
-	}
-	return certs, nil
-}
+// Authorities returns the CA certificates that are trusted now.
+func (c *Credentials) Authorities() []*x509.Certificate { return c.current.Load().authorities }

@@ -81,10 +81,10 @@ func TestCredentialsAreLoaded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (ID{"example.org", Portal, "p"}); c.ID != want || len(c.Certificate.Certificate) != 2 || !c.Leaf().Equal(p.cert) || c.Key != HashKey(p.cert) || !c.Now().Equal(testNow) {
-		t.Errorf("loaded %v with %d certificates", c.ID, len(c.Certificate.Certificate))
+	if want := (ID{"example.org", Portal, "p"}); c.ID != want || len(c.Certificate().Certificate) != 2 || !c.Leaf().Equal(p.cert) || c.Key() != HashKey(p.cert) || !c.Now().Equal(testNow) {
+		t.Errorf("loaded %v with %d certificates", c.ID, len(c.Certificate().Certificate))
 	}
-	if !samePublic(c.Certificate.PrivateKey.(crypto.Signer), p.key) {
+	if !samePublic(c.Certificate().PrivateKey.(crypto.Signer), p.key) {
 		t.Error("another private key was loaded")
 	}
 }
@@ -197,16 +197,19 @@ func TestCAFiles(t *testing.T) {
 	if err != nil {
 		t.Fatalf("an expired CA beside a valid one: %v", err)
 	}
-	if _, err := verifyChain(p.with(), c.Roots, testNow, x509.ExtKeyUsageClientAuth); err != nil {
+	if _, _, err := verifyChain(p.with(), c.current.Load().roots, testNow, x509.ExtKeyUsageClientAuth); err != nil {
 		t.Errorf("leaf of the valid CA: %v", err)
 	}
-	if _, err := verifyChain(underOld.with(), c.Roots, testNow, x509.ExtKeyUsageClientAuth); err == nil {
+	if _, _, err := verifyChain(underOld.with(), c.current.Load().roots, testNow, x509.ExtKeyUsageClientAuth); err == nil {
 		t.Error("leaf of the expired CA was accepted")
 	}
 
 	f = writeFiles(t, p.with(), p, old.cert)
-	_, err = f.load(Portal)
-	wantError(t, "only an expired CA", err, "check the clock")
+	if c, err = f.load(Portal); err != nil {
+		t.Fatalf("a CA that has expired by a clock that may be wrong: %v", err)
+	}
+	_, _, err = verifyChain(underOld.with(), c.current.Load().roots, testNow, x509.ExtKeyUsageClientAuth)
+	wantError(t, "only an expired CA", err, "set the clock")
 
 	f = writeFiles(t, p.with(), p, ca.cert, p.cert)
 	_, err = f.load(Portal)

@@ -14,6 +14,7 @@ package identity
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
@@ -108,11 +109,15 @@ func Parse(s string) (ID, error) {
 
 // FromCertificate returns the identity in cert: its one URI SAN. A certificate
 // with none, with two, or with a name of any other kind beside it is refused.
-func FromCertificate(cert *x509.Certificate) (ID, error) {
+func FromCertificate(cert *x509.Certificate) (ID, error) { return identityIn(cert.Extensions) }
+
+// identityIn returns the identity in the extensions of a certificate or of a
+// request for one.
+func identityIn(extensions []pkix.Extension) (ID, error) {
 	// crypto/x509 keeps a parsed URL, which has lost the difference between
 	// several writings of it ("SPIFFE://", a '#' at the end): only the bytes
 	// that were signed have it.
-	for _, ext := range cert.Extensions {
+	for _, ext := range extensions {
 		if !ext.Id.Equal(subjectAltName) {
 			continue
 		}

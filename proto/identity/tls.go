@@ -16,6 +16,7 @@ import (
 // connection of one can never be played as another.
 const (
 	ProtocolControl = "netport-control/1" // portal or relay to server
+	ProtocolEnrol   = "netport-enrol/1"   // who has no valid certificate yet, or no more, to server
 	ProtocolTunnel  = "netport-tunnel/1"  // portal to portal
 	ProtocolRelay   = "netport-relay/1"   // portal to a relay's shared port
 )
@@ -52,7 +53,14 @@ func Expect(role Role, name string) Check {
 // ClientTLS returns the configuration of the side that dials.
 // protocol is one of the Protocol constants.
 func (c *Credentials) ClientTLS(protocol string, check Check) *tls.Config {
-	cfg := c.config(protocol, check, x509.ExtKeyUsageServerAuth)
+	cfg := c.config(protocol, func(cs tls.ConnectionState) error {
+		return c.verify(cs, protocol, x509.ExtKeyUsageServerAuth, c.now(), check)
+	})
+	return dialling(cfg)
+}
+
+// dialling makes cfg one for the side that dials.
+func dialling(cfg *tls.Config) *tls.Config {
 	// The peer is known by its URI, which crypto/tls does not look at; so its
 	// own check is off and VerifyConnection does the whole of it.
 	cfg.InsecureSkipVerify = true
@@ -62,27 +70,26 @@ func (c *Credentials) ClientTLS(protocol string, check Check) *tls.Config {
 
 // ServerTLS returns the configuration of the side that is dialled.
 func (c *Credentials) ServerTLS(protocol string, check Check) *tls.Config {
-	cfg := c.config(protocol, check, x509.ExtKeyUsageClientAuth)
+	cfg := c.config(protocol, func(cs tls.ConnectionState) error {
+		return c.verify(cs, protocol, x509.ExtKeyUsageClientAuth, c.now(), check)
+	})
 	cfg.ClientAuth = tls.RequireAnyClientCert
 	return cfg
 }
 
-func (c *Credentials) config(protocol string, check Check, usage x509.ExtKeyUsage) *tls.Config {
-	cert := c.Certificate
+func (c *Credentials) config(protocol string, verify func(tls.ConnectionState) error) *tls.Config {
+	current := func() (*tls.Certificate, error) {
+		cert := c.Certificate()
+		return &cert, nil
+	}
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{protocol},
 		SessionTicketsDisabled: true,
 		Time:                   c.now,
-		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil },
-		GetClientCertificate:   func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil },
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			p, err := c.verify(cs, protocol, usage)
-			if err != nil {
-				return err
-			}
-			return check(p)
-		},
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current() },
+		GetClientCertificate:   func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return current() },
+		VerifyConnection:       verify,
 	}
 }
 
@@ -97,65 +104,90 @@ func PeerOf(cs tls.ConnectionState) (Peer, error) {
 	return Peer{ID: id, Key: HashKey(leaf), NotAfter: leaf.NotAfter}, err
 }
 
-func (c *Credentials) verify(cs tls.ConnectionState, protocol string, usage x509.ExtKeyUsage) (Peer, error) {
-	if cs.NegotiatedProtocol != protocol {
-		return Peer{}, fmt.Errorf("peer speaks protocol %q, expected %q", shorten(cs.NegotiatedProtocol), protocol)
+// verify judges the peer of a handshake at the time at.
+func (c *Credentials) verify(cs tls.ConnectionState, protocol string, usage x509.ExtKeyUsage, at time.Time, check Check) error {
+	if err := checkState(cs, protocol); err != nil {
+		return err
 	}
-	if n := len(cs.PeerCertificates); n == 0 || n > MaxChain {
-		return Peer{}, fmt.Errorf("peer sent %d certificates, 1 to %d are allowed", n, MaxChain)
-	}
-	p, err := verifyChain(cs.PeerCertificates, c.Roots, c.now(), usage)
+	p, chains, err := verifyChain(cs.PeerCertificates, c.current.Load().roots, at, usage)
 	if err != nil {
-		return Peer{}, err
+		return err
 	}
 	if p.ID.Domain != c.ID.Domain {
-		return Peer{}, fmt.Errorf("peer is %s, not of our domain %s", p.ID, c.ID.Domain)
+		return fmt.Errorf("peer is %s, not of our domain %s", p.ID, c.ID.Domain)
 	}
-	return p, nil
+	if err := c.revoked.Check(chains); err != nil {
+		return fmt.Errorf("peer is %s: %w", p.ID, err)
+	}
+	return check(p)
 }
 
-// verifyChain verifies chain (leaf first) against roots at the time now.
-func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (Peer, error) {
-	leaf := chain[0]
-	for _, cert := range chain {
+// checkState judges what stands before any certificate is looked at.
+func checkState(cs tls.ConnectionState, protocol string) error {
+	if cs.NegotiatedProtocol != protocol {
+		return fmt.Errorf("peer speaks protocol %q, expected %q", shorten(cs.NegotiatedProtocol), protocol)
+	}
+	if n := len(cs.PeerCertificates); n == 0 || n > MaxChain {
+		return fmt.Errorf("peer sent %d certificates, 1 to %d are allowed", n, MaxChain)
+	}
+	return nil
+}
+
+// verifyChain verifies presented (leaf first) against roots at the time now, and
+// returns all chains that are right.
+func verifyChain(presented []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (Peer, [][]*x509.Certificate, error) {
+	leaf := presented[0]
+	for _, cert := range presented {
 		if err := checkKey(cert.PublicKey); err != nil {
-			return Peer{}, err
+			return Peer{}, nil, err
 		}
 	}
 	if leaf.IsCA {
-		return Peer{}, errors.New("peer's certificate is a CA's, not a leaf")
+		return Peer{}, nil, errors.New("peer's certificate is a CA's, not a leaf")
 	}
 	// x509.Verify takes a leaf without extended key usage as fit for all.
 	if len(leaf.ExtKeyUsage) == 0 {
-		return Peer{}, errors.New("peer's certificate names no extended key usage")
+		return Peer{}, nil, errors.New("peer's certificate names no extended key usage")
 	}
 	for _, u := range leaf.ExtKeyUsage {
 		if u == x509.ExtKeyUsageAny {
-			return Peer{}, errors.New("peer's certificate is for any extended key usage")
+			return Peer{}, nil, errors.New("peer's certificate is for any extended key usage")
 		}
 	}
 	opts := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}}
-	for _, cert := range chain[1:] {
+	for _, cert := range presented[1:] {
 		opts.Intermediates.AddCert(cert)
 	}
-	if _, err := leaf.Verify(opts); err != nil {
+	chains, err := leaf.Verify(opts)
+	if err != nil {
 		var invalid x509.CertificateInvalidError
 		if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-			what := "peer's certificate"
-			if invalid.Cert != nil && !invalid.Cert.Equal(leaf) {
-				what = fmt.Sprintf("CA certificate %q above the peer's", shorten(invalid.Cert.Subject.String()))
-				leaf = invalid.Cert
-			}
-			return Peer{}, fmt.Errorf("%s is valid from %s to %s, and the clock here says %s: renew it or set the clock", what,
-				leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+			return Peer{}, nil, outOfTime(leaf, invalid.Cert, now)
 		}
-		return Peer{}, fmt.Errorf("verify the peer's certificate: %w", err)
+		return Peer{}, nil, fmt.Errorf("verify the peer's certificate: %w", err)
 	}
 	id, err := FromCertificate(leaf)
 	if err != nil {
-		return Peer{}, err
+		return Peer{}, nil, err
 	}
-	return Peer{ID: id, Key: HashKey(leaf), NotAfter: leaf.NotAfter}, nil
+	return Peer{ID: id, Key: HashKey(leaf), NotAfter: leaf.NotAfter}, chains, nil
+}
+
+// outOfTime is the error about a chain in which a certificate, the leaf if it is
+// nil, is not valid now.
+func outOfTime(leaf, cert *x509.Certificate, now time.Time) error {
+	what := "peer's certificate"
+	if cert != nil && !cert.Equal(leaf) {
+		what = fmt.Sprintf("CA certificate %q above the peer's", shorten(cert.Subject.String()))
+		leaf = cert
+	}
+	off := "before its begin"
+	by := leaf.NotBefore.Sub(now)
+	if by <= 0 {
+		off, by = "after its end", now.Sub(leaf.NotAfter)
+	}
+	return fmt.Errorf("%s is valid from %s to %s, and the clock here says %s, %s %s: renew it or set the clock", what,
+		leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), by.Round(time.Second), off)
 }
 
 // checkKey admits ECDSA on P-256 and P-384, Ed25519, and RSA of 2,048 to 4,096

@@ -35,8 +35,8 @@ func TestProvenPeersKnowEachOther(t *testing.T) {
 		conn *tls.Conn
 		want Peer
 	}{
-		{c, Peer{server.ID, server.Key, s.cert.NotAfter}},
-		{d, Peer{client.ID, client.Key, p.cert.NotAfter}},
+		{c, Peer{server.ID, server.Key(), s.cert.NotAfter}},
+		{d, Peer{client.ID, client.Key(), p.cert.NotAfter}},
 	} {
 		state := tt.conn.ConnectionState()
 		got, err := PeerOf(state)
@@ -47,7 +47,7 @@ func TestProvenPeersKnowEachOther(t *testing.T) {
 			t.Errorf("version %#x, protocol %q, key exchange %v; want TLS 1.3, %q, X25519MLKEM768", state.Version, state.NegotiatedProtocol, state.CurveID, ProtocolControl)
 		}
 	}
-	if got := client.Key; got != sha256.Sum256(p.cert.RawSubjectPublicKeyInfo) {
+	if got := client.Key(); got != sha256.Sum256(p.cert.RawSubjectPublicKeyInfo) {
 		t.Errorf("key hash %s is not the SHA-256 of the public key", got)
 	}
 	if _, err := PeerOf(tls.ConnectionState{}); err == nil {
@@ -219,11 +219,13 @@ func TestCertificates(t *testing.T) {
 
 // presenting returns credentials that send any chain, as a stranger can.
 func presenting(own *Credentials, chain []*x509.Certificate, key crypto.Signer) *Credentials {
-	c := &Credentials{ID: own.ID, Roots: own.Roots, now: own.now}
-	c.Certificate.PrivateKey = key
+	h := *own.current.Load()
+	h.certificate = tls.Certificate{PrivateKey: key}
 	for _, cert := range chain {
-		c.Certificate.Certificate = append(c.Certificate.Certificate, cert.Raw)
+		h.certificate.Certificate = append(h.certificate.Certificate, cert.Raw)
 	}
+	c := &Credentials{ID: own.ID, now: own.now}
+	c.current.Store(&h)
 	return c
 }
 
@@ -293,7 +295,7 @@ func TestWeakAlgorithmsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = verifyChain([]*x509.Certificate{cert}, roots, testNow, x509.ExtKeyUsageClientAuth)
+		_, _, err = verifyChain([]*x509.Certificate{cert}, roots, testNow, x509.ExtKeyUsageClientAuth)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.want)
 		}

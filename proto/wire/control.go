@@ -6,7 +6,8 @@ import (
 	"fmt"
 )
 
-// Messages of the control protocol, portal or relay to server, inside TLS. A
+// Messages of the control protocol, portal or relay to server, and of the
+// enrolment protocol, inside TLS. A
 // message is a header of 6 bytes and a body:
 //
 //	 0               1               2               3
@@ -30,35 +31,46 @@ type Type uint16
 
 // The types of control messages.
 const (
-	TypeHello          Type = 1  // portal or relay to server, first
-	TypeWelcome        Type = 2  // server, answers Hello
-	TypePing           Type = 3  // both ways
-	TypePong           Type = 4  // both ways
-	TypeGoodbye        Type = 5  // both ways, last
-	TypeOpenSession    Type = 16 // portal to server
-	TypeSessionDone    Type = 17 // portal to server
-	TypeRelayTimes     Type = 18 // portal to server
-	TypeSession        Type = 32 // server to portal
-	TypeRefused        Type = 33 // server to portal
-	TypeSessionEnded   Type = 34 // server to portal
-	TypePutGrant       Type = 35 // server to portal
-	TypeRemoveGrant    Type = 36 // server to portal
-	TypeGrantsComplete Type = 37 // server to portal
-	TypePeerState      Type = 38 // server to portal
-	TypeRelayState     Type = 39 // server to portal
-	TypeServers        Type = 40 // server to portal
-	TypeTicket         Type = 41 // server to portal
-	TypeRelays         Type = 42 // server to portal
-	TypeRelayReady     Type = 64 // relay to server
-	TypeRelayLoad      Type = 65 // relay to server
-	TypeSessionReady   Type = 66 // relay to server
-	TypeSessionRefused Type = 67 // relay to server
-	TypeSessionOver    Type = 68 // relay to server
-	TypeRelayDraining  Type = 69 // relay to server
-	TypeCreateSession  Type = 80 // server to relay
-	TypeEndSession     Type = 81 // server to relay
-	TypeOtherRelays    Type = 82 // server to relay
-	TypeTicketKeys     Type = 83 // server to relay
+	TypeHello               Type = 1  // portal or relay to server, first
+	TypeWelcome             Type = 2  // server, answers Hello
+	TypePing                Type = 3  // both ways
+	TypePong                Type = 4  // both ways
+	TypeGoodbye             Type = 5  // both ways, last
+	TypeRenew               Type = 6  // portal or relay to server
+	TypeRevocationsHeld     Type = 7  // portal or relay to server
+	TypeRenewed             Type = 8  // server to portal or relay
+	TypeRenewRefused        Type = 9  // server to portal or relay
+	TypeAuthorities         Type = 10 // server to portal or relay; also to who joins
+	TypeRevocation          Type = 11 // server to portal or relay
+	TypeRevocationsComplete Type = 12 // server to portal or relay
+	TypeOpenSession         Type = 16 // portal to server
+	TypeSessionDone         Type = 17 // portal to server
+	TypeRelayTimes          Type = 18 // portal to server
+	TypeSession             Type = 32 // server to portal
+	TypeRefused             Type = 33 // server to portal
+	TypeSessionEnded        Type = 34 // server to portal
+	TypePutGrant            Type = 35 // server to portal
+	TypeRemoveGrant         Type = 36 // server to portal
+	TypeGrantsComplete      Type = 37 // server to portal
+	TypePeerState           Type = 38 // server to portal
+	TypeRelayState          Type = 39 // server to portal
+	TypeServers             Type = 40 // server to portal
+	TypeTicket              Type = 41 // server to portal
+	TypeRelays              Type = 42 // server to portal
+	TypeRelayReady          Type = 64 // relay to server
+	TypeRelayLoad           Type = 65 // relay to server
+	TypeSessionReady        Type = 66 // relay to server
+	TypeSessionRefused      Type = 67 // relay to server
+	TypeSessionOver         Type = 68 // relay to server
+	TypeRelayDraining       Type = 69 // relay to server
+	TypeCreateSession       Type = 80 // server to relay
+	TypeEndSession          Type = 81 // server to relay
+	TypeOtherRelays         Type = 82 // server to relay
+	TypeTicketKeys          Type = 83 // server to relay
+	TypeEnrol               Type = 96 // who joins to server
+	TypeEnrolWait           Type = 97 // server to who joins
+	TypeEnrolled            Type = 98 // server to who joins, last
+	TypeEnrolRefused        Type = 99 // server to who joins, last
 )
 
 // Message is a control message.
@@ -89,6 +101,16 @@ type (
 	ToRelay interface {
 		Message
 		toRelay()
+	}
+	// FromJoiner is a message of who enrols.
+	FromJoiner interface {
+		Message
+		fromJoiner()
+	}
+	// ToJoiner is a message the server sends to who enrols.
+	ToJoiner interface {
+		Message
+		toJoiner()
 	}
 )
 
@@ -133,35 +155,46 @@ func parse[M Message](f func([]byte) (M, error)) parser {
 
 // parsers holds every type that exists.
 var parsers = map[Type]parser{
-	TypeHello:          parse(ParseHello),
-	TypeWelcome:        parse(ParseWelcome),
-	TypePing:           parse(ParsePing),
-	TypePong:           parse(ParsePong),
-	TypeGoodbye:        parse(ParseGoodbye),
-	TypeOpenSession:    parse(ParseOpenSession),
-	TypeSessionDone:    parse(ParseSessionDone),
-	TypeSession:        parse(ParseSession),
-	TypeRefused:        parse(ParseRefused),
-	TypeSessionEnded:   parse(ParseSessionEnded),
-	TypePutGrant:       parse(ParsePutGrant),
-	TypeRemoveGrant:    parse(ParseRemoveGrant),
-	TypeGrantsComplete: parse(ParseGrantsComplete),
-	TypePeerState:      parse(ParsePeerState),
-	TypeRelayState:     parse(ParseRelayState),
-	TypeRelayTimes:     parse(ParseRelayTimes),
-	TypeServers:        parse(ParseServers),
-	TypeTicket:         parse(ParseTicket),
-	TypeRelays:         parse(ParseRelays),
-	TypeRelayReady:     parse(ParseRelayReady),
-	TypeRelayLoad:      parse(ParseRelayLoad),
-	TypeSessionReady:   parse(ParseSessionReady),
-	TypeSessionRefused: parse(ParseSessionRefused),
-	TypeSessionOver:    parse(ParseSessionOver),
-	TypeRelayDraining:  parse(ParseRelayDraining),
-	TypeCreateSession:  parse(ParseCreateSession),
-	TypeEndSession:     parse(ParseEndSession),
-	TypeOtherRelays:    parse(ParseOtherRelays),
-	TypeTicketKeys:     parse(ParseTicketKeys),
+	TypeHello:               parse(ParseHello),
+	TypeWelcome:             parse(ParseWelcome),
+	TypePing:                parse(ParsePing),
+	TypePong:                parse(ParsePong),
+	TypeGoodbye:             parse(ParseGoodbye),
+	TypeOpenSession:         parse(ParseOpenSession),
+	TypeSessionDone:         parse(ParseSessionDone),
+	TypeSession:             parse(ParseSession),
+	TypeRefused:             parse(ParseRefused),
+	TypeSessionEnded:        parse(ParseSessionEnded),
+	TypePutGrant:            parse(ParsePutGrant),
+	TypeRemoveGrant:         parse(ParseRemoveGrant),
+	TypeGrantsComplete:      parse(ParseGrantsComplete),
+	TypePeerState:           parse(ParsePeerState),
+	TypeRelayState:          parse(ParseRelayState),
+	TypeRelayTimes:          parse(ParseRelayTimes),
+	TypeServers:             parse(ParseServers),
+	TypeTicket:              parse(ParseTicket),
+	TypeRelays:              parse(ParseRelays),
+	TypeRelayReady:          parse(ParseRelayReady),
+	TypeRelayLoad:           parse(ParseRelayLoad),
+	TypeSessionReady:        parse(ParseSessionReady),
+	TypeSessionRefused:      parse(ParseSessionRefused),
+	TypeSessionOver:         parse(ParseSessionOver),
+	TypeRelayDraining:       parse(ParseRelayDraining),
+	TypeCreateSession:       parse(ParseCreateSession),
+	TypeEndSession:          parse(ParseEndSession),
+	TypeOtherRelays:         parse(ParseOtherRelays),
+	TypeTicketKeys:          parse(ParseTicketKeys),
+	TypeRenew:               parse(ParseRenew),
+	TypeRevocationsHeld:     parse(ParseRevocationsHeld),
+	TypeRenewed:             parse(ParseRenewed),
+	TypeRenewRefused:        parse(ParseRenewRefused),
+	TypeAuthorities:         parse(ParseAuthorities),
+	TypeRevocation:          parse(ParseRevocation),
+	TypeRevocationsComplete: parse(ParseRevocationsComplete),
+	TypeEnrol:               parse(ParseEnrol),
+	TypeEnrolWait:           parse(ParseEnrolWait),
+	TypeEnrolled:            parse(ParseEnrolled),
+	TypeEnrolRefused:        parse(ParseEnrolRefused),
 }
 
 func parseAs[M Message](t Type, body []byte) (M, error) {
@@ -193,3 +226,9 @@ func ParseFromRelay(t Type, body []byte) (FromRelay, error) { return parseAs[Fro
 
 // ParseToRelay reads what a relay received from the server.
 func ParseToRelay(t Type, body []byte) (ToRelay, error) { return parseAs[ToRelay](t, body) }
+
+// ParseFromJoiner reads what a server received from who enrols.
+func ParseFromJoiner(t Type, body []byte) (FromJoiner, error) { return parseAs[FromJoiner](t, body) }
+
+// ParseToJoiner reads what who enrols received from the server.
+func ParseToJoiner(t Type, body []byte) (ToJoiner, error) { return parseAs[ToJoiner](t, body) }

@@ -8,8 +8,9 @@ import (
 )
 
 // ControlVersion is the version of the control protocol spoken here. Version 1
-// knew no packet mode, version 2 no tickets and no moves of sessions.
-const ControlVersion = 3
+// knew no packet mode, version 2 no tickets and no moves of sessions, version 3 no
+// renewals and no revocations.
+const ControlVersion = 4
 
 const (
 	maxSoftware  = 64
@@ -62,24 +63,31 @@ func (Welcome) toRelay()   {}
 // AppendTo implements Message.
 func (m Welcome) AppendTo(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, m.Version)
-	b = binary.BigEndian.AppendUint64(b, m.Time)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(m.Stamp)))
-	for _, k := range m.Stamp {
-		b = append(b, k...)
-	}
-	return b
+	return appendKeys(binary.BigEndian.AppendUint64(b, m.Time), m.Stamp)
 }
 
 // ParseWelcome reads a Welcome.
 func ParseWelcome(b []byte) (Welcome, error) {
 	r := NewReader(b)
-	m := Welcome{Version: r.Uint16(), Time: r.Uint64()}
-	for range r.Count(maxStampKeys, ed25519.PublicKeySize) {
+	return finish(Welcome{Version: r.Uint16(), Time: r.Uint64(), Stamp: readKeys(&r, maxStampKeys)}, &r)
+}
+
+func appendKeys(b []byte, keys []ed25519.PublicKey) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(keys)))
+	for _, k := range keys {
+		b = append(b, k...)
+	}
+	return b
+}
+
+func readKeys(r *Reader, limit int) []ed25519.PublicKey {
+	var keys []ed25519.PublicKey
+	for range r.Count(limit, ed25519.PublicKeySize) {
 		k := make(ed25519.PublicKey, ed25519.PublicKeySize)
 		r.Copy(k)
-		m.Stamp = append(m.Stamp, k)
+		keys = append(keys, k)
 	}
-	return finish(m, &r)
+	return keys
 }
 
 // Ping asks for a Pong with the same token.

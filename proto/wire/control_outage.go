@@ -29,8 +29,17 @@ func (Servers) Type() Type { return TypeServers }
 func (Servers) toPortal()  {}
 
 // AppendTo implements Message.
-func (m Servers) AppendTo(b []byte) []byte {
-	list := m.Addresses[:min(len(m.Addresses), MaxServers)]
+func (m Servers) AppendTo(b []byte) []byte { return AppendServers(b, m.Addresses) }
+
+// ParseServers reads a Servers.
+func ParseServers(b []byte) (Servers, error) {
+	r := NewReader(b)
+	return finish(Servers{ReadServers(&r)}, &r)
+}
+
+// AppendServers appends a list of servers as Servers has it.
+func AppendServers(b []byte, list []string) []byte {
+	list = list[:min(len(list), MaxServers)]
 	b = binary.BigEndian.AppendUint16(b, uint16(len(list)))
 	for _, a := range list {
 		b = AppendText(b, a, maxServer)
@@ -38,21 +47,20 @@ func (m Servers) AppendTo(b []byte) []byte {
 	return b
 }
 
-// ParseServers reads a Servers.
-func ParseServers(b []byte) (Servers, error) {
-	r := NewReader(b)
-	var m Servers
+// ReadServers reads what AppendServers appends: 1 to MaxServers texts.
+func ReadServers(r *Reader) []string {
+	var list []string
 	for range r.Count(MaxServers, 3) {
 		a := r.Text(maxServer)
 		if a == "" {
 			r.Reject()
 		}
-		m.Addresses = append(m.Addresses, a)
+		list = append(list, a)
 	}
-	if len(m.Addresses) == 0 {
+	if len(list) == 0 {
 		r.Reject()
 	}
-	return finish(m, &r)
+	return list
 }
 
 // Ticket is a standing session of two portals at a relay's shared ports, for the

@@ -45,6 +45,8 @@ const (
 	toPortal
 	fromRelay
 	toRelay
+	fromJoiner
+	toJoiner
 )
 
 // receive parses a body as the receiver of one direction does.
@@ -56,6 +58,10 @@ func receive(d direction, t Type, body []byte) (Message, error) {
 		return orNil(ParseToPortal(t, body))
 	case fromRelay:
 		return orNil(ParseFromRelay(t, body))
+	case fromJoiner:
+		return orNil(ParseFromJoiner(t, body))
+	case toJoiner:
+		return orNil(ParseToJoiner(t, body))
 	}
 	return orNil(ParseToRelay(t, body))
 }
@@ -67,15 +73,18 @@ func orNil[M Message](m M, err error) (Message, error) {
 	return m, nil
 }
 
-var directions = []direction{fromPortal, toPortal, fromRelay, toRelay}
+var directions = []direction{fromPortal, toPortal, fromRelay, toRelay, fromJoiner, toJoiner}
 
-// controlGoldens holds a message of every type, no field of it zero, and its
-// body in hexadecimal, one field a line.
-var controlGoldens = []struct {
+// golden is a message, no field of it zero, and its body in hexadecimal, one
+// field a line.
+type golden struct {
 	message Message
 	to      direction
 	body    string
-}{
+}
+
+// controlGoldens holds a message of every type.
+var controlGoldens = append([]golden{
 	{
 		Hello{Version: 0x0102, Software: "np/1"},
 		fromPortal | fromRelay,
@@ -292,11 +301,13 @@ var controlGoldens = []struct {
 			"4e20 7fff" + // first, last
 			"01bb 0d96", // shared
 	},
-}
+}, identityGoldens...)
 
 // typeNumbers pins the numbers of the types: they are the protocol.
 var typeNumbers = map[Type]Type{
 	TypeHello: 1, TypeWelcome: 2, TypePing: 3, TypePong: 4, TypeGoodbye: 5,
+	TypeRenew: 6, TypeRevocationsHeld: 7, TypeRenewed: 8, TypeRenewRefused: 9, TypeAuthorities: 10, TypeRevocation: 11, TypeRevocationsComplete: 12,
+	TypeEnrol: 96, TypeEnrolWait: 97, TypeEnrolled: 98, TypeEnrolRefused: 99,
 	TypeOpenSession: 16, TypeSessionDone: 17,
 	TypeSession: 32, TypeRefused: 33, TypeSessionEnded: 34, TypePutGrant: 35, TypeRemoveGrant: 36, TypeGrantsComplete: 37, TypePeerState: 38, TypeRelayState: 39,
 	TypeRelayTimes: 18, TypeServers: 40, TypeTicket: 41, TypeRelays: 42, TypeRelayDraining: 69, TypeTicketKeys: 83,
@@ -395,7 +406,7 @@ func TestCutOrLongControlMessagesAreRefused(t *testing.T) {
 }
 
 func TestUnknownControlTypeIsToldApart(t *testing.T) {
-	for _, typ := range []Type{0, 6, 15, 43, 84, 0xffff} {
+	for _, typ := range []Type{0, 13, 15, 43, 84, 95, 100, 0xffff} {
 		for _, d := range directions {
 			if m, err := receive(d, typ, []byte{1}); m != nil || !errors.Is(err, ErrUnknownType) {
 				t.Errorf("type %d: got %v, %v; want nil, ErrUnknownType", typ, m, err)
@@ -520,8 +531,8 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		{"4 ticket keys", toRelay, TypeTicketKeys, repeat(4, hexSecret0), true},
 		{"5 ticket keys", toRelay, TypeTicketKeys, repeat(5, hexSecret0), false},
 
-		{"grant of 2048 bytes", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant), true},
-		{"grant of 2049 bytes", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant+1), false},
+		{"longest grant", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant), true},
+		{"grant that is longer", toPortal, TypePutGrant, strings.Repeat("61", MaxGrant+1), false},
 
 		{"relay ports backwards", fromRelay, TypeRelayReady, "4e21 4e20 01bb 0d96 00000001 01 0000", false},
 		{"relay ports from 0", fromRelay, TypeRelayReady, "0000 4e20 01bb 0d96 00000001 01 0000", false},
@@ -610,7 +621,7 @@ func TestLargestMessagesFitTheirFrame(t *testing.T) {
 		}
 		others.Relays = append(others.Relays, o)
 	}
-	for _, m := range []Message{ready, others} {
+	for _, m := range append([]Message{ready, others}, largestIdentityMessages()...) {
 		if _, _, err := ParseControlHeader(AppendMessage(nil, m)); err != nil {
 			t.Errorf("%T: %v", m, err)
 		}

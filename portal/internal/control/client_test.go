@@ -50,7 +50,7 @@ func newScript(t *testing.T) *script {
 	}
 	ca := identitytest.New(t)
 	server, own := ca.Credentials(identity.Server, "server"), ca.Credentials(identity.Portal, "ann")
-	s.self = grant.Party{Name: "ann", Key: own.Key}
+	s.self = grant.Party{Name: "ann", Key: own.Key()}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func newScript(t *testing.T) *script {
 		}
 	})
 	policy := s.policy.Public().(ed25519.PublicKey)
-	s.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: own.ID, Key: own.Key}, policy), time.Now, func(c grants.Change) { s.changes <- c })
+	s.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: own.ID, Key: own.Key()}, policy), time.Now, func(c grants.Change) { s.changes <- c })
 	s.client = New(Config{
 		Credentials: own, Software: "test", Servers: []string{l.Addr().String()}, Grants: s.keeper,
 		Measure: s.measure, Changed: func() { s.kept.Add(1) }, Log: log,

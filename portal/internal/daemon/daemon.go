@@ -78,7 +78,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		return nil, err
 	}
 	p := &Portal{
-		config: c, credentials: credentials, self: identity.Peer{ID: credentials.ID, Key: credentials.Key},
+		config: c, credentials: credentials, self: identity.Peer{ID: credentials.ID, Key: credentials.Key()},
 		log: log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
 	}
 	file, kept := state.Open(c.State, log)

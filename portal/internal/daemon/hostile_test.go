@@ -51,7 +51,7 @@ func (w *world) hostile(name, to string) *hostile {
 	w.Helper()
 	own := w.ca.Credentials(identity.Portal, name)
 	w.mu.Lock()
-	w.parties[name] = grant.Party{Name: name, Key: own.Key}
+	w.parties[name] = grant.Party{Name: name, Key: own.Key()}
 	w.mu.Unlock()
 	dialer := wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{Credentials: own, Parse: wire.ParseToPortal, Log: w.log}
 	conn, _, err := dialer.Dial(w.Context(), w.address)

@@ -155,7 +155,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	long := good.Certificate
+	long := good.Certificate()
 	for range 100 {
 		long.Certificate = append(slices.Clip(long.Certificate), own.Certificate.Raw)
 	}

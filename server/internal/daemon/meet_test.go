@@ -36,8 +36,8 @@ func TestPortalGetsItsGrantsAndMeetsItsPeer(t *testing.T) {
 	g, ok := mine["web"]
 	want := grant.Permission{
 		Version: 1, Forward: "web",
-		Entry: grant.Party{Name: "ann", Key: r.credentials["ann"].Key}, Listen: endpoint.MustParse("tcp://127.0.0.1:8080"),
-		Exit: grant.Party{Name: "plant", Key: r.credentials["plant"].Key}, Target: endpoint.MustParse("tcp://10.0.0.5:80"),
+		Entry: grant.Party{Name: "ann", Key: r.credentials["ann"].Key()}, Listen: endpoint.MustParse("tcp://127.0.0.1:8080"),
+		Exit: grant.Party{Name: "plant", Key: r.credentials["plant"].Key()}, Target: endpoint.MustParse("tcp://10.0.0.5:80"),
 	}
 	want.Version = g.Version
 	if !ok || len(mine) != 1 || g.Permission != want || !online["plant"] {
@@ -217,7 +217,7 @@ func TestReplacedKeyIsWorthNothing(t *testing.T) {
 	if m := next[wire.RemoveGrant](plant); m.Grant != old["web"].ID() {
 		t.Errorf("plant is told %+v", m)
 	}
-	if g := r.verify(next[wire.PutGrant](plant)); g.Entry.Key != r.credentials["ann"].Key {
+	if g := r.verify(next[wire.PutGrant](plant)); g.Entry.Key != r.credentials["ann"].Key() {
 		t.Error("the new grant is not for the new key")
 	}
 	fresh := r.credentials["ann"]

@@ -35,12 +35,7 @@ func TestRevocationLooksAtTheKeyAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	ann, bo := r.credentials["ann"], r.credentials["bo"]
-	plain := ann.Certificate.Leaf
-	if plain == nil {
-		if plain, err = x509.ParseCertificate(ann.Certificate.Certificate[0]); err != nil {
-			t.Fatal(err)
-		}
-	}
+	plain := ann.Leaf()
 	withSerial := func(of *identity.Credentials, name string, serial *big.Int) tls.Certificate {
 		return resigned(t, own, of, name, serial)
 	}
@@ -50,8 +45,8 @@ func TestRevocationLooksAtTheKeyAlone(t *testing.T) {
 		"a negative serial":      withSerial(ann, "ann", big.NewInt(-1)),
 		"a serial of 40 bytes":   withSerial(ann, "ann", long),
 		"the serial of another":  withSerial(ann, "ann", own.Certificate.SerialNumber),
-		"the other signature":    malleated(t, ann.Certificate),
-		"the one it was given":   ann.Certificate,
+		"the other signature":    malleated(t, ann.Certificate()),
+		"the one it was given":   ann.Certificate(),
 		"a new one of that name": withSerial(ann, "ann", big.NewInt(7)),
 	}
 	const malformed = "a negative serial" // which crypto/x509 refuses
@@ -104,7 +99,7 @@ func resigned(t *testing.T, a *ca.Authority, of *identity.Credentials, name stri
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		URIs: uris("spiffe://example.org/portal/" + name),
 	}
-	key := of.Certificate.PrivateKey.(*ecdsa.PrivateKey)
+	key := of.Certificate().PrivateKey.(*ecdsa.PrivateKey)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, key.Public(), a.Key())
 	if err != nil {
 		t.Fatal(err)
