@@ -11,7 +11,10 @@ MODULES := bpf lab portal proto relay server
 # The version comes from git where there is git, through the linker and not through
 # Go's own stamping, which refuses a clone that belongs to another user.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X github.com/netport/netport/proto/command.Version=$(VERSION)
+# The time of the commit is below all that a device's clock may say truly.
+BUILT   := $(shell git log -1 --format=%cI 2>/dev/null)
+LDFLAGS := -X github.com/netport/netport/proto/command.Version=$(VERSION) \
+	-X github.com/netport/netport/proto/clock.built=$(BUILT)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.

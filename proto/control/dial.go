@@ -41,6 +41,8 @@ type Dialer[In, Out wire.Message] struct {
 	Book *Book
 	// More returns servers that Keep tries after those it was given.
 	More func() []string
+	// Told is given the server's time, if its certificate is right at that time.
+	Told func(time.Time)
 	// Hurry has Keep dial now, and anew if it is dialling: the network has
 	// changed.
 	Hurry <-chan struct{}

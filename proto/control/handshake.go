@@ -18,7 +18,8 @@ import (
 // greet is the dialling side's half of the greeting.
 func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Out], wire.Welcome, error) {
 	defer deadline(ctx, raw)()
-	c := record.Client(raw, d.Credentials.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")))
+	cfg, early := d.Credentials.EarlyTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))
+	c := record.Client(raw, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, wire.Welcome{}, err
 	}
@@ -54,11 +55,30 @@ func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Ou
 		if m.Version != wire.ControlVersion {
 			return nil, wire.Welcome{}, fmt.Errorf("server speaks version %d of the control protocol, this program speaks version %d", m.Version, wire.ControlVersion)
 		}
+		if err := d.hear(m, early); err != nil {
+			return nil, wire.Welcome{}, err
+		}
 		return conn, m, nil
 	case wire.Goodbye:
 		return nil, wire.Welcome{}, &Goodbye{Reason: m.Reason, Text: m.Text}
 	}
 	return nil, wire.Welcome{}, fmt.Errorf("server sent a message of type %d before its welcome", t)
+}
+
+// hear takes the time that the server tells.
+func (d *Dialer[In, Out]) hear(m wire.Welcome, early *identity.Early) error {
+	told := time.Unix(int64(m.Time), 0).UTC()
+	believe, err := early.Confirm(told)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the server says that it is %s, when its own certificate is not valid: its clock is wrong, or ours is (%s): %w",
+			told.Format(time.RFC3339), d.Credentials.Now().UTC().Format(time.RFC3339), err)
+	case !believe:
+		d.Log.Warn("the server's clock is wrong: its certificate is not valid at the time that it tells", "told", told)
+	case d.Told != nil:
+		d.Told(told)
+	}
+	return nil
 }
 
 // Accepted is a connection whose peer is proven and has said Hello, before it

@@ -44,7 +44,7 @@ func sign(t testing.TB, template *x509.Certificate, by *authority) authority {
 		t.Fatal(err)
 	}
 	template.SerialNumber = big.NewInt(1)
-	template.NotBefore, template.NotAfter = testNow.Add(-time.Hour), testNow.Add(time.Hour)
+	template.NotBefore, template.NotAfter = testNow.Add(-time.Hour), testNow.AddDate(0, 0, 30)
 	if by == nil {
 		by = &authority{template, key}
 	}
@@ -65,6 +65,12 @@ func newAuthority(t testing.TB) authority {
 
 func (a authority) issue(t testing.TB, role identity.Role, name string) *identity.Credentials {
 	t.Helper()
+	return a.issueTo(t, role, name, func() time.Time { return testNow })
+}
+
+// issueTo is issue for a holder with a clock of its own.
+func (a authority) issueTo(t testing.TB, role identity.Role, name string, now func() time.Time) *identity.Credentials {
+	t.Helper()
 	id, err := identity.New("example.org", role, name)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +79,7 @@ func (a authority) issue(t testing.TB, role identity.Role, name string) *identit
 		URIs:        []*url.URL{id.URL()},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}, &a)
-	c, err := identity.NewCredentials([]*x509.Certificate{leaf.cert}, leaf.key, []*x509.Certificate{a.cert}, func() time.Time { return testNow })
+	c, err := identity.NewCredentials([]*x509.Certificate{leaf.cert}, leaf.key, []*x509.Certificate{a.cert}, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func ParseHello(b []byte) (Hello, error) {
 // Goodbye with ReasonVersion and both numbers instead.
 //
 //	version uint16   the version both speak from here on
-//	time    uint64   the server's clock, Unix time in seconds
+//	time    uint64   the server's clock, Unix time in seconds, before the year 10000
 //	keys    count    public keys (Ed25519, 32 bytes each) that stamp grants, at most 8
 type Welcome struct {
 	Version uint16
@@ -69,7 +69,18 @@ func (m Welcome) AppendTo(b []byte) []byte {
 // ParseWelcome reads a Welcome.
 func ParseWelcome(b []byte) (Welcome, error) {
 	r := NewReader(b)
-	return finish(Welcome{Version: r.Uint16(), Time: r.Uint64(), Stamp: readKeys(&r, maxStampKeys)}, &r)
+	return finish(Welcome{Version: r.Uint16(), Time: readUnix(&r), Stamp: readKeys(&r, maxStampKeys)}, &r)
+}
+
+// maxUnix is the last second of the year 9999: no time on the wire is later.
+const maxUnix = 253402300799
+
+func readUnix(r *Reader) uint64 {
+	n := r.Uint64()
+	if n > maxUnix {
+		r.Reject()
+	}
+	return n
 }
 
 func appendKeys(b []byte, keys []ed25519.PublicKey) []byte {

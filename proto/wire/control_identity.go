@@ -257,9 +257,7 @@ func ParseRevocation(b []byte) (Revocation, error) {
 	switch r.Uint8() {
 	case revokedName:
 		m.Role, m.Name = ReadRole(&r), readName(&r)
-		if at := r.Uint64(); at > 0 && at <= maxUnix {
-			m.Before = time.Unix(int64(at), 0).UTC()
-		}
+		m.Before = time.Unix(int64(readUnix(&r)), 0).UTC()
 	case revokedKey:
 		r.Copy(m.Key[:])
 	case revokedOne:
@@ -271,9 +269,6 @@ func ParseRevocation(b []byte) (Revocation, error) {
 	}
 	return finish(m, &r)
 }
-
-// maxUnix is the last second of the year 9999.
-const maxUnix = 253402300799
 
 // RevocationsComplete follows the last Revocation that answers RevocationsHeld;
 // server to portal or relay. An epoch below the one held means that the server

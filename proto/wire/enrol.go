@@ -124,7 +124,7 @@ func (m Enrolled) AppendTo(b []byte) []byte {
 // ParseEnrolled reads an Enrolled.
 func ParseEnrolled(b []byte) (Enrolled, error) {
 	r := NewReader(b)
-	m := Enrolled{Time: r.Uint64(), Chain: readCertificates(&r, identity.MaxChain), Policy: readKeys(&r, maxPolicyKeys), Servers: ReadServers(&r), Addresses: readAddrs(&r)}
+	m := Enrolled{Time: readUnix(&r), Chain: readCertificates(&r, identity.MaxChain), Policy: readKeys(&r, maxPolicyKeys), Servers: ReadServers(&r), Addresses: readAddrs(&r)}
 	if len(m.Policy) == 0 {
 		r.Reject()
 	}
