@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -19,8 +20,9 @@ import (
 // serverName is the name of the server in its certificate.
 const serverName = "server"
 
-// serverDays is how long the certificate of the server lasts.
-const serverDays = 365
+// serverLife is how long the first certificate of the server lasts: a server that
+// makes none itself has that long.
+const serverLife = 365 * 24 * time.Hour
 
 // MakeServer makes the folder of a new server, whole or not at all: under another
 // name first, which is then given up for its own. A folder that holds anything
@@ -61,7 +63,7 @@ func fillServer(dir, domain, address, listen string) error {
 	if err != nil {
 		return err
 	}
-	cert, err := authority.Issue(identity.Server, serverName, key.Public(), serverDays)
+	chain, err := authority.Issue(context.Background(), ca.Order{Role: identity.Server, Name: serverName, Public: key.Public(), Life: serverLife})
 	if err != nil {
 		return err
 	}
@@ -81,7 +83,7 @@ func fillServer(dir, domain, address, listen string) error {
 	for _, step := range []func() error{
 		write("ca.pem", identity.EncodeCertificates(authority.Certificate)),
 		func() error { return identity.SaveKey(in("ca.key"), authority.Key()) },
-		write("cert.pem", identity.EncodeCertificates(cert)),
+		write("cert.pem", identity.EncodeCertificates(chain...)),
 		func() error { return identity.SaveKey(in("key.pem"), key) },
 		newSigner("policy.key"),
 		newSigner("stamp.key"),

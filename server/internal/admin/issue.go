@@ -1,7 +1,7 @@
 package admin
 
 import (
-	"crypto/x509"
+	"context"
 	"errors"
 	"fmt"
 
@@ -15,7 +15,7 @@ import (
 type IssueRequest struct {
 	Role      identity.Role `json:"role"`
 	Name      string        `json:"name"`
-	Public    []byte        `json:"public"`              // SubjectPublicKeyInfo, DER
+	Request   []byte        `json:"request"`             // PKCS #10, DER: identity.NewRequest
 	Addresses []string      `json:"addresses,omitempty"` // of a relay
 	Replace   bool          `json:"replace,omitempty"`
 }
@@ -31,53 +31,79 @@ type Issued struct {
 }
 
 // Issue enrols a portal or relay and makes its certificate.
-func (s *Service) Issue(r IssueRequest) (Issued, error) {
-	public, err := x509.ParsePKIXPublicKey(r.Public)
+func (s *Service) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
+	asked, err := s.readRequest(r.Role, r.Name, r.Request)
 	if err != nil {
-		return Issued{}, fmt.Errorf("issue %s %s: public key: %w", r.Role, r.Name, err)
+		return Issued{}, fmt.Errorf("issue %s %s: %w", r.Role, r.Name, err)
 	}
-	cert, err := s.authority.Issue(r.Role, r.Name, public, s.Config.CertificateDays)
+	if r.Role == identity.Relay {
+		if err := checkAddresses(r.Name, r.Addresses); err != nil {
+			return Issued{}, err
+		}
+	}
+	if err := s.Registry.CheckEnrol(r.Role, r.Name, r.Replace); err != nil {
+		return Issued{}, err
+	}
+	chain, e, err := s.issue(ctx, r.Role, r.Name, asked.Public, r.Request)
 	if err != nil {
 		return Issued{}, err
 	}
-	s.change.Lock()
-	defer s.change.Unlock()
-	diff, err := s.enrol(r, cert)
+	diff, err := s.enrol(r.Role, r.Name, r.Addresses, e, r.Replace)
 	if err != nil {
 		return Issued{}, err
 	}
-	s.changed(diff)
 	detail := "new"
 	if r.Replace {
 		detail = "new or replaced"
 	}
-	s.Audit.Write(audit.Record{Event: "enrol", Answer: audit.Done, Portal: r.Name, Version: diff.Version, Detail: string(r.Role) + ", key " + identity.HashKey(cert).String() + ", " + detail})
+	s.Audit.Write(audit.Record{Event: "enrol", Answer: audit.Done, Portal: r.Name, Version: diff.Version, Detail: string(r.Role) + ", key " + e.Key.String() + ", " + detail})
 	return Issued{
-		Certificate: string(identity.EncodeCertificates(cert)),
-		CA:          string(identity.EncodeCertificates(s.authority.Certificate)),
+		Certificate: string(identity.EncodeCertificates(chain...)),
+		CA:          string(identity.EncodeCertificates(s.Bundle().Valid(s.now())...)),
 		Address:     s.Config.Address,
 		PolicyKey:   s.Registry.PolicyKey(),
 		Added:       len(diff.Added), Removed: len(diff.Removed),
 	}, nil
 }
 
-func (s *Service) enrol(r IssueRequest, cert *x509.Certificate) (registry.Diff, error) {
-	key, issued := identity.HashKey(cert), s.now().UTC()
-	if r.Role == identity.Portal {
-		return s.Registry.PutPortal(registry.Portal{Name: r.Name, Key: key, Issued: issued, NotAfter: cert.NotAfter}, r.Replace)
+// readRequest checks a certificate request for a name of this domain.
+func (s *Service) readRequest(role identity.Role, name string, der []byte) (identity.Request, error) {
+	asked, err := identity.ParseRequest(der)
+	if err != nil {
+		return identity.Request{}, err
 	}
-	if len(r.Addresses) == 0 || len(r.Addresses) > maxAddresses {
-		return registry.Diff{}, fmt.Errorf("enrol relay %s: 1 to %d addresses are needed", r.Name, maxAddresses)
+	id, err := identity.New(s.Config.Domain, role, name)
+	if err != nil {
+		return identity.Request{}, err
 	}
-	for _, a := range r.Addresses {
-		if err := registry.CheckAddress(a); err != nil {
-			return registry.Diff{}, fmt.Errorf("enrol relay %s: %w", r.Name, err)
-		}
+	if asked.ID != id {
+		return identity.Request{}, fmt.Errorf("the request is for %s, expected %s", asked.ID, id)
 	}
-	if r.Role != identity.Relay {
-		return registry.Diff{}, errors.New("only portals and relays are enrolled")
+	if s.Registry.IsRevoked(asked.Key) {
+		return identity.Request{}, fmt.Errorf("the key %s was revoked: make a new one", asked.Key)
 	}
-	return registry.Diff{}, s.Registry.PutRelay(registry.Relay{Name: r.Name, Key: key, Addresses: r.Addresses, Issued: issued, NotAfter: cert.NotAfter}, r.Replace)
+	return asked, nil
+}
+
+// enrol writes a name with its key, and makes the change known.
+func (s *Service) enrol(role identity.Role, name string, addresses []string, e registry.Enrolment, replace bool) (registry.Diff, error) {
+	s.change.Lock()
+	defer s.change.Unlock()
+	var diff registry.Diff
+	var err error
+	switch role {
+	case identity.Portal:
+		diff, err = s.Registry.PutPortal(registry.Portal{Name: name, Enrolment: e}, replace)
+	case identity.Relay:
+		err = s.Registry.PutRelay(registry.Relay{Name: name, Enrolment: e, Addresses: addresses}, replace)
+	default:
+		err = errors.New("only portals and relays are enrolled")
+	}
+	if err != nil {
+		return registry.Diff{}, err
+	}
+	s.changed(diff)
+	return diff, nil
 }
 
 // maxAddresses is how many addresses a relay may be given.

@@ -19,8 +19,8 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/server/internal/audit"
-	"github.com/netport/netport/server/internal/ca"
 	"github.com/netport/netport/server/internal/config"
+	"github.com/netport/netport/server/internal/enrol"
 	"github.com/netport/netport/server/internal/registry"
 	"github.com/netport/netport/server/internal/store"
 	"github.com/netport/netport/server/internal/ticketkey"
@@ -33,21 +33,23 @@ type Service struct {
 	Registry *registry.Registry
 	Audit    *audit.Log
 
+	Desk *enrol.Desk
+
 	store     store.Store
-	authority *ca.Authority
+	signer    ed25519.PrivateKey // the policy key
+	authority authority
 	now       func() time.Time
 
-	change  sync.Mutex // held while the state changes and the change is made known
-	changed func(registry.Diff)
+	change sync.Mutex // held while the state changes and the change is made known
+	// Who is told of what; set before the commands are served.
+	changed            func(registry.Diff)
+	revoked            func([]registry.Revoked)
+	authoritiesChanged func()
 }
 
 // Open opens the state of a configuration.
 func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 	signer, err := LoadSigner(cfg.PolicyKey)
-	if err != nil {
-		return nil, err
-	}
-	authority, err := ca.Load(cfg.Domain, cfg.CA, cfg.CAKey, time.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -60,10 +62,16 @@ func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 		s.Close()
 		return nil, err
 	}
-	return &Service{
-		Config: cfg, Registry: r, Audit: audit.New(cfg.State, log),
-		store: s, authority: authority, now: time.Now, changed: func(registry.Diff) {},
-	}, nil
+	service := &Service{
+		Config: cfg, Registry: r, Audit: audit.New(cfg.State, log), Desk: enrol.NewDesk(s, time.Now),
+		store: s, signer: signer, now: time.Now,
+		changed: func(registry.Diff) {}, revoked: func([]registry.Revoked) {}, authoritiesChanged: func() {},
+	}
+	if err := service.openAuthority(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return service, nil
 }
 
 // LoadSigner reads a policy or stamp key.
@@ -89,29 +97,62 @@ func (s *Service) Close() error { return s.store.Close() }
 // called before the commands are served.
 func (s *Service) OnChange(f func(registry.Diff)) { s.changed = f }
 
+// OnRevoke sets what is told of each list of revocations, after what OnChange has set.
+func (s *Service) OnRevoke(f func([]registry.Revoked)) { s.revoked = f }
+
+// OnAuthorities sets what is told that other authorities are trusted, or that another
+// one issues.
+func (s *Service) OnAuthorities(f func()) { s.authoritiesChanged = f }
+
 // Commands returns the requests that work on a state, whether a daemon runs or
 // not.
 func (s *Service) Commands() map[string]local.Handler {
 	return map[string]local.Handler{
-		CommandIssue:  handler(s.Issue),
-		CommandPolicy: handler(s.Policy),
-		CommandShow:   handler(s.Show),
+		CommandIssue:      handlerWith(s.Issue),
+		CommandInvite:     handler(s.Invite),
+		CommandEnrolments: handler(s.Enrolments),
+		CommandApprove:    handler(s.Approve),
+		CommandReject:     handler(s.Reject),
+		CommandRevoke:     handler(s.Revoke),
+		CommandCAStatus:   handler(s.CAStatus),
+		CommandCARoll:     handler(s.CARoll),
+		CommandCADrop:     handler(s.CADrop),
+		CommandCARequest:  handler(s.CARequest),
+		CommandCAInstall:  handler(s.CAInstall),
+		CommandCATrust:    handler(s.CATrust),
+		CommandPolicy:     handler(s.Policy),
+		CommandShow:       handler(s.Show),
 	}
 }
 
 // The names of the requests.
 const (
-	CommandIssue  = "issue"
-	CommandPolicy = "policy"
-	CommandShow   = "policy-show"
+	CommandIssue      = "issue"
+	CommandInvite     = "invite"
+	CommandEnrolments = "enrolments"
+	CommandApprove    = "enrolments-approve"
+	CommandReject     = "enrolments-reject"
+	CommandRevoke     = "revoke"
+	CommandCAStatus   = "ca-status"
+	CommandCARoll     = "ca-roll"
+	CommandCADrop     = "ca-drop"
+	CommandCARequest  = "ca-request"
+	CommandCAInstall  = "ca-install"
+	CommandCATrust    = "ca-trust"
+	CommandPolicy     = "policy"
+	CommandShow       = "policy-show"
 )
 
 func handler[A, R any](f func(A) (R, error)) local.Handler {
-	return func(_ context.Context, raw json.RawMessage) (any, error) {
+	return handlerWith(func(_ context.Context, args A) (R, error) { return f(args) })
+}
+
+func handlerWith[A, R any](f func(context.Context, A) (R, error)) local.Handler {
+	return func(ctx context.Context, raw json.RawMessage) (any, error) {
 		var args A
 		if err := json.Unmarshal(raw, &args); err != nil {
 			return nil, errors.New("the request is not understood: are the command and the daemon of the same version?")
 		}
-		return f(args)
+		return f(ctx, args)
 	}
 }

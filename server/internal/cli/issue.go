@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -131,7 +130,15 @@ func (f *issueFlags) issue(c *cobra.Command, r admin.IssueRequest) (admin.Issued
 	if err != nil {
 		return admin.Issued{}, err
 	}
-	if r.Public, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
+	cfg, err := config.Load(f.config)
+	if err != nil {
+		return admin.Issued{}, err
+	}
+	id, err := identity.New(cfg.Domain, r.Role, r.Name)
+	if err != nil {
+		return admin.Issued{}, err
+	}
+	if r.Request, err = identity.NewRequest(id, key); err != nil {
 		return admin.Issued{}, err
 	}
 	if err := f.prepare(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
@@ -38,14 +39,28 @@ type Config struct {
 	// Servers are those that portals are told of: HOST or HOST:PORT each.
 	Servers []string
 
-	Certificate, Key, CA, CAKey, PolicyKey, StampKey string
+	Certificate, Key, CA, PolicyKey, StampKey string
+
+	// CAKey is the built-in CA's key; empty: no certificate is issued with it.
+	CAKey string
+	// CAPassphrase is the file of the passphrase that encrypts CA keys; empty: they
+	// are not encrypted.
+	CAPassphrase string
+	// CACommand issues certificates in place of the built-in CA; empty: there is none.
+	CACommand []string
+	// AcceptElsewhere lets portals enrol by certificates that were issued elsewhere,
+	// under a trusted authority.
+	AcceptElsewhere bool
+	// CertificateLife is how long the certificates last that are issued here.
+	CertificateLife time.Duration
+	// RenewAfterExpiry is how long ago a certificate may have ended that is renewed.
+	RenewAfterExpiry time.Duration
 
 	Policy   string // the policy to begin with
 	State    string // folder of state.db and the audit files
 	Socket   string
 	LogLevel string
 
-	CertificateDays   int
 	SessionsPerPortal int
 }
 
@@ -65,7 +80,11 @@ type raw struct {
 	State             string   `toml:"state"`
 	Socket            string   `toml:"socket"`
 	LogLevel          string   `toml:"log_level"`
-	CertificateDays   int      `toml:"certificate_days"`
+	CAPassphrase      string   `toml:"ca_passphrase_file"`
+	CACommand         []string `toml:"ca_command"`
+	AcceptElsewhere   bool     `toml:"accept_issued_elsewhere"`
+	CertificateLife   string   `toml:"certificate_life"`
+	RenewAfterExpiry  string   `toml:"renew_after_expiry"`
 	SessionsPerPortal int      `toml:"sessions_per_portal"`
 }
 
@@ -81,7 +100,7 @@ func Load(file string) (*Config, error) {
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", CAKey: "ca.key",
 		PolicyKey: "policy.key", StampKey: "stamp.key", Policy: PolicyFile,
 		State: ".", Socket: "server.sock", LogLevel: "info",
-		CertificateDays: 365, SessionsPerPortal: defaultSessions,
+		CertificateLife: "30d", RenewAfterExpiry: "90d", SessionsPerPortal: defaultSessions,
 	}
 	f, err := conffile.Load(file, &r)
 	if err != nil {
@@ -90,15 +109,28 @@ func Load(file string) (*Config, error) {
 	if err := check(f, &r); err != nil {
 		return nil, err
 	}
+	life, err := ca.ParseLife(r.CertificateLife)
+	if err != nil {
+		return nil, f.Errorf("certificate_life", "certificate_life: %v", err)
+	}
+	late, err := ca.ParseDuration(r.RenewAfterExpiry)
+	if err != nil {
+		return nil, f.Errorf("renew_after_expiry", "renew_after_expiry: %v", err)
+	}
+	if len(r.CACommand) > 0 && strings.Contains(r.CACommand[0], "/") {
+		r.CACommand[0] = f.Path(r.CACommand[0])
+	}
 	if len(r.Servers) == 0 {
 		r.Servers = []string{r.Address}
 	}
 	return &Config{
 		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen, Servers: r.Servers,
-		Certificate: f.Path(r.Certificate), Key: f.Path(r.Key), CA: f.Path(r.CA), CAKey: f.Path(r.CAKey),
+		Certificate: f.Path(r.Certificate), Key: f.Path(r.Key), CA: f.Path(r.CA),
+		CAKey: f.Path(r.CAKey), CAPassphrase: f.Path(r.CAPassphrase), CACommand: r.CACommand, AcceptElsewhere: r.AcceptElsewhere,
+		CertificateLife: life, RenewAfterExpiry: late,
 		PolicyKey: f.Path(r.PolicyKey), StampKey: f.Path(r.StampKey),
 		Policy: f.Path(r.Policy), State: f.Path(r.State), Socket: f.Path(r.Socket), LogLevel: r.LogLevel,
-		CertificateDays: r.CertificateDays, SessionsPerPortal: r.SessionsPerPortal,
+		SessionsPerPortal: r.SessionsPerPortal,
 	}, nil
 }
 
@@ -132,8 +164,8 @@ func check(f *conffile.File, r *raw) error {
 	default:
 		return f.Errorf("log_level", "log_level is debug, info, warn or error")
 	}
-	if err := ca.CheckDays(r.CertificateDays); err != nil {
-		return f.Errorf("certificate_days", "certificate_days: %v", err)
+	if len(r.CACommand) > 0 && r.CACommand[0] == "" {
+		return f.Errorf("ca_command", "ca_command: the first part is the program to run")
 	}
 	if r.SessionsPerPortal < 1 || r.SessionsPerPortal > maxSessions {
 		return f.Errorf("sessions_per_portal", "sessions_per_portal is 1 to %d", maxSessions)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -32,7 +33,8 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 		File: cfg.File, Domain: "example.org", Address: "netport.example.org:443", Listen: []string{":443"},
 		Servers:     []string{"netport.example.org:443"},
 		Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), CAKey: in("ca.key"), PolicyKey: in("policy.key"), StampKey: in("stamp.key"),
-		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), LogLevel: "info", CertificateDays: 365, SessionsPerPortal: 1000,
+		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), LogLevel: "info", SessionsPerPortal: 1000,
+		CertificateLife: 30 * 24 * time.Hour, RenewAfterExpiry: 90 * 24 * time.Hour,
 	}
 	if d := cmp.Diff(want, cfg); d != "" {
 		t.Errorf("configuration (-want +got):\n%s", d)
@@ -94,8 +96,13 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{`listen = [":443"]`, `listen = [":0"]`, `port "0"`},
 		{`listen = [":443"]`, `listen = [":+443"]`, `port "+443"`},
 		{`log_level = "info"`, `log_level = "loud"`, `log_level is debug, info, warn or error`},
-		{`certificate_days = 365`, `certificate_days = 0`, `a certificate lasts 1 to 3650 days`},
-		{`certificate_days = 365`, `certificate_days = "1y"`, `wrong type`},
+		{`certificate_life = "30d"`, `certificate_life = "30s"`, `certificate_life: a certificate lasts a minute to 10 years`},
+		{`certificate_life = "30d"`, `certificate_life = "11y"`, `certificate_life: a certificate lasts a minute to 10 years`},
+		{`certificate_life = "30d"`, `certificate_life = "a month"`, `certificate_life: "a month" is no length of time`},
+		{`certificate_life = "30d"`, `certificate_life = 30`, `wrong type`},
+		{`certificate_life = "30d"`, `certificate_days = 365`, `unknown key "certificate_days"`},
+		{`renew_after_expiry = "90d"`, `renew_after_expiry = "-1h"`, `renew_after_expiry: "-1h" is no length of time`},
+		{`ca_key = "ca.key"`, `ca_command = [""]`, `ca_command: the first part is the program to run`},
 		{`sessions_per_portal = 1000`, `sessions_per_portal = -1`, `sessions_per_portal is 1 to 100000`},
 		{`stamp_key =`, `stamp_kye =`, `unknown key "stamp_kye"; did you mean "stamp_key"?`},
 	} {

@@ -23,9 +23,30 @@ listen = [%q]
 certificate = "cert.pem"
 key = "key.pem"
 
-# The built-in CA that makes the identities of portals and relays.
+# The CA certificates to begin with, until the first "ca roll", "ca install",
+# "ca trust" or "ca drop"; then the state has them ("ca status").
 ca = "ca.pem"
+
+# The key of the built-in CA, which makes the identities of portals and relays. It
+# may lie in another folder, and be encrypted by a passphrase (one line in a file).
+# "" if there is none here: certificates are then signed elsewhere.
 ca_key = "ca.key"
+# ca_passphrase_file = "/run/credentials/netport/ca"
+
+# A program that issues certificates in place of the built-in CA: it gets the
+# request (PEM) on its standard input, NETPORT_URI, NETPORT_ROLE, NETPORT_NAME and
+# NETPORT_LIFE in its environment, and writes the chain (PEM).
+# ca_command = ["/usr/local/bin/sign-netport"]
+
+# Portals may come with certificates that another CA made (SPIRE, step-ca, Vault),
+# if "ca" trusts it: the name in the certificate enrols itself.
+# accept_issued_elsewhere = true
+
+# How long certificates last: "10m", "12h", "30d", "1y". Portals and relays renew
+# theirs by themselves when two thirds are over. One that has ended while its
+# device slept is renewed all the same if that was not longer ago than this.
+certificate_life = "30d"
+renew_after_expiry = "90d"
 
 # The key that signs permissions, and the one that stamps them fresh for a day.
 # As long as the policy key is here, whoever takes over this server can grant
@@ -44,9 +65,6 @@ socket = "server.sock"
 
 # debug, info, warn or error
 log_level = "info"
-
-# How long the certificates last that "issue" makes.
-certificate_days = 365
 
 # The most sessions that one portal may have part in at once.
 sessions_per_portal = 1000

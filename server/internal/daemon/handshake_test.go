@@ -151,7 +151,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := ca.Load("example.org", r.cfg.CA, r.cfg.CAKey, time.Now)
+	own, err := ca.Load("example.org", r.cfg.CA, r.cfg.CAKey, "", time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -117,11 +116,15 @@ func (r *rig) issue(name string, replace bool) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	id, err := identity.New(r.cfg.Domain, roleOf(name), name)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	request := admin.IssueRequest{Role: roleOf(name), Name: name, Public: public, Replace: replace}
+	csr, err := identity.NewRequest(id, key)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request := admin.IssueRequest{Role: roleOf(name), Name: name, Request: csr, Replace: replace}
 	if request.Role == identity.Relay {
 		request.Addresses = []string{"192.0.2.7", "2001:db8::7"}
 	}

@@ -30,7 +30,7 @@ type signed struct {
 // with; and no other key goes with it, though it has the same serial.
 func TestRevocationLooksAtTheKeyAlone(t *testing.T) {
 	r := newRig(t, "witness", "ann", "bo", "relay-1")
-	own, err := ca.Load("example.org", r.cfg.CA, r.cfg.CAKey, time.Now)
+	own, err := ca.Load("example.org", r.cfg.CA, r.cfg.CAKey, "", time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

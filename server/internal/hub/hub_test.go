@@ -77,7 +77,7 @@ func (w *world) enrol(names ...string) {
 	for _, n := range names {
 		var key identity.KeyHash
 		copy(key[:], n)
-		if _, err := w.registry.PutPortal(registry.Portal{Name: n, Key: key}, false); err != nil {
+		if _, err := w.registry.PutPortal(registry.Portal{Name: n, Enrolment: registry.Enrolment{Key: key}}, false); err != nil {
 			w.t.Fatal(err)
 		}
 	}

@@ -40,7 +40,7 @@ func (scriptedRelay) Probe() {}
 func (w *world) relay(name string, offer wire.RelayReady) *connection[wire.ToRelay] {
 	w.t.Helper()
 	key := identity.KeyHash{0xff, name[len(name)-1]}
-	if err := w.registry.PutRelay(registry.Relay{Name: name, Key: key}, true); err != nil {
+	if err := w.registry.PutRelay(registry.Relay{Name: name, Enrolment: registry.Enrolment{Key: key}}, true); err != nil {
 		w.t.Fatal(err)
 	}
 	id, err := identity.New("example.org", identity.Relay, name)

@@ -21,9 +21,9 @@ func (r *Registry) Apply(p *policy.Policy, file string, source []byte) (Diff, er
 		Version: r.applied.Version + 1, File: file, Source: string(source),
 		Time: r.now().UTC(), Cause: "policy applied", Key: r.PolicyKey(),
 	}
-	keys := r.keysLocked()
+	who := r.holdersLocked()
 	r.mu.RUnlock()
-	return r.commit(store.Change{}, next, p, keys, nil)
+	return r.commit(store.Change{}, next, p, who, nil)
 }
 
 // PutPortal enrols a portal, or gives an enrolled one a new key, and signs its
@@ -31,60 +31,83 @@ func (r *Registry) Apply(p *policy.Policy, file string, source []byte) (Diff, er
 func (r *Registry) PutPortal(p Portal, replace bool) (Diff, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
-	r.mu.RLock()
-	_, known := r.portals[p.Name]
-	group := r.policy != nil && r.policy.Groups[p.Name] != nil
-	next, rules, keys := r.applied, r.policy, r.keysLocked()
-	r.mu.RUnlock()
-	if group {
-		return Diff{}, fmt.Errorf("enrol portal %s: the policy in force has a group of this name: choose another name", p.Name)
-	}
-	if known && !replace {
-		return Diff{}, fmt.Errorf("enrol portal %s: the name has a key already; --replace gives it a new one, and then the old key is worth nothing: its portal is disconnected, and all its permissions are signed anew for the new key", p.Name)
-	}
-	value, err := json.Marshal(p)
-	if err != nil {
+	if err := r.checkEnrolLocked(identity.Portal, p.Name, replace); err != nil {
 		return Diff{}, err
 	}
-	key := portalPrefix + p.Name
-	change := store.Change{Put: map[string][]byte{key: value}}
-	next.Version++
-	next.Cause = "portal " + p.Name + " enrolled"
-	keys[p.Name] = p.Key
-	return r.commit(change, next, rules, keys, func() { r.portals[p.Name] = p })
+	return r.putPortal(p, "enrolled")
 }
 
 // PutRelay enrols a relay, or gives an enrolled one a new key and addresses.
 func (r *Registry) PutRelay(p Relay, replace bool) error {
 	r.change.Lock()
 	defer r.change.Unlock()
-	r.mu.RLock()
-	_, known := r.relays[p.Name]
-	next := r.applied
-	r.mu.RUnlock()
-	if known && !replace {
-		return fmt.Errorf("enrol relay %s: the name has a key already; --replace gives it a new one and new addresses, and then the relay with the old key is disconnected", p.Name)
+	if err := r.checkEnrolLocked(identity.Relay, p.Name, replace); err != nil {
+		return err
 	}
+	return r.putRelay(p)
+}
+
+// CheckEnrol reports why a name cannot be enrolled: it is taken, and replace is not
+// set, or it is a group's.
+func (r *Registry) CheckEnrol(role identity.Role, name string, replace bool) error {
+	r.change.Lock()
+	defer r.change.Unlock()
+	return r.checkEnrolLocked(role, name, replace)
+}
+
+// checkEnrolLocked is CheckEnrol while change is held.
+func (r *Registry) checkEnrolLocked(role identity.Role, name string, replace bool) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	switch _, known := r.enrolledLocked(role, name); {
+	case role == identity.Portal && r.policy != nil && r.policy.Groups[name] != nil:
+		return fmt.Errorf("enrol portal %s: the policy in force has a group of this name: choose another name", name)
+	case known && !replace && role == identity.Portal:
+		return fmt.Errorf("enrol portal %s: the name has a key already; --replace gives it a new one, and then the old key is worth nothing: its portal is disconnected, and all its permissions are signed anew for the new key", name)
+	case known && !replace:
+		return fmt.Errorf("enrol relay %s: the name has a key already; --replace gives it a new one and new addresses, and then the relay with the old key is disconnected", name)
+	}
+	return nil
+}
+
+// putPortal writes a portal and the permissions that its keys come to. change is held.
+func (r *Registry) putPortal(p Portal, cause string) (Diff, error) {
+	value, err := json.Marshal(p)
+	if err != nil {
+		return Diff{}, err
+	}
+	r.mu.RLock()
+	next, rules, who := r.applied, r.policy, r.holdersLocked()
+	r.mu.RUnlock()
+	next.Version++
+	next.Cause = "portal " + p.Name + " " + cause
+	who.set(p.Name, p.Enrolment)
+	change := store.Change{Put: map[string][]byte{portalPrefix + p.Name: value}}
+	return r.commit(change, next, rules, who, func() { r.portals[p.Name] = p })
+}
+
+// putRelay writes a relay. change is held.
+func (r *Registry) putRelay(p Relay) error {
 	value, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	key := relayPrefix + p.Name
-	_, err = r.commit(store.Change{Put: map[string][]byte{key: value}}, next, nil, nil, func() { r.relays[p.Name] = p })
+	change := store.Change{Put: map[string][]byte{relayPrefix + p.Name: value}}
+	_, err = r.commit(change, r.applied, nil, holders{}, func() { r.relays[p.Name] = p })
 	return err
 }
 
 // commit writes a change together with what it does to the permissions, then
 // makes it visible. With rules nil the permissions stay as they are. update is
 // called under the lock of the maps.
-func (r *Registry) commit(change store.Change, next Applied, rules *policy.Policy, keys map[string]identity.KeyHash, update func()) (Diff, error) {
+func (r *Registry) commit(change store.Change, next Applied, rules *policy.Policy, who holders, update func()) (Diff, error) {
 	if change.Put == nil {
 		change.Put = make(map[string][]byte)
 	}
 	diff := Diff{Version: r.applied.Version}
 	grants := r.grants
 	if rules != nil {
-		grants, diff = r.compile(rules, keys, next.Version, &change)
+		grants, diff = r.compile(rules, who, next.Version, &change)
 		if len(diff.Removed)+len(diff.Added) == 0 && r.applied.Version > 0 && r.applied.Source == next.Source {
 			next = r.applied // nothing that is granted has changed
 			diff.Version = next.Version
@@ -101,6 +124,11 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 			change.If[key] = r.revisions[key]
 		}
 	}
+	for _, key := range change.Delete {
+		if !strings.HasPrefix(key, permissionPrefix) {
+			change.If[key] = r.revisions[key]
+		}
+	}
 	revision, err := r.store.Commit(change)
 	if err != nil {
 		return Diff{}, err
@@ -109,6 +137,9 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 	defer r.mu.Unlock()
 	for key := range change.If {
 		r.revisions[key] = revision
+	}
+	for _, key := range change.Delete {
+		delete(r.revisions, key)
 	}
 	if rules != nil {
 		r.applied, r.policy, r.grants = next, rules, grants
@@ -122,13 +153,13 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 // compile signs what the rules come to. A permission that says the same as one
 // in force stays as it is, version and signature included, so that its id stays
 // and what runs under it goes on.
-func (r *Registry) compile(rules *policy.Policy, keys map[string]identity.KeyHash, version uint64, change *store.Change) (*index, Diff) {
+func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, change *store.Change) (*index, Diff) {
 	same := make(map[string]grant.Grant, len(r.grants.byID))
 	for _, g := range r.grants.byID {
 		same[content(g.Permission)] = g
 	}
 	grants, diff := newIndex(), Diff{Version: version}
-	for _, p := range rules.Grants(keys, r.now()) {
+	for _, p := range who.expand(rules.Grants(who.keys, r.now())) {
 		if g, ok := same[content(p)]; ok {
 			delete(same, content(p))
 			grants.add(g)

@@ -31,25 +31,23 @@ const (
 	portalPrefix     = "portal/"
 	relayPrefix      = "relay/"
 	permissionPrefix = "permission/"
+	revocationPrefix = "revocation/"
 	policyKey        = "policy"
 )
 
-// Portal is an enrolled portal. A name has one key.
+// Portal is an enrolled portal. A name has one key, and a second one while it
+// changes it.
 type Portal struct {
-	Name     string           `json:"name"`
-	Key      identity.KeyHash `json:"key"`
-	Issued   time.Time        `json:"issued"`
-	NotAfter time.Time        `json:"not_after"` // of the certificate
+	Name string `json:"name"`
+	Enrolment
 }
 
 // Relay is an enrolled relay, and where portals find it: IP addresses or DNS
 // names that the operator gave. The relay itself is never asked.
 type Relay struct {
-	Name      string           `json:"name"`
-	Key       identity.KeyHash `json:"key"`
-	Addresses []string         `json:"addresses"`
-	Issued    time.Time        `json:"issued"`
-	NotAfter  time.Time        `json:"not_after"`
+	Name      string   `json:"name"`
+	Addresses []string `json:"addresses"`
+	Enrolment
 }
 
 // Applied is the policy in force.
@@ -83,6 +81,7 @@ type Registry struct {
 	mu        sync.RWMutex // guards the following
 	portals   map[string]Portal
 	relays    map[string]Relay
+	revoked   []Revoked         // in the order of their epochs, which begin with 1
 	revisions map[string]uint64 // of every key in the store but permissions
 	applied   Applied
 	policy    *policy.Policy // what applied.Source says; nil before the first
@@ -101,6 +100,14 @@ func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() ti
 	}
 	if err := load(r, relayPrefix, func(p Relay) { r.relays[p.Name] = p }); err != nil {
 		return nil, err
+	}
+	if err := load(r, revocationPrefix, func(v Revoked) { r.revoked = append(r.revoked, v) }); err != nil {
+		return nil, err
+	}
+	for i, v := range r.revoked {
+		if v.Epoch != uint64(i)+1 || v.Revocation().Check() != nil {
+			return nil, fmt.Errorf("read state: the revocation of epoch %d is broken", i+1)
+		}
 	}
 	if err := load(r, policyKey, func(a Applied) { r.applied = a }); err != nil {
 		return nil, err
@@ -197,6 +204,15 @@ func (r *Registry) keysLocked() map[string]identity.KeyHash {
 		keys[name] = p.Key
 	}
 	return keys
+}
+
+// holdersLocked returns which keys the portals have.
+func (r *Registry) holdersLocked() holders {
+	h := holders{keys: r.keysLocked(), next: make(map[string]identity.KeyHash)}
+	for name, p := range r.portals {
+		h.set(name, p.Enrolment)
+	}
+	return h
 }
 
 // Applied returns the policy in force; Version 0 before the first.

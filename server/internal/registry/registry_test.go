@@ -62,7 +62,7 @@ func key(n byte) identity.KeyHash { return identity.KeyHash{n} }
 
 func enrol(t *testing.T, r *Registry, n byte, name string, replace bool) Diff {
 	t.Helper()
-	d, err := r.PutPortal(Portal{Name: name, Key: key(n), Issued: now, NotAfter: now}, replace)
+	d, err := r.PutPortal(Portal{Name: name, Enrolment: Enrolment{Key: key(n), Issued: now, NotAfter: now}}, replace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestNewKeySignsTheGrantsOfItsPortalAnew(t *testing.T) {
 	enrol(t, r, 3, "bo", false)
 	mustApply(t, r, text(web, "bo bo tcp://127.0.0.1:80 plant tcp://10.0.0.5:80"))
 	before := ids(r, "plant")
-	if _, err := r.PutPortal(Portal{Name: "ann", Key: key(9)}, false); err == nil || !strings.Contains(err.Error(), "--replace") {
+	if _, err := r.PutPortal(Portal{Name: "ann", Enrolment: Enrolment{Key: key(9)}}, false); err == nil || !strings.Contains(err.Error(), "--replace") {
 		t.Errorf("a second key for a name: %v", err)
 	}
 	d := enrol(t, r, 9, "ann", true)
@@ -230,7 +230,7 @@ func TestFullDiskRefusesTheChange(t *testing.T) {
 	if _, err := apply(r, text(ssh)); !errors.Is(err, errFull) {
 		t.Errorf("apply: %v", err)
 	}
-	if _, err := r.PutPortal(Portal{Name: "ann", Key: key(9)}, true); !errors.Is(err, errFull) {
+	if _, err := r.PutPortal(Portal{Name: "ann", Enrolment: Enrolment{Key: key(9)}}, true); !errors.Is(err, errFull) {
 		t.Errorf("enrol: %v", err)
 	}
 	if d := cmp.Diff(before, ids(r, "ann")); d != "" || r.Applied().Version != 1 {

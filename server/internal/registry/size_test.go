@@ -23,7 +23,7 @@ func BenchmarkApply(b *testing.B) {
 			b.Fatal(err)
 		}
 		for i := range portals {
-			if _, err := r.PutPortal(Portal{Name: fmt.Sprintf("p%d", i), Key: key(byte(i))}, false); err != nil {
+			if _, err := r.PutPortal(Portal{Name: fmt.Sprintf("p%d", i), Enrolment: Enrolment{Key: key(byte(i))}}, false); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -1,0 +1,142 @@
+package registry
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/server/internal/store"
+)
+
+// Revoked is a revocation as it is kept.
+type Revoked struct {
+	Epoch  uint64           `json:"epoch"`
+	Time   time.Time        `json:"time"`
+	Role   identity.Role    `json:"role,omitempty"`
+	Name   string           `json:"name,omitempty"`
+	Before time.Time        `json:"before,omitzero"`
+	Key    identity.KeyHash `json:"key,omitzero"`
+	Issuer identity.KeyHash `json:"issuer,omitzero"`
+	Serial string           `json:"serial,omitempty"` // hexadecimal
+}
+
+// Revocation returns it as portals and relays are told.
+func (v Revoked) Revocation() identity.Revocation {
+	serial, _ := hex.DecodeString(v.Serial)
+	return identity.Revocation{Epoch: v.Epoch, Role: v.Role, Name: v.Name, Before: v.Before, Key: v.Key, Issuer: v.Issuer, Serial: string(serial)}
+}
+
+// Revoke takes back what the list says; epochs and times are set here. Whoever is
+// enrolled under a name or a key of the list is enrolled no more, and permissions
+// that name him are gone. All of it is one commit.
+func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
+	r.change.Lock()
+	defer r.change.Unlock()
+	r.mu.RLock()
+	next, rules, who, epoch := r.applied, r.policy, r.holdersLocked(), uint64(len(r.revoked))
+	r.mu.RUnlock()
+	change := store.Change{Put: make(map[string][]byte)}
+	var portals, relays []string
+	at := r.now().UTC().Truncate(time.Second)
+	for i := range list {
+		v := &list[i]
+		epoch++
+		v.Epoch, v.Time = epoch, at
+		if err := v.Revocation().Check(); err != nil {
+			return nil, Diff{}, fmt.Errorf("revoke: %w", err)
+		}
+		value, err := json.Marshal(v)
+		if err != nil {
+			return nil, Diff{}, err
+		}
+		change.Put[fmt.Sprintf("%s%016x", revocationPrefix, epoch)] = value
+		for name, p := range r.portals {
+			if v.hits(identity.Portal, name, p.Enrolment) && who.drop(name) {
+				portals = append(portals, name)
+				change.Delete = append(change.Delete, portalPrefix+name)
+				next.Cause = "portal " + name + " revoked"
+			}
+		}
+		for name, p := range r.relays {
+			if v.hits(identity.Relay, name, p.Enrolment) && !slices.Contains(relays, name) {
+				relays = append(relays, name)
+				change.Delete = append(change.Delete, relayPrefix+name)
+			}
+		}
+	}
+	if len(portals) == 0 {
+		rules = nil
+	} else {
+		next.Version++
+	}
+	diff, err := r.commit(change, next, rules, who, func() {
+		for _, name := range portals {
+			delete(r.portals, name)
+		}
+		for _, name := range relays {
+			delete(r.relays, name)
+		}
+		r.revoked = append(r.revoked, list...)
+	})
+	return list, diff, err
+}
+
+// hits reports whether an enrolled name loses its enrolment: a certificate alone is
+// not the name's.
+func (v Revoked) hits(role identity.Role, name string, e Enrolment) bool {
+	return v.Role == role && v.Name == name || e.Holds(v.Key)
+}
+
+// drop takes a name out, and reports whether it was in.
+func (h holders) drop(name string) bool {
+	_, ok := h.keys[name]
+	delete(h.keys, name)
+	delete(h.next, name)
+	return ok
+}
+
+// Revocations returns the revocations after an epoch, in their order; 0 for all.
+func (r *Registry) Revocations(after uint64) []Revoked {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if after >= uint64(len(r.revoked)) {
+		return nil
+	}
+	return r.revoked[after:len(r.revoked):len(r.revoked)]
+}
+
+// Epoch returns the epoch of the last revocation.
+func (r *Registry) Epoch() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return uint64(len(r.revoked))
+}
+
+// Begin returns when a certificate of the name may begin at the earliest: not before
+// the last revocation of the name.
+func (r *Registry) Begin(role identity.Role, name string) time.Time {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var begin time.Time
+	for _, v := range r.revoked {
+		if v.Role == role && v.Name == name && v.Before.After(begin) {
+			begin = v.Before
+		}
+	}
+	return begin
+}
+
+// IsRevoked reports whether the key was revoked.
+func (r *Registry) IsRevoked(key identity.KeyHash) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, v := range r.revoked {
+		if v.Key == key {
+			return true
+		}
+	}
+	return false
+}
