@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,8 @@ func (d *Dialer[In, Out]) hear(m wire.Welcome, early *identity.Early) error {
 type Accepted struct {
 	Peer  identity.Peer
 	Hello wire.Hello
+	// Presented is what the peer proved itself with, leaf first.
+	Presented []*x509.Certificate
 
 	tls *record.Conn
 }
@@ -96,16 +99,31 @@ type Accepted struct {
 func Accept(ctx context.Context, raw net.Conn, cfg *tls.Config) (*Accepted, error) {
 	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
-	defer deadline(ctx, raw)()
-	c := record.Server(raw, cfg)
-	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, err
-	}
-	peer, err := identity.PeerOf(c.ConnectionState())
+	c, err := Handshake(ctx, raw, cfg)
 	if err != nil {
 		return nil, err
 	}
-	a := &Accepted{Peer: peer, tls: c}
+	return Greeted(ctx, c)
+}
+
+// Handshake is the first half of Accept, for a server that takes connections of more
+// than one protocol.
+func Handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (*record.Conn, error) {
+	defer deadline(ctx, raw)()
+	c := record.Server(raw, cfg)
+	return c, c.HandshakeContext(ctx)
+}
+
+// Greeted is the second half of Accept: it waits for the Hello of a peer whose
+// handshake is over. The caller closes the connection if it fails.
+func Greeted(ctx context.Context, c *record.Conn) (*Accepted, error) {
+	defer deadline(ctx, c.NetConn())()
+	state := c.ConnectionState()
+	peer, err := identity.PeerOf(state)
+	if err != nil {
+		return nil, err
+	}
+	a := &Accepted{Peer: peer, Presented: state.PeerCertificates, tls: c}
 	a.Hello, err = readHello(c)
 	if errors.Is(err, wire.ErrMalformed) {
 		a.Refuse(wire.ReasonProtocol, err.Error())
