@@ -24,7 +24,7 @@ const helloWait = 10 * time.Second
 type carrier struct {
 	cfg     Config
 	kind    wire.CarrierKind
-	peer    *x509.Certificate
+	chain   []*x509.Certificate // the peer's, leaf first
 	binding [32]byte
 	send    func(frames []byte)    // Conn.Send
 	abort   func(err error)        // Conn.Abort
@@ -50,7 +50,7 @@ func (c *carrier) prove(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return errors.New("it sent no certificate")
 	}
-	c.peer = state.PeerCertificates[0]
+	c.chain = state.PeerCertificates
 	binding, err := state.ExportKeyingMaterial(bindingLabel, nil, len(c.binding))
 	if err != nil {
 		return err
@@ -66,7 +66,10 @@ func (c *carrier) Kind() wire.CarrierKind { return c.kind }
 func (c *carrier) Client() bool { return c.cfg.Client }
 
 // Peer implements Conn.
-func (c *carrier) Peer() *x509.Certificate { return c.peer }
+func (c *carrier) Peer() *x509.Certificate { return c.chain[0] }
+
+// Chain implements Conn.
+func (c *carrier) Chain() []*x509.Certificate { return c.chain }
 
 // Session implements Conn.
 func (c *carrier) Session() wire.SessionID { return c.cfg.Session }

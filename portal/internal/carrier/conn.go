@@ -41,6 +41,8 @@ type Conn interface {
 	Client() bool
 	// Peer is the peer's leaf certificate, as TLS proved it.
 	Peer() *x509.Certificate
+	// Chain is what the peer has presented: Peer, then its authorities.
+	Chain() []*x509.Certificate
 	// Session is the session that the carrier belongs to, and Connection its
 	// number there.
 	Session() wire.SessionID

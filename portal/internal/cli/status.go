@@ -59,6 +59,13 @@ func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 	if s.Unreachable+s.Oversized > 0 {
 		fmt.Fprintf(w, "UDP      %d datagrams found no one listening at their target, %d were too large for the way there\n", s.Unreachable, s.Oversized)
 	}
+	if s.Limited > 0 {
+		fmt.Fprintf(w, "limits   %d datagrams were above the limits of their grants\n", s.Limited)
+	}
+	if len(s.Refusals) > 0 {
+		r := s.Refusals[0]
+		fmt.Fprintf(w, "refused  %d grants (see --json); the last at %s: %s: %s\n", len(s.Refusals), r.At.Format(time.RFC3339), command.Clean(r.Forward), command.Clean(r.Text))
+	}
 	fmt.Fprintln(w)
 	if len(s.Forwards) == 0 {
 		fmt.Fprintln(w, "No forward is granted to this portal.")

@@ -62,11 +62,11 @@ func (p *Portal) ping(ctx context.Context, raw json.RawMessage) (any, error) {
 	if err := json.Unmarshal(raw, &args); err != nil {
 		return nil, fmt.Errorf("read arguments: %w", err)
 	}
-	to, g, ok := p.partner(args.Portal)
+	g, ok := p.partner(args.Portal)
 	if !ok {
 		return nil, fmt.Errorf("ping %s: no grant joins this portal and %q: its policy has no forward between them, or the server has not sent it yet", args.Portal, args.Portal)
 	}
-	t, err := p.pool.Tunnel(ctx, to, g.ID())
+	t, err := p.pool.Tunnel(ctx, args.Portal, g.ID())
 	if err != nil {
 		return nil, fmt.Errorf("ping %s: %w", args.Portal, err)
 	}
@@ -81,23 +81,19 @@ func (p *Portal) ping(ctx context.Context, raw json.RawMessage) (any, error) {
 	return r, nil
 }
 
-// partner returns the other end of a grant between this portal and another, in
-// either direction; one that holds now, if there is one.
-func (p *Portal) partner(name string) (to grant.Party, found grant.Grant, ok bool) {
-	for _, g := range p.keeper.Held() {
-		other := g.Exit
-		if g.Exit.Is(p.self) {
-			other = g.Entry
-		}
-		if other.Name != name {
+// partner returns a grant between this portal and another, in either direction;
+// one that holds now, if there is one.
+func (p *Portal) partner(name string) (found grant.Grant, ok bool) {
+	for _, g := range p.keeper.Forwards() {
+		if g.Exit.Name != name && (g.Entry.Name != name || g.Exit.Name != p.credentials.ID.Name) {
 			continue
 		}
-		to, found, ok = other, g, true
+		found, ok = g, true
 		if g.Valid(p.credentials.Now()) == wire.ReasonNone {
 			break
 		}
 	}
-	return to, found, ok
+	return found, ok
 }
 
 // maxFinished is how many outcomes wait to be asked for.

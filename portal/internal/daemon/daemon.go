@@ -28,6 +28,7 @@ import (
 	"github.com/netport/netport/portal/internal/state"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
@@ -46,7 +47,6 @@ const (
 type Portal struct {
 	config      config.Config
 	credentials *identity.Credentials
-	self        identity.Peer // as grants name it
 	log         *slog.Logger
 	socket      *local.Server
 	started     time.Time
@@ -78,24 +78,29 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		return nil, err
 	}
 	p := &Portal{
-		config: c, credentials: credentials, self: identity.Peer{ID: credentials.ID, Key: credentials.Key()},
+		config: c, credentials: credentials,
 		log: log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
 	}
 	file, kept := state.Open(c.State, log)
 	p.state = file
-	p.keeper = grants.NewKeeper(grants.NewSet(p.self, c.PolicyKey), time.Now, p.apply)
+	p.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: credentials.ID, Key: credentials.Key()}, c.PolicyKey), credentials.Now, p.apply)
 	p.finder = path.NewFinder(path.Config{Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile), Log: log})
 	p.client = control.New(control.Config{
 		Credentials: credentials, Software: "netport-portal/" + command.Version, Servers: c.Servers,
 		Network: p.network.Current().String(), Grants: p.keeper,
 		Measure: p.finder.Measure, Kept: kept, Changed: file.Changed, Log: log,
 	})
-	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, logs.Steady(log))
+	p.exit = exit.New(exit.Config{
+		Grants: p.keeper, List: c.Dial, Resolver: net.DefaultResolver, State: c.State, Now: credentials.Now,
+		Cut:  func(ids []wire.GrantID, reason wire.Reason) int { return p.pool.Cut(ids, reason) },
+		Path: p.path, Log: logs.Steady(log),
+	})
 	p.pool = peers.New(peers.Config{
 		Credentials: credentials, Server: p.client, Finder: p.finder, Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
+		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
 		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
 	})
-	p.entry = entry.New(p.pool, c.Listen, log)
+	p.entry = entry.New(entry.Config{Tunnels: p.pool, List: c.Listen, Reach: p.reaches, Path: p.path, Log: log})
 	p.keeper.Restore(kept.Grants)
 	p.serve()
 	return p, nil
@@ -125,6 +130,7 @@ func (p *Portal) Run(ctx context.Context) error {
 	rest.Go(func() { p.finder.Run(rest.ctx) })
 	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
 	rest.Go(func() { p.keeper.Run(rest.ctx) })
+	rest.Go(func() { p.exit.Run(rest.ctx) })
 	rest.Go(func() { p.network.Run(rest.ctx) })
 	rest.Go(func() { p.follow(rest.ctx) })
 	rest.Go(func() { p.state.Run(rest.ctx, p.kept) })
@@ -196,13 +202,45 @@ func (p *Portal) apply(c grants.Change) {
 	case grants.Renew:
 		log.Debug("forward renewed")
 	}
-	if c.Grant.Entry.Is(p.self) {
+	if c.Grant.Entry.Name == p.credentials.ID.Name {
 		p.entry.Apply(c)
+	}
+	if c.Grant.Exit.Name == p.credentials.ID.Name {
+		p.exit.Apply(c)
 	}
 	if c.Kind == grants.End {
 		cut := p.pool.Cut(c.IDs, c.Reason)
 		log.Info("forward ended", "reason", c.Reason.String(), "cut", cut)
 	}
+	if why := c.Tightened(); why != wire.ReasonNone {
+		cut := p.pool.Cut(c.IDs, why)
+		log.Info("forward has tighter terms: what ran begins anew", "reason", why.String(), "cut", cut)
+	}
+	p.pool.Review() // other keys may be named
+}
+
+// path reports, as a *grants.Refused, why the paths that there are to a peer may
+// not carry what runs under these terms.
+func (p *Portal) path(peer string, t grant.Terms) error {
+	if t.Direct == grant.DirectAny {
+		return nil
+	}
+	relayed, direct := p.pool.Path(peer)
+	switch {
+	case t.Direct == grant.DirectOnly && relayed:
+		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: fmt.Sprintf("the policy allows direct paths only (direct = \"only\"), and the tunnel to %s goes over a relay", peer)}
+	case t.Direct == grant.DirectOnly && !direct:
+		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: fmt.Sprintf("the policy allows direct paths only (direct = \"only\"), and there is none to %s", peer)}
+	case t.Direct == grant.DirectNever && direct:
+		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: fmt.Sprintf("the policy allows no direct paths (direct = \"never\"), and the tunnel to %s has one", peer)}
+	}
+	return nil
+}
+
+// reaches reports whether another portal can be reached now.
+func (p *Portal) reaches(peer string) bool {
+	reached, _ := p.reach(peer)
+	return reached
 }
 
 func (p *Portal) warnExpiry(leaf *x509.Certificate) {

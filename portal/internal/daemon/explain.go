@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/netport/netport/portal/internal/entry"
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -67,15 +68,12 @@ func (p *Portal) explain(ctx context.Context, raw json.RawMessage) (any, error) 
 		return nil, fmt.Errorf("read arguments: %w", err)
 	}
 	var list []Explanation
-	seen := make(map[grants.Pair]bool)
-	for _, g := range p.keeper.Held() {
-		pair := grants.PairOf(g.Permission)
-		if g.Forward != args.Forward || seen[pair] {
+	for _, g := range p.keeper.Forwards() {
+		if g.Forward != args.Forward {
 			continue
 		}
-		seen[pair] = true
 		ctx, cancel := context.WithTimeout(ctx, explainTime)
-		if g.Entry.Is(p.self) {
+		if g.Entry.Name == p.credentials.ID.Name {
 			list = append(list, p.explainEntry(ctx, g))
 		} else {
 			list = append(list, p.explainExit(ctx, g))
@@ -99,6 +97,9 @@ func (p *Portal) explainUnknown(name string) Explanation {
 	case server.Policy == 0:
 		return e.fail("grant", "the server has not sent the grants of this portal yet", fmt.Sprintf("It fails at the server: see \"netport-server portals\" for %s.", self))
 	}
+	if refused := p.refusals(func(r grants.Refusal) bool { return r.Peer == "" && (r.Forward == name || r.Forward == "") }); len(refused) > 0 {
+		return e.fail("grant", refusalText(refused[0]), refusalAdvice(name, self))
+	}
 	var names []string
 	for _, f := range p.forwards() {
 		names = append(names, f.Name)
@@ -109,6 +110,28 @@ func (p *Portal) explainUnknown(name string) Explanation {
 	}
 	return e.fail("grant", fmt.Sprintf("policy version %d gives %s no forward %q", server.Policy, self, name),
 		fmt.Sprintf("It fails at the server's policy: put the forward %q with the portal %s there and run \"netport-server policy apply\". %s", name, self, have))
+}
+
+func refusalText(r Refusal) string {
+	from := "the server"
+	if r.Peer != "" {
+		from = r.Peer
+	}
+	return fmt.Sprintf("what %s brought at %s was refused: %s: %s", from, stamp(r.At), r.Reason, r.Text)
+}
+
+// refusalAdvice says what to do about a grant that was not taken.
+func refusalAdvice(name, self string) string {
+	return fmt.Sprintf("It fails at %s, which does not take the grant for %q that the server has: compare policy_key in its config with the server's (\"netport-server status\"), the key of %s with the one that the policy names, and the policy versions.", self, name, self)
+}
+
+// refusedPeers adds what the other portal of a forward was refused.
+func (p *Portal) refusedPeers(e *Explanation, g grant.Grant) {
+	for _, r := range p.refusals(func(r grants.Refusal) bool {
+		return r.Peer == g.Entry.Name && (r.Forward == g.Forward || r.Forward == "")
+	}) {
+		e.step(StepUnsure, "refused", "%s", refusalText(r))
+	}
 }
 
 // server adds the step of the server's connection.
@@ -149,7 +172,27 @@ func (p *Portal) held(e *Explanation, g grant.Grant) bool {
 		return false
 	}
 	e.step(StepOK, "grant", "held, of policy version %d, valid until %s", g.Version, stamp(g.Ends()))
+	if t := termsOf(g); t != nil {
+		e.step(StepOK, "terms", "%s", t)
+	}
 	return true
+}
+
+// String writes the terms for people.
+func (t *Terms) String() string {
+	var list []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	add(t.Hours != "", "hours %s", t.Hours)
+	add(t.Clients != "", "clients %s", t.Clients)
+	add(t.Direct != "", "direct %s", t.Direct)
+	add(t.Rate != 0, "at most %d bytes a second each way", t.Rate)
+	add(t.Streams != 0, "at most %d at once", t.Streams)
+	add(t.Month != 0, "at most %d bytes a month", t.Month)
+	return strings.Join(list, "; ")
 }
 
 // explainEntry follows a forward from its listener here to its target.
@@ -165,6 +208,12 @@ func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
 		case grants.PairOf(s.Grant.Permission) != grants.PairOf(g.Permission):
 		case s.Listening:
 			e.step(StepOK, "listener", "open at %s since %s", g.Listen, stamp(s.Since))
+			if s.Forbidden > 0 {
+				e.step(StepUnsure, "clients", "%d connections or datagrams came from addresses that are not granted (granted: %s); they were refused", s.Forbidden, g.Clients)
+			}
+			if s.Targets > 1 {
+				e.step(StepOK, "targets", "%s", rankText(s))
+			}
 		default:
 			return e.fail("listener", s.Error, fmt.Sprintf("It fails at %s: %s.", self, s.Error))
 		}
@@ -180,9 +229,12 @@ func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
 	if s, _, ok := p.pool.Live(g.Exit.Name); ok && !s.Waiting.IsZero() && s.Streams+s.Flows > 0 {
 		e.step(StepUnsure, "tunnel", "%s", waiting(s))
 	}
-	t, err := p.pool.Tunnel(ctx, g.Exit, g.ID())
+	t, err := p.pool.Tunnel(ctx, g.Exit.Name, g.ID())
 	if err != nil {
 		return e.fail("tunnel", err.Error(), p.tunnelAdvice(g.Exit.Name, err))
+	}
+	if err := p.path(g.Exit.Name, g.Terms); err != nil {
+		return e.fail("tunnel", err.Error(), fmt.Sprintf("It fails at the policy: %v.", err))
 	}
 	rtt, err := t.Ping(ctx)
 	if err != nil {
@@ -207,6 +259,18 @@ func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
 	return e
 }
 
+// rankText says what a target is among those of its listener.
+func rankText(s entry.State) string {
+	text := fmt.Sprintf("one of %d, with rank %d; new connections go to another", s.Targets, s.Grant.Rank)
+	if s.InUse {
+		text = fmt.Sprintf("one of %d, with rank %d; new connections go to this one", s.Targets, s.Grant.Rank)
+	}
+	if s.Failed != "" {
+		text += "; it is passed over for a moment: " + s.Failed
+	}
+	return text
+}
+
 // explainExit follows what this portal does for a forward as its exit.
 func (p *Portal) explainExit(ctx context.Context, g grant.Grant) Explanation {
 	e := p.begin(g)
@@ -214,6 +278,11 @@ func (p *Portal) explainExit(ctx context.Context, g grant.Grant) Explanation {
 	p.server(&e)
 	if !p.held(&e, g) {
 		return e
+	}
+	p.refusedPeers(&e, g)
+	if g.Month != 0 {
+		use := p.exit.Use(g)
+		e.step(StepOK, "month", "%d bytes of %d are used; the month ends at %s", use.Month, g.Month, stamp(use.Until))
 	}
 	if reason, err := p.exit.Try(ctx, g); err != nil {
 		return e.fail("target", err.Error(), targetAdvice(g, &tunnel.EndError{Peer: true, Reason: reason}))
@@ -246,6 +315,8 @@ func (p *Portal) tunnelAdvice(exit string, err error) string {
 		return "It fails at the relay: none is connected to the server; start netport-relay, and see \"netport-server relays\"."
 	case wire.ReasonRelayRefused, wire.ReasonBusy:
 		return "It fails at the relay: it takes no more sessions now; see \"netport-server relays\" and the relay's log."
+	case wire.ReasonNotDirect:
+		return fmt.Sprintf("It fails at the policy: %v.", err)
 	case wire.ReasonWrongPeer:
 		return fmt.Sprintf("It fails at %s: it has another key than the policy knows; apply the policy again if its identity was issued anew on purpose.", exit)
 	case wire.ReasonNotGranted, wire.ReasonRevoked:
@@ -283,6 +354,12 @@ func targetAdvice(g grant.Grant, err error) string {
 		do = "it does not hold this grant; check that it is connected to the server (\"netport-portal status\" there)."
 	case wire.ReasonGrantExpired:
 		do = "the grant is over by its clock; check that clock, and that it is connected to the server."
+	case wire.ReasonOutsideHours:
+		do = "the grant has hours, and by its clock it is none of them; check that clock, and the policy's hours."
+	case wire.ReasonLimit:
+		do = fmt.Sprintf("a limit of the grant is reached (%s); wait, or change the forward's limits in the policy.", end.Text)
+	case wire.ReasonNotDirect:
+		do = "the policy's direct does not allow the path there is."
 	case wire.ReasonBadSignature:
 		do = "it trusts another policy key or stamp key; check policy_key in its config."
 	}

@@ -223,7 +223,7 @@ func TestPortalThatWasKilledComesBack(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := ann.pool.Tunnel(ctx, g.Exit, g.ID()); err == nil || !strings.Contains(err.Error(), "has been waiting for a way back for") {
+	if _, err := ann.pool.Tunnel(ctx, g.Exit.Name, g.ID()); err == nil || !strings.Contains(err.Error(), "has been waiting for a way back for") {
 		t.Errorf("a tunnel while it waits: %v", err)
 	}
 	began := time.Now()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/netport/netport/portal/internal/control"
@@ -25,6 +26,19 @@ type Status struct {
 	Tunnels     []peers.Status `json:"tunnels"`
 	Unreachable uint64         `json:"udp_unreachable"` // datagrams to targets where no one listened
 	Oversized   uint64         `json:"udp_oversized"`   // datagrams too large for the way to their target
+	Limited     uint64         `json:"udp_limited"`     // datagrams above the limits of their grants
+	Refusals    []Refusal      `json:"refusals"`        // of grants, the newest first
+}
+
+// Refusal is a grant that was not taken from the server, or shown by a peer in
+// vain. The forward and the version are what the grant says of itself.
+type Refusal struct {
+	At      time.Time `json:"at"`
+	Forward string    `json:"forward,omitempty"`
+	Peer    string    `json:"peer,omitempty"` // who has shown it; empty: the server
+	Version uint64    `json:"policy_version,omitempty"`
+	Reason  string    `json:"reason"`
+	Text    string    `json:"text"`
 }
 
 // The states of a forward.
@@ -45,9 +59,29 @@ type Forward struct {
 	State    string    `json:"state"`
 	Why      string    `json:"why"`
 	Until    time.Time `json:"until"`              // end of the grant unless it is stamped anew
-	Accepted uint64    `json:"accepted,omitempty"` // connections and flows, at the entry
+	Rank     uint8     `json:"rank,omitempty"`     // among the targets of the listener
+	InUse    bool      `json:"in_use,omitempty"`   // of several targets, new connections go to this one
+	Accepted uint64    `json:"accepted,omitempty"` // connections and flows of the listener, at the entry
 	Failed   uint64    `json:"failed,omitempty"`   // of these, how many were refused or cut
 	Dropped  uint64    `json:"dropped,omitempty"`  // datagrams that found no room
+	// Forbidden counts the connections and datagrams of clients whose address is
+	// not granted, at the entry.
+	Forbidden uint64 `json:"forbidden,omitempty"`
+	Terms     *Terms `json:"terms,omitempty"` // nil: the grant has none
+}
+
+// Terms are the terms of a grant, and what is used of its limits as far as this
+// portal knows: the exit counts.
+type Terms struct {
+	Direct     string    `json:"direct,omitempty"`
+	Hours      string    `json:"hours,omitempty"`
+	Clients    string    `json:"clients,omitempty"`
+	Rate       uint64    `json:"rate,omitempty"` // bytes a second
+	Streams    uint32    `json:"streams,omitempty"`
+	Open       uint32    `json:"streams_open,omitempty"`
+	Month      uint64    `json:"month,omitempty"` // bytes
+	MonthUsed  uint64    `json:"month_used,omitempty"`
+	MonthUntil time.Time `json:"month_until,omitzero"`
 }
 
 // The roles in a forward.
@@ -66,8 +100,20 @@ func (p *Portal) Status() Status {
 		Server:      p.client.Status(),
 		Forwards:    p.forwards(),
 		Tunnels:     p.pool.Status(),
-		Unreachable: counters.Unreachable, Oversized: counters.Oversized,
+		Unreachable: counters.Unreachable, Oversized: counters.Oversized, Limited: counters.Limited,
+		Refusals: p.refusals(func(grants.Refusal) bool { return true }),
 	}
+}
+
+// refusals returns the last refusals of some kind, the newest first.
+func (p *Portal) refusals(want func(grants.Refusal) bool) []Refusal {
+	list := []Refusal{}
+	for _, r := range p.keeper.Refusals() {
+		if want(r) {
+			list = append(list, Refusal{r.At.UTC().Truncate(time.Second), r.Forward, r.Peer, r.Version, r.Reason.String(), r.Text})
+		}
+	}
+	return list
 }
 
 // forwards lists every forward of which a grant is held, once per role.
@@ -77,17 +123,11 @@ func (p *Portal) forwards() []Forward {
 		open[grants.PairOf(s.Grant.Permission)] = s
 	}
 	list := []Forward{}
-	seen := make(map[grants.Pair]bool)
-	for _, g := range p.keeper.Held() {
-		pair := grants.PairOf(g.Permission)
-		if seen[pair] { // a second grant of the same ends
-			continue
+	for _, g := range p.keeper.Forwards() {
+		if g.Entry.Name == p.credentials.ID.Name {
+			list = append(list, p.entryForward(g, open[grants.PairOf(g.Permission)]))
 		}
-		seen[pair] = true
-		if g.Entry.Is(p.self) {
-			list = append(list, p.entryForward(g, open[pair]))
-		}
-		if g.Exit.Is(p.self) {
+		if g.Exit.Name == p.credentials.ID.Name {
 			list = append(list, p.exitForward(g))
 		}
 	}
@@ -96,19 +136,29 @@ func (p *Portal) forwards() []Forward {
 
 func (p *Portal) entryForward(g grant.Grant, s entry.State) Forward {
 	f := Forward{
-		Name: g.Forward, Role: roleEntry, Peer: g.Exit.Name, Listen: g.Listen.String(), Target: g.Target.String(),
-		Until: g.Ends(), Accepted: s.Accepted, Failed: s.Refused, Dropped: s.Dropped,
+		Name: g.Forward, Role: roleEntry, Peer: g.Exit.Name, Listen: g.Listen.String(), Target: g.Target.String(), Rank: g.Rank,
+		Until: g.Ends(), Accepted: s.Accepted, Failed: s.Refused, Dropped: s.Dropped, Forbidden: s.Forbidden, Terms: termsOf(g),
+		InUse: s.Targets > 1 && s.InUse,
 	}
 	reached, how := p.reach(f.Peer)
+	path := p.path(f.Peer, g.Terms)
 	switch {
 	case g.Valid(p.credentials.Now()) != wire.ReasonNone:
-		f.State, f.Why = Down, p.invalid(g)
+		f.State, f.Why, f.InUse = Down, p.invalid(g), false
 	case !s.Listening && s.Error == "":
 		f.State, f.Why = Down, "the listener is being opened"
 	case !s.Listening:
 		f.State, f.Why = Down, s.Error
 	case !reached:
 		f.State, f.Why = Down, how
+	case path != nil:
+		f.State, f.Why = Down, path.Error()
+	case s.Failed != "":
+		f.State, f.Why = Down, "passed over for a moment: "+s.Failed
+	case s.Targets > 1 && s.InUse:
+		f.State, f.Why = Up, "in use; listening; "+how
+	case s.Targets > 1:
+		f.State, f.Why = Up, "in reserve; listening; "+how
 	default:
 		f.State, f.Why = Up, "listening; "+how
 	}
@@ -117,21 +167,67 @@ func (p *Portal) entryForward(g grant.Grant, s entry.State) Forward {
 
 func (p *Portal) exitForward(g grant.Grant) Forward {
 	f := Forward{
-		Name: g.Forward, Role: roleExit, Peer: g.Entry.Name, Listen: g.Listen.String(), Target: g.Target.String(),
-		Until: g.Ends(),
+		Name: g.Forward, Role: roleExit, Peer: g.Entry.Name, Listen: g.Listen.String(), Target: g.Target.String(), Rank: g.Rank,
+		Until: g.Ends(), Terms: termsOf(g),
+	}
+	spent := ""
+	if f.Terms != nil {
+		use := p.exit.Use(g)
+		f.Terms.Open = use.Open
+		if g.Month != 0 {
+			f.Terms.MonthUsed, f.Terms.MonthUntil = use.Month, use.Until
+			if use.Month >= g.Month {
+				spent = fmt.Sprintf("the %d bytes of the month are used up; it ends at %s", g.Month, stamp(use.Until))
+			}
+		}
 	}
 	reached, how := p.reach(f.Peer)
+	path := p.path(f.Peer, g.Terms)
 	switch err := p.config.Dial.Target(g.Target); {
 	case g.Valid(p.credentials.Now()) != wire.ReasonNone:
 		f.State, f.Why = Down, p.invalid(g)
 	case err != nil:
 		f.State, f.Why = Down, err.Error()
+	case spent != "":
+		f.State, f.Why = Down, spent
 	case !reached:
 		f.State, f.Why = Down, how
+	case path != nil:
+		f.State, f.Why = Down, path.Error()
 	default:
 		f.State, f.Why = Up, "may be dialled; "+how
 	}
 	return f
+}
+
+// termsOf returns the terms of a grant for people; nil if there are none.
+func termsOf(g grant.Grant) *Terms {
+	if g.Terms == (grant.Terms{}) {
+		return nil
+	}
+	t := &Terms{Rate: g.Rate, Streams: g.Streams, Month: g.Month, Clients: g.Clients.String()}
+	if g.Direct != grant.DirectAny {
+		t.Direct = g.Direct.String()
+	}
+	if !g.Hours.IsZero() {
+		t.Hours = hoursText(g.Hours)
+	}
+	return t
+}
+
+// hoursText writes hours as a policy does, with the rule of their zone.
+func hoursText(h grant.Hours) string {
+	var list []string
+	for _, w := range h.Windows() {
+		var days []string
+		for i, day := range []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"} {
+			if w.Days>>i&1 == 1 {
+				days = append(days, day)
+			}
+		}
+		list = append(list, fmt.Sprintf("%s %02d:%02d-%02d:%02d", strings.Join(days, ","), w.From/60, w.From%60, w.Until/60, w.Until%60))
+	}
+	return strings.Join(list, "; ") + " " + h.Rule()
 }
 
 // invalid says why a grant does not hold now.
@@ -142,6 +238,12 @@ func (p *Portal) invalid(g grant.Grant) string {
 		return fmt.Sprintf("the grant begins at %s by the server's clock, and the clock here says %s", stamp(g.From), stamp(now))
 	case !g.End.IsZero() && !now.Before(g.End):
 		return "the policy's until has passed at " + stamp(g.End)
+	case g.Valid(now) == wire.ReasonOutsideHours:
+		text := fmt.Sprintf("it is outside the policy's hours (%s)", hoursText(g.Hours))
+		if next := g.Hours.Next(now); !next.IsZero() {
+			text += "; they begin at " + stamp(next)
+		}
+		return text
 	}
 	return fmt.Sprintf("the server's stamp ended at %s; a new one comes with the next connection to the server", stamp(g.Until))
 }

@@ -1,17 +1,20 @@
 // Package entry opens the listeners of this portal's grants and hands what
 // they accept to the tunnels.
 //
-// An Entry owns one forward per pair of ends; a forward owns its listener, and
-// every connection that it accepted until a tunnel has taken it. A listener that
-// cannot be opened is tried again: its forward is down meanwhile, and says why.
+// An Entry owns one forward per listener, which has one target or several; a
+// forward owns its listener, and every connection that it accepted until a tunnel
+// has taken it. A listener that cannot be opened is tried again: its forward is
+// down meanwhile, and says why.
 package entry
 
 import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,14 +33,26 @@ const tunnelTime = 20 * time.Second
 
 // Tunnels gives tunnels to other portals; *peers.Pool does.
 type Tunnels interface {
-	Tunnel(ctx context.Context, to grant.Party, id wire.GrantID) (*tunnel.Tunnel, error)
+	Tunnel(ctx context.Context, to string, id wire.GrantID) (*tunnel.Tunnel, error)
+}
+
+// Config is what an Entry is made from.
+type Config struct {
+	Tunnels Tunnels
+	List    allow.List // of where the portal's owner lets it listen
+	// Reach reports whether another portal can be reached now, as far as is known.
+	// It is asked where there are several targets.
+	Reach func(peer string) bool
+	// Path reports, as a *grants.Refused, why no path to a peer that there is now
+	// may carry what runs under these terms.
+	Path func(peer string, terms grant.Terms) error
+	Log  *slog.Logger
 }
 
 // Entry holds the forwards of which this portal is the entry. Its methods are
 // safe for concurrent use.
 type Entry struct {
-	tunnels  Tunnels
-	list     allow.List
+	Config
 	log      *slog.Logger
 	vanished *vanish.Watch   // of clients elsewhere
 	ctx      context.Context // of all forwards
@@ -46,13 +61,28 @@ type Entry struct {
 
 	mu       sync.Mutex // guards the following
 	closed   bool
-	forwards map[grants.Pair]*forward
+	forwards map[place]*forward
 }
 
-// New returns an Entry that listens only where list admits.
-func New(tunnels Tunnels, list allow.List, log *slog.Logger) *Entry {
+// place is where a forward listens. Two pairs of ends at one place are targets of
+// one listener. Each of those whose listener is a command line has a place of its
+// own: the command names its target.
+type place struct {
+	listen endpoint.Endpoint
+	pair   grants.Pair // of a command line; else zero
+}
+
+func placeOf(p grants.Pair) place {
+	if p.Listen.Scheme() == endpoint.Stdio {
+		return place{p.Listen, p}
+	}
+	return place{listen: p.Listen}
+}
+
+// New returns an Entry; Run must follow.
+func New(c Config) *Entry {
 	ctx, stop := context.WithCancel(context.Background())
-	return &Entry{tunnels: tunnels, list: list, log: log, vanished: vanish.New(), ctx: ctx, stop: stop, forwards: make(map[grants.Pair]*forward)}
+	return &Entry{Config: c, log: c.Log, vanished: vanish.New(), ctx: ctx, stop: stop, forwards: make(map[place]*forward)}
 }
 
 // Run serves until ctx is cancelled. Then it closes the listeners and waits until
@@ -71,29 +101,21 @@ func (e *Entry) Run(ctx context.Context) error {
 	return nil
 }
 
-// Apply opens, renews or closes the forward of a change. It does not wait for
-// connections to end.
+// Apply opens, renews or closes the target of a change, and its listener with the
+// first and the last. It does not wait for connections to end.
 func (e *Entry) Apply(c grants.Change) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	key := grants.PairOf(c.Grant.Permission)
+	key := placeOf(grants.PairOf(c.Grant.Permission))
 	f := e.forwards[key]
-	switch c.Kind {
-	case grants.Begin:
-		if e.closed || f != nil {
-			return
-		}
+	switch {
+	case c.Kind != grants.End && f != nil:
+		f.grant(c.Grant)
+	case c.Kind == grants.Begin && !e.closed:
 		f = newForward(e, c.Grant)
 		e.forwards[key] = f
 		e.tasks.Go(f.run)
-	case grants.Renew:
-		if f != nil {
-			f.renew(c.Grant)
-		}
-	case grants.End:
-		if f == nil {
-			return
-		}
+	case c.Kind == grants.End && f != nil && f.revoke(c.Grant):
 		f.close()
 		delete(e.forwards, key)
 		// Its address is free now; another forward may have waited for it.
@@ -103,24 +125,29 @@ func (e *Entry) Apply(c grants.Change) {
 	}
 }
 
-// State is a forward as "status" shows it.
+// State is a target of a forward as "status" shows it. The counters are those of
+// its listener.
 type State struct {
 	Grant     grant.Grant
 	Listening bool
 	Error     string    // why not
 	Since     time.Time // of this state
+	Targets   int       // of the listener
+	InUse     bool      // new connections go to this target
+	Failed    string    // why this target was passed over last; empty: it was not
 	Accepted  uint64    // connections and flows
 	Refused   uint64    // of these, how many came to nothing
+	Forbidden uint64    // clients that were refused for their address: connections and datagrams
 	Dropped   uint64    // datagrams that found no room
 }
 
-// States returns the state of every forward.
-func (e *Entry) States() []State {
+// States returns the state of every target of every forward.
+func (e *Entry) States() (list []State) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	list := make([]State, 0, len(e.forwards))
-	for _, f := range e.forwards {
-		list = append(list, f.state())
+	forwards := slices.Collect(maps.Values(e.forwards))
+	e.mu.Unlock()
+	for _, f := range forwards {
+		list = append(list, f.states()...)
 	}
 	return list
 }
@@ -130,9 +157,9 @@ func (e *Entry) States() []State {
 func (e *Entry) Find(exit string, target endpoint.Endpoint) (grant.Grant, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for pair, f := range e.forwards {
-		if pair.Listen.Scheme() == endpoint.Stdio && pair.Exit.Name == exit && pair.Target == target {
-			return f.grant(), true
+	for key, f := range e.forwards {
+		if key.pair.Exit == exit && key.pair.Target == target {
+			return f.first(), true
 		}
 	}
 	return grant.Grant{}, false
@@ -149,16 +176,12 @@ func (e *Entry) Carry(ctx context.Context, g grant.Grant, source netip.AddrPort,
 
 // carry is Carry that opens nothing until before is closed. It looks for a
 // tunnel meanwhile.
-func (e *Entry) carry(ctx context.Context, before <-chan struct{}, g grant.Grant, source netip.AddrPort, conn net.Conn) (tunnel.Totals, error) {
+func (e *Entry) carry(ctx context.Context, before <-chan struct{}, g grant.Grant, source netip.AddrPort, conn net.Conn) (totals tunnel.Totals, err error) {
 	id, signed := g.ID(), g.AppendTo(nil)
-	var totals tunnel.Totals
-	err := e.with(ctx, g, func(ctx context.Context, t *tunnel.Tunnel) (err error) {
-		select {
-		case <-before:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+	err = e.with(ctx, tunnelTime, g, func(ctx context.Context, t *tunnel.Tunnel) (err error) {
+		if err = await(ctx, before); err == nil {
+			totals, err = t.OpenStream(ctx, id, signed, source, conn)
 		}
-		totals, err = t.OpenStream(ctx, id, signed, source, conn)
 		return err
 	})
 	var end *tunnel.EndError
@@ -168,15 +191,41 @@ func (e *Entry) carry(ctx context.Context, before <-chan struct{}, g grant.Grant
 	return totals, err
 }
 
+// offer is carry for a conn that another target may take: as long as taken is
+// false it is untouched.
+func (e *Entry) offer(ctx context.Context, before <-chan struct{}, g grant.Grant, source netip.AddrPort, conn net.Conn) (totals tunnel.Totals, taken bool, err error) {
+	id, signed := g.ID(), g.AppendTo(nil)
+	err = e.with(ctx, offerTime, g, func(ctx context.Context, t *tunnel.Tunnel) (err error) {
+		if err = await(ctx, before); err == nil {
+			totals, taken, err = t.OfferStream(ctx, id, signed, source, conn)
+		}
+		return err
+	})
+	return totals, taken, err
+}
+
+// await waits until before is closed.
+func await(ctx context.Context, before <-chan struct{}) error {
+	select {
+	case <-before:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // with calls use with a tunnel to the exit of g, and again with another as
 // long as the one before had closed before anything was opened on it.
-func (e *Entry) with(ctx context.Context, g grant.Grant, use func(context.Context, *tunnel.Tunnel) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, tunnelTime, &peers.Unavailable{Reason: wire.ReasonTimeout, Detail: "no tunnel within " + tunnelTime.String()})
+func (e *Entry) with(ctx context.Context, limit time.Duration, g grant.Grant, use func(context.Context, *tunnel.Tunnel) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &peers.Unavailable{Reason: wire.ReasonTimeout, Detail: "no tunnel within " + limit.String()})
 	defer cancel()
 	for {
-		t, err := e.tunnels.Tunnel(ctx, g.Exit, g.ID())
+		t, err := e.Tunnels.Tunnel(ctx, g.Exit.Name, g.ID())
 		if err != nil {
 			return err
+		}
+		if refused, ok := errors.AsType[*grants.Refused](e.Path(g.Exit.Name, g.Terms)); ok {
+			return &peers.Unavailable{Reason: refused.Reason, Detail: refused.Detail}
 		}
 		if err = use(ctx, t); !errors.Is(err, tunnel.ErrClosed) {
 			return err

@@ -29,7 +29,7 @@ const (
 	maxAcceptPause = 500 * time.Millisecond
 )
 
-// forward is one pair of ends that is granted now.
+// forward is one listener that is granted now, with its targets (targets.go).
 //
 //	waiting --- listener opened ---> listening
 //	   ^  \____ cannot be opened: retry ____/
@@ -47,10 +47,10 @@ type forward struct {
 	again chan struct{} // capacity 1: try to listen now
 	shut  chan struct{} // closed when nothing more is taken
 
-	accepted, refused, dropped atomic.Uint64
+	accepted, refused, forbidden, dropped atomic.Uint64
 
-	mu       sync.Mutex // guards the following
-	current  grant.Grant
+	mu       sync.Mutex                 // guards the following
+	targets  []*target                  // at least one, in the order of their ranks
 	listener interface{ Close() error } // nil: none is open
 	err      error                      // why not
 	since    time.Time
@@ -58,23 +58,11 @@ type forward struct {
 
 func newForward(e *Entry, g grant.Grant) *forward {
 	ctx, stop := context.WithCancel(e.ctx)
-	log := e.log.With("listen", g.Listen.String(), "peer", g.Exit.Name)
+	log := e.log.With("listen", g.Listen.String())
 	return &forward{
 		entry: e, log: log, often: logs.Steady(log),
-		ctx: ctx, stop: stop, again: make(chan struct{}, 1), shut: make(chan struct{}), current: g, since: time.Now(),
+		ctx: ctx, stop: stop, again: make(chan struct{}, 1), shut: make(chan struct{}), targets: []*target{newTarget(g)}, since: time.Now(),
 	}
-}
-
-func (f *forward) grant() grant.Grant {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.current
-}
-
-func (f *forward) renew(g grant.Grant) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.current = g
 }
 
 // close ends the forward: its listener is closed when it returns.
@@ -129,27 +117,14 @@ func (f *forward) retry() {
 	}
 }
 
-func (f *forward) state() State {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s := State{
-		Grant: f.current, Listening: !f.draining() && (f.listener != nil || f.current.Listen.Scheme() == endpoint.Stdio),
-		Since: f.since, Accepted: f.accepted.Load(), Refused: f.refused.Load(), Dropped: f.dropped.Load(),
-	}
-	if f.err != nil && !s.Listening {
-		s.Error = f.err.Error()
-	}
-	return s
-}
-
 // run listens until the forward is closed or drains.
 func (f *forward) run() {
-	listen := f.grant().Listen
+	listen := f.first().Listen
 	pause, said := firstRetry, ""
 	for !f.draining() {
 		serve, err := f.open(listen)
 		if err == nil {
-			f.log.Info("listening", "forward", f.grant().Forward)
+			f.log.Info("listening", "forward", f.first().Forward)
 			err = serve()
 			if f.draining() {
 				return
@@ -161,7 +136,7 @@ func (f *forward) run() {
 		f.mu.Unlock()
 		if text := err.Error(); text != said { // once, not at each attempt
 			said = text
-			f.log.Warn("not listening", "forward", f.grant().Forward, "error", err)
+			f.log.Warn("not listening", "forward", f.first().Forward, "error", err)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -176,7 +151,7 @@ func (f *forward) run() {
 
 // open opens the listener and returns what serves it.
 func (f *forward) open(e endpoint.Endpoint) (serve func() error, err error) {
-	if err := f.entry.list.Listen(e); err != nil {
+	if err := f.entry.List.Listen(e); err != nil {
 		return nil, err
 	}
 	switch e.Scheme() {
@@ -238,7 +213,7 @@ func (f *forward) serve(l net.Listener) error {
 		}
 		// Out of descriptors, most likely: those in use come back.
 		if pause == 0 {
-			f.log.Warn("connection not accepted", "forward", f.grant().Forward, "error", err)
+			f.log.Warn("connection not accepted", "forward", f.first().Forward, "error", err)
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), maxAcceptPause)
 		timer := time.NewTimer(pause)
@@ -256,23 +231,35 @@ func (f *forward) serve(l net.Listener) error {
 func (f *forward) carry(conn net.Conn, before <-chan struct{}, opened chan struct{}) {
 	begun := sync.OnceFunc(func() { close(opened) })
 	defer begun()
-	f.accepted.Add(1)
-	g := f.grant()
 	source := addrPort(conn.RemoteAddr())
+	list := f.order(source.Addr())
+	if len(list) == 0 {
+		reset(conn)
+		f.forbid(source)
+		return
+	}
+	f.accepted.Add(1)
 	if tcp, ok := conn.(*net.TCPConn); ok && !source.Addr().IsLoopback() {
 		f.entry.vanished.Add(tcp)
 	}
 	start := time.Now()
-	totals, err := f.entry.carry(tunnel.WithBegun(f.ctx, begun), before, g, source, conn)
+	g, totals, err := f.carryTo(tunnel.WithBegun(f.ctx, begun), before, list, source, conn)
 	if err != nil {
-		f.ended(source, err)
+		f.ended(g, source, err)
 		return
 	}
-	f.log.Debug("connection ended", "forward", g.Forward, "source", source.String(), "sent", totals.Sent, "received", totals.Received, "after", time.Since(start).Round(time.Millisecond))
+	f.log.Debug("connection ended", "forward", g.Forward, "peer", g.Exit.Name, "source", source.String(), "sent", totals.Sent, "received", totals.Received, "after", time.Since(start).Round(time.Millisecond))
 }
 
-// ended logs what came to nothing, or to a bad end.
-func (f *forward) ended(source netip.AddrPort, err error) {
+// forbid counts and logs a client whose address is not granted.
+func (f *forward) forbid(source netip.AddrPort) {
+	f.forbidden.Add(1)
+	g := f.first()
+	f.often.Warn("client refused", "forward", g.Forward, "source", source.String(), "reason", wire.ReasonClientForbidden.String(), "granted", g.Clients.String())
+}
+
+// ended logs what came to nothing under a grant, or to a bad end.
+func (f *forward) ended(g grant.Grant, source netip.AddrPort, err error) {
 	f.refused.Add(1)
 	if f.draining() { // the forward's own end has been logged
 		return
@@ -281,18 +268,18 @@ func (f *forward) ended(source netip.AddrPort, err error) {
 	if source.IsValid() {
 		from = source.String()
 	}
-	g := f.grant() // of now: the forward may have another name
 	var end *tunnel.EndError
+	log := f.often.With("forward", f.first().Forward, "peer", g.Exit.Name, "source", from) // it may have another name by now
 	if errors.As(err, &end) && end.Reason == wire.ReasonTargetReset {
 		// One of the applications wanted it so.
-		f.log.Debug("connection reset", "forward", g.Forward, "source", from, "said-by", saidBy(end, g))
+		log.Debug("connection reset", "said-by", saidBy(end, g))
 		return
 	}
 	if end != nil {
-		f.often.Warn("connection cut", "forward", g.Forward, "source", from, "reason", end.Reason.String(), "said-by", saidBy(end, g), "text", end.Text)
+		log.Warn("connection cut", "reason", end.Reason.String(), "said-by", saidBy(end, g), "text", end.Text)
 		return
 	}
-	f.often.Warn("connection refused", "forward", g.Forward, "source", from, "error", err)
+	log.Warn("connection refused", "error", err)
 }
 
 func saidBy(end *tunnel.EndError, g grant.Grant) string {

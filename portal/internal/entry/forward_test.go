@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -23,7 +22,7 @@ import (
 // noTunnels is a Tunnels that has none.
 type noTunnels struct{}
 
-func (noTunnels) Tunnel(context.Context, grant.Party, wire.GrantID) (*tunnel.Tunnel, error) {
+func (noTunnels) Tunnel(context.Context, string, wire.GrantID) (*tunnel.Tunnel, error) {
 	return nil, &peers.Unavailable{Reason: wire.ReasonPeerOffline}
 }
 
@@ -52,8 +51,16 @@ func (l *exhausted) Accept() (net.Conn, error) {
 func (l *exhausted) Close() error   { return nil }
 func (l *exhausted) Addr() net.Addr { return &net.TCPAddr{} }
 
+// newEntry returns an Entry for which every portal can be reached on any path.
+func newEntry(tunnels Tunnels) *Entry {
+	return New(Config{
+		Tunnels: tunnels, Reach: func(string) bool { return true }, Path: func(string, grant.Terms) error { return nil },
+		Log: slog.New(slog.DiscardHandler),
+	})
+}
+
 func testForward(t *testing.T) *forward {
-	e := New(noTunnels{}, allow.List{}, slog.New(slog.DiscardHandler))
+	e := newEntry(noTunnels{})
 	t.Cleanup(e.stop)
 	return newForward(e, grant.Grant{Permission: grant.Permission{
 		Forward: "web", Listen: endpoint.MustParse("tcp://127.0.0.1:1"), Target: endpoint.MustParse("tcp://127.0.0.1:1"),
@@ -113,7 +120,7 @@ func TestConnectionWithoutATunnelIsReset(t *testing.T) {
 // slowTunnels is a Tunnels that has none once it is let go.
 type slowTunnels struct{ asked, let chan struct{} }
 
-func (s slowTunnels) Tunnel(ctx context.Context, to grant.Party, id wire.GrantID) (*tunnel.Tunnel, error) {
+func (s slowTunnels) Tunnel(ctx context.Context, to string, id wire.GrantID) (*tunnel.Tunnel, error) {
 	s.asked <- struct{}{}
 	<-s.let
 	return noTunnels{}.Tunnel(ctx, to, id)
@@ -129,7 +136,7 @@ func TestWhatWasAcceptedGoesOnWhenThePortalStops(t *testing.T) {
 	address := free.Addr().String()
 	free.Close()
 	s := slowTunnels{make(chan struct{}, 1000), make(chan struct{})}
-	e := New(s, allow.List{}, slog.New(slog.DiscardHandler))
+	e := newEntry(s)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()

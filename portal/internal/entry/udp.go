@@ -76,6 +76,7 @@ type udpFlow struct {
 	over     bool
 	answered bool
 	used     time.Time
+	to       choice // the target, chosen when it began
 }
 
 // serveUDP gives each client a flow, until the listener is closed. Datagrams are
@@ -155,6 +156,11 @@ func (u *udpForward) datagram(now time.Time, source netip.AddrPort, b, oob []byt
 			}
 			return
 		}
+		if !u.first().Clients.Allow(source.Addr()) {
+			u.mu.Unlock()
+			u.forbid(source)
+			return
+		}
 		c = &udpFlow{
 			u: u, source: source, reply: slices.Clone(oob), begun: now, used: now,
 			waiting: [][]byte{slices.Clone(b)}, size: len(b),
@@ -190,14 +196,30 @@ func (c *udpFlow) send(now time.Time, b []byte) bool {
 	return true
 }
 
-// open opens the flow with the datagrams that wait.
+// open opens the flow with the datagrams that wait, to the first target that can
+// be reached.
 func (c *udpFlow) open() {
-	g := c.u.grant()
-	err := c.u.entry.with(c.u.ctx, g, func(ctx context.Context, t *tunnel.Tunnel) error { return c.openOn(ctx, t, g) })
-	if err != nil {
-		c.u.ended(c.source, err)
-		c.end()
+	list := c.u.order(c.source.Addr())
+	for i, to := range list {
+		began := time.Now()
+		c.mu.Lock()
+		c.to = to
+		c.mu.Unlock()
+		limit := tunnelTime
+		if i < len(list)-1 {
+			limit = offerTime
+		}
+		err := c.u.entry.with(c.u.ctx, limit, to.Grant, func(ctx context.Context, t *tunnel.Tunnel) error { return c.openOn(ctx, t, to.Grant) })
+		if err == nil {
+			return
+		}
+		c.u.pass(to, began, err)
+		if i == len(list)-1 || !elsewhere(err) {
+			c.u.ended(to.Grant, c.source, err)
+			break
+		}
 	}
+	c.end()
 }
 
 func (c *udpFlow) openOn(ctx context.Context, t *tunnel.Tunnel, g grant.Grant) error {
@@ -244,9 +266,15 @@ func (c *udpFlow) Datagram(b []byte) {
 // Ended implements tunnel.Sink.
 func (c *udpFlow) Ended(err error) {
 	c.end()
+	c.mu.Lock()
+	to, answered, begun := c.to, c.answered, c.begun
+	c.mu.Unlock()
+	if to.t != nil && !answered && elsewhere(err) { // the next one is for another target
+		c.u.pass(to, begun, err)
+	}
 	var end *tunnel.EndError
 	if errors.As(err, &end) && end.Reason != wire.ReasonNone && end.Reason != wire.ReasonIdle {
-		c.u.ended(c.source, err)
+		c.u.ended(to.Grant, c.source, err)
 	}
 }
 
@@ -275,7 +303,7 @@ func (u *udpForward) drained() bool {
 
 // sweep ends the flows that were idle for too long.
 func (u *udpForward) sweep(now time.Time) {
-	short := u.grant().Target.Port() < wellKnown
+	short := u.first().Target.Port() < wellKnown
 	for _, c := range u.all() {
 		c.mu.Lock()
 		limit := flowIdle

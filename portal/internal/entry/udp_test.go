@@ -57,7 +57,7 @@ func testUDP(t *testing.T, target string) *udpForward {
 	}
 	t.Cleanup(func() { conn.Close() })
 	f := testForward(t)
-	f.current.Target = endpoint.MustParse(target)
+	f.targets[0].current.Target = endpoint.MustParse(target)
 	return newUDPForward(f, conn)
 }
 
@@ -162,7 +162,7 @@ func TestDrainLetsClientsFinish(t *testing.T) {
 		}
 	}
 	u.drain()
-	if s := u.state(); s.Listening || s.Error != errStopping.Error() {
+	if s := u.states()[0]; s.Listening || s.Error != errStopping.Error() {
 		t.Errorf("state %+v", s)
 	}
 	late.Write([]byte("too late"))

@@ -106,14 +106,14 @@ func (x *Exit) resolve(ctx context.Context, target endpoint.Endpoint) ([]netip.A
 	if ap, ok := target.AddrPort(); ok {
 		return []netip.AddrPort{ap}, nil
 	}
-	addrs, err := x.resolver.LookupNetIP(ctx, "ip", target.Host())
+	addrs, err := x.Resolver.LookupNetIP(ctx, "ip", target.Host())
 	if err != nil {
 		return nil, err
 	}
 	if len(addrs) == 0 {
 		return nil, &net.DNSError{Err: "no addresses", Name: target.Host(), IsNotFound: true}
 	}
-	if err := x.list.Answers(target, addrs); err != nil {
+	if err := x.List.Answers(target, addrs); err != nil {
 		return nil, err
 	}
 	var list []netip.AddrPort

@@ -10,9 +10,11 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +35,9 @@ const (
 	dialTimeout = 10 * time.Second
 	// maxDialing bounds the dials under way, of all peers together.
 	maxDialing = 1024
+	// usageEvery is how often the bytes of the month are kept at most: so much is
+	// lost by a portal that is killed.
+	usageEvery = 30 * time.Second
 )
 
 // Admitter decides about a grant; *grants.Keeper does.
@@ -50,30 +55,105 @@ type dialer interface {
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
 }
 
+// Config is what an Exit is made from.
+type Config struct {
+	Grants   Admitter
+	List     allow.List // of what the portal's owner lets it dial
+	Resolver Resolver
+	State    string // folder in which the bytes of the month are kept
+	Now      func() time.Time
+	// Cut resets what runs under any of the grants and returns how much that was.
+	Cut func(ids []wire.GrantID, reason wire.Reason) int
+	// Path reports, as a *grants.Refused, why no path to a peer that there is now
+	// may carry what runs under these terms.
+	Path func(peer string, terms grant.Terms) error
+	Log  *slog.Logger // peers decide how much is written there
+}
+
 // Exit is the tunnel.Handler of a portal. Its methods are safe for concurrent
 // use.
 type Exit struct {
-	grants   Admitter
-	list     allow.List
-	resolver Resolver
+	Config
 	dialer   dialer
+	now      func() time.Time
 	log      *slog.Logger
 	dialing  chan struct{} // holds one for each dial under way
 	vanished *vanish.Watch // of targets elsewhere
+	usage    *usage
+	nudge    chan struct{} // capacity 1: over has somebody
 
 	unreachable atomic.Uint64
 	oversized   atomic.Uint64
+	limitedOut  atomic.Uint64
+
+	mu     sync.Mutex // guards the following
+	limits map[grants.Pair]*limits
+	over   []*limits // whose month is used up, each once
 }
 
 var _ tunnel.Handler = (*Exit)(nil)
 
-// New returns an Exit that asks admitter about grants, stays within list and
-// resolves names with resolver. Peers decide how much it logs.
-func New(admitter Admitter, list allow.List, resolver Resolver, log *slog.Logger) *Exit {
+// New returns an Exit; Run must follow.
+func New(c Config) *Exit {
 	return &Exit{
-		grants: admitter, list: list, resolver: resolver, log: log,
+		Config: c, now: c.Now, log: c.Log,
 		dialer:  &net.Dialer{KeepAlive: -1, ControlContext: begun},
 		dialing: make(chan struct{}, maxDialing), vanished: vanish.New(),
+		usage: openUsage(c.State, c.Log), nudge: make(chan struct{}, 1), limits: make(map[grants.Pair]*limits),
+	}
+}
+
+// Run keeps the bytes of the month, and ends what has used them up, until ctx is
+// cancelled.
+func (x *Exit) Run(ctx context.Context) error {
+	defer x.usage.write()
+	tick := time.NewTicker(usageEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-x.nudge:
+			x.mu.Lock()
+			over := x.over
+			x.over = nil
+			x.mu.Unlock()
+			for _, l := range over {
+				l.cut()
+			}
+			x.usage.write()
+		case <-tick.C:
+			x.usage.turn(x.now())
+			x.usage.write()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// tell has what is open under limits ended.
+func (x *Exit) tell(l *limits) {
+	x.mu.Lock()
+	x.over = append(x.over, l)
+	x.mu.Unlock()
+	select {
+	case x.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// Apply takes a change of the grants.
+func (x *Exit) Apply(c grants.Change) {
+	pair := grants.PairOf(c.Grant.Permission)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	l := x.limits[pair]
+	switch {
+	case l == nil:
+	case c.Kind == grants.End:
+		delete(x.limits, pair) // what is open has its own hand on it
+	default:
+		if err := l.set(c.Grant); err != nil {
+			x.log.Warn("limits of a forward not changed", "forward", c.Grant.Forward, "error", err)
+		}
 	}
 }
 
@@ -81,11 +161,37 @@ func New(admitter Admitter, list allow.List, resolver Resolver, log *slog.Logger
 type Counters struct {
 	Unreachable uint64 // datagrams whose target had no one listening (ICMP port unreachable)
 	Oversized   uint64 // datagrams larger than the way to their target takes
+	Limited     uint64 // datagrams above the rate or the volume of their grants
 }
 
 // Counters returns what was counted.
 func (x *Exit) Counters() Counters {
-	return Counters{Unreachable: x.unreachable.Load(), Oversized: x.oversized.Load()}
+	return Counters{Unreachable: x.unreachable.Load(), Oversized: x.oversized.Load(), Limited: x.limitedOut.Load()}
+}
+
+// Use is what a pair of ends uses of its limits.
+type Use struct {
+	Open  uint32    // streams and flows
+	Month uint64    // bytes in the month; counted only where a grant limits them
+	Until time.Time // end of the month
+}
+
+// Use returns what the pair of a grant uses of its limits.
+func (x *Exit) Use(g grant.Grant) Use {
+	x.usage.turn(x.now())
+	u := Use{Until: x.usage.next()}
+	x.mu.Lock()
+	l := x.limits[grants.PairOf(g.Permission)]
+	x.mu.Unlock()
+	if l != nil {
+		l.mu.Lock()
+		u.Open = l.open
+		l.mu.Unlock()
+	}
+	if g.Month != 0 {
+		u.Month = x.usage.read(grants.PairOf(g.Permission))
+	}
+	return u
 }
 
 // Open implements tunnel.Handler.
@@ -94,12 +200,15 @@ func (x *Exit) Open(ctx context.Context, peer *x509.Certificate, open wire.Open)
 	if err != nil {
 		return nil, x.refuse(from, open, grant.Grant{}, &grants.Refused{Reason: wire.ReasonWrongPeer, Detail: err.Error()})
 	}
-	g, err := x.grants.Admit(from, open.Grant, open.Signed)
+	g, err := x.Grants.Admit(from, open.Grant, open.Signed)
 	if err == nil {
-		err = x.checkKind(open.Kind, g)
+		err = x.check(from, open, g)
 	}
-	if err == nil {
-		err = x.list.Target(g.Target)
+	var l *limits
+	if err == nil && limited(g.Terms) {
+		if l, err = x.limitsOf(g); err == nil {
+			err = l.begin(ctx, open.Kind, open.Grant)
+		}
 	}
 	var conn net.Conn
 	if err == nil {
@@ -115,12 +224,39 @@ func (x *Exit) Open(ctx context.Context, peer *x509.Certificate, open wire.Open)
 		return nil, x.refuse(from, open, g, err)
 	}
 	x.log.Debug("target dialled", "peer", from.ID.Name, "forward", g.Forward, "target", g.Target.String(), "address", conn.RemoteAddr().String())
-	return conn, nil
+	switch {
+	case l == nil || !metered(g.Terms) || open.Kind == wire.OpenProbe:
+		return conn, nil
+	case open.Kind == wire.OpenFlow:
+		return l.flow(conn), nil
+	}
+	return l.stream(conn), nil
+}
+
+// check says why what a peer asks for is not what its grant is for, or not what
+// this portal's owner admits.
+func (x *Exit) check(from identity.Peer, open wire.Open, g grant.Grant) error {
+	if open.Kind != wire.OpenProbe && (open.Kind == wire.OpenFlow) != g.Target.Datagram() {
+		return &grants.Refused{Reason: wire.ReasonNotGranted, Detail: "the peer asks for datagrams of a stream's grant, or for a stream of a datagram's"}
+	}
+	if open.Kind != wire.OpenProbe && !g.Clients.Allow(open.Source.Addr()) {
+		return &grants.Refused{Reason: wire.ReasonClientForbidden, Detail: fmt.Sprintf("the client %s is none of those granted: %s", open.Source.Addr(), g.Clients)}
+	}
+	if err := x.Path(from.ID.Name, g.Terms); err != nil {
+		return err
+	}
+	return x.List.Target(g.Target)
 }
 
 // Try dials the target of a grant of this portal and hangs up, for "explain".
 func (x *Exit) Try(ctx context.Context, g grant.Grant) (wire.Reason, error) {
-	err := x.list.Target(g.Target)
+	err := x.List.Target(g.Target)
+	if err == nil && limited(g.Terms) {
+		var l *limits
+		if l, err = x.limitsOf(g); err == nil {
+			err = l.begin(ctx, wire.OpenProbe, g.ID())
+		}
+	}
 	if err == nil {
 		var conn net.Conn
 		if conn, err = x.dial(ctx, g); err == nil {
@@ -137,15 +273,6 @@ func peerOf(cert *x509.Certificate) (identity.Peer, error) {
 		return identity.Peer{}, err
 	}
 	return identity.Peer{ID: id, Key: identity.HashKey(cert), NotAfter: cert.NotAfter}, nil
-}
-
-// checkKind keeps a grant of a stream from being used for datagrams, and the
-// other way round.
-func (x *Exit) checkKind(kind wire.OpenKind, g grant.Grant) error {
-	if kind == wire.OpenProbe || (kind == wire.OpenFlow) == g.Target.Datagram() {
-		return nil
-	}
-	return &grants.Refused{Reason: wire.ReasonNotGranted, Detail: "the peer asks for datagrams of a stream's grant, or for a stream of a datagram's"}
 }
 
 // introduce tells the target who its client is, where the grant wants that.

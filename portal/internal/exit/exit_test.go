@@ -55,7 +55,9 @@ type world struct {
 	*testing.T
 	entry, self portal
 	set         *grants.Keeper
+	config      Config
 	exit        *Exit
+	cuts        chan cut
 	log         *bytes.Buffer
 }
 
@@ -64,8 +66,34 @@ func newWorld(t *testing.T, list allow.List, resolver Resolver) *world {
 	w := &world{T: t, entry: newPortal(t, "ann"), self: newPortal(t, "factory"), log: new(bytes.Buffer)}
 	w.set = grants.NewKeeper(grants.NewSet(w.self.peer, policyKey.Public().(ed25519.PublicKey)), time.Now, func(grants.Change) {})
 	w.set.Connected([]ed25519.PublicKey{stampKey.Public().(ed25519.PublicKey)})
-	w.exit = New(w.set, list, resolver, slog.New(slog.NewTextHandler(w.log, nil)))
+	w.cuts = make(chan cut, 16)
+	w.config = Config{
+		Grants: w.set, List: list, Resolver: resolver, State: t.TempDir(), Now: time.Now,
+		Cut:  func(ids []wire.GrantID, reason wire.Reason) int { w.cuts <- cut{ids, reason}; return len(ids) },
+		Path: func(string, grant.Terms) error { return nil },
+		Log:  slog.New(slog.NewTextHandler(w.log, nil)),
+	}
+	w.exit = New(w.config)
 	return w
+}
+
+// cut is a call of Config.Cut.
+type cut struct {
+	ids    []wire.GrantID
+	reason wire.Reason
+}
+
+// run runs the exit until the test ends, or stop is called.
+func (w *world) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.exit.Run(ctx) })
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	w.Cleanup(stop)
+	return stop
 }
 
 // grant puts a grant from the entry to target and returns it.

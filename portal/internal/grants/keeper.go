@@ -104,6 +104,35 @@ func (k *Keeper) Admit(peer identity.Peer, id wire.GrantID, signed []byte) (gran
 	return g, err
 }
 
+// Own sets the keys of this portal: the one that it proves itself with now, and
+// those that it is about to, or did a moment ago.
+func (k *Keeper) Own(keys ...identity.KeyHash) {
+	k.change(func(now time.Time) []Change { return k.set.Own(now, keys...) })
+}
+
+// Names reports whether a valid grant of the pair of a grant names a key of
+// another portal.
+func (k *Keeper) Names(id wire.GrantID, peer string, key identity.KeyHash) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Names(k.now(), id, peer, key)
+}
+
+// NamesAny reports whether any valid grant names a key of another portal, and
+// whether any grant joins the two at all.
+func (k *Keeper) NamesAny(peer string, key identity.KeyHash) (named, joined bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.NamesAny(k.now(), peer, key)
+}
+
+// Refusals returns the last refusals, the newest first.
+func (k *Keeper) Refusals() []Refusal {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Refusals()
+}
+
 // Restore takes what was kept when the portal was stopped, before it is connected
 // to a server; see Set.Restore.
 func (k *Keeper) Restore(kept state.Grants) {
@@ -130,6 +159,14 @@ func (k *Keeper) Joined(peer string) (wire.GrantID, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.set.Joined(k.now(), peer)
+}
+
+// Forwards returns a grant of each pair of ends: the one that counts now, or else
+// one that may come to.
+func (k *Keeper) Forwards() []grant.Grant {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Forwards()
 }
 
 // Held returns all grants, valid or not.

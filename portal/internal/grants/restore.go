@@ -42,7 +42,7 @@ func (s *Set) Restore(now time.Time, kept state.Grants) []Change {
 	var changes []Change
 	for _, b := range kept.Held {
 		g, err := grant.Parse(b)
-		if err != nil || !g.Entry.Is(s.self) && !g.Exit.Is(s.self) || s.verify(g) != wire.ReasonNone || s.removed[g.ID()] {
+		if err != nil || !s.ours(g.Permission) || s.verify(g) != wire.ReasonNone || s.removed[g.ID()] {
 			continue
 		}
 		if s.hold(g, held{grant: g}) {
@@ -77,8 +77,8 @@ func (s *Set) Joined(now time.Time, peer string) (wire.GrantID, bool) {
 
 // other returns the name of the other portal of a pair.
 func (s *Set) other(key Pair) string {
-	if key.Entry.Is(s.self) {
-		return key.Exit.Name
+	if key.Entry == s.self.Name {
+		return key.Exit
 	}
-	return key.Entry.Name
+	return key.Entry
 }

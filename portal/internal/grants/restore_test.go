@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/state"
+	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
 
 // restart returns the world of the same portal, started again without a server.
 func (w *world) restart(kept state.Grants) *world {
-	again := &world{w.T, NewSet(w.set.self, public(policyKey)), w.now}
+	again := &world{w.T, NewSet(identity.Peer{ID: w.set.self, Key: w.set.own[0]}, public(policyKey)), w.now}
 	again.set.Restore(again.now, kept)
 	return again
 }

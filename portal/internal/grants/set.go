@@ -6,9 +6,9 @@
 package grants
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/ed25519"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -31,8 +31,10 @@ const maxHeld = 16384
 
 // Pair is what a forward joins, whatever the grant says beside it: a grant
 // that is replaced by another of the same pair changes nothing for what runs.
+// The portals are named without their keys: who changes his key has grants for
+// both for a while, and goes on.
 type Pair struct {
-	Entry, Exit    grant.Party
+	Entry, Exit    string
 	Listen, Target endpoint.Endpoint
 	Proxy          grant.Proxy
 }
@@ -40,7 +42,7 @@ type Pair struct {
 // PairOf returns the Pair of a permission: those of p and q are equal exactly
 // when p.SamePair(q).
 func PairOf(p grant.Permission) Pair {
-	return Pair{p.Entry, p.Exit, p.Listen, p.Target, p.Proxy}
+	return Pair{p.Entry.Name, p.Exit.Name, p.Listen, p.Target, p.Proxy}
 }
 
 // Kind is what has happened to a pair.
@@ -49,7 +51,7 @@ type Kind uint8
 // The kinds of change.
 const (
 	Begin Kind = iota + 1 // there is a valid grant now
-	Renew                 // another grant, or another stamp, carries it on
+	Renew                 // another grant or stamp carries it on, or other keys are named
 	End                   // no valid grant is left: cut what runs
 )
 
@@ -58,7 +60,9 @@ const (
 type Change struct {
 	Kind  Kind
 	Grant grant.Grant
-	// IDs are all the ids under which streams of the pair may run. Only in End.
+	// Before is the one that counted until now. Only in Renew.
+	Before grant.Grant
+	// IDs are all the ids under which streams of the pair may run. Not in Begin.
 	IDs    []wire.GrantID
 	Reason wire.Reason // only in End
 }
@@ -66,26 +70,31 @@ type Change struct {
 // Set holds grants. The time is told by the caller, and never falls. A Set is
 // not safe for concurrent use.
 type Set struct {
-	self   identity.Peer
+	self   identity.ID
+	own    []identity.KeyHash // of this portal: the one in use first
 	policy ed25519.PublicKey
 
 	stamp []ed25519.PublicKey // of the server connected last
-	// completed is the last policy version of which every grant is here. Until
-	// there is one, no grant is above it.
+	// completed is the highest policy version of which every grant was here.
+	// Until there is one, no grant is above it. It never falls.
 	completed uint64
 	complete  bool // completed is such a version
+	missed    bool // a grant of the connection of now was not taken
 	pairs     map[Pair]*pair
 	ids       map[wire.GrantID]Pair // of every id in a pair's held or ids
 	count     int                   // of all held
 	moved     bool                  // there are times that no Tick has seen
 	// removed are grants above completed that the server has taken back.
-	removed map[wire.GrantID]bool
+	removed  map[wire.GrantID]bool
+	refusals []Refusal // oldest first
 }
 
 type held struct {
 	grant     grant.Grant
 	confirmed bool // put by the server on the connection of now
 	ahead     bool // never put, but shown by an entry that is ahead of us
+
+	asked, next time.Time // what changes has answered last, and when
 }
 
 // pair is what is held for one forward, and what runs of it.
@@ -94,6 +103,8 @@ type pair struct {
 
 	running bool
 	current grant.Grant           // the one that counts while it runs
+	id      wire.GrantID          // of current
+	keys    []identity.KeyHash    // of the other portal, named by valid grants; in order
 	ids     map[wire.GrantID]bool // all that counted since it began to run
 
 	// Set while it runs and its last grant was removed: when it ends unless
@@ -106,7 +117,7 @@ type pair struct {
 // signs.
 func NewSet(self identity.Peer, policy ed25519.PublicKey) *Set {
 	return &Set{
-		self: self, policy: policy, completed: math.MaxUint64,
+		self: self.ID, own: []identity.KeyHash{self.Key}, policy: policy, completed: math.MaxUint64,
 		pairs: make(map[Pair]*pair), ids: make(map[wire.GrantID]Pair), removed: make(map[wire.GrantID]bool),
 	}
 }
@@ -114,7 +125,7 @@ func NewSet(self identity.Peer, policy ed25519.PublicKey) *Set {
 // Connected begins a new connection to a server, whose stamps are signed by
 // one of the keys. What is held stays until Complete.
 func (s *Set) Connected(stamp []ed25519.PublicKey) {
-	s.stamp = stamp
+	s.stamp, s.missed = stamp, false
 	for _, p := range s.pairs {
 		for _, h := range p.held {
 			h.confirmed = false
@@ -122,23 +133,62 @@ func (s *Set) Connected(stamp []ed25519.PublicKey) {
 	}
 }
 
-// Put takes a grant that the server has sent.
+// Put takes a grant that the server has sent. One of an older policy than was
+// complete here, which was not among its grants, was taken back or never was: no
+// server may bring it again. The error is a *Refused, and is kept among the
+// Refusals.
 func (s *Set) Put(now time.Time, encoded []byte) ([]Change, error) {
-	g, err := grant.Parse(encoded)
+	g, err := s.check(encoded)
+	if err == nil && !s.hold(g, held{grant: g, confirmed: true}) {
+		err = refuse(wire.ReasonBusy, "grant %q: this portal holds %d grants already, no more are taken", g.Forward, maxHeld)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read grant: %w", err)
-	}
-	if !g.Entry.Is(s.self) && !g.Exit.Is(s.self) {
-		return nil, fmt.Errorf("grant %q joins %s and %s: neither is this portal with its key of now", g.Forward, g.Entry.Name, g.Exit.Name)
-	}
-	if r := s.verify(g); r != wire.ReasonNone {
-		return nil, fmt.Errorf("grant %q: %v: the policy key or the stamp key is not the one this portal trusts", g.Forward, r)
-	}
-	if !s.hold(g, held{grant: g, confirmed: true}) {
-		return nil, fmt.Errorf("grant %q: this portal holds %d grants already, no more are taken", g.Forward, maxHeld)
+		s.missed = s.missed || reasonOf(err) != wire.ReasonNotGranted && reasonOf(err) != wire.ReasonGrantRemoved
+		s.refused(now, g, "", err)
+		return nil, err
 	}
 	delete(s.removed, g.ID())
+	s.forgive(g)
 	return s.settle(now, PairOf(g.Permission)), nil
+}
+
+// check reads a grant that the server has sent and says why it is not taken.
+func (s *Set) check(encoded []byte) (grant.Grant, error) {
+	g, err := grant.Parse(encoded)
+	if err != nil {
+		return g, refuse(wire.ReasonProtocol, "read grant: %v", err)
+	}
+	if !s.ours(g.Permission) {
+		return g, refuse(wire.ReasonNotGranted, "grant %q joins %s and %s: neither is this portal with its key of now", g.Forward, g.Entry.Name, g.Exit.Name)
+	}
+	if r := s.verify(g); r != wire.ReasonNone {
+		return g, refuse(r, "grant %q: %v: the policy key or the stamp key is not the one this portal trusts, or somebody has altered it", g.Forward, r)
+	}
+	if key, known := s.ids[g.ID()]; s.complete && g.Version < s.completed && (!known || s.pairs[key].held[g.ID()] == nil) {
+		return g, refuse(wire.ReasonGrantRemoved, "grant %q is of policy version %d, and version %d, which was complete here, did not have it: have the policy applied anew", g.Forward, g.Version, s.completed)
+	}
+	return g, nil
+}
+
+// ours reports whether this portal has part in a permission, with one of its
+// keys.
+func (s *Set) ours(p grant.Permission) bool {
+	return s.is(p.Entry) || s.is(p.Exit)
+}
+
+func (s *Set) is(p grant.Party) bool {
+	return p.Name == s.self.Name && slices.Contains(s.own, p.Key)
+}
+
+// Own sets the keys of this portal: the one that it proves itself with now, and
+// those that it is about to, or did a moment ago. What was granted to another is
+// not given up by that.
+func (s *Set) Own(now time.Time, keys ...identity.KeyHash) (changes []Change) {
+	s.own = slices.Clone(keys)
+	for key := range s.pairs {
+		changes = append(changes, s.settle(now, key)...)
+	}
+	return changes
 }
 
 // hold keeps h, in place of what it knows of the same id.
@@ -177,7 +227,7 @@ func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Chang
 	if reason == wire.ReasonNone {
 		reason = wire.ReasonGrantRemoved
 	}
-	if _, some := p.best(now); !some && p.running {
+	if _, some := s.best(now, p); !some && p.running {
 		p.leaving, p.reason = now.Add(moveTime), reason
 		s.moved = true
 		return nil
@@ -186,10 +236,21 @@ func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Chang
 }
 
 // Complete says that every grant of a policy version is here: those that the
-// server of now has not put are gone.
+// server of now has not put are gone. A version below one that was complete is a
+// server that has lost its memory, or was given another: nothing that was taken
+// back comes back by it.
 func (s *Set) Complete(now time.Time, version uint64) []Change {
-	s.completed, s.complete = version, true
-	clear(s.removed) // none of them is above version
+	switch {
+	case s.complete && version < s.completed:
+		s.refused(now, grant.Grant{Permission: grant.Permission{Version: version}}, "", refuse(wire.ReasonGrantRemoved,
+			"the server's policy version is %d, and version %d was complete here: it works with an old state; have the policy applied there until its version is above", version, s.completed))
+		version = s.completed
+	case s.missed && s.complete: // not every grant is here
+		version = s.completed
+	case !s.missed:
+		s.completed, s.complete = version, true
+		clear(s.removed) // none of them is above version
+	}
 	var changes []Change
 	for key, p := range s.pairs {
 		for id, h := range p.held {
@@ -214,7 +275,7 @@ func (s *Set) Tick(now time.Time) (changes []Change, next time.Time) {
 		changes = append(changes, s.settle(now, key)...)
 		times := []time.Time{p.leaving}
 		for _, h := range p.held {
-			times = append(times, h.grant.From, h.grant.Ends())
+			times = append(times, h.changes(now))
 		}
 		for _, at := range times {
 			if at.After(now) && (next.IsZero() || at.Before(next)) {
@@ -225,70 +286,141 @@ func (s *Set) Tick(now time.Time) (changes []Change, next time.Time) {
 	return changes, next
 }
 
+// changes returns when the grant may begin or cease to hold. Hours take a while to
+// work out; a clock that was set has them worked out anew.
+func (h *held) changes(now time.Time) time.Time {
+	if h.asked.IsZero() || now.Before(h.asked) || !now.Before(h.next) {
+		h.asked, h.next = now, h.grant.Next(now)
+	}
+	return h.next
+}
+
 // settle looks at what is held for one pair and says what that changes.
 func (s *Set) settle(now time.Time, key Pair) []Change {
 	p := s.pairs[key]
-	best, some := p.best(now)
+	best, some := s.best(now, p)
 	if some {
 		p.leaving = time.Time{}
 	}
+	keys := s.keysOf(now, p)
 	var change []Change
 	switch {
 	case some && !p.running:
-		p.running, p.current = true, best
-		p.ids[best.ID()] = true
+		p.running = true
+		p.count(best)
 		change = []Change{{Kind: Begin, Grant: best}}
-	case some && best != p.current:
-		p.current = best
-		p.ids[best.ID()] = true
-		change = []Change{{Kind: Renew, Grant: best}}
+	case some && (best.ID() != p.id || !sameStamp(best, p.current) || !slices.Equal(keys, p.keys)):
+		before := p.current
+		p.count(best)
+		change = []Change{{Kind: Renew, Grant: best, Before: before, IDs: slices.Collect(maps.Keys(p.ids))}}
 	case !some && p.running && !now.Before(p.leaving):
-		change = []Change{{Kind: End, Grant: p.current, IDs: slices.Collect(maps.Keys(p.ids)), Reason: p.why()}}
+		change = []Change{{Kind: End, Grant: p.current, IDs: slices.Collect(maps.Keys(p.ids)), Reason: p.why(now)}}
 		for id := range p.ids {
 			if p.held[id] == nil {
 				delete(s.ids, id)
 			}
 		}
-		p.running, p.current, p.leaving = false, grant.Grant{}, time.Time{}
+		p.running, p.current, p.id, p.leaving = false, grant.Grant{}, wire.GrantID{}, time.Time{}
 		clear(p.ids)
 	}
+	p.keys = keys
 	if !p.running && len(p.held) == 0 {
 		delete(s.pairs, key)
 	}
 	return change
 }
 
-// why says why a pair that has no valid grant ends.
-func (p *pair) why() wire.Reason {
-	switch {
-	case !p.leaving.IsZero():
-		return p.reason
-	case len(p.held) > 0: // what is still held has ended by itself
-		return wire.ReasonGrantExpired
-	}
-	return wire.ReasonGrantRemoved
+// count makes g the grant that counts.
+func (p *pair) count(g grant.Grant) {
+	p.current, p.id = g, g.ID()
+	p.ids[p.id] = true
 }
 
-// best returns the grant of a pair that lasts longest of those valid now.
-func (p *pair) best(now time.Time) (best grant.Grant, some bool) {
+func sameStamp(a, b grant.Grant) bool { return a.From.Equal(b.From) && a.Until.Equal(b.Until) }
+
+// why says why a pair that has no valid grant ends.
+func (p *pair) why(now time.Time) wire.Reason {
+	if !p.leaving.IsZero() {
+		return p.reason
+	}
+	reason := wire.ReasonGrantRemoved
+	for _, h := range p.held { // what is still held has ended by itself
+		if r := h.grant.Valid(now); reason != wire.ReasonOutsideHours {
+			reason = r
+		}
+	}
+	return reason
+}
+
+// best returns the grant of a pair that counts, of those valid now: one that
+// names the key which this portal proves itself with, of the newest policy, that
+// lasts longest.
+func (s *Set) best(now time.Time, p *pair) (best grant.Grant, some bool) {
 	for _, h := range p.held {
-		if h.grant.Valid(now) == wire.ReasonNone && (!some || later(h.grant, best)) {
+		if h.grant.Valid(now) == wire.ReasonNone && (!some || s.better(h.grant, best)) {
 			best, some = h.grant, true
 		}
 	}
 	return best, some
 }
 
-// later orders grants of one pair: by their end, then by version.
-func later(a, b grant.Grant) bool {
-	if !a.Ends().Equal(b.Ends()) {
-		return a.Ends().After(b.Ends())
+func (s *Set) better(a, b grant.Grant) bool {
+	if x, y := s.inUse(a.Permission), s.inUse(b.Permission); x != y {
+		return x
 	}
-	return a.Version > b.Version
+	if a.Version != b.Version {
+		return a.Version > b.Version
+	}
+	return a.Ends().After(b.Ends())
+}
+
+// inUse reports whether a permission names the key in use of this portal.
+func (s *Set) inUse(p grant.Permission) bool {
+	own := p.Exit
+	if p.Exit.Name != s.self.Name {
+		own = p.Entry
+	}
+	return own.Key == s.own[0]
+}
+
+// otherParty returns the other portal of a permission.
+func (s *Set) otherParty(p grant.Permission) grant.Party {
+	if p.Exit.Name == s.self.Name {
+		return p.Entry
+	}
+	return p.Exit
+}
+
+// keysOf returns the keys of the other portal of a pair that valid grants name.
+func (s *Set) keysOf(now time.Time, p *pair) (keys []identity.KeyHash) {
+	for _, h := range p.held {
+		if key := s.otherParty(h.grant.Permission).Key; h.grant.Valid(now) == wire.ReasonNone && !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b identity.KeyHash) int { return bytes.Compare(a[:], b[:]) })
+	return keys
 }
 
 func (s *Set) verify(g grant.Grant) wire.Reason {
 	return g.Verify(grant.Keys{Policy: []ed25519.PublicKey{s.policy}, Stamp: s.stamp})
+}
+
+// Forwards returns a grant of each pair, in the order of Held: the one that counts
+// now, or else one that may come to.
+func (s *Set) Forwards() []grant.Grant {
+	list := make([]grant.Grant, 0, len(s.pairs))
+	for _, p := range s.pairs {
+		g, some := p.current, p.running
+		for _, h := range p.held {
+			if !p.running && (!some || s.better(h.grant, g)) {
+				g, some = h.grant, true
+			}
+		}
+		list = append(list, g)
+	}
+	sortGrants(list)
+	return list
 }
 
 // Held returns all grants, valid or not, in the order of their forwards'
@@ -300,9 +432,13 @@ func (s *Set) Held() []grant.Grant {
 			list = append(list, h.grant)
 		}
 	}
+	sortGrants(list)
+	return list
+}
+
+func sortGrants(list []grant.Grant) {
 	slices.SortFunc(list, func(a, b grant.Grant) int {
 		return cmp.Or(cmp.Compare(a.Forward, b.Forward), cmp.Compare(a.Entry.Name, b.Entry.Name),
-			cmp.Compare(a.Listen.String(), b.Listen.String()), cmp.Compare(a.Version, b.Version))
+			cmp.Compare(a.Listen.String(), b.Listen.String()), cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.Version, b.Version))
 	})
-	return list
 }

@@ -20,6 +20,7 @@ package peers
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -28,7 +29,6 @@ import (
 
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/tunnel"
-	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
@@ -76,7 +76,16 @@ type Config struct {
 	Tickets     Tickets
 	// Joined returns a grant that joins this portal with another now, in
 	// either direction.
-	Joined  func(peer string) (wire.GrantID, bool)
+	Joined func(peer string) (wire.GrantID, bool)
+	// Proves reports whether the pair of a grant holds now with a key of another
+	// portal.
+	Proves func(id wire.GrantID, peer string, key identity.KeyHash) bool
+	// Names reports whether any grant that holds now names a key of another
+	// portal, and whether any joins the two at all.
+	Names func(peer string, key identity.KeyHash) (named, joined bool)
+	// Recheck says why what a peer has presented is trusted no more, whatever the
+	// time is.
+	Recheck func(chain []*x509.Certificate) error
 	Handler tunnel.Handler // of what peers open
 	Budget  *tunnel.Budget
 	Linger  time.Duration // how long a tunnel without a carrier waits for one
@@ -89,6 +98,7 @@ type Pool struct {
 	tunnels task // of every member
 	tasks   task // of everything else
 	look    chan struct{}
+	doubts  chan struct{} // capacity 1: what carriers were proven with may hold no more
 
 	mu       sync.Mutex // guards the following
 	closed   bool
@@ -118,6 +128,7 @@ type peer struct {
 	took     time.Duration // how long the last first carrier has taken
 	meet     bool          // tickets are wanted, whatever the server does
 	ended    wire.Reason   // of the last tunnel
+	proofs   proofs        // of its carriers
 }
 
 // attempt is the opening of a tunnel, or the finding of its way back, for all
@@ -133,7 +144,7 @@ type attempt struct {
 // New returns a Pool.
 func New(cfg Config) *Pool {
 	p := &Pool{
-		Config: cfg, look: make(chan struct{}, 1),
+		Config: cfg, look: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 		sessions: make(map[wire.SessionID]*session), peers: make(map[string]*peer),
 	}
 	p.tunnels.init()
@@ -145,6 +156,7 @@ func New(cfg Config) *Pool {
 // sessions back and waits until that is done.
 func (p *Pool) Run(ctx context.Context) error {
 	p.tasks.Go(p.keepTickets)
+	p.tasks.Go(p.keepProofs)
 	<-ctx.Done()
 	p.mu.Lock()
 	p.closed = true
@@ -183,13 +195,13 @@ func (u *Unavailable) Error() string {
 	return fmt.Sprintf("no tunnel: %s: %s", u.Reason, u.Detail)
 }
 
-// Tunnel returns a tunnel to a portal that has a carrier and is proven to be who
-// the grant names, by name and key. It opens one where there is none, and waits
-// where one has lost its carriers. id is a grant that joins the two. The error
-// is an *Unavailable, or that of ctx.
-func (p *Pool) Tunnel(ctx context.Context, to grant.Party, id wire.GrantID) (*tunnel.Tunnel, error) {
+// Tunnel returns a tunnel to a portal that has a carrier and is proven to be whom
+// the pair of the grant id names, by name and key. It opens one where there is
+// none, and waits where one has lost its carriers. The error is an *Unavailable,
+// or that of ctx.
+func (p *Pool) Tunnel(ctx context.Context, to string, id wire.GrantID) (*tunnel.Tunnel, error) {
 	for {
-		m, a := p.find(to.Name, id)
+		m, a := p.find(to, id)
 		switch {
 		case m == nil && a == nil:
 			return nil, &Unavailable{Reason: wire.ReasonShutdown}
@@ -197,7 +209,7 @@ func (p *Pool) Tunnel(ctx context.Context, to grant.Party, id wire.GrantID) (*tu
 			select {
 			case <-a.done:
 			case <-ctx.Done():
-				return nil, p.late(to.Name, context.Cause(ctx))
+				return nil, p.late(to, context.Cause(ctx))
 			}
 			if a.err != nil {
 				return nil, a.err
@@ -213,8 +225,8 @@ func (p *Pool) Tunnel(ctx context.Context, to grant.Party, id wire.GrantID) (*tu
 			}
 			continue
 		}
-		if key := identity.HashKey(cert); key != to.Key {
-			return nil, &Unavailable{wire.ReasonWrongPeer, fmt.Sprintf("portal %q has the key %v, the grant names %v", to.Name, key, to.Key)}
+		if key := identity.HashKey(cert); !p.Proves(id, to, key) {
+			return nil, &Unavailable{wire.ReasonWrongPeer, fmt.Sprintf("portal %q has the key %v, which no grant for this names now", to, key)}
 		}
 		return m.tunnel, nil
 	}

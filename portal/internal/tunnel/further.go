@@ -64,7 +64,11 @@ func (t *Tunnel) wantsLocked() (wire.CarrierKind, bool) {
 		return 0, false
 	}
 	tcp, quic := t.further.tcp.joining, t.further.quic.joining
+	var old *link // to be made anew
 	for _, l := range t.links {
+		if l.renews() {
+			old = l
+		}
 		switch {
 		case l.retired.Load():
 		case l.conn.Kind() == wire.CarrierQUIC:
@@ -78,8 +82,10 @@ func (t *Tunnel) wantsLocked() (wire.CarrierKind, bool) {
 	switch {
 	case t.streams > 0 && tcp == 0, tcp > 0 && tcp < most && t.streams > tcp:
 		return wire.CarrierTCP, true
-	case t.streams < len(t.ends) && quic == 0:
+	case t.streams < len(t.ends) && quic == 0 && (old == nil || old.conn.Kind() == wire.CarrierQUIC):
 		return wire.CarrierQUIC, true
+	case old != nil && len(t.ends) > 0 && tcp+quic == 0:
+		return old.conn.Kind(), true
 	}
 	return 0, false
 }
@@ -101,7 +107,7 @@ func (t *Tunnel) grow(now time.Time) (wait time.Duration) {
 		}
 		var on []*link
 		for _, l := range t.links {
-			if l.conn.Client() && l.rank(l.conn.Kind()) <= rankDoubt {
+			if l.conn.Client() && (l.rank(l.conn.Kind()) <= rankDoubt || l.renews()) {
 				on = append(on, l)
 			}
 		}

@@ -16,7 +16,7 @@ import (
 type Handler interface {
 	// Open checks the grant and dials its target. It runs on a goroutine of
 	// its own and may take its time; ctx ends when the peer gives up, the
-	// grant is cut or the tunnel ends.
+	// grant is cut or the tunnel ends, and when what was opened is over.
 	//
 	// peer is the leaf certificate that TLS proved on the carrier of this
 	// OPEN. open.Signed holds the grant if the peer ever sent it whole on

@@ -48,6 +48,7 @@ type link struct {
 	since   time.Time // when it was attached
 	silent  atomic.Bool
 	retired atomic.Bool
+	renew   atomic.Bool  // retired to be made anew
 	stuck   atomic.Bool  // the way was told
 	doubted atomic.Int64 // when the peer was asked whether it lives, Unix nanoseconds
 	streams atomic.Int32 // attached
