@@ -16,20 +16,8 @@ import (
 	"github.com/netport/netport/server/internal/registry"
 )
 
-// Refusal is an error that its subject may be told.
-type Refusal struct {
-	Reason wire.Reason
-	Text   string
-}
-
-// Error implements error.
-func (r *Refusal) Error() string { return r.Reason.String() + ": " + r.Text }
-
 // refuseToken is the one answer to all tokens that are wrong.
-var refuseToken = &Refusal{wire.ReasonNotGranted, enrol.ErrToken.Error()}
-
-// refuseState is what a stranger is told of trouble here.
-var refuseState = &Refusal{wire.ReasonInternal, "the server could not do it; its log says why"}
+var refuseToken = &enrol.Refusal{Reason: wire.ReasonToken, Text: enrol.ErrToken.Error()}
 
 // Joined is what who joins is told at last.
 type Joined struct {
@@ -38,12 +26,12 @@ type Joined struct {
 }
 
 // Join handles one request to join with a token. enrol.ErrWait says that an operator
-// has to decide first (Desk.Changed tells when); a *Refusal is for who asked, and any
+// has to decide first (Desk.Changed tells when); a *enrol.Refusal is for who asked, and any
 // other error is about the state.
 func (s *Service) Join(ctx context.Context, m wire.Enrol, from netip.Addr) (Joined, identity.KeyHash, error) {
 	asked, err := identity.ParseRequest(m.CSR)
 	if err != nil {
-		return Joined{}, identity.KeyHash{}, &Refusal{wire.ReasonProtocol, err.Error()}
+		return Joined{}, identity.KeyHash{}, &enrol.Refusal{Reason: wire.ReasonProtocol, Text: err.Error()}
 	}
 	joined, err := s.join(ctx, m, asked, from)
 	return joined, asked.Key, err
@@ -54,6 +42,8 @@ func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request
 	switch {
 	case errors.Is(err, enrol.ErrToken):
 		return Joined{}, refuseToken
+	case errors.Is(err, enrol.ErrRejected):
+		return Joined{}, &enrol.Refusal{Reason: wire.ReasonRejected, Text: err.Error()}
 	case err != nil:
 		return Joined{}, err
 	case asked.ID.Domain != s.Config.Domain:
@@ -108,14 +98,14 @@ func (s *Service) joined(chain []*x509.Certificate, addresses []string) Joined {
 func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x509.Certificate, error) {
 	asked, err := s.readRequest(p.ID.Role, p.ID.Name, csr)
 	if err != nil {
-		return nil, &Refusal{wire.ReasonProtocol, err.Error()}
+		return nil, &enrol.Refusal{Reason: wire.ReasonProtocol, Text: err.Error()}
 	}
 	if held, ok := s.Registry.Enrolled(p.ID.Role, p.ID.Name); !ok || !held.Holds(p.Key) {
-		return nil, &Refusal{wire.ReasonRevoked, "the key is not enrolled any more"}
+		return nil, &enrol.Refusal{Reason: wire.ReasonRevoked, Text: "the key is not enrolled any more"}
 	}
 	chain, e, err := s.issue(ctx, p.ID.Role, p.ID.Name, asked.Public, csr)
 	if errors.Is(err, errIssuesElsewhere) {
-		return nil, &Refusal{wire.ReasonNotGranted, "this server issues no certificates: renew it where its CA is"}
+		return nil, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: "this server issues no certificates: renew it where its CA is"}
 	}
 	if err != nil {
 		return nil, err
@@ -138,7 +128,7 @@ func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x5
 // RenewLate makes a new certificate for a peer whose own has ended.
 func (s *Service) RenewLate(ctx context.Context, p identity.Peer, csr []byte) (Joined, error) {
 	if late := s.now().Sub(p.NotAfter); late > s.Config.RenewAfterExpiry {
-		return Joined{}, &Refusal{wire.ReasonNotGranted, fmt.Sprintf("the certificate ended on %s, longer ago than this server renews it: have it invited anew", p.NotAfter.UTC().Format(time.DateOnly))}
+		return Joined{}, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: fmt.Sprintf("the certificate ended on %s, longer ago than this server renews it: have it invited anew", p.NotAfter.UTC().Format(time.DateOnly))}
 	}
 	chain, err := s.Renew(ctx, p, csr)
 	if err != nil {
@@ -152,11 +142,19 @@ func (s *Service) RenewLate(ctx context.Context, p identity.Peer, csr []byte) (J
 	return s.joined(chain, addresses), nil
 }
 
+// keyChangeTime is how long a name may have two keys: who has the new one shows it
+// within that time.
+const keyChangeTime = time.Hour
+
 // Settle makes the key that a peer has shown itself with the only one of its name,
-// where it has two.
+// where it has two: the new one at once, and the old one when the change has had its
+// time, for then its holder has lost the new one.
 func (s *Service) Settle(p identity.Peer) error {
 	held, ok := s.Registry.Enrolled(p.ID.Role, p.ID.Name)
 	if !ok || held.Next.IsZero() || !held.Holds(p.Key) {
+		return nil
+	}
+	if p.Key == held.Key && s.now().Sub(held.NextSince) < keyChangeTime {
 		return nil
 	}
 	s.change.Lock()

@@ -57,7 +57,10 @@ func (d *daemon) accept(ctx context.Context, l net.Listener) error {
 // serve lets one peer prove itself and hands it to the hub.
 func (d *daemon) serve(ctx context.Context, c net.Conn, proven func()) {
 	from := c.RemoteAddr().String()
-	a, err := control.Accept(ctx, c, d.tls)
+	a, err := d.greeted(ctx, c, proven)
+	if a == nil && err == nil {
+		return
+	}
 	if err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 			d.log.Debug("connection closed before it was proven", "from", from, "error", err)
@@ -76,6 +79,21 @@ func (d *daemon) serve(ctx context.Context, c net.Conn, proven func()) {
 	}
 }
 
+// greeted lets one peer prove itself and greet. Who joins is served here to his end:
+// then it returns nil.
+func (d *daemon) greeted(ctx context.Context, raw net.Conn, proven func()) (*control.Accepted, error) {
+	early, cancel := context.WithTimeout(ctx, control.HandshakeTimeout)
+	defer cancel()
+	c, err := control.Handshake(early, raw, d.tls)
+	if err != nil {
+		return nil, err
+	}
+	if c.ConnectionState().NegotiatedProtocol == identity.ProtocolEnrol {
+		return nil, d.join(ctx, early, c, proven)
+	}
+	return control.Greeted(early, c)
+}
+
 // quiet logs what strangers can cause as often as they like: quietRate records
 // a second, and how many were left out.
 type quiet struct {
@@ -90,7 +108,8 @@ const quietRate = 10
 
 func newQuiet(log *slog.Logger) *quiet { return &quiet{log: log} }
 
-func (q *quiet) warn(message string, args ...any) {
+// warn reports whether it was logged.
+func (q *quiet) warn(message string, args ...any) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
@@ -100,9 +119,11 @@ func (q *quiet) warn(message string, args ...any) {
 		}
 		q.since, q.count = now, 0
 	}
-	if q.count++; q.count <= quietRate {
-		q.log.Warn(message, args...)
+	if q.count++; q.count > quietRate {
+		return false
 	}
+	q.log.Warn(message, args...)
+	return true
 }
 
 func isInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }

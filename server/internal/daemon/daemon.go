@@ -10,13 +10,14 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/hub"
+	"github.com/netport/netport/server/internal/registry"
 )
 
 // Run runs a server until ctx is cancelled.
@@ -26,12 +27,9 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer service.Close()
-	credentials, err := identity.Load(cfg.Certificate, cfg.Key, cfg.CA, identity.Server, nil)
+	own, err := openOwn(cfg, service, log)
 	if err != nil {
 		return err
-	}
-	if credentials.ID.Domain != cfg.Domain {
-		return fmt.Errorf("use certificate %s: it is of the domain %s, the configuration says %s", cfg.Certificate, credentials.ID.Domain, cfg.Domain)
 	}
 	stamp, err := admin.LoadSigner(cfg.StampKey)
 	if err != nil {
@@ -42,15 +40,19 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	h := hub.New(hub.Options{
-		Registry: service.Registry, Stamp: stamp, Audit: service.Audit, Log: log,
+		Registry: service.Registry, Identities: service, Credentials: own.credentials, Stamp: stamp, Audit: service.Audit, Log: log,
 		Tickets: tickets, Servers: cfg.Servers, MaxSessions: cfg.SessionsPerPortal,
 	})
 	service.OnChange(h.Changed)
-	d := &daemon{
-		hub: h, log: log, quiet: newQuiet(log),
-		tls:     credentials.ServerTLS(identity.ProtocolControl, admit),
-		expires: credentials.Leaf().NotAfter,
-	}
+	service.OnRevoke(func(list []registry.Revoked) {
+		own.revoke(list)
+		h.Revoked(list)
+	})
+	service.OnAuthorities(func() {
+		own.authoritiesChanged()
+		h.AuthoritiesChanged()
+	})
+	d := &daemon{hub: h, service: service, own: own, log: log, quiet: newQuiet(log), tls: own.serverTLS()}
 	return d.run(ctx, cfg, service)
 }
 
@@ -81,10 +83,12 @@ func firstPolicy(service *admin.Service, log *slog.Logger) error {
 // daemon is what the connections share.
 type daemon struct {
 	hub     *hub.Hub
+	service *admin.Service
+	own     *own
 	log     *slog.Logger
 	quiet   *quiet
 	tls     *tls.Config
-	expires time.Time // the server's certificate
+	waiting atomic.Int64 // joins that wait for an operator
 }
 
 func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Service) error {
@@ -136,6 +140,7 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 	var audit sync.WaitGroup
 	audit.Go(func() { service.Audit.Run(auditCtx) })
 	start(d.hub.Run)
+	start(d.own.Run)
 	start(socket.Run)
 	for _, l := range listeners {
 		d.log.Info("listening", "address", l.Addr().String(), "domain", cfg.Domain)

@@ -57,7 +57,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 	s := Status{
 		Version: command.Version, Domain: cfg.Domain, Address: cfg.Address, Listen: cfg.Listen, Since: since,
 		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
-		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.expires,
+		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
 	for _, p := range d.hub.Portals() {
 		s.Portals++

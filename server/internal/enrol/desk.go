@@ -56,6 +56,8 @@ var (
 	ErrToken = errors.New("the token is wrong, was used or has ended, or too many tries from this address were wrong: wait a minute, or ask for another")
 	// ErrWait says that an operator has to approve the claim first.
 	ErrWait = errors.New("the claim waits for approval")
+	// ErrRejected is the answer to a key that an operator has rejected.
+	ErrRejected = errors.New("an operator has rejected this key")
 	// errGuess is ErrToken for a claim whose secret is wrong.
 	errGuess = errors.New("wrong secret")
 )
@@ -73,6 +75,7 @@ type Token struct {
 	Ends      time.Time        `json:"ends"`
 	Used      identity.KeyHash `json:"used,omitzero"` // by this key; zero: not yet
 	Waiting   []Waiting        `json:"waiting,omitempty"`
+	Rejected  bool             `json:"rejected,omitempty"` // with all that waited
 }
 
 // Waiting is a key that wants to be approved.
@@ -210,15 +213,18 @@ func (d *Desk) claim(now time.Time, c Claim) (Token, error) {
 	if subtle.ConstantTimeCompare(hashOf(c.Secret), t.Hash) != 1 || e.Revision == 0 {
 		return Token{}, errGuess
 	}
+	waits := slices.ContainsFunc(t.Waiting, func(w Waiting) bool { return w.Key == c.Key })
 	switch {
-	case !now.Before(t.Ends) || c.Asked.Role != t.Role || c.Asked.Name != t.Name:
+	case t.Rejected && waits:
+		return Token{}, ErrRejected
+	case t.Rejected || !now.Before(t.Ends) || c.Asked.Role != t.Role || c.Asked.Name != t.Name:
 		return Token{}, ErrToken
 	case t.Used == c.Key:
 		return t, nil
 	case !t.Used.IsZero():
 		return Token{}, ErrToken
 	case t.Approve:
-		if slices.ContainsFunc(t.Waiting, func(w Waiting) bool { return w.Key == c.Key }) {
+		if waits {
 			return t, ErrWait
 		}
 		if len(t.Waiting) == maxWaiting {
@@ -271,7 +277,7 @@ func (d *Desk) Approve(digits string) (Token, error) {
 
 // Reject ends the token at which the key waits: whoever showed it has the secret.
 func (d *Desk) Reject(digits string) (Token, error) {
-	return d.decide(digits, "reject", func(t *Token, _ identity.KeyHash) { t.Waiting, t.Ends = nil, d.now().UTC().Truncate(time.Second) })
+	return d.decide(digits, "reject", func(t *Token, _ identity.KeyHash) { t.Rejected = true })
 }
 
 func (d *Desk) decide(digits, what string, change func(*Token, identity.KeyHash)) (Token, error) {
@@ -296,7 +302,7 @@ func (d *Desk) tryDecide(digits, what string, change func(*Token, identity.KeyHa
 	for i, t := range tokens {
 		for _, w := range t.Waiting {
 			text, _ := w.Key.MarshalText()
-			if !strings.HasPrefix(string(text), digits) || !d.now().Before(t.Ends) {
+			if !strings.HasPrefix(string(text), digits) || t.Rejected || !d.now().Before(t.Ends) {
 				continue
 			}
 			if found != nil {
@@ -348,7 +354,7 @@ func (d *Desk) Tokens() ([]Token, error) {
 	now := d.now()
 	list := []Token{}
 	for _, e := range entries {
-		if now.Before(e.Ends) {
+		if now.Before(e.Ends) && !e.Rejected {
 			list = append(list, e.Token)
 		}
 	}

@@ -258,9 +258,13 @@ func TestRejectedKeyEndsItsToken(t *testing.T) {
 	if _, err := w.desk.Reject(string(text)); err != nil {
 		t.Fatal(err)
 	}
-	for i := range maxWaiting {
-		if _, err := w.desk.Claim(claim(in, key(i+1))); err != ErrToken {
-			t.Errorf("key %d after the token was rejected: %v", i, err)
+	for i := range maxWaiting + 1 {
+		want := ErrRejected
+		if i == maxWaiting { // it never waited
+			want = ErrToken
+		}
+		if _, err := w.desk.Claim(claim(in, key(i+1))); err != want {
+			t.Errorf("key %d after the token was rejected: %v, want %v", i, err, want)
 		}
 	}
 	if _, err := w.desk.Approve(string(text)); err == nil {

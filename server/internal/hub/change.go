@@ -71,15 +71,18 @@ func (h *Hub) takeBack(now time.Time, list []grant.Permission, reason wire.Reaso
 // dropOldKeys ends all that belongs to keys which were replaced.
 func (h *Hub) dropOldKeys(now time.Time) {
 	for name, c := range h.portals {
-		if p, ok := h.registry.Portal(name); !ok || p.Key != c.peer.Key {
-			h.log.Warn("portal's key was replaced", "portal", name, "from", c.address)
+		if p, ok := h.registry.Portal(name); !ok || !p.Holds(c.peer.Key) {
+			h.log.Warn("portal's key was replaced or revoked", "portal", name, "from", c.address)
 			h.broker.Revoke(now, name)
 			h.dropPortal(c, unknownKey)
 		}
 	}
 	for name, c := range h.relays {
-		if r, ok := h.registry.Relay(name); !ok || r.Key != c.peer.Key {
-			h.log.Warn("relay's key was replaced", "relay", name, "from", c.address)
+		if r, ok := h.registry.Relay(name); !ok || !r.Holds(c.peer.Key) {
+			h.log.Warn("relay's key was replaced or revoked", "relay", name, "from", c.address)
+			if !ok { // what it holds moves, make before break: it sees nothing but TLS
+				h.broker.FromRelay(now, name, wire.RelayDraining{})
+			}
 			h.dropRelay(c, unknownKey)
 		}
 	}
@@ -113,6 +116,7 @@ func (h *Hub) care(now time.Time) {
 			h.dropPortal(c, endedText)
 			continue
 		}
+		askForKey(h, c, now)
 		for id, until := range c.until {
 			if restamps == maxRestamps || !stale(until, now) {
 				continue
@@ -127,7 +131,9 @@ func (h *Hub) care(now time.Time) {
 		if now.After(c.peer.NotAfter) {
 			h.log.Warn("relay's certificate has ended", "relay", name, "ended", c.peer.NotAfter)
 			h.dropRelay(c, endedText)
+			continue
 		}
+		askForKey(h, c, now)
 	}
 }
 

@@ -12,6 +12,7 @@ package hub
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -42,6 +43,8 @@ const (
 // Options is what a Hub works with.
 type Options struct {
 	Registry    *registry.Registry
+	Identities  Identities
+	Credentials *identity.Credentials // the server's own: what it trusts, and what was revoked
 	Stamp       ed25519.PrivateKey
 	Audit       *audit.Log
 	Log         *slog.Logger
@@ -53,12 +56,14 @@ type Options struct {
 // Hub is the state of all connections.
 type Hub struct {
 	// Constant.
-	registry *registry.Registry
-	stamp    ed25519.PrivateKey
-	audit    *audit.Log
-	log      *slog.Logger
-	keys     *ticketkey.Keys
-	servers  []string
+	registry   *registry.Registry
+	identities Identities
+	own        *identity.Credentials
+	stamp      ed25519.PrivateKey
+	audit      *audit.Log
+	log        *slog.Logger
+	keys       *ticketkey.Keys
+	servers    []string
 
 	mu       sync.Mutex // guards the following
 	broker   *broker.Broker
@@ -81,19 +86,22 @@ type link[Out wire.Message] interface {
 
 // connection is a portal or relay that is connected.
 type connection[Out wire.Message] struct {
-	link     link[Out]
-	peer     identity.Peer
-	address  netip.AddrPort
-	software string
-	since    time.Time
-	until    map[wire.GrantID]time.Time // of a portal: the end of each stamp it was sent
-	measured bool                       // of a portal: it has said its round trips to relays
+	link      link[Out]
+	peer      identity.Peer
+	presented []*x509.Certificate // leaf first
+	address   netip.AddrPort
+	software  string
+	since     time.Time
+	told      bool // it has said which revocations it holds, and hears of new ones
+	renewal   renewal
+	until     map[wire.GrantID]time.Time // of a portal: the end of each stamp it was sent
+	measured  bool                       // of a portal: it has said its round trips to relays
 }
 
 // New returns a hub that nobody is connected to.
 func New(o Options) *Hub {
 	h := &Hub{
-		registry: o.Registry, stamp: o.Stamp, audit: o.Audit, log: o.Log, keys: o.Tickets, servers: o.Servers,
+		registry: o.Registry, identities: o.Identities, own: o.Credentials, stamp: o.Stamp, audit: o.Audit, log: o.Log, keys: o.Tickets, servers: o.Servers,
 		portals:  make(map[string]*connection[wire.ToPortal]),
 		relays:   make(map[string]*connection[wire.ToRelay]),
 		stamped:  make(map[wire.GrantID]grant.Grant),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/enrol"
 	"github.com/netport/netport/server/internal/policy"
 	"github.com/netport/netport/server/internal/registry"
 	"github.com/netport/netport/server/internal/store"
@@ -66,7 +68,7 @@ func newWorld(t *testing.T, portals ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.hub = New(Options{Registry: r, Stamp: stamp, Audit: audit.New(t.TempDir(), log), Log: log, Tickets: keys, MaxSessions: 10})
+	w.hub = New(Options{Registry: r, Identities: w, Stamp: stamp, Audit: audit.New(t.TempDir(), log), Log: log, Tickets: keys, MaxSessions: 10})
 	w.enrol(portals...)
 	return w
 }
@@ -96,6 +98,17 @@ func (w *world) apply(text string) {
 	w.hub.Changed(d)
 }
 
+// The world is the hub's Identities too: nobody's changes here.
+
+func (w *world) Authorities() wire.Authorities {
+	return wire.Authorities{Version: 1, Certificates: [][]byte{{1}}}
+}
+func (w *world) AdmitElsewhere(identity.Peer) error { return nil }
+func (w *world) Settle(identity.Peer) error         { return nil }
+func (w *world) Renew(context.Context, identity.Peer, []byte) ([]*x509.Certificate, error) {
+	return nil, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: "not here"}
+}
+
 // run runs the hub for the time d of the bubble.
 func (w *world) run(d time.Duration) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), d)
@@ -111,7 +124,11 @@ type scripted struct {
 	name string
 }
 
-func (l scripted) Send(m wire.ToPortal) { l.w.sent = append(l.w.sent, sent{l.name, m, time.Now()}) }
+func (l scripted) Send(m wire.ToPortal) {
+	if _, ok := m.(wire.Authorities); !ok { // which all get, always the same
+		l.w.sent = append(l.w.sent, sent{l.name, m, time.Now()})
+	}
+}
 func (l scripted) Close(r wire.Reason, text string) {
 	l.w.sent = append(l.w.sent, sent{l.name, wire.Goodbye{Reason: r, Text: text}, time.Now()})
 }
@@ -325,7 +342,7 @@ func TestReplacedConnectionIsPowerless(t *testing.T) {
 		old, _ := w.enter("ann", far)
 		w.enter("ann", far)
 		w.take()
-		if err := w.hub.fromPortal(old, wire.OpenSession{Request: 1, Peer: "plant"}); err != nil {
+		if err := w.hub.fromPortal(t.Context(), old, wire.OpenSession{Request: 1, Peer: "plant"}); err != nil {
 			t.Error(err)
 		}
 		w.hub.leavePortal(old)

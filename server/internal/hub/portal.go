@@ -20,7 +20,8 @@ const unknownKey = "this certificate is not the one that is enrolled for its nam
 // ServePortal serves a portal that has proven itself, until it is gone.
 func (h *Hub) ServePortal(ctx context.Context, a *control.Accepted, from string) error {
 	name := a.Peer.ID.Name
-	if p, ok := h.registry.Portal(name); !ok || p.Key != a.Peer.Key {
+	h.admit(a.Peer)
+	if p, ok := h.registry.Portal(name); !ok || !p.Holds(a.Peer.Key) {
 		h.refuse(a, from, wire.ReasonRevoked, unknownKey)
 		return nil
 	}
@@ -29,7 +30,7 @@ func (h *Hub) ServePortal(ctx context.Context, a *control.Accepted, from string)
 		return err
 	}
 	c := &connection[wire.ToPortal]{
-		link: conn, peer: a.Peer, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software,
+		link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software,
 		since: time.Now(), until: make(map[wire.GrantID]time.Time),
 	}
 	if reason, text := h.enterPortal(c); reason != wire.ReasonNone {
@@ -38,7 +39,9 @@ func (h *Hub) ServePortal(ctx context.Context, a *control.Accepted, from string)
 		return conn.Run(ctx, func(wire.FromPortal) error { return nil })
 	}
 	h.log.Info("portal connected", "portal", name, "from", from, "software", c.software)
-	err = conn.Run(ctx, func(m wire.FromPortal) error { return h.fromPortal(c, m) })
+	h.settleKey(a.Peer)
+	defer c.renewal.wait()
+	err = conn.Run(ctx, func(m wire.FromPortal) error { return h.fromPortal(ctx, c, m) })
 	h.leavePortal(c)
 	h.log.Info("portal gone", "portal", name, "from", from, "reason", reasonText(err))
 	return nil
@@ -66,7 +69,7 @@ func (h *Hub) enterPortal(c *connection[wire.ToPortal]) (wire.Reason, string) {
 	defer h.mu.Unlock()
 	name := c.peer.ID.Name
 	// The key may have been replaced since it was compared.
-	if p, ok := h.registry.Portal(name); !ok || p.Key != c.peer.Key {
+	if p, ok := h.registry.Portal(name); !ok || !p.Holds(c.peer.Key) {
 		return wire.ReasonRevoked, unknownKey
 	}
 	if old := h.portals[name]; old != nil {
@@ -76,6 +79,7 @@ func (h *Hub) enterPortal(c *connection[wire.ToPortal]) (wire.Reason, string) {
 	}
 	h.portals[name] = c
 	h.broker.PortalUp(name, c.address.Addr())
+	c.link.Send(h.identities.Authorities())
 	peers := make(map[string]bool)
 	for _, g := range h.registry.Of(name, c.since) {
 		h.put(c, g, c.since)
@@ -152,7 +156,7 @@ func (h *Hub) portalGone(c *connection[wire.ToPortal]) {
 
 // fromPortal handles one message. What an older connection still says does not
 // count.
-func (h *Hub) fromPortal(c *connection[wire.ToPortal], m wire.FromPortal) error {
+func (h *Hub) fromPortal(ctx context.Context, c *connection[wire.ToPortal], m wire.FromPortal) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	name := c.peer.ID.Name
@@ -170,6 +174,10 @@ func (h *Hub) fromPortal(c *connection[wire.ToPortal], m wire.FromPortal) error 
 			c.measured = true
 			h.owePeers(name, time.Now())
 		}
+	case wire.RevocationsHeld:
+		tellRevocations(h, c, m.Epoch)
+	case wire.Renew:
+		renew(ctx, h, c, m)
 	default:
 		return fmt.Errorf("a message of type %d does not belong here", m.Type())
 	}

@@ -18,8 +18,9 @@ const resolveTime = 5 * time.Second
 // ServeRelay serves a relay that has proven itself, until it is gone.
 func (h *Hub) ServeRelay(ctx context.Context, a *control.Accepted, from string) error {
 	name := a.Peer.ID.Name
+	h.admit(a.Peer)
 	enrolled, ok := h.registry.Relay(name)
-	if !ok || enrolled.Key != a.Peer.Key {
+	if !ok || !enrolled.Holds(a.Peer.Key) {
 		h.refuse(a, from, wire.ReasonRevoked, unknownKey)
 		return nil
 	}
@@ -33,14 +34,16 @@ func (h *Hub) ServeRelay(ctx context.Context, a *control.Accepted, from string) 
 	if err != nil {
 		return err
 	}
-	c := &connection[wire.ToRelay]{link: conn, peer: a.Peer, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software, since: time.Now()}
+	c := &connection[wire.ToRelay]{link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software, since: time.Now()}
 	if reason, text := h.enterRelay(c, addresses); reason != wire.ReasonNone {
 		h.recordRefusal(a.Peer, from, reason)
 		conn.Close(reason, text)
 		return conn.Run(ctx, func(wire.FromRelay) error { return nil })
 	}
 	h.log.Info("relay connected", "relay", name, "from", from, "software", c.software)
-	err = conn.Run(ctx, func(m wire.FromRelay) error { return h.fromRelay(c, m) })
+	h.settleKey(a.Peer)
+	defer c.renewal.wait()
+	err = conn.Run(ctx, func(m wire.FromRelay) error { return h.fromRelay(ctx, c, m) })
 	h.leaveRelay(c)
 	h.log.Info("relay gone", "relay", name, "from", from, "reason", reasonText(err))
 	return nil
@@ -75,7 +78,7 @@ func (h *Hub) enterRelay(c *connection[wire.ToRelay], addresses []netip.Addr) (w
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	name := c.peer.ID.Name
-	if r, ok := h.registry.Relay(name); !ok || r.Key != c.peer.Key {
+	if r, ok := h.registry.Relay(name); !ok || !r.Holds(c.peer.Key) {
 		return wire.ReasonRevoked, unknownKey
 	}
 	if old := h.relays[name]; old != nil {
@@ -86,6 +89,7 @@ func (h *Hub) enterRelay(c *connection[wire.ToRelay], addresses []netip.Addr) (w
 	}
 	h.relays[name] = c
 	h.broker.RelayUp(c.since, name, addresses)
+	c.link.Send(h.identities.Authorities())
 	c.link.Send(wire.TicketKeys{Keys: h.keys.Of(name, c.since)})
 	return wire.ReasonNone, ""
 }
@@ -124,7 +128,7 @@ func (h *Hub) tellRelays() {
 	}
 }
 
-func (h *Hub) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) error {
+func (h *Hub) fromRelay(ctx context.Context, c *connection[wire.ToRelay], m wire.FromRelay) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	name := c.peer.ID.Name
@@ -133,6 +137,12 @@ func (h *Hub) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) error {
 	}
 	now := time.Now()
 	switch m := m.(type) {
+	case wire.RevocationsHeld:
+		tellRevocations(h, c, m.Epoch)
+		return nil
+	case wire.Renew:
+		renew(ctx, h, c, m)
+		return nil
 	case wire.RelayReady:
 		if m.SharedTCP == 0 && len(m.Sessions) < wire.MaxHeld {
 			h.log.Warn("relay has no shared TCP port: portals cannot measure it, and may not meet there while no server is there; set shared_tcp_port in its configuration", "relay", name)

@@ -60,7 +60,7 @@ func (w *world) relay(name string, offer wire.RelayReady) *connection[wire.ToRel
 
 func (w *world) fromRelay(c *connection[wire.ToRelay], m wire.FromRelay) {
 	w.t.Helper()
-	if err := w.hub.fromRelay(c, m); err != nil {
+	if err := w.hub.fromRelay(w.t.Context(), c, m); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -243,7 +243,7 @@ func TestTicketsAreForTheThreeNearestRelays(t *testing.T) {
 			for i, t := range ms {
 				m.Times = append(m.Times, wire.RelayTime{Relay: fmt.Sprint("r", i+1), Time: time.Duration(t) * time.Millisecond})
 			}
-			if err := w.hub.fromPortal(c, m); err != nil {
+			if err := w.hub.fromPortal(w.t.Context(), c, m); err != nil {
 				t.Fatal(err)
 			}
 			w.run(time.Second)

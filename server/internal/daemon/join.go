@@ -1,0 +1,154 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/record"
+	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/enrol"
+)
+
+const (
+	// signTime is how often who waits for an operator hears that we are still here.
+	signTime = 30 * time.Second
+	// answerTime is how long one answer may take to be sent.
+	answerTime = 10 * time.Second
+	// maxWaiting is how many may wait for an operator at once.
+	maxWaiting = 1000
+)
+
+// join serves one exchange of the enrolment protocol. early ends when the request must
+// be here; proven says that its token was right.
+func (d *daemon) join(ctx, early context.Context, c *record.Conn, proven func()) error {
+	defer c.NetConn().Close()
+	from := addrOf(c.RemoteAddr())
+	m, err := readEnrol(early, c)
+	if err != nil {
+		return err
+	}
+	joined, err := d.joined(ctx, c, m, from, proven)
+	if err == nil {
+		return answer(c, joined.Authorities, joined.Enrolled)
+	}
+	var refused *enrol.Refusal
+	if !errors.As(err, &refused) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		d.log.Error("enrolment failed", "from", from, "error", err)
+		refused = &enrol.Refusal{Reason: wire.ReasonInternal, Text: "the server could not do it; its log says why"}
+	}
+	if d.quiet.warn("enrolment refused", "from", from, "reason", refused.Reason, "error", err) {
+		d.service.Audit.Write(audit.Record{Event: "enrol", Answer: audit.Refused, From: from.String(), Reason: refused.Reason.String()})
+	}
+	return answer(c, wire.EnrolRefused{Reason: refused.Reason, Text: refused.Text})
+}
+
+// readEnrol reads the one message that who joins sends.
+func readEnrol(ctx context.Context, c *record.Conn) (wire.Enrol, error) {
+	if by, ok := ctx.Deadline(); ok {
+		c.SetReadDeadline(by)
+	}
+	stop := context.AfterFunc(ctx, func() { c.NetConn().Close() })
+	defer stop()
+	var header [wire.ControlHeaderLen]byte
+	if _, err := io.ReadFull(c, header[:]); err != nil {
+		return wire.Enrol{}, err
+	}
+	kind, n, err := wire.ParseControlHeader(header[:])
+	if err != nil {
+		return wire.Enrol{}, err
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(c, body); err != nil {
+		return wire.Enrol{}, err
+	}
+	m, err := wire.ParseFromJoiner(kind, body)
+	if err != nil {
+		return wire.Enrol{}, err
+	}
+	e, ok := m.(wire.Enrol)
+	if !ok {
+		return wire.Enrol{}, fmt.Errorf("a message of type %d came where Enrol was expected", kind)
+	}
+	return e, nil
+}
+
+// joined waits for what becomes of a request.
+func (d *daemon) joined(ctx context.Context, c *record.Conn, m wire.Enrol, from netip.Addr, proven func()) (admin.Joined, error) {
+	if m.Version < wire.ControlVersion {
+		return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonVersion, Text: fmt.Sprintf("the server speaks version %d, this program speaks version %d", wire.ControlVersion, m.Version)}
+	}
+	if m.Token.IsZero() {
+		peer, err := identity.PeerOf(c.ConnectionState())
+		if err != nil {
+			return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonToken, Text: "neither a token nor a certificate came"}
+		}
+		proven()
+		return d.service.RenewLate(ctx, peer, m.CSR)
+	}
+	for waited := false; ; waited = true {
+		decided := d.service.Desk.Changed()
+		joined, key, err := d.service.Join(ctx, m, from)
+		if !errors.Is(err, enrol.ErrWait) {
+			return joined, err
+		}
+		if !waited {
+			if d.waiting.Add(1) > maxWaiting {
+				d.waiting.Add(-1)
+				return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonBusy, Text: "too many wait for approval"}
+			}
+			defer d.waiting.Add(-1)
+			proven()
+			d.log.Info("enrolment waits for approval: netport-server enrolments", "from", from, "key", key)
+			d.service.Audit.Write(audit.Record{Event: "enrol", Answer: "waiting", From: from.String(), Detail: "key " + key.String()})
+		}
+		if err := d.await(ctx, c, decided, key); err != nil {
+			return admin.Joined{}, err
+		}
+	}
+}
+
+// await gives signs of life until an operator has decided something.
+func (d *daemon) await(ctx context.Context, c *record.Conn, decided <-chan struct{}, key identity.KeyHash) error {
+	tick := time.NewTicker(signTime)
+	defer tick.Stop()
+	for {
+		if err := answer(c, wire.EnrolWait{Key: key}); err != nil {
+			return err
+		}
+		select {
+		case <-decided:
+			return nil
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func answer(c *record.Conn, messages ...wire.Message) error {
+	var b []byte
+	for _, m := range messages {
+		b = wire.AppendMessage(b, m)
+	}
+	c.SetWriteDeadline(time.Now().Add(answerTime))
+	_, err := c.Write(b)
+	return err
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,187 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/config"
+	"github.com/netport/netport/server/internal/registry"
+)
+
+const (
+	// lookTime is how often the server looks after its own certificate at least;
+	// one that lasts for minutes is looked at more often.
+	lookTime = time.Minute
+	// warnTime is how often an end that comes near is logged.
+	warnTime = 12 * time.Hour
+)
+
+// own is what the server proves itself with, and whom it trusts. Run keeps it
+// current: every handshake takes what is there at its moment, so that no connection
+// that stands notices.
+type own struct {
+	// Constant.
+	cfg         *config.Config
+	service     *admin.Service
+	log         *slog.Logger
+	credentials *identity.Credentials
+	wake        chan struct{} // capacity 1: another authority issues
+
+	// Owned by Run.
+	warned time.Time
+}
+
+func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own, error) {
+	chain, err := identity.LoadCertificates(cfg.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	key, err := identity.LoadKey(cfg.Key)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := identity.NewCredentials(chain, key, service.Bundle().Trusted, nil)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("use certificate %s: %w", cfg.Certificate, err)
+	case credentials.ID.Role != identity.Server:
+		return nil, fmt.Errorf("use certificate %s: it is of a %s (%s), a server's is needed", cfg.Certificate, credentials.ID.Role, credentials.ID)
+	case credentials.ID.Domain != cfg.Domain:
+		return nil, fmt.Errorf("use certificate %s: it is of the domain %s, the configuration says %s", cfg.Certificate, credentials.ID.Domain, cfg.Domain)
+	}
+	o := &own{cfg: cfg, service: service, log: log, credentials: credentials, wake: make(chan struct{}, 1)}
+	o.revoke(service.Registry.Revocations(0))
+	return o, nil
+}
+
+// serverTLS is the configuration of the listeners: two protocols on one port.
+func (o *own) serverTLS() *tls.Config {
+	cfg := o.credentials.ServerTLS(identity.ProtocolControl, admit)
+	enrol := o.credentials.EnrolTLS(admit)
+	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, identity.ProtocolEnrol) {
+			return enrol, nil
+		}
+		return nil, nil
+	}
+	return cfg
+}
+
+// revoke has no handshake accept what was revoked.
+func (o *own) revoke(list []registry.Revoked) {
+	for _, v := range list {
+		if err := o.credentials.Revocations().Add(v.Revocation()); err != nil {
+			o.log.Error("revocation not held", "what", v.Revocation(), "error", err)
+		}
+	}
+}
+
+// authoritiesChanged has handshakes trust whom the domain trusts now.
+func (o *own) authoritiesChanged() {
+	if err := o.credentials.Trust(o.service.Bundle().Trusted); err != nil {
+		o.log.Error("authorities not taken", "error", err)
+	}
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run renews the server's certificate, until ctx is cancelled.
+func (o *own) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-o.wake:
+		case <-ctx.Done():
+			return nil
+		}
+		o.look(ctx, time.Now())
+		timer.Reset(min(lookTime, o.cfg.CertificateLife/20))
+	}
+}
+
+// look takes what lies in the certificate file if that has changed, and renews the
+// certificate if it is due.
+func (o *own) look(ctx context.Context, now time.Time) {
+	if err := o.reload(); err != nil {
+		o.log.Warn("server's certificate not read again", "error", err)
+	}
+	if o.service.Issues() && o.due(now) {
+		if err := o.renew(ctx); err != nil && ctx.Err() == nil {
+			o.log.Error("server's certificate not renewed", "until", o.credentials.Leaf().NotAfter, "error", err)
+		}
+	}
+	leaf := o.credentials.Leaf()
+	if left := leaf.NotAfter.Sub(now); left < leaf.NotAfter.Sub(leaf.NotBefore)/6 && now.Sub(o.warned) >= warnTime {
+		o.warned = now
+		o.log.Warn("server's certificate ends soon and was not renewed", "until", leaf.NotAfter, "file", o.cfg.Certificate)
+	}
+}
+
+// due reports whether two thirds of the certificate's life are over, or of the life
+// that certificates have now if that is shorter, or whether another authority issues
+// than the one that signed it.
+func (o *own) due(now time.Time) bool {
+	leaf := o.credentials.Leaf()
+	life := min(leaf.NotAfter.Sub(leaf.NotBefore), o.cfg.CertificateLife)
+	if now.Sub(leaf.NotBefore) >= life/3*2 {
+		return true
+	}
+	b := o.service.Bundle()
+	return b.Issuer != nil && leaf.CheckSignatureFrom(b.Issuer) != nil
+}
+
+func (o *own) renew(ctx context.Context) error {
+	key, err := identity.LoadKey(o.cfg.Key)
+	if err != nil {
+		return err
+	}
+	chain, err := o.service.IssueServer(ctx, o.credentials.ID.Name, key)
+	if err != nil {
+		return err
+	}
+	if err := o.credentials.Renew(chain, key); err != nil {
+		return err
+	}
+	o.log.Info("server's certificate renewed", "until", chain[0].NotAfter)
+	if err := identity.ReplaceFile(o.cfg.Certificate, identity.EncodeCertificates(chain...), 0o600); err != nil {
+		return fmt.Errorf("it is in use until the next start: %w", err)
+	}
+	return nil
+}
+
+// reload takes a certificate that somebody else has put into the file: one that lasts
+// longer than ours.
+func (o *own) reload() error {
+	chain, err := identity.LoadCertificates(o.cfg.Certificate)
+	if err != nil {
+		return err
+	}
+	if sameChain(chain, o.credentials.Certificate().Certificate) || !chain[0].NotAfter.After(o.credentials.Leaf().NotAfter) {
+		return nil
+	}
+	key, err := identity.LoadKey(o.cfg.Key)
+	if err != nil {
+		return err
+	}
+	if err := o.credentials.Renew(chain, key); err != nil {
+		return err
+	}
+	o.log.Info("server's certificate read anew", "until", chain[0].NotAfter)
+	return nil
+}
+
+func sameChain(chain []*x509.Certificate, raw [][]byte) bool {
+	return slices.EqualFunc(chain, raw, func(c *x509.Certificate, b []byte) bool { return bytes.Equal(c.Raw, b) })
+}
