@@ -133,6 +133,18 @@ func (f *File) Errorf(key, format string, args ...any) error {
 	return &Error{File: f.Name, Text: text}
 }
 
+// Place returns where the value of a key stands, as FILE:LINE:COLUMN; the nearest
+// table above it if it is not in the file.
+func (f *File) Place(key string) string {
+	for k := key; k != ""; k = parent(k) {
+		if r, ok := f.place[k]; ok {
+			line, col := f.position(int(r.Offset))
+			return fmt.Sprintf("%s:%d:%d", f.Name, line, col)
+		}
+	}
+	return f.Name
+}
+
 // Has reports whether the file sets the key.
 func (f *File) Has(key string) bool {
 	_, ok := f.place[key]
@@ -212,31 +224,33 @@ func (f *File) index() {
 	}
 }
 
-// value notes a key and, in an inline table, the keys below it.
+// value notes a key and what is below it.
 func (f *File) value(p *unstable.Parser, table string, n *unstable.Node) {
 	key, at := f.path(p, n, nil)
 	if table != "" {
 		key = table + "." + key
 	}
-	v := n.Value()
+	f.place[key] = at
+	f.below(p, key, n.Value())
+}
+
+// below notes the value of a key: where it stands, and what it holds.
+func (f *File) below(p *unstable.Parser, key string, v *unstable.Node) {
 	switch v.Kind {
 	case unstable.InlineTable:
-		f.place[key] = at
 		for it := v.Children(); it.Next(); {
 			if it.Node().Kind == unstable.KeyValue {
 				f.value(p, key, it.Node())
 			}
 		}
 	case unstable.Array:
-		f.place[key] = at
 		i := 0
 		for it := v.Children(); it.Next(); i++ {
-			if e := it.Node(); e.Raw.Length > 0 {
-				f.place[fmt.Sprintf("%s[%d]", key, i)] = e.Raw
-			}
+			element := fmt.Sprintf("%s[%d]", key, i)
+			f.place[element] = f.place[key]
+			f.below(p, element, it.Node())
 		}
 	default:
-		f.place[key] = at
 		if v.Raw.Length > 0 {
 			f.place[key] = v.Raw
 		}

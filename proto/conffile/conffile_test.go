@@ -52,6 +52,24 @@ func TestMistakesAreMarkedWhereTheyStand(t *testing.T) {
 	}
 }
 
+func TestInlineTablesInListsHavePlaces(t *testing.T) {
+	var s sample
+	f, err := Parse("p.toml", []byte("domain = \"a\"\nforward = [\n  {name = \"web\"},\n  {name = \"dns\", from = \"ann\"},\n]\n"), &s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{
+		"forward[0].name": "p.toml:3:11", "forward[1].from": "p.toml:4:25", "forward[1].until": "p.toml:2:1", "forward[2]": "p.toml:2:1", "nothing": "p.toml",
+	} {
+		if got := f.Place(key); got != want {
+			t.Errorf("%s is at %s, want %s", key, got, want)
+		}
+	}
+	if !f.Has("forward[1].from") || f.Has("forward[0].from") {
+		t.Error("what a table holds is known of another")
+	}
+}
+
 func TestBadFilesAreRefusedWithTheirPlace(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "alow = 1\n", `f:1:1: unknown key "alow"`},

@@ -69,17 +69,14 @@ func CheckPolicy(r PolicyRequest, enrolled *registry.Registry, now time.Time) (*
 	if err != nil {
 		return nil, PolicyResult{}, err
 	}
-	result := PolicyResult{Forwards: len(p.Forwards), Tests: p.Tests()}
-	for _, f := range p.Forwards {
-		result.Grants += len(f.Entries)
-	}
+	result := PolicyResult{Forwards: len(p.Forwards), Grants: p.Size(), Tests: p.Tests()}
 	if enrolled != nil {
 		keys := enrolled.Keys()
 		isRelay := func(name string) bool { _, ok := enrolled.Relay(name); return ok }
 		if err := p.CheckNames(enrolled.Domain(), keys, isRelay); err != nil {
 			return nil, PolicyResult{}, err
 		}
-		result.Grants = len(p.Grants(keys, now))
+		result.Grants = len(p.Grants(keys, enrolled.Allowed(), now))
 	}
 	result.Warnings = p.WarningLines()
 	if r.Step != PolicyCheck {
@@ -110,10 +107,23 @@ func (s *Service) ApplyFirst() (PolicyResult, error) {
 type Shown struct {
 	registry.Applied
 	Grants   int              `json:"grants"`
-	Forwards []policy.Forward `json:"forwards"`
+	Forwards []ShownForward   `json:"forwards"`
+	Allowed  []policy.Opening `json:"allowed"` // on request
+}
+
+// ShownForward is a forward with all that the policy says of it.
+type ShownForward struct {
+	policy.Forward
+	Says []string `json:"says"`
 }
 
 // Show returns the policy in force.
 func (s *Service) Show(struct{}) (Shown, error) {
-	return Shown{s.Registry.Applied(), s.Registry.Grants(), s.Registry.Forwards()}, nil
+	shown := Shown{Applied: s.Registry.Applied(), Grants: s.Registry.Grants(), Allowed: s.Registry.Openings()}
+	if p := s.Registry.Policy(); p != nil {
+		for i := range p.Forwards {
+			shown.Forwards = append(shown.Forwards, ShownForward{p.Forwards[i], p.Forwards[i].Says()})
+		}
+	}
+	return shown, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,20 +126,24 @@ func newPolicyShow() *cobra.Command {
 			fmt.Fprintf(c.OutOrStdout(), "Version %d (%s), %d grants, from %s of %s\n\n", shown.Version, command.Clean(shown.Cause), shown.Grants, command.Clean(shown.File), shown.Time.Format(time.RFC3339))
 			var rows [][]string
 			for _, f := range shown.Forwards {
-				until := "-"
-				if !f.Until.IsZero() {
-					until = f.Until.Format(time.RFC3339)
-				}
-				from := f.From
-				if len(f.Entries) != 1 || f.Entries[0] != f.From {
-					from += " (" + strconv.Itoa(len(f.Entries)) + ")"
-				}
-				rows = append(rows, []string{f.Name, from, f.Listen.String(), f.Exit, f.Target.String(), dash(f.Relay), until})
+				rows = append(rows, forwardRow(f))
 			}
-			return command.Table(c.OutOrStdout(), []string{"FORWARD", "FROM", "LISTENS AT", "TO", "DIALS", "RELAY", "UNTIL"}, rows)
+			return command.Table(c.OutOrStdout(), []string{"FORWARD", "FROM", "LISTENS AT", "TO", "TERMS"}, rows)
 		},
 	}
 	configFlag(c, &file)
 	jsonFlag(c, &asJSON)
 	return c
+}
+
+func forwardRow(f admin.ShownForward) []string {
+	from := f.From
+	if len(f.Entries) != 1 || f.Entries[0] != f.From {
+		from += " (" + strconv.Itoa(len(f.Entries)) + ")"
+	}
+	var to []string
+	for _, t := range f.To {
+		to = append(to, t.Exit+" "+t.Dial.String())
+	}
+	return []string{f.Name, from, f.Listen.String(), strings.Join(to, ", else "), dash(strings.Join(f.Says, "; "))}
 }

@@ -36,26 +36,53 @@ func (p *Policy) CheckNames(domain string, enrolled map[string]identity.KeyHash,
 	return nil
 }
 
+// Size returns how many grants the policy comes to when all its portals are
+// enrolled, with those that are granted on request.
+func (p *Policy) Size() int {
+	t := newTally()
+	for i := range p.Forwards {
+		t.add(&p.Forwards[i]) // as it was counted when it was read
+	}
+	return t.grants
+}
+
 // Grants returns the permissions that the policy comes to for the enrolled
 // portals at the time now, without versions. What names a portal that is not
-// enrolled, or has ended, comes to nothing.
-func (p *Policy) Grants(enrolled map[string]identity.KeyHash, now time.Time) []grant.Permission {
+// enrolled, has ended, or is granted on request and not open, comes to nothing.
+func (p *Policy) Grants(enrolled map[string]identity.KeyHash, open Openings, now time.Time) []grant.Permission {
 	var list []grant.Permission
-	for _, f := range p.Forwards {
-		exit, ok := enrolled[f.Exit]
-		if !ok || f.ended(now) {
+	for i := range p.Forwards {
+		f := &p.Forwards[i]
+		if f.ended(now) {
 			continue
 		}
 		for _, name := range f.Entries {
-			entry, ok := enrolled[name]
+			key, ok := enrolled[name]
 			if !ok {
 				continue
 			}
+			end, ok := open.end(f, name, now)
+			if !ok {
+				continue
+			}
+			list = f.permissions(list, grant.Party{Name: name, Key: key}, end, enrolled)
+		}
+	}
+	return list
+}
+
+// permissions appends those of f for one of its entries.
+func (f *Forward) permissions(list []grant.Permission, entry grant.Party, end time.Time, enrolled map[string]identity.KeyHash) []grant.Permission {
+	for rank, to := range f.leads(entry.Name) {
+		key, ok := enrolled[to.Exit]
+		if !ok {
+			continue
+		}
+		for n := range f.Listen.Ports {
 			list = append(list, grant.Permission{
-				Forward: f.Name,
-				Entry:   grant.Party{Name: name, Key: entry}, Listen: f.Listen,
-				Exit: grant.Party{Name: f.Exit, Key: exit}, Target: f.Target,
-				End: f.Until, Proxy: f.Proxy,
+				Forward: f.Name, Entry: entry, Listen: f.Listen.At(n),
+				Exit: grant.Party{Name: to.Exit, Key: key}, Target: to.Dial.At(n),
+				End: end, Proxy: f.proxy, Rank: uint8(rank), Terms: f.terms,
 			})
 		}
 	}

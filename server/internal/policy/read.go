@@ -11,7 +11,8 @@ import (
 	"github.com/netport/netport/proto/identity"
 )
 
-// rawPolicy is the file as it is written.
+// rawPolicy is the file as it is written. A value of type any may have more than one
+// form, or one that is easily confused with another.
 type rawPolicy struct {
 	Domain  string              `toml:"domain"`
 	Groups  map[string][]string `toml:"groups"`
@@ -22,15 +23,26 @@ type rawPolicy struct {
 type rawForward struct {
 	Name          string `toml:"name"`
 	From          string `toml:"from"`
-	To            string `toml:"to"`
-	Until         any    `toml:"until"` // any: a time without a zone is told apart from one with
+	To            any    `toml:"to"`
+	Until         any    `toml:"until"`
+	Hours         any    `toml:"hours"`
+	Zone          string `toml:"zone"`
 	ProxyProtocol *int   `toml:"proxy_protocol"`
+	Rate          string `toml:"rate"`
+	Streams       *int64 `toml:"streams"`
+	Month         string `toml:"month"`
+	Clients       any    `toml:"clients"`
+	Direct        string `toml:"direct"`
 	Relay         string `toml:"relay"`
+	OnRequest     string `toml:"on_request"`
 }
 
 type rawTest struct {
-	Allow string `toml:"allow"`
-	Deny  string `toml:"deny"`
+	Allow  string `toml:"allow"`
+	Deny   string `toml:"deny"`
+	At     any    `toml:"at"`
+	Client string `toml:"client"`
+	Opened bool   `toml:"opened"`
 }
 
 func (p *Policy) readDomain(raw *rawPolicy, _ time.Time) error {
@@ -78,42 +90,32 @@ func (p *Policy) readGroups(raw *rawPolicy, _ time.Time) error {
 }
 
 func (p *Policy) readForwards(raw *rawPolicy, now time.Time) error {
-	names := make(map[string]bool, len(raw.Forward))
-	listeners := make(map[listener]string)
-	perPortal := make(map[string]int)
-	count := 0
+	p.Forwards = make([]Forward, 0, len(raw.Forward))
+	size := newTally()
 	for i := range raw.Forward {
 		f, err := p.readForward(&raw.Forward[i], fmt.Sprintf("forward[%d]", i))
 		if err != nil {
 			return err
 		}
-		if names[f.Name] {
+		if _, ok := p.byName[f.Name]; ok {
 			return p.file.Errorf(f.key+".name", "two forwards are named %q", f.Name)
 		}
-		names[f.Name] = true
-		if count += len(f.Entries); count > MaxGrants {
-			return p.file.Errorf(f.key, "the policy comes to more than %d grants", MaxGrants)
+		p.byName[f.Name] = i
+		p.Forwards = append(p.Forwards, f)
+		if err := size.add(&f); err != nil {
+			return p.file.Errorf(f.key, "%v", err)
 		}
 		for _, entry := range f.Entries {
-			l := listenerOf(entry, f)
-			if other, ok := listeners[l]; ok {
-				return p.file.Errorf(f.key+".from", "forward %q: %s listens at %s for the forward %q already", f.Name, entry, f.Listen, other)
+			if err := p.listen(entry, i, size); err != nil {
+				return err
 			}
-			listeners[l] = f.Name
-			for _, portal := range []string{entry, f.Exit} {
-				if perPortal[portal]++; perPortal[portal] > MaxPerPortal {
-					return p.file.Errorf(f.key, "the portal %q comes to more than %d grants", portal, MaxPerPortal)
-				}
-			}
-			p.allowed[pair{entry, f.Listen, f.Exit, f.Target}] = f.Until
-			if err := p.pin(entry, f); err != nil {
+			if err := p.agree(entry, &f); err != nil {
 				return err
 			}
 		}
 		if f.ended(now) {
-			p.warn(f.key+".until", "forward %q ended at %s: it grants nothing", f.Name, f.Until.Format(time.RFC3339))
+			p.warn(f.key+".until", "forward %q ended at %s: it grants nothing", f.Name, f.until.Format(time.RFC3339))
 		}
-		p.Forwards = append(p.Forwards, f)
 	}
 	return nil
 }
@@ -126,126 +128,167 @@ func (p *Policy) readForward(raw *rawForward, key string) (Forward, error) {
 	if err := identity.CheckName(raw.Name); err != nil {
 		return f, p.file.Errorf(key+".name", "forward: %v", err)
 	}
-	var err error
-	if f.From, f.Listen, err = p.readEnd(key+".from", f.Name, "from", raw.From); err != nil {
-		return f, err
-	}
-	if err := f.Listen.CheckListener(); err != nil {
-		return f, p.file.Errorf(key+".from", "forward %q: %v", f.Name, err)
-	}
-	if f.Exit, f.Target, err = p.readEnd(key+".to", f.Name, "to", raw.To); err != nil {
-		return f, err
-	}
-	if err := f.Target.CheckTarget(); err != nil {
-		return f, p.file.Errorf(key+".to", "forward %q: %v", f.Name, err)
-	}
-	if _, ok := p.Groups[f.Exit]; ok {
-		return f, p.file.Errorf(key+".to", "forward %q: %q is a group: a forward leads to one portal", f.Name, f.Exit)
-	}
-	if f.Listen.Datagram() != f.Target.Datagram() {
-		return f, p.file.Errorf(key+".to", "forward %q: from %s to %s: datagrams and streams do not mix", f.Name, f.Listen, f.Target)
-	}
-	if err := p.readEntries(&f); err != nil {
-		return f, err
-	}
-	if err := p.readUntil(&f, raw.Until); err != nil {
-		return f, err
-	}
-	if v := raw.ProxyProtocol; v != nil {
-		if *v != 1 && *v != 2 {
-			return f, p.file.Errorf(key+".proxy_protocol", "forward %q: proxy_protocol is 1 or 2", f.Name)
+	for _, step := range []func(*Forward, *rawForward) error{
+		p.readFrom, p.readTo, p.readEntries, p.readUntil, p.readHours, p.readLimits, p.readClients, p.readPaths, p.readOnRequest,
+	} {
+		if err := step(&f, raw); err != nil {
+			return f, err
 		}
-		if f.Target.Datagram() {
-			return f, p.file.Errorf(key+".proxy_protocol", "forward %q: there is no PROXY protocol for datagrams", f.Name)
-		}
-		f.Proxy = grant.Proxy(*v)
-	}
-	if f.Relay = raw.Relay; f.Relay != "" {
-		if err := identity.CheckName(f.Relay); err != nil {
-			return f, p.file.Errorf(key+".relay", "forward %q: relay %v", f.Name, err)
-		}
-		p.relays = append(p.relays, place{f.Relay, key + ".relay"})
 	}
 	return f, nil
 }
 
-// readEnd reads "NAME ENDPOINT".
-func (p *Policy) readEnd(key, forward, what, text string) (string, endpoint.Endpoint, error) {
-	if text == "" {
-		return "", endpoint.Endpoint{}, p.file.Errorf(key, "forward %q has no %q: write %s = \"NAME ENDPOINT\"", forward, what, what)
+func (p *Policy) readFrom(f *Forward, raw *rawForward) (err error) {
+	key := f.key + ".from"
+	if raw.From == "" {
+		return p.file.Errorf(key, "forward %q has no \"from\": write from = \"NAME ENDPOINT\"", f.Name)
 	}
-	name, e, err := parseEnd(text)
+	if f.From, f.Listen, err = parseEnd(raw.From); err == nil {
+		err = f.Listen.First.CheckListener()
+	}
 	if err != nil {
-		return "", endpoint.Endpoint{}, p.file.Errorf(key, "forward %q: %v", forward, err)
+		return p.file.Errorf(key, "forward %q: %v", f.Name, err)
 	}
-	return name, e, nil
+	return nil
 }
 
-func parseEnd(text string) (string, endpoint.Endpoint, error) {
+func (p *Policy) readTo(f *Forward, raw *rawForward) error {
+	if !p.file.Has(f.key+".to") || raw.To == "" {
+		return p.file.Errorf(f.key+".to", "forward %q has no \"to\": write to = \"NAME ENDPOINT\"", f.Name)
+	}
+	texts, err := p.readList(f, "to", `"factory-1 tcp://10.0.0.5:80"`, raw.To, MaxTargets)
+	if err != nil {
+		return err
+	}
+	for _, t := range texts {
+		exit, dial, err := parseEnd(t.text)
+		if err == nil {
+			err = p.checkTarget(f, exit, dial)
+		}
+		if err != nil {
+			return p.file.Errorf(t.key, "forward %q: %v", f.Name, err)
+		}
+		f.To = append(f.To, Target{exit, dial})
+		p.used = append(p.used, place{exit, t.key})
+	}
+	return nil
+}
+
+func (p *Policy) checkTarget(f *Forward, exit string, dial endpoint.Range) error {
+	if err := dial.First.CheckTarget(); err != nil {
+		return err
+	}
+	if _, ok := p.Groups[exit]; ok {
+		return fmt.Errorf("%q is a group: a forward leads to portals", exit)
+	}
+	if f.Listen.First.Datagram() != dial.First.Datagram() {
+		return fmt.Errorf("from %s to %s: datagrams and streams do not mix", f.Listen, dial)
+	}
+	if f.Listen.Ports != dial.Ports {
+		return fmt.Errorf("from %s to %s: %d ports and %d: a range leads to one that is as long, port by port", f.Listen, dial, f.Listen.Ports, dial.Ports)
+	}
+	if slices.Contains(f.To, Target{exit, dial}) {
+		return fmt.Errorf("%s %s is named twice", exit, dial)
+	}
+	return nil
+}
+
+// parseEnd reads "NAME ENDPOINT".
+func parseEnd(text string) (string, endpoint.Range, error) {
 	parts := strings.Fields(text)
 	if len(parts) != 2 {
-		return "", endpoint.Endpoint{}, fmt.Errorf("%q is not a name and an endpoint, as in \"factory-1 tcp://10.0.0.5:80\"", text)
+		return "", endpoint.Range{}, fmt.Errorf("%q is not a name and an endpoint, as in \"factory-1 tcp://10.0.0.5:80\"", text)
 	}
 	if err := identity.CheckName(parts[0]); err != nil {
-		return "", endpoint.Endpoint{}, err
+		return "", endpoint.Range{}, err
 	}
-	e, err := endpoint.Parse(parts[1])
+	e, err := endpoint.ParseRange(parts[1])
 	return parts[0], e, err
 }
 
-// readEntries finds the portals that f is from.
-func (p *Policy) readEntries(f *Forward) error {
-	p.used = append(p.used, place{f.Exit, f.key + ".to"})
+// readEntries finds the portals that f is from: a portal that it leads to gets no
+// listener to reach itself.
+func (p *Policy) readEntries(f *Forward, _ *rawForward) error {
 	members, ok := p.Groups[f.From]
 	if !ok {
-		if f.From == f.Exit {
-			return p.file.Errorf(f.key+".to", "forward %q leads from %q to itself", f.Name, f.Exit)
+		for _, t := range f.To {
+			if t.Exit == f.From {
+				return p.file.Errorf(f.key+".to", "forward %q leads from %q to itself", f.Name, f.From)
+			}
 		}
 		p.used = append(p.used, place{f.From, f.key + ".from"})
 		f.Entries = []string{f.From}
 		return nil
 	}
 	for _, m := range members {
-		if m == f.Exit {
+		others := 0
+		for _, t := range f.To {
+			if t.Exit != m {
+				others++
+			}
+		}
+		switch {
+		case others == 0:
 			p.warn(f.key+".from", "forward %q: %q is in the group %q and is where the forward leads: it gets no listener", f.Name, m, f.From)
 			continue
+		case others < len(f.To):
+			p.warn(f.key+".from", "forward %q: %q is in the group %q and is where the forward leads, among others: it is led to the others only", f.Name, m, f.From)
 		}
 		f.Entries = append(f.Entries, m)
 	}
 	return nil
 }
 
-func (p *Policy) readUntil(f *Forward, value any) error {
+// item is one text of a list, with its place.
+type item struct{ text, key string }
+
+// readList reads a text or a list of texts.
+func (p *Policy) readList(f *Forward, what, example string, value any, most int) ([]item, error) {
+	key := f.key + "." + what
 	switch v := value.(type) {
-	case nil:
-		return nil
-	case time.Time:
-		if y := v.UTC().Year(); y < 1970 || y > 9999 {
-			return p.file.Errorf(f.key+".until", "forward %q: until is a time from 1970 to 9999", f.Name)
+	case string:
+		return []item{{v, key}}, nil
+	case []any:
+		if len(v) == 0 || len(v) > most {
+			return nil, p.file.Errorf(key, "forward %q: %s has %d values: 1 to %d are allowed", f.Name, what, len(v), most)
 		}
-		f.Until = v.UTC().Truncate(time.Second)
+		list := make([]item, len(v))
+		for i, e := range v {
+			key := fmt.Sprintf("%s[%d]", key, i)
+			text, ok := e.(string)
+			if !ok {
+				return nil, p.file.Errorf(key, "forward %q: a value of the wrong type: write %s = [%s]", f.Name, what, example)
+			}
+			list[i] = item{text, key}
+		}
+		return list, nil
+	}
+	return nil, p.file.Errorf(key, "forward %q: %s is a text or a list of texts: write %s = [%s]", f.Name, what, what, example)
+}
+
+// readMoment reads a date and time with a zone.
+func readMoment(what string, value any) (time.Time, error) {
+	t, ok := value.(time.Time)
+	if !ok {
+		return t, fmt.Errorf("%s is a date and time with a zone, as in 2027-01-31T18:00:00Z", what)
+	}
+	if y := t.UTC().Year(); y < 1970 || y > 9999 {
+		return t, fmt.Errorf("%s is a time from 1970 to 9999", what)
+	}
+	return t.UTC().Truncate(time.Second), nil
+}
+
+func (p *Policy) readUntil(f *Forward, raw *rawForward) (err error) {
+	if raw.Until == nil {
 		return nil
 	}
-	return p.file.Errorf(f.key+".until", "forward %q: until is a date and time with a zone, as in 2027-01-31T18:00:00Z", f.Name)
-}
-
-func (f *Forward) ended(now time.Time) bool { return !f.Until.IsZero() && !now.Before(f.Until) }
-
-// listener is what only one forward can have. Connections to "stdio:" name
-// their target, so there each target is a listener of its own.
-type listener struct {
-	entry  string
-	listen endpoint.Endpoint
-	exit   string
-	target endpoint.Endpoint
-}
-
-func listenerOf(entry string, f Forward) listener {
-	if f.Listen.Scheme() == endpoint.Stdio {
-		return listener{entry, f.Listen, f.Exit, f.Target}
+	if f.until, err = readMoment("until", raw.Until); err != nil {
+		return p.file.Errorf(f.key+".until", "forward %q: %v", f.Name, err)
 	}
-	return listener{entry: entry, listen: f.Listen}
+	return nil
 }
+
+func (f *Forward) ended(now time.Time) bool { return !f.until.IsZero() && !now.Before(f.until) }
 
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
@@ -254,4 +297,15 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// proxyVersion checks a version of the PROXY protocol.
+func proxyVersion(v int, datagram bool) (grant.Proxy, error) {
+	if v != 1 && v != 2 {
+		return 0, fmt.Errorf("proxy_protocol is 1 or 2")
+	}
+	if datagram {
+		return 0, fmt.Errorf("there is no PROXY protocol for datagrams")
+	}
+	return grant.Proxy(v), nil
 }

@@ -107,6 +107,11 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 	diff := Diff{Version: r.applied.Version}
 	grants := r.grants
 	if rules != nil {
+		who.open = rules.Live(who.open, r.now())
+		if err := r.putOpenings(who.open, &change); err != nil {
+			return Diff{}, err
+		}
+		next.Zones = rules.Zones()
 		grants, diff = r.compile(rules, who, next.Version, &change)
 		if len(diff.Removed)+len(diff.Added) == 0 && r.applied.Version > 0 && r.applied.Source == next.Source {
 			next = r.applied // nothing that is granted has changed
@@ -142,7 +147,7 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 		delete(r.revisions, key)
 	}
 	if rules != nil {
-		r.applied, r.policy, r.grants = next, rules, grants
+		r.applied, r.policy, r.grants, r.openings = next, rules, grants, who.open
 	}
 	if update != nil {
 		update()
@@ -159,7 +164,7 @@ func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, ch
 		same[content(g.Permission)] = g
 	}
 	grants, diff := newIndex(), Diff{Version: version}
-	for _, p := range who.expand(rules.Grants(who.keys, r.now())) {
+	for _, p := range who.expand(rules.Grants(who.keys, who.open, r.now())) {
 		if g, ok := same[content(p)]; ok {
 			delete(same, content(p))
 			grants.add(g)
@@ -167,10 +172,11 @@ func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, ch
 			continue
 		}
 		p.Version = version
-		g := grant.Sign(p, r.signer)
-		grants.add(g)
 		diff.Added = append(diff.Added, p)
-		change.Put[permissionKey(p)] = g.AppendTo(nil)
+	}
+	for _, g := range r.signAll(diff.Added) {
+		grants.add(g)
+		change.Put[permissionKey(g.Permission)] = g.AppendTo(nil)
 	}
 	for _, g := range same {
 		diff.Removed = append(diff.Removed, g.Permission)

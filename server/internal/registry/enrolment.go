@@ -8,6 +8,7 @@ import (
 
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/server/internal/policy"
 )
 
 // Enrolment is what the registry knows of a portal's or relay's identity.
@@ -98,7 +99,10 @@ func (r *Registry) put(role identity.Role, name string, e Enrolment, cause strin
 
 // holders are the keys that the portals have: one each, and a second for those
 // that change it.
-type holders struct{ keys, next map[string]identity.KeyHash }
+type holders struct {
+	keys, next map[string]identity.KeyHash
+	open       policy.Openings // and what is open to them on request
+}
 
 func (h holders) set(name string, e Enrolment) {
 	h.keys[name] = e.Key

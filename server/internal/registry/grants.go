@@ -74,5 +74,17 @@ func (r *Registry) EndedBetween(from, to time.Time) []grant.Permission {
 	return list
 }
 
+// Holds reports whether a permission in force holds at the time now: ReasonNone, or
+// why not.
+func Holds(p grant.Permission, now time.Time) wire.Reason {
+	switch {
+	case Ended(p, now):
+		return wire.ReasonGrantExpired
+	case !p.Hours.Open(now):
+		return wire.ReasonOutsideHours
+	}
+	return wire.ReasonNone
+}
+
 // Ended reports whether the permission's own end has come.
 func Ended(p grant.Permission, now time.Time) bool { return !p.End.IsZero() && !now.Before(p.End) }

@@ -14,6 +14,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -32,6 +33,7 @@ const (
 	relayPrefix      = "relay/"
 	permissionPrefix = "permission/"
 	revocationPrefix = "revocation/"
+	openingPrefix    = "opening/"
 	policyKey        = "policy"
 )
 
@@ -58,6 +60,9 @@ type Applied struct {
 	Time    time.Time `json:"time"` // when the file was applied
 	Cause   string    `json:"cause"`
 	Key     string    `json:"policy_key"`
+	// Zones are the rules of the time zones that the policy names, as they were when
+	// it was applied.
+	Zones map[string]string `json:"zones,omitempty"`
 }
 
 // Diff is what a change did to the grants.
@@ -85,6 +90,7 @@ type Registry struct {
 	revisions map[string]uint64 // of every key in the store but permissions
 	applied   Applied
 	policy    *policy.Policy // what applied.Source says; nil before the first
+	openings  policy.Openings
 	grants    *index
 }
 
@@ -93,7 +99,7 @@ func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() ti
 	r := &Registry{
 		domain: domain, store: s, signer: signer, now: now,
 		portals: make(map[string]Portal), relays: make(map[string]Relay),
-		revisions: make(map[string]uint64), grants: newIndex(),
+		revisions: make(map[string]uint64), grants: newIndex(), openings: make(policy.Openings),
 	}
 	if err := load(r, portalPrefix, func(p Portal) { r.portals[p.Name] = p }); err != nil {
 		return nil, err
@@ -109,6 +115,9 @@ func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() ti
 			return nil, fmt.Errorf("read state: the revocation of epoch %d is broken", i+1)
 		}
 	}
+	if err := load(r, openingPrefix, func(o policy.Opening) { r.openings[o.Key()] = o }); err != nil {
+		return nil, err
+	}
 	if err := load(r, policyKey, func(a Applied) { r.applied = a }); err != nil {
 		return nil, err
 	}
@@ -118,7 +127,7 @@ func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() ti
 	if own := r.PolicyKey(); r.applied.Key != own {
 		return nil, fmt.Errorf("read state: the permissions in force are signed by the policy key %s, and the configuration names %s: put the old policy key back", r.applied.Key, own)
 	}
-	p, err := policy.Parse(r.applied.File, []byte(r.applied.Source), now())
+	p, err := policy.ParseAgain(r.applied.File, []byte(r.applied.Source), now(), r.applied.Zones)
 	if err != nil {
 		return nil, fmt.Errorf("read state: the policy in force, version %d: %w", r.applied.Version, err)
 	}
@@ -208,7 +217,7 @@ func (r *Registry) keysLocked() map[string]identity.KeyHash {
 
 // holdersLocked returns which keys the portals have.
 func (r *Registry) holdersLocked() holders {
-	h := holders{keys: r.keysLocked(), next: make(map[string]identity.KeyHash)}
+	h := holders{keys: r.keysLocked(), next: make(map[string]identity.KeyHash), open: maps.Clone(r.openings)}
 	for name, p := range r.portals {
 		h.set(name, p.Enrolment)
 	}
@@ -222,14 +231,11 @@ func (r *Registry) Applied() Applied {
 	return r.applied
 }
 
-// Forwards returns the forwards of the policy in force.
-func (r *Registry) Forwards() []policy.Forward {
+// Policy returns the policy in force, which nobody changes; nil before the first.
+func (r *Registry) Policy() *policy.Policy {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if r.policy == nil {
-		return nil
-	}
-	return slices.Clone(r.policy.Forwards)
+	return r.policy
 }
 
 // CheckAddress reports why s cannot be where a relay is found.

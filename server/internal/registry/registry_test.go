@@ -336,7 +336,7 @@ func TestPolicyIsOldOrNewAfterSIGKILL(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := make(map[string]bool)
-		for _, g := range p.Grants(r.Keys(), now) {
+		for _, g := range p.Grants(r.Keys(), nil, now) {
 			want[content(g)] = true
 		}
 		list := r.Of("ann", now)
