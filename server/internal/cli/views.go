@@ -67,7 +67,7 @@ func newPortals() *cobra.Command {
 	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, func(w io.Writer, list []hub.PortalView) error {
 		var rows [][]string
 		for _, p := range list {
-			rows = append(rows, []string{p.Name, state(p.Online), from(p.From), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), p.NotAfter.Format(time.DateOnly), dash(p.Software)})
+			rows = append(rows, []string{p.Name, state(p.Online), from(p.From), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), ends(p.NotAfter, time.Now()), dash(p.Software)})
 		}
 		return command.Table(w, []string{"PORTAL", "STATE", "FROM", "SINCE", "GRANTS", "KEY", "EXPIRES", "SOFTWARE"}, rows)
 	})
@@ -92,7 +92,7 @@ func newRelays() *cobra.Command {
 					rate = fmt.Sprintf("%.1f Mbit/s", float64(s.Rate)*8/1e6)
 				}
 			}
-			rows = append(rows, []string{r.Name, now, strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, trip, r.NotAfter.Format(time.DateOnly)})
+			rows = append(rows, []string{r.Name, now, strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, trip, ends(r.NotAfter, time.Now())})
 		}
 		return command.Table(w, []string{"RELAY", "STATE", "ADDRESSES", "PORTS", "SINCE", "SESSIONS", "RATE", "ROUND TRIP", "EXPIRES"}, rows)
 	})
@@ -110,6 +110,17 @@ func newSessions() *cobra.Command {
 		}
 		return command.Table(w, []string{"SESSION", "OPENER", "PEER", "FORWARD", "RELAY", "ROUND TRIPS", "STATE", "SINCE"}, rows)
 	})
+}
+
+// ends shows when a certificate ends, to the minute if that is soon.
+func ends(at, now time.Time) string {
+	switch left := at.Sub(now); {
+	case left < 0:
+		return "ended " + at.Local().Format(time.DateTime)
+	case left < 48*time.Hour:
+		return at.Local().Format(time.DateTime)
+	}
+	return at.Local().Format(time.DateOnly)
 }
 
 func state(online bool) string {

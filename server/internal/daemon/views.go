@@ -9,6 +9,7 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
+	"github.com/netport/netport/server/internal/registry"
 )
 
 // The names of the requests that only a running server answers.
@@ -37,6 +38,11 @@ type Status struct {
 	Sessions int       `json:"sessions"`
 	Missing  uint64    `json:"audit_missing"` // records that cannot be written now
 	Expires  time.Time `json:"certificate_expires"`
+	// Ending counts the portals and relays whose certificates have lived more than
+	// five sixths of their lives and were not renewed, and EndingNames names a few.
+	Ending      int      `json:"certificates_ending"`
+	EndingNames []string `json:"certificates_ending_names"`
+	Waiting     int      `json:"waiting_for_approval"`
 }
 
 func (d *daemon) views(cfg *config.Config, service *admin.Service) map[string]local.Handler {
@@ -59,17 +65,36 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
 		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
+	now := time.Now()
+	note := func(name string, e registry.Enrolment) {
+		if e.Issued.IsZero() || now.Before(e.Issued.Add(e.NotAfter.Sub(e.Issued)/6*5)) {
+			return
+		}
+		if s.Ending++; len(s.EndingNames) < endingNames {
+			s.EndingNames = append(s.EndingNames, name)
+		}
+	}
 	for _, p := range d.hub.Portals() {
 		s.Portals++
+		note(p.Name, p.Enrolment)
 		if p.Online {
 			s.Online++
 		}
 	}
 	for _, r := range d.hub.Relays() {
 		s.Relays++
+		note(r.Name, r.Enrolment)
 		if r.State != nil && r.State.Ready {
 			s.Usable++
 		}
 	}
+	if tokens, err := service.Desk.Tokens(); err == nil {
+		for _, t := range tokens {
+			s.Waiting += len(t.Waiting)
+		}
+	}
 	return s
 }
+
+// endingNames is how many of those whose certificates end are named.
+const endingNames = 5

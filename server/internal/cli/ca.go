@@ -1,0 +1,306 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/server/internal/admin"
+	"github.com/netport/netport/server/internal/ca"
+)
+
+func newCA() *cobra.Command {
+	c := command.Group(&cobra.Command{
+		Use:   "ca",
+		Short: "Show and change whose certificates count, and who issues them",
+		Long: `Show and change whose certificates count, and who issues them.
+
+Roll over to a new CA of the server's own:
+
+  netport-server ca roll          the new one issues; the old one vouches for it
+  netport-server ca status        until nobody has a certificate of the old one
+  netport-server ca drop KEY      the old one counts no more
+
+Put the root elsewhere, on a machine without a network:
+
+  netport-server ca new --domain example.org --out root     there
+  netport-server ca request > request.pem                   here
+  netport-server ca sign --out chain.pem --ca root/ca.pem --key root/ca.key < request.pem    there
+  netport-server ca install chain.pem                       here`,
+		Example: "  netport-server ca status",
+	})
+	c.AddCommand(
+		newCAStatus(),
+		newCAChange("roll", "Make a new CA, which issues from now on", "  netport-server ca roll", admin.CommandCARoll),
+		newCADrop(), newCARequest(), newCAInstall(), newCATrust(), newCANew(), newCASign(),
+	)
+	return c
+}
+
+func newCAStatus() *cobra.Command {
+	return newCAChange("status", "Show whose certificates count, and who issues", "  netport-server ca status", admin.CommandCAStatus)
+}
+
+// newCAChange makes a command without arguments that shows what is so afterwards.
+func newCAChange(name, short, example, request string) *cobra.Command {
+	var file string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: name, Short: short, Example: example, Args: command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error { return askCA(c, file, asJSON, request, struct{}{}) },
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func askCA(c *cobra.Command, file string, asJSON bool, request string, args any) error {
+	var v admin.CAStatus
+	if err := askState(c.Context(), file, request, args, &v); err != nil {
+		return err
+	}
+	if asJSON {
+		return command.JSON(c.OutOrStdout(), v)
+	}
+	return printCA(c.OutOrStdout(), v)
+}
+
+func printCA(w io.Writer, v admin.CAStatus) error {
+	how := map[string]string{
+		"built-in":  "the CA key in " + v.KeyFile,
+		"command":   "ca_command",
+		"elsewhere": "nobody here: certificates are signed elsewhere",
+	}[v.Mode]
+	fmt.Fprintf(w, "issued by     %s\n", command.Clean(how))
+	if v.Issuer != "" {
+		fmt.Fprintf(w, "              %s, key %s, until %s\n", command.Clean(v.Issuer), keyText(v.Issuing)[:16], v.IssuerEnds.Format(time.DateOnly))
+	}
+	fmt.Fprintf(w, "certificates  last %s\n", v.Life)
+	if n := len(v.Behind); n > 0 {
+		fmt.Fprintf(w, "behind        %d have certificates of another authority: %s\n", n, someOf(v.Behind))
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, a := range v.Authorities {
+		state := "trusted"
+		if a.Issuing {
+			state = "issues"
+		}
+		if time.Now().After(a.NotAfter) {
+			state = "ended"
+		}
+		rows = append(rows, []string{a.Name, keyText(a.Key)[:16], state, strconv.Itoa(a.Portals), strconv.Itoa(a.Relays), a.NotAfter.Format(time.DateOnly)})
+	}
+	return command.Table(w, []string{"AUTHORITY", "KEY", "STATE", "PORTALS", "RELAYS", "UNTIL"}, rows)
+}
+
+// someOf lists a few.
+func someOf(list []string) string {
+	const few = 5
+	if len(list) <= few {
+		return strings.Join(list, ", ")
+	}
+	return strings.Join(list[:few], ", ") + fmt.Sprintf(" and %d more", len(list)-few)
+}
+
+func newCADrop() *cobra.Command {
+	var file string
+	var asJSON bool
+	var r admin.CADropRequest
+	c := &cobra.Command{
+		Use:   "drop KEY",
+		Short: "Let an authority count no more",
+		Long: `Let an authority count no more.
+
+KEY is what "ca status" shows, or its first 8 digits or more. Nothing that runs is cut.
+It is refused while portals or relays have certificates of this authority, unless
+--force is given: they have to be invited anew then. Its key file can be destroyed
+afterwards.`,
+		Example: "  netport-server ca drop 3f9a0c1d",
+		Args:    command.Args("KEY"),
+		RunE: func(c *cobra.Command, args []string) error {
+			r.Key = args[0]
+			return askCA(c, file, asJSON, admin.CommandCADrop, r)
+		},
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVar(&r.Force, "force", false, "although certificates count that it signed")
+	return c
+}
+
+func newCARequest() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:     "request",
+		Short:   "Make the key of an intermediate here, and print the request for its certificate",
+		Example: "  netport-server ca request > request.pem",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			var made admin.CARequested
+			if err := askState(c.Context(), file, admin.CommandCARequest, struct{}{}, &made); err != nil {
+				return err
+			}
+			fmt.Fprint(c.OutOrStdout(), made.Request)
+			fmt.Fprintf(c.ErrOrStderr(), "Its key is in %s. Have the request signed where the root is (netport-server ca sign), then: netport-server ca install CHAIN\n", made.KeyFile)
+			return nil
+		},
+	}
+	configFlag(c, &file)
+	return c
+}
+
+func newCAInstall() *cobra.Command {
+	var file string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "install CHAIN",
+		Short:   "Have the intermediate issue whose certificate was signed elsewhere",
+		Long:    "Have the intermediate issue whose certificate was signed elsewhere.\n\nCHAIN is a file (- for standard input) with its certificate and what is above it,\nthe root last.",
+		Example: "  netport-server ca install chain.pem",
+		Args:    command.Args("CHAIN"),
+		RunE: func(c *cobra.Command, args []string) error {
+			b, err := readInput(c, args[0])
+			if err != nil {
+				return err
+			}
+			return askCA(c, file, asJSON, admin.CommandCAInstall, admin.CAInstallRequest{Chain: string(b)})
+		},
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func newCATrust() *cobra.Command {
+	var file string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     "trust FILE",
+		Short:   "Let the authorities in a file (PEM) count too, which issue elsewhere",
+		Example: "  netport-server ca trust spire-bundle.pem",
+		Args:    command.Args("FILE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			b, err := readInput(c, args[0])
+			if err != nil {
+				return err
+			}
+			return askCA(c, file, asJSON, admin.CommandCATrust, admin.CATrustRequest{Certificates: string(b)})
+		},
+	}
+	configFlag(c, &file)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// maxInput bounds what is read from standard input, in bytes.
+const maxInput = 1 << 20
+
+// readInput reads a small file, or standard input for "-".
+func readInput(c *cobra.Command, file string) ([]byte, error) {
+	if file != "-" {
+		return identity.ReadFile(file)
+	}
+	b, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxInput))
+	if err != nil {
+		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	return b, nil
+}
+
+func newCANew() *cobra.Command {
+	var domain, out, passphrase string
+	c := &cobra.Command{
+		Use:     "new --domain DOMAIN --out DIR",
+		Short:   "Make a root: ca.pem and ca.key in DIR, for a machine without a network",
+		Example: "  netport-server ca new --domain example.org --out root --passphrase-file passphrase",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if domain == "" || out == "" {
+				return command.Usagef("--domain and --out are needed; see \"%s --help\"", c.CommandPath())
+			}
+			authority, err := ca.New(domain, time.Now)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(out, 0o700); err != nil {
+				return fmt.Errorf("make folder %s: %w", out, cause(err))
+			}
+			if err := ca.SaveKey(filepath.Join(out, "ca.key"), authority.Key(), passphrase); err != nil {
+				return err
+			}
+			if err := identity.CreateFile(filepath.Join(out, "ca.pem"), identity.EncodeCertificates(authority.Certificate), 0o644); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "Made the root of %s in %s: keep ca.key where no network reaches it.\n", domain, out)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&domain, "domain", "", "the domain of all names")
+	c.Flags().StringVar(&out, "out", "", "the folder for the files")
+	passphraseFlag(c, &passphrase)
+	return c
+}
+
+func passphraseFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "passphrase-file", "", "a `FILE` of one line with which the key is encrypted")
+}
+
+func newCASign() *cobra.Command {
+	var certFile, keyFile, passphrase, life, out string
+	c := &cobra.Command{
+		Use:   "sign --ca FILE --key FILE < REQUEST",
+		Short: "Sign the request of an intermediate, where the root is",
+		Long: `Sign the request of an intermediate, where the root is.
+
+It reads the request from standard input and writes the chain, the root last, for "ca
+install". No server and no state is needed.`,
+		Example: "  netport-server ca sign --ca root/ca.pem --key root/ca.key < request.pem > chain.pem",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if certFile == "" || keyFile == "" {
+				return command.Usagef("--ca and --key are needed; see \"%s --help\"", c.CommandPath())
+			}
+			length, err := ca.ParseLife(life)
+			if err != nil {
+				return command.Usagef("--life: %w", err)
+			}
+			text, err := readInput(c, "-")
+			if err != nil {
+				return err
+			}
+			request, err := ca.ParseRequest(text)
+			if err != nil {
+				return err
+			}
+			root, err := ca.Load("", certFile, keyFile, passphrase, time.Now)
+			if err != nil {
+				return err
+			}
+			cert, err := root.Sign(request, length)
+			if err != nil {
+				return err
+			}
+			chain := identity.EncodeCertificates(cert, root.Certificate)
+			if out != "" {
+				return identity.CreateFile(out, chain, 0o644)
+			}
+			_, err = c.OutOrStdout().Write(chain)
+			return err
+		},
+	}
+	c.Flags().StringVar(&certFile, "ca", "", "the root's certificate")
+	c.Flags().StringVar(&keyFile, "key", "", "the root's key")
+	c.Flags().StringVar(&life, "life", "2y", "how long the intermediate lasts")
+	c.Flags().StringVar(&out, "out", "", "a new file for the chain; standard output without it")
+	passphraseFlag(c, &passphrase)
+	return c
+}
