@@ -43,6 +43,8 @@ type Dialer[In, Out wire.Message] struct {
 	More func() []string
 	// Told is given the server's time, if its certificate is right at that time.
 	Told func(time.Time)
+	// Refused is called when a server has refused the certificate.
+	Refused func()
 	// Hurry has Keep dial now, and anew if it is dialling: the network has
 	// changed.
 	Hurry <-chan struct{}

@@ -41,6 +41,9 @@ func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Ou
 	case errors.Is(err, io.EOF):
 		return nil, wire.Welcome{}, errors.New("it closed the connection without a word")
 	case errors.As(err, &alert) && alert.Op == "remote error":
+		if d.Refused != nil {
+			d.Refused()
+		}
 		return nil, wire.Welcome{}, fmt.Errorf("it refused the certificate of %s (%w): its log says why", d.Credentials.ID, err)
 	case werr != nil:
 		return nil, wire.Welcome{}, werr

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -111,4 +112,53 @@ func (j *Joining) judge(cs tls.ConnectionState, at time.Time) error {
 	}
 	j.Domain = p.ID.Domain
 	return nil
+}
+
+// CheckIssued reports why a chain (leaf first) that was issued to id for a key is of
+// no use to its holder: it is of somebody else or for another key, or peers that
+// trust roots would not take it at the time at, on either side of a connection.
+func CheckIssued(chain, roots []*x509.Certificate, id ID, key KeyHash, at time.Time) error {
+	if n := len(chain); n == 0 || n > MaxChain {
+		return fmt.Errorf("%d certificates, 1 to %d are allowed", n, MaxChain)
+	}
+	pool := x509.NewCertPool()
+	for _, root := range roots {
+		pool.AddCert(root)
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
+		p, _, err := verifyChain(chain, pool, at, usage)
+		if err != nil {
+			return err
+		}
+		if p.ID != id {
+			return fmt.Errorf("it is of %s, not of %s", p.ID, id)
+		}
+		if p.Key != key {
+			return fmt.Errorf("it is for the key %s, not for %s", p.Key, key)
+		}
+	}
+	return nil
+}
+
+// ParseChain reads certificates as messages hold them, DER each.
+func ParseChain(ders [][]byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for _, der := range ders {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
+}
+
+// HashPublic returns the KeyHash of a public key; the zero KeyHash if it is of no
+// kind that certificates have.
+func HashPublic(public crypto.PublicKey) KeyHash {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return KeyHash{}
+	}
+	return sha256.Sum256(der)
 }

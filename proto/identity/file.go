@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // maxFile is the largest key, certificate or CA file that is read, in bytes.
@@ -95,6 +96,9 @@ func CreateFile(file string, b []byte, mode fs.FileMode) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	if err == nil {
+		err = SyncFolder(filepath.Dir(file))
+	}
 	if err != nil {
 		os.Remove(file)
 		return fmt.Errorf("write %s: %w", file, reason(err))
@@ -123,8 +127,27 @@ func ReplaceFile(file string, b []byte, mode fs.FileMode) error {
 	if err == nil {
 		err = os.Rename(f.Name(), file)
 	}
+	if err == nil {
+		err = SyncFolder(filepath.Dir(file))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", file, reason(err))
+	}
+	return nil
+}
+
+// SyncFolder makes what was renamed in a folder, or made there, last.
+func SyncFolder(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // a folder cannot be flushed there
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("flush folder %s: %w", dir, err)
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/netport/netport/portal/internal/config"
 	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/identity"
+	joining "github.com/netport/netport/proto/join"
 	"github.com/netport/netport/proto/local"
 )
 
@@ -26,6 +28,7 @@ the one listens and what the other dials for it.`
 	for _, c := range root.Commands() {
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
 	}
+	root.AddCommand(joining.Command(identity.Portal, config.DefaultFile, joining.Portal))
 	return root
 }
 

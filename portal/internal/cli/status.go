@@ -59,6 +59,9 @@ func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 	if s.Unreachable+s.Oversized > 0 {
 		fmt.Fprintf(w, "UDP      %d datagrams found no one listening at their target, %d were too large for the way there\n", s.Unreachable, s.Oversized)
 	}
+	for _, line := range s.Identity.Lines() {
+		fmt.Fprintf(w, "identity %s\n", command.Clean(line))
+	}
 	if s.Limited > 0 {
 		fmt.Fprintf(w, "limits   %d datagrams were above the limits of their grants\n", s.Limited)
 	}

@@ -37,6 +37,7 @@ type Config struct {
 	Key         string
 	CA          string
 	PolicyKey   ed25519.PublicKey
+	RenewKey    bool   // renewals are with a new key
 	State       string // folder
 	Socket      string
 	LogLevel    string
@@ -53,6 +54,7 @@ type file struct {
 	Key         string   `toml:"key"`
 	CA          string   `toml:"ca"`
 	PolicyKey   string   `toml:"policy_key"`
+	RenewKey    bool     `toml:"renew_key"`
 	State       string   `toml:"state"`
 	Socket      string   `toml:"socket"`
 	LogLevel    string   `toml:"log_level"`
@@ -84,7 +86,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 	c := Config{
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA),
-		State: f.Path(raw.State), Socket: f.Path(raw.Socket), LogLevel: raw.LogLevel,
+		RenewKey: raw.RenewKey, State: f.Path(raw.State), Socket: f.Path(raw.Socket), LogLevel: raw.LogLevel,
 	}
 	if len(raw.Servers) == 0 {
 		return Config{}, f.Errorf("servers", `no server: write servers = ["HOST:PORT"]`)

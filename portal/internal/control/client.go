@@ -23,6 +23,7 @@ import (
 	"github.com/netport/netport/portal/internal/state"
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -53,9 +54,24 @@ type Sessions interface {
 	PeerChanged(name string)
 }
 
+// Identity is what the server tells about certificates, and asks of it: a
+// keeper.Keeper.
+type Identity interface {
+	// Connected takes a connection, Lost that it is gone.
+	Connected(send func(keeper.FromBoth))
+	Lost()
+	// Handle takes a message if it is for it.
+	Handle(m wire.Message) (taken bool, err error)
+	// Told takes the time of a proven server, Refused that one has refused the
+	// certificate.
+	Told(at time.Time)
+	Refused()
+}
+
 // Config is what a Client is made from.
 type Config struct {
 	Credentials *identity.Credentials
+	Identity    Identity // keeps the credentials
 	Software    string   // name and version of this program
 	Servers     []string // "host" or "host:port"
 	Network     string   // name of the network of the start; see NetworkChanged
@@ -115,6 +131,7 @@ func New(cfg Config) *Client {
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
 		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log,
 		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Hurry: c.hurry,
+		Told: func(at time.Time) { c.Identity.Told(at) }, Refused: func() { c.Identity.Refused() },
 	}
 	return c
 }
@@ -125,7 +142,7 @@ func (c *Client) Run(ctx context.Context, sessions Sessions) error {
 	c.sessions = sessions
 	var measuring sync.WaitGroup
 	measuring.Go(func() { c.measure(ctx) })
-	err := c.dialer.Keep(ctx, wirecontrol.Addresses(c.Servers), c.use)
+	err := c.dialer.Keep(ctx, wirecontrol.Addresses(c.Config.Servers), c.use)
 	measuring.Wait()
 	return err
 }
@@ -138,6 +155,14 @@ func (c *Client) Keep(k *state.Kept) {
 	k.Servers = c.told
 	k.Tickets = c.tickets.all(time.Now())
 	k.Networks = c.networks.kept()
+}
+
+// Servers returns the servers of the configuration, and those that a server has
+// told of.
+func (c *Client) Servers() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Concat(c.Config.Servers, c.told)
 }
 
 // more returns the servers that a server has told of.
@@ -164,6 +189,8 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 		c.Log.Warn("the clock here and the server's differ", "by", skew.Round(time.Second))
 	}
 	defer c.lost()
+	c.Identity.Connected(func(m keeper.FromBoth) { conn.Send(m) })
+	defer c.Identity.Lost()
 	return conn.Run(ctx, c.handle)
 }
 
@@ -185,6 +212,9 @@ func (c *Client) lost() {
 
 // handle takes one message of the server.
 func (c *Client) handle(m wire.ToPortal) error {
+	if taken, err := c.Identity.Handle(m); taken || err != nil {
+		return err
+	}
 	switch m := m.(type) {
 	case wire.Session:
 		c.session(m)
@@ -352,6 +382,16 @@ func (c *Client) Done(id wire.SessionID, reason wire.Reason) {
 	}
 }
 
+// Renewed takes that the certificate has changed: the server is to see the new one.
+// The connection is made anew.
+func (c *Client) Renewed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		c.conn.Close(wire.ReasonReplaced, "certificate renewed")
+	}
+}
+
 // Server returns the address at which the server was reached last. Before the
 // first time that is one of an earlier life, or of the configuration if that
 // has one, with port 0; else none.
@@ -364,7 +404,7 @@ func (c *Client) Server() netip.AddrPort {
 	for _, h := range c.Kept.Hosts {
 		return netip.AddrPortFrom(h.Addrs[0].Unmap(), 0)
 	}
-	for _, s := range wirecontrol.Addresses(c.Servers) {
+	for _, s := range wirecontrol.Addresses(c.Config.Servers) {
 		if at, err := netip.ParseAddrPort(s); err == nil {
 			return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), 0)
 		}
@@ -412,7 +452,7 @@ type Status struct {
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Servers: wirecontrol.Addresses(c.Servers)}
+	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Servers: wirecontrol.Addresses(c.Config.Servers)}
 	for _, a := range wirecontrol.Addresses(c.told) {
 		if !slices.Contains(s.Servers, a) {
 			s.Servers = append(s.Servers, a)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -49,13 +51,23 @@ func newScript(t *testing.T) *script {
 		conns: make(chan *serverConn, 4), policy: ed25519.NewKeyFromSeed(slices.Repeat([]byte{1}, ed25519.SeedSize)),
 	}
 	ca := identitytest.New(t)
-	server, own := ca.Credentials(identity.Server, "server"), ca.Credentials(identity.Portal, "ann")
+	server := ca.Credentials(identity.Server, "server")
+	policy := s.policy.Public().(ed25519.PublicKey)
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	dir := ca.Enrol(identity.Portal, "ann")
+	in := func(name string) string { return filepath.Join(dir, name) }
+	keep, err := keeper.Open(keeper.Config{
+		Role: identity.Portal, Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), State: in("state"), Policy: policy, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := keep.Credentials()
 	s.self = grant.Party{Name: "ann", Key: own.Key()}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -66,10 +78,9 @@ func newScript(t *testing.T) *script {
 			running.Go(func() { s.serve(raw, server, log) })
 		}
 	})
-	policy := s.policy.Public().(ed25519.PublicKey)
 	s.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: own.ID, Key: own.Key()}, policy), time.Now, func(c grants.Change) { s.changes <- c })
 	s.client = New(Config{
-		Credentials: own, Software: "test", Servers: []string{l.Addr().String()}, Grants: s.keeper,
+		Credentials: own, Identity: keep, Software: "test", Servers: []string{l.Addr().String()}, Grants: s.keeper,
 		Measure: s.measure, Changed: func() { s.kept.Add(1) }, Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -123,7 +134,9 @@ func (s *script) serve(raw net.Conn, own *identity.Credentials, log *slog.Logger
 	}
 	s.conns <- conn
 	conn.Run(context.Background(), func(m wire.FromPortal) error {
-		s.asked <- m
+		if _, held := m.(wire.RevocationsHeld); !held { // as each connection begins
+			s.asked <- m
+		}
 		return nil
 	})
 }

@@ -7,7 +7,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -30,6 +29,7 @@ import (
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 )
@@ -37,8 +37,6 @@ import (
 const (
 	// bufferBudget bounds what all tunnels hold or promise to hold, in bytes.
 	bufferBudget = 256 << 20
-	// expiryWarning is how long before its end a certificate is spoken of.
-	expiryWarning = 14 * 24 * time.Hour
 	// pathsFile, in the state folder, holds what was learned about ways to relays.
 	pathsFile = "paths"
 )
@@ -51,42 +49,49 @@ type Portal struct {
 	socket      *local.Server
 	started     time.Time
 
-	network *network.Watch
-	state   *state.File
-	keeper  *grants.Keeper
-	client  *control.Client
-	finder  *path.Finder
-	pool    *peers.Pool
-	entry   *entry.Entry
-	exit    *exit.Exit
-	calls   *calls
+	network  *network.Watch
+	state    *state.File
+	identity *keeper.Keeper // of credentials
+	keeper   *grants.Keeper
+	client   *control.Client
+	finder   *path.Finder
+	pool     *peers.Pool
+	entry    *entry.Entry
+	exit     *exit.Exit
+	calls    *calls
 }
 
 // New makes a portal from its configuration and takes its socket: it fails
 // where another daemon has it, or where a file is missing or not as it should
 // be. Run must follow.
 func New(c config.Config, log *slog.Logger) (*Portal, error) {
-	credentials, err := identity.Load(c.Certificate, c.Key, c.CA, identity.Portal, nil)
-	if err != nil {
-		return nil, err
-	}
 	if err := os.MkdirAll(c.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
-	socket, err := local.Listen(c.Socket, log)
+	socket, err := local.Listen(c.Socket, log) // and with it the folder
 	if err != nil {
 		return nil, err
 	}
 	p := &Portal{
-		config: c, credentials: credentials,
-		log: log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
+		config: c,
+		log:    log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
 	}
 	file, kept := state.Open(c.State, log)
 	p.state = file
+	p.identity, err = keeper.Open(keeper.Config{
+		Role: identity.Portal, Certificate: c.Certificate, Key: c.Key, CA: c.CA, State: c.State, Policy: c.PolicyKey,
+		RenewKey: c.RenewKey, Servers: func() []string { return p.client.Servers() }, Software: software(), Log: log,
+	})
+	if err != nil {
+		socket.Close()
+		return nil, err
+	}
+	credentials := p.identity.Credentials()
+	p.credentials = credentials
 	p.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: credentials.ID, Key: credentials.Key()}, c.PolicyKey), credentials.Now, p.apply)
 	p.finder = path.NewFinder(path.Config{Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile), Log: log})
 	p.client = control.New(control.Config{
-		Credentials: credentials, Software: "netport-portal/" + command.Version, Servers: c.Servers,
+		Credentials: credentials, Identity: p.identity, Software: software(), Servers: c.Servers,
 		Network: p.network.Current().String(), Grants: p.keeper,
 		Measure: p.finder.Measure, Kept: kept, Changed: file.Changed, Log: log,
 	})
@@ -101,6 +106,11 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
 	})
 	p.entry = entry.New(entry.Config{Tunnels: p.pool, List: c.Listen, Reach: p.reaches, Path: p.path, Log: log})
+	p.identity.Hook(keeper.Hooks{
+		Renewing: func(inUse, next identity.KeyHash) { p.keeper.Own(inUse, next) },
+		Renewed:  p.renewed,
+		Revoked:  p.pool.Review,
+	})
 	p.keeper.Restore(kept.Grants)
 	p.serve()
 	return p, nil
@@ -111,7 +121,6 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 // tunnels, tells the server, and removes its sockets.
 func (p *Portal) Run(ctx context.Context) error {
 	p.log.Info("portal running", "portal", p.credentials.ID.Name, "domain", p.credentials.ID.Domain, "socket", p.config.Socket, "version", command.Version)
-	p.warnExpiry(p.credentials.Leaf())
 	// Each part stops before what it needs: first what takes work from outside,
 	// then the tunnels, then what they run over, and the connection to the
 	// server last, over which the sessions are given back.
@@ -130,6 +139,7 @@ func (p *Portal) Run(ctx context.Context) error {
 	rest.Go(func() { p.finder.Run(rest.ctx) })
 	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
 	rest.Go(func() { p.keeper.Run(rest.ctx) })
+	rest.Go(func() { p.identity.Run(rest.ctx) })
 	rest.Go(func() { p.exit.Run(rest.ctx) })
 	rest.Go(func() { p.network.Run(rest.ctx) })
 	rest.Go(func() { p.follow(rest.ctx) })
@@ -243,15 +253,15 @@ func (p *Portal) reaches(peer string) bool {
 	return reached
 }
 
-func (p *Portal) warnExpiry(leaf *x509.Certificate) {
-	left := time.Until(leaf.NotAfter)
-	switch {
-	case left <= 0:
-		p.log.Error("this portal's certificate has expired: have it issued anew", "since", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case left < expiryWarning:
-		p.log.Warn("this portal's certificate expires soon: have it issued anew", "at", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
+// renewed has the new certificate used: carriers that were made with the old one
+// are made anew. Grants of the old key hold for as long as the server lets them.
+func (p *Portal) renewed(before identity.KeyHash) {
+	p.keeper.Own(p.credentials.Key(), before)
+	p.pool.Renewed()
+	p.client.Renewed()
 }
+
+func software() string { return "netport-portal/" + command.Version }
 
 // reasonText is a reason as people read it, with what was said beside it.
 func reasonText(r wire.Reason, detail string) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -21,6 +22,7 @@ type Status struct {
 	Version     string         `json:"version"`
 	Started     time.Time      `json:"started"`
 	Certificate time.Time      `json:"certificate_until"`
+	Identity    keeper.Status  `json:"identity"`
 	Server      control.Status `json:"server"`
 	Forwards    []Forward      `json:"forwards"`
 	Tunnels     []peers.Status `json:"tunnels"`
@@ -96,7 +98,7 @@ func (p *Portal) Status() Status {
 	return Status{
 		Portal: p.credentials.ID.Name, Domain: p.credentials.ID.Domain, Version: command.Version,
 		Started:     p.started.UTC().Truncate(time.Second),
-		Certificate: p.credentials.Leaf().NotAfter.UTC(),
+		Certificate: p.credentials.Leaf().NotAfter.UTC(), Identity: p.identity.Status(),
 		Server:      p.client.Status(),
 		Forwards:    p.forwards(),
 		Tunnels:     p.pool.Status(),

@@ -132,9 +132,6 @@ func (f *File) write(b []byte) bool {
 		return true
 	}
 	err := identity.ReplaceFile(f.path, b, 0o600)
-	if err == nil {
-		err = syncFolder(filepath.Dir(f.path))
-	}
 	switch {
 	case err == nil && f.failing:
 		f.log.Info("state is kept again", "file", f.path)
@@ -146,20 +143,4 @@ func (f *File) write(b []byte) bool {
 		f.sum = bytes.Clone(sum)
 	}
 	return err == nil
-}
-
-// syncFolder makes a rename last.
-func syncFolder(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // a folder cannot be flushed there
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("flush folder %s: %w", dir, err)
-	}
-	return nil
 }

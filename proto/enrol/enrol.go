@@ -1,0 +1,283 @@
+// Package enrol is the enrolment protocol on the side of who has no certificate
+// that is valid: with a join token it gets its first one, and with one that has
+// expired its next. Nothing of it touches a file.
+//
+// Each attempt is a connection of its own (identity.ProtocolEnrol). It may be
+// repeated at any time with the same key: the server gives the same answer.
+package enrol
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/invite"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// dialTime bounds the dial of one address and its handshake together, and then
+	// the server's first word.
+	dialTime = 10 * time.Second
+	// signTime is how long a server that has an operator decide may be silent: it
+	// gives a sign of life every 30 seconds.
+	signTime = 75 * time.Second
+	// pause bounds the time between two attempts of one that waits.
+	pause = 10 * time.Second
+)
+
+// Client is who enrols.
+type Client struct {
+	Software string                        // name and version of this program
+	Now      func() time.Time              // its clock
+	Waiting  func(key identity.KeyHash)    // is called when an operator has to decide; may be nil
+	Failed   func(address string, _ error) // is called for each server that was not reached; may be nil
+}
+
+// Result is what was got.
+type Result struct {
+	ID          identity.ID
+	Chain       []*x509.Certificate // leaf first
+	Authorities wire.Authorities    // signed by a key of Policy
+	Roots       []*x509.Certificate // those of Authorities
+	Policy      []ed25519.PublicKey
+	Servers     []string // "host" or "host:port"; 1 or more
+	Addresses   []netip.Addr
+	Told        time.Time // by the server, if its certificate is right at that time; else zero
+}
+
+// Refused is an enrolment that the server has refused for good.
+type Refused struct {
+	Reason wire.Reason
+	Text   string
+}
+
+func (r *Refused) Error() string {
+	if r.Text == "" {
+		return "the server refuses: " + r.Reason.String()
+	}
+	return fmt.Sprintf("the server refuses: %s: %q", r.Reason, r.Text)
+}
+
+// Join enrols with a token. Where an operator has to approve it waits, also through
+// connections that break, until ctx is over.
+func (c *Client) Join(ctx context.Context, t invite.Token, key crypto.Signer) (Result, error) {
+	waiting := false
+	client := *c
+	client.Waiting = func(key identity.KeyHash) {
+		if c.Waiting != nil && !waiting {
+			c.Waiting(key)
+		}
+		waiting = true
+	}
+	for {
+		r, err := client.each(ctx, t.Servers, func(ctx context.Context, raw net.Conn) (Result, error) {
+			return client.join(ctx, raw, t, key)
+		})
+		var refused *Refused
+		if err == nil || !waiting || errors.As(err, &refused) || ctx.Err() != nil {
+			return r, err
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return Result{}, err
+		}
+	}
+}
+
+// Renew asks for a new certificate in place of one that has expired, for the key
+// of csr. policy are the keys that are pinned.
+func (c *Client) Renew(ctx context.Context, own *identity.Credentials, servers []string, policy []ed25519.PublicKey, csr []byte) (Result, error) {
+	return c.each(ctx, servers, func(ctx context.Context, raw net.Conn) (Result, error) {
+		cfg, early := own.EarlyTLS(identity.ProtocolEnrol, identity.Expect(identity.Server, ""))
+		bundle, m, err := c.ask(ctx, raw, cfg, func() (wire.Enrol, error) { return wire.Enrol{CSR: csr}, nil })
+		if err != nil {
+			return Result{}, err
+		}
+		r := Result{ID: own.ID, Policy: policy}
+		return r, r.take(bundle, m, early)
+	})
+}
+
+// each tries the servers one after the other, until one has given an answer.
+func (c *Client) each(ctx context.Context, servers []string, try func(context.Context, net.Conn) (Result, error)) (Result, error) {
+	var first error
+	for _, address := range control.Addresses(servers) {
+		r, err := c.one(ctx, address, try)
+		var refused *Refused
+		if err == nil || errors.As(err, &refused) {
+			return r, err
+		}
+		err = fmt.Errorf("enrol at server %s: %w", address, err)
+		if c.Failed != nil {
+			c.Failed(address, err)
+		}
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return Result{}, first
+}
+
+func (c *Client) one(ctx context.Context, address string, try func(context.Context, net.Conn) (Result, error)) (Result, error) {
+	dialer := net.Dialer{Timeout: dialTime}
+	raw, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Err != nil {
+			err = op.Err // the address is named already
+		}
+		return Result{}, err
+	}
+	defer raw.Close()
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	return try(ctx, raw)
+}
+
+func (c *Client) join(ctx context.Context, raw net.Conn, t invite.Token, key crypto.Signer) (Result, error) {
+	cfg, joining := identity.JoinTLS(t.Authority, c.Now)
+	var id identity.ID
+	bundle, m, err := c.ask(ctx, raw, cfg, func() (wire.Enrol, error) {
+		var err error
+		if id, err = identity.New(joining.Domain, t.Role, t.Name); err != nil {
+			return wire.Enrol{}, err
+		}
+		csr, err := identity.NewRequest(id, key)
+		return wire.Enrol{Token: t.ID, Secret: t.Secret, CSR: csr}, err
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	// These keys are believed, here and never again, because the server is under
+	// the authority that the token names.
+	r := Result{ID: id, Policy: m.Policy}
+	if err := r.take(bundle, m, &joining.Early); err != nil {
+		return Result{}, err
+	}
+	at := r.Told
+	if at.IsZero() {
+		at = c.Now()
+	}
+	if err := identity.CheckIssued(r.Chain, r.Roots, id, identity.HashPublic(key.Public()), at); err != nil {
+		return Result{}, fmt.Errorf("the certificate that the server gave: %w", err)
+	}
+	return r, nil
+}
+
+// take checks what came.
+func (r *Result) take(bundle wire.Authorities, m wire.Enrolled, early *identity.Early) error {
+	told := time.Unix(int64(m.Time), 0).UTC()
+	believe, err := early.Confirm(told)
+	if err != nil {
+		return fmt.Errorf("the server says that it is %s, when its own certificate is not valid: its clock is wrong, or ours is: %w", told.Format(time.RFC3339), err)
+	}
+	if believe {
+		r.Told = told
+	}
+	if !bundle.SignedBy(r.Policy...) {
+		return errors.New("the server's list of authorities is not signed by the policy key")
+	}
+	if r.Roots, err = identity.ParseChain(bundle.Certificates); err != nil {
+		return fmt.Errorf("the server's list of authorities: %w", err)
+	}
+	if r.Chain, err = identity.ParseChain(m.Chain); err != nil {
+		return fmt.Errorf("the certificate that the server gave: %w", err)
+	}
+	for _, s := range m.Servers {
+		if err := control.CheckServer(s); err != nil {
+			return fmt.Errorf("the server's list of servers: %q: %w", s, err)
+		}
+	}
+	r.Authorities, r.Servers, r.Addresses = bundle, m.Servers, m.Addresses
+	return nil
+}
+
+// ask is one exchange. request is called when the server is proven.
+func (c *Client) ask(ctx context.Context, raw net.Conn, cfg *tls.Config, request func() (wire.Enrol, error)) (wire.Authorities, wire.Enrolled, error) {
+	fail := func(err error) (wire.Authorities, wire.Enrolled, error) {
+		return wire.Authorities{}, wire.Enrolled{}, err
+	}
+	raw.SetDeadline(time.Now().Add(dialTime))
+	conn := tls.Client(raw, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return fail(err)
+	}
+	m, err := request()
+	if err != nil {
+		return fail(err)
+	}
+	m.Version, m.Software = wire.ControlVersion, c.Software
+	if _, err := conn.Write(wire.AppendMessage(nil, m)); err != nil {
+		return fail(err)
+	}
+	var bundle wire.Authorities
+	for {
+		answer, err := read(conn)
+		switch m := answer.(type) {
+		case nil:
+			if err != nil {
+				return fail(err)
+			}
+		case wire.EnrolWait:
+			raw.SetDeadline(time.Now().Add(signTime))
+			if c.Waiting != nil {
+				c.Waiting(m.Key)
+			}
+		case wire.Authorities:
+			bundle = m
+		case wire.Enrolled:
+			conn.Close()
+			return bundle, m, nil
+		case wire.EnrolRefused:
+			if m.Reason == wire.ReasonBusy || m.Reason == wire.ReasonShutdown || m.Reason == wire.ReasonInternal {
+				return fail(errors.New("it says: " + (&Refused{m.Reason, m.Text}).Error())) // another may do it
+			}
+			return fail(&Refused{m.Reason, m.Text})
+		}
+	}
+}
+
+// read reads one message; nil without an error for one of a newer version.
+func read(conn io.Reader) (wire.ToJoiner, error) {
+	var header [wire.ControlHeaderLen]byte
+	if _, err := io.ReadFull(conn, header[:]); err != nil {
+		var alert *net.OpError
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("it closed the connection without an answer")
+		}
+		if errors.As(err, &alert) && alert.Op == "remote error" {
+			return nil, fmt.Errorf("it refused the certificate (%w): its log says why", err)
+		}
+		return nil, err
+	}
+	t, n, err := wire.ParseControlHeader(header[:])
+	if err != nil {
+		return nil, err
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return nil, err
+	}
+	m, err := wire.ParseToJoiner(t, body)
+	if errors.Is(err, wire.ErrUnknownType) {
+		return nil, nil
+	}
+	return m, err
+}

@@ -1,0 +1,121 @@
+package join
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+func quoted(list []string) string {
+	q := make([]string, len(list))
+	for i, s := range list {
+		q[i] = strconv.Quote(s)
+	}
+	return strings.Join(q, ", ")
+}
+
+// Portal returns the configuration of a new portal.
+func Portal(servers []string, policyKey string) []byte {
+	return fmt.Appendf(nil, `# The configuration of a portal. Paths are relative to this file.
+
+# Where the server is, tried in turn.
+servers = [%s]
+
+# Who this portal is, and whose certificates it believes. The key is for its
+# owner alone.
+certificate = "cert.pem"
+key = "key.pem"
+ca = "ca.pem"
+
+# The key that signs permissions. No grant counts that another key signed,
+# whatever the server says.
+policy_key = %q
+
+# The certificate is renewed in time by itself: with a new key each time?
+renew_key = false
+
+# A folder for the daemon alone, and the socket over which commands talk to it.
+state = "state"
+socket = "state/portal.sock"
+
+# debug, info, warn or error
+log_level = "info"
+
+# How long forwarded connections wait for a way back when every carrier is lost:
+# "1s" to "24h".
+# linger = "2m"
+
+# How long connections may finish when this portal is stopped; a second signal
+# stops it at once.
+# drain = "10s"
+
+# The owner of this machine has the last word: with a list, the portal dials
+# only what is on it, whatever it is granted.
+# [dial]
+# allow = ["tcp://10.0.0.5:80", "tcp://127.0.0.1:8000"]
+
+# The same for where it listens.
+# [listen]
+# allow = ["tcp://127.0.0.1:8080"]
+`, quoted(servers), policyKey)
+}
+
+// Relay returns the configuration of a new relay.
+func Relay(servers []string, policyKey string) []byte {
+	return fmt.Appendf(nil, `# The configuration of a relay. Paths are relative to this file.
+
+# Where the server is, tried in turn.
+servers = [%s]
+
+# Who this relay is, and whose certificates it believes. The key is for its
+# owner alone.
+certificate = "cert.pem"
+key = "key.pem"
+ca = "ca.pem"
+
+# The key that signs which CAs the domain trusts.
+policy_key = %q
+
+# The certificate is renewed in time by itself: with a new key each time?
+renew_key = false
+
+# A folder for the daemon alone.
+state = "state"
+
+# The socket over which commands talk to the daemon.
+socket = "relay.sock"
+
+# The addresses of this machine to listen on; all of them if none is named.
+# addresses = ["192.0.2.7"]
+
+# The ports of sessions. Open them in the firewall, for TCP and UDP. The upper
+# ones are for TCP that the kernel forwards packet by packet: without
+# packet_ports the upper third.
+first_port = 20000
+last_port = 32767
+# packet_ports = "28672-32767"
+
+# How packets are forwarded: auto, xdp, tc, xdp-generic or userspace.
+mode = "auto"
+
+# One port that all sessions can share as well; 0: none. Portals measure their
+# round trips to this relay there, and meet there while the server is away. 3478 is
+# the port of STUN (RFC 8489) and needs no rights; where networks let nothing but
+# the Web out, 443 helps. Open it in the firewall, for TCP and UDP.
+shared_tcp_port = 3478
+shared_udp_port = 3478
+
+# Networks that no portal is served from, such as those of other relays.
+# deny = ["198.51.100.16/28"]
+
+# Serve portals on this machine too. Never to be set outside of demos and tests.
+allow_loopback = false
+
+# The most sessions at once: in all, and opened by one portal.
+capacity = 4000
+sessions_per_portal = 200
+
+# debug, info, warn or error
+log_level = "info"
+`, quoted(servers), policyKey)
+}

@@ -1,0 +1,208 @@
+// Package join is the command by which a portal or a relay becomes one: it reads
+// a join token, makes the key on the device, enrols, and writes what "run" needs.
+//
+// It may be interrupted at any moment and given again, with the same token: what
+// is there is used, and the configuration, which says that all of it is there, is
+// written last.
+package join
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/proto/clock"
+	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/enrol"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/invite"
+	"github.com/netport/netport/proto/keeper"
+)
+
+// The files beside the configuration, as it names them.
+const (
+	keyFile  = "key.pem"
+	certFile = "cert.pem"
+	caFile   = "ca.pem"
+	state    = "state"
+)
+
+// Command returns the join command of the program of a role. config makes its
+// configuration; file is where that is written if --config names no other.
+func Command(role identity.Role, file string, config func(servers []string, policyKey string) []byte) *cobra.Command {
+	program := "netport-" + string(role)
+	c := &cobra.Command{
+		Use:   "join [--token FILE] < TOKEN",
+		Short: fmt.Sprintf("Make this machine a %s, with a token of the server", role),
+		Long: fmt.Sprintf(`Make this machine a %[1]s, with a token of the server ("netport-server invite %[1]s NAME").
+
+The token is read from standard input or from a file, never from the command line,
+which every process of a machine can read. The key is made here and stays here. The
+files are written beside the configuration: key.pem, cert.pem, ca.pem and the folder
+state. Where an operator has to approve, the command shows the fingerprint of the
+key, for comparison, and waits. It may be interrupted and given again.`, role),
+		Example: fmt.Sprintf("  %[1]s join --config /etc/netport/%[2]s/config.toml < token\n  %[1]s join --token /run/secrets/token", program, role),
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 && invite.Looks(args[0]) {
+			return onCommandLine
+		}
+		return command.Args()(c, args)
+	}
+	c.Flags().StringVar(&file, "config", file, fmt.Sprintf("the %s's configuration `FILE` that is to be", role))
+	tokenFile := c.Flags().String("token", "", "read the token from a `FILE` that only its owner can read")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if invite.Looks(*tokenFile) || invite.Looks(file) {
+			return onCommandLine
+		}
+		token, err := readToken(*tokenFile, c.InOrStdin(), c.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		if token.Role != role {
+			return fmt.Errorf("the token is for a %s: give it to netport-%s", token.Role, token.Role)
+		}
+		j := joiner{program: program, config: file, folder: filepath.Dir(file), text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
+		return j.join(c.Context(), token)
+	}
+	return c
+}
+
+var onCommandLine = command.Usagef("a token on the command line can be read by every process of this machine, so this one is spoilt: have the server make another, and give that on standard input or in a file with --token")
+
+func readToken(file string, stdin io.Reader, notes io.Writer) (invite.Token, error) {
+	if file != "" {
+		b, err := identity.ReadSecret(file)
+		if err != nil {
+			return invite.Token{}, err
+		}
+		return invite.Parse(b)
+	}
+	if f, ok := stdin.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			fmt.Fprintln(notes, "Paste the join token, then press Enter and Ctrl-D:")
+		}
+	}
+	return invite.Read(stdin)
+}
+
+// joiner is one run of the command.
+type joiner struct {
+	program        string
+	config, folder string
+	text           func(servers []string, policyKey string) []byte
+	out, notes     io.Writer
+}
+
+func (j *joiner) in(name string) string { return filepath.Join(j.folder, name) }
+
+func (j *joiner) join(ctx context.Context, token invite.Token) error {
+	done, err := j.joined(token)
+	if err != nil || done {
+		return err
+	}
+	for _, dir := range []string{j.folder, j.in(state)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make folder %s: %w", dir, err)
+		}
+	}
+	key, err := j.key()
+	if err != nil {
+		return err
+	}
+	now, err := clock.Open(j.in(filepath.Join(state, keeper.ClockFile)), clock.Built(), nil)
+	if err != nil {
+		fmt.Fprintf(j.notes, "%s: %v; going on without it\n", j.program, err)
+	}
+	client := enrol.Client{
+		Software: j.program + "/" + command.Version, Now: now.Now, Waiting: j.waiting,
+		Failed: func(_ string, err error) { fmt.Fprintf(j.notes, "%s: %s\n", j.program, command.Clean(err.Error())) },
+	}
+	r, err := client.Join(ctx, token, key)
+	if err != nil {
+		return fmt.Errorf("join as %s %s: %w", token.Role, token.Name, err)
+	}
+	if err := j.write(r); err != nil {
+		return fmt.Errorf("%w; give the command again with the same token", err)
+	}
+	fmt.Fprintf(j.out, "Joined %s as the %s %s; the certificate lasts until %s.\nNext:\n  %s run --config %s\n",
+		r.ID.Domain, r.ID.Role, r.ID.Name, r.Chain[0].NotAfter.UTC().Format("2006-01-02 15:04 UTC"), j.program, j.config)
+	return nil
+}
+
+// joined reports whether an earlier run came to its end.
+func (j *joiner) joined(token invite.Token) (bool, error) {
+	if _, err := os.Lstat(j.config); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("look for %s: %w", j.config, err)
+	}
+	certs, err := identity.LoadCertificates(j.in(certFile))
+	if err == nil {
+		id, err := identity.FromCertificate(certs[0])
+		if err == nil && id.Role == token.Role && id.Name == token.Name {
+			fmt.Fprintf(j.out, "This machine has joined %s as the %s %s already.\nNext:\n  %s run --config %s\n", id.Domain, id.Role, id.Name, j.program, j.config)
+			return true, nil
+		}
+	}
+	return false, fmt.Errorf("%s is there already and is not of the %s %s: move its folder away, or name another with --config", j.config, token.Role, token.Name)
+}
+
+// key returns the key of an earlier run, or a new one that is on disk.
+func (j *joiner) key() (crypto.Signer, error) {
+	file := j.in(keyFile)
+	if _, err := os.Lstat(file); err == nil {
+		return identity.LoadKey(file)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return key, identity.SaveKey(file, key)
+}
+
+func (j *joiner) waiting(key identity.KeyHash) {
+	fmt.Fprintf(j.notes, "Waiting for an operator's approval. The fingerprint of this machine's key is\n  %s\n", Grouped(key))
+}
+
+// Grouped returns a key's hash as people compare it: 16 groups of 4 digits.
+func Grouped(key identity.KeyHash) string {
+	text := hex.EncodeToString(key[:])
+	var groups []string
+	for len(text) > 0 {
+		groups = append(groups, text[:4])
+		text = text[4:]
+	}
+	return strings.Join(groups, " ")
+}
+
+func (j *joiner) write(r enrol.Result) error {
+	if !r.Told.IsZero() {
+		if err := clock.Save(j.in(filepath.Join(state, keeper.ClockFile)), r.Told); err != nil {
+			return err
+		}
+	}
+	if err := keeper.SaveAuthorities(j.in(state), r.Authorities); err != nil {
+		return err
+	}
+	if err := identity.ReplaceFile(j.in(caFile), identity.EncodeCertificates(r.Roots...), 0o600); err != nil {
+		return err
+	}
+	if err := identity.ReplaceFile(j.in(certFile), identity.EncodeCertificates(r.Chain...), 0o600); err != nil {
+		return err
+	}
+	return identity.ReplaceFile(j.config, j.text(r.Servers, grant.FormatKey(r.Policy[0])), 0o600)
+}

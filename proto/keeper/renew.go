@@ -1,0 +1,292 @@
+package keeper
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/netport/netport/proto/enrol"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// answerTime is how long a server may take to answer: it may ask a CA elsewhere.
+	answerTime = 2 * time.Minute
+	// lateTime bounds a renewal of what has expired, at all servers together.
+	lateTime = 3 * time.Minute
+	// longest is the longest time between two looks at the clock, which may be set.
+	longest = time.Hour
+	// firstPause is about how long after a renewal that failed it is tried again; the
+	// pauses double up to lastPause, and are at most a tenth of what is left.
+	firstPause, lastPause = 5 * time.Second, time.Hour
+	// rushTime bounds how long a certificate stays that another than the issuing
+	// authority has signed.
+	rushTime = time.Hour
+)
+
+// request is one that a server has been asked.
+type request struct {
+	number uint32
+	done   chan struct{} // closed when it is answered
+	chain  [][]byte
+	err    error
+}
+
+func (r *request) answer(chain [][]byte, err error) {
+	select {
+	case <-r.done:
+	default:
+		r.chain, r.err = chain, err
+		close(r.done)
+	}
+}
+
+// refusal is a RenewRefused.
+type refusal struct {
+	reason wire.Reason
+	text   string
+}
+
+func (r *refusal) Error() string {
+	if r.text == "" {
+		return "the server refuses: " + r.reason.String()
+	}
+	return fmt.Sprintf("the server refuses: %s: %q", r.reason, r.text)
+}
+
+func (k *Keeper) answered(number uint32, chain [][]byte, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.request != nil && k.request.number == number {
+		k.request.answer(chain, err)
+	}
+}
+
+// renew renews the certificate if it is time to, and returns how long to wait
+// until the next look.
+func (k *Keeper) renew(ctx context.Context) time.Duration {
+	now, leaf := k.clock.Now(), k.credentials.Leaf()
+	k.warn(now, leaf)
+	due := k.dueTime(now, leaf)
+	k.mu.Lock()
+	connected, refused := k.send != nil, k.refused
+	k.mu.Unlock()
+	expired := now.After(leaf.NotAfter)
+	late := !connected && (expired || refused)
+	switch {
+	case now.Before(k.again):
+		return wait(k.again.Sub(now))
+	case !late && (!connected || now.Before(due)):
+		next := due
+		if now.After(due) { // and not connected: then that comes first
+			next = leaf.NotAfter
+		}
+		return min(wait(next.Sub(now)), k.untilWarning(now, leaf))
+	}
+	err := k.attempt(ctx, late)
+	if ctx.Err() != nil {
+		return longest
+	}
+	k.mu.Lock()
+	k.last = err
+	k.refused = false
+	k.mu.Unlock()
+	if err != nil {
+		k.again = now.Add(k.pause(leaf.NotAfter.Sub(now)))
+		k.Log.Warn("certificate not renewed", "until", leaf.NotAfter.UTC().Format(time.RFC3339), "again", k.again.UTC().Format(time.RFC3339), "error", err)
+		return wait(k.again.Sub(now))
+	}
+	return 0
+}
+
+// pause returns how long to wait after one more attempt that failed.
+func (k *Keeper) pause(left time.Duration) time.Duration {
+	d := min(firstPause<<min(k.failures, 16), lastPause)
+	if k.failures++; left > 0 {
+		d = max(min(d, left/10), time.Second)
+	}
+	return d/2 + share(d/2)
+}
+
+func wait(d time.Duration) time.Duration { return min(max(d, 0)+time.Millisecond, longest) }
+
+// dueTime returns when the certificate is to be renewed: when two thirds of its life
+// are over, and a random part of a tenth, so that a fleet that was enrolled in
+// one hour does not come back in one. It is drawn once for each certificate.
+func (k *Keeper) dueTime(now time.Time, leaf *x509.Certificate) time.Time {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	if !k.dueOf.Equal(leaf.NotAfter) {
+		k.dueOf, k.due = leaf.NotAfter, leaf.NotBefore.Add(life/3*2+share(life/10))
+		k.again, k.failures = time.Time{}, 0
+	}
+	if issuing, other := k.elsewhere(); other && issuing != k.rushed {
+		k.rushed = issuing // once: it may go on issuing in another's name
+		if soon := now.Add(share(min(rushTime, life/10))); soon.Before(k.due) {
+			k.due = soon
+			k.Log.Info("the domain has another issuing authority now: the certificate is renewed soon", "at", k.due.UTC().Format(time.RFC3339))
+		}
+	}
+	return k.due
+}
+
+// elsewhere reports whether another key than the issuing one has signed the
+// certificate.
+func (k *Keeper) elsewhere() (issuing identity.KeyHash, other bool) {
+	k.mu.Lock()
+	issuing = k.issuing
+	k.mu.Unlock()
+	if issuing.IsZero() {
+		return issuing, false
+	}
+	above := k.credentials.Root()
+	if held := k.credentials.Certificate().Certificate; len(held) > 1 {
+		var err error
+		if above, err = x509.ParseCertificate(held[1]); err != nil {
+			return issuing, false
+		}
+	}
+	return issuing, above == nil || identity.HashKey(above) != issuing
+}
+
+func share(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return mathrand.N(d)
+}
+
+// attempt renews once: over the connection to the server, or late, over the
+// enrolment protocol.
+func (k *Keeper) attempt(ctx context.Context, late bool) error {
+	key, fresh, err := k.nextKey()
+	if err != nil {
+		return err
+	}
+	csr, err := identity.NewRequest(k.credentials.ID, key)
+	if err != nil {
+		return err
+	}
+	next := identity.HashPublic(key.Public())
+	if fresh && k.hooks.Renewing != nil {
+		k.hooks.Renewing(k.credentials.Key(), next)
+	}
+	var chain []*x509.Certificate
+	if late {
+		chain, err = k.askLate(ctx, csr)
+	} else {
+		chain, err = k.ask(ctx, csr)
+	}
+	if err != nil {
+		return err
+	}
+	at := k.clock.Now()
+	if at.Before(chain[0].NotBefore) {
+		at = chain[0].NotBefore // the clock of the server is a little ahead
+	}
+	if err := identity.CheckIssued(chain, k.credentials.Authorities(), k.credentials.ID, next, at); err != nil {
+		return fmt.Errorf("the certificate that the server gave: %w", err)
+	}
+	if !chain[0].NotAfter.After(k.clock.Now()) {
+		return fmt.Errorf("the certificate that the server gave ended at %s", chain[0].NotAfter.UTC().Format(time.RFC3339))
+	}
+	// What cannot be written is used all the same: it is what the server counts on.
+	before := k.credentials.Key()
+	werr := save(k.Certificate, k.Key, chain, fresh)
+	if err := k.credentials.Renew(chain, key); err != nil {
+		return err
+	}
+	if werr != nil {
+		k.Log.Error("the new certificate is in use and not on disk: the next start will be with the old one", "error", werr)
+	}
+	k.Log.Info("certificate renewed", "until", chain[0].NotAfter.UTC().Format(time.RFC3339), "key", next.String(), "new_key", fresh)
+	if k.hooks.Renewed != nil {
+		k.hooks.Renewed(before)
+	}
+	return nil
+}
+
+// nextKey returns the key of the next certificate. A new one is on disk before
+// anybody is asked for anything.
+func (k *Keeper) nextKey() (key crypto.Signer, fresh bool, err error) {
+	if !k.RenewKey {
+		return k.credentials.Certificate().PrivateKey.(crypto.Signer), false, nil
+	}
+	file := nextKey(k.Key)
+	if exists(file) { // of an attempt that was interrupted: the server may know it already
+		key, err = identity.LoadKey(file)
+		return key, true, err
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, false, fmt.Errorf("make a key: %w", err)
+	}
+	return private, true, identity.SaveKey(file, private)
+}
+
+// ask asks over the connection to the server.
+func (k *Keeper) ask(ctx context.Context, csr []byte) ([]*x509.Certificate, error) {
+	k.mu.Lock()
+	if k.send == nil {
+		k.mu.Unlock()
+		return nil, errLost
+	}
+	k.asked++
+	r := &request{number: k.asked, done: make(chan struct{})}
+	k.request = r
+	k.send(wire.Renew{Request: r.number, CSR: csr})
+	k.mu.Unlock()
+	timer := time.NewTimer(answerTime)
+	defer timer.Stop()
+	select {
+	case <-r.done:
+	case <-timer.C:
+		k.mu.Lock()
+		r.answer(nil, fmt.Errorf("the server has not answered within %v", answerTime))
+		k.mu.Unlock()
+	case <-ctx.Done():
+		k.mu.Lock()
+		r.answer(nil, ctx.Err())
+		k.mu.Unlock()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.request = nil
+	if r.err != nil {
+		return nil, r.err
+	}
+	chain, err := identity.ParseChain(r.chain)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate that the server gave: %w", err)
+	}
+	return chain, nil
+}
+
+// askLate asks over the enrolment protocol, with the certificate that has expired.
+func (k *Keeper) askLate(ctx context.Context, csr []byte) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, lateTime)
+	defer cancel()
+	client := enrol.Client{Software: k.Software, Now: k.clock.Now}
+	var policy []ed25519.PublicKey
+	if k.Policy != nil {
+		policy = append(policy, k.Policy)
+	}
+	r, err := client.Renew(ctx, k.credentials, k.Servers(), policy, csr)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Told.IsZero() {
+		k.clock.Told(r.Told)
+	}
+	if k.Policy != nil {
+		k.takeAuthorities(r.Authorities)
+	}
+	return r.Chain, nil
+}

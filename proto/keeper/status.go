@@ -1,0 +1,57 @@
+package keeper
+
+import (
+	"fmt"
+	"time"
+)
+
+// Status is how the credentials are.
+type Status struct {
+	Renewal     string        `json:"renewal,omitempty"`                  // why the last attempt failed
+	Key         string        `json:"key"`                                // first digits of its hash
+	Authorities uint64        `json:"authorities_version"`                // 0: those of the CA file
+	Revocations uint64        `json:"revocations_epoch"`                  // 0: none
+	Regression  *uint64       `json:"server_revocations_epoch,omitempty"` // of a server that has lost some
+	Clock       time.Duration `json:"clock_ahead_ns"`                     // of the machine, against the server's; negative: behind
+}
+
+// Status returns how the credentials are.
+func (k *Keeper) Status() Status {
+	s := Status{
+		Key:         k.credentials.Key().String(),
+		Revocations: k.credentials.Revocations().Epoch(), Clock: k.clock.Off(),
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.Authorities = k.version
+	if k.last != nil {
+		s.Renewal = k.last.Error()
+	}
+	if k.regressed {
+		behind := k.behind
+		s.Regression = &behind
+	}
+	return s
+}
+
+// Lines says in words what is not as it should be, for people; none if all is well.
+func (s Status) Lines() []string {
+	var lines []string
+	if s.Renewal != "" {
+		lines = append(lines, "the certificate was not renewed: "+s.Renewal)
+	}
+	if s.Regression != nil {
+		lines = append(lines, fmt.Sprintf("epoch regression: the server has lost revocations (%d there, %d here); those held here go on", *s.Regression, s.Revocations))
+	}
+	if s.Clock.Abs() > maxOff {
+		word := "ahead of"
+		if s.Clock < 0 {
+			word = "behind"
+		}
+		lines = append(lines, fmt.Sprintf("the clock of this machine is %v %s the server's", s.Clock.Abs(), word))
+	}
+	return lines
+}
+
+// maxOff is the difference of clocks that is worth a word.
+const maxOff = 5 * time.Minute
