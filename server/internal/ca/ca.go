@@ -90,7 +90,7 @@ func New(domain string, now func() time.Time) (*Authority, error) {
 		return nil, err
 	}
 	at := now()
-	template := authorityTemplate(pkix.Name{CommonName: "Netport CA of " + domain + ", " + at.UTC().Format(time.DateOnly)}, rootPath, at, at.Add(rootLife))
+	template := authorityTemplate(pkix.Name{CommonName: fmt.Sprintf("Netport CA of %s, %s %x", domain, at.UTC().Format(time.DateOnly), serial().Bytes()[1:3])}, rootPath, at, at.Add(rootLife))
 	cert, err := sign(template, template, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("make a CA: %w", err)

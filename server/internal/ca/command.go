@@ -73,39 +73,44 @@ func (c *Command) Issue(ctx context.Context, o Order) ([]*x509.Certificate, erro
 }
 
 func (c *Command) run(ctx context.Context, id identity.ID, o Order) ([]byte, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	cmd.Stdin = bytes.NewReader(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: o.Request}))
 	cmd.Env = append(cmd.Environ(), "NETPORT_URI="+id.String(), "NETPORT_ROLE="+string(o.Role), "NETPORT_NAME="+o.Name, "NETPORT_LIFE="+o.Life.String())
 	// A child of the program may hold its output open for ever.
 	cmd.WaitDelay = time.Second
-	var out, complaint limited
+	out, complaint := limited{stop: stop}, limited{stop: stop}
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	err := cmd.Run()
 	switch {
+	case out.full || complaint.full:
+		return nil, fmt.Errorf("it wrote more than %d bytes", commandOutput)
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("it took longer than %v", commandTime)
-	case out.full:
-		return nil, fmt.Errorf("it wrote more than %d bytes", commandOutput)
 	case err != nil:
-		line, _, _ := strings.Cut(strings.TrimSpace(complaint.String()), "\n")
+		line, _, _ := strings.Cut(strings.TrimSpace(complaint.kept.String()), "\n")
 		if line == "" {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: %.200q", err, line)
 	}
-	return out.Bytes(), nil
+	return out.kept.Bytes(), nil
 }
 
-// limited keeps the first bytes that are written to it.
+// limited keeps the first bytes that are written to it, and stops the writer that
+// writes more. It is no bytes.Buffer itself: that would read without a limit.
 type limited struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	full bool
+	stop func()
 }
 
 func (l *limited) Write(b []byte) (int, error) {
-	if l.Len()+len(b) > commandOutput {
+	if l.kept.Len()+len(b) > commandOutput {
 		l.full = true
+		l.stop()
 		return 0, errors.New("too much output")
 	}
-	return l.Buffer.Write(b)
+	return l.kept.Write(b)
 }
