@@ -7,6 +7,7 @@ import (
 
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
 )
 
 const (
@@ -33,7 +34,7 @@ const (
 //	named by a grant, certificate valid ---> kept
 //	key no longer named, or certificate ends soon ---> made anew, streams move
 //	keyGrace later, or endGrace after the end ---> dropped
-//	revoked ---> dropped
+//	revoked ---> the tunnel is closed
 //
 // Who was revoked or has no grant left opens nothing more in any case; this is
 // about what is open.
@@ -86,11 +87,12 @@ func (p *Pool) keepProofs() {
 func (m *member) review(now time.Time) (wait time.Duration) {
 	wait = reviewEvery
 	p := m.pool
+	var revoked error
 	m.tunnel.Review(func(c tunnel.Proof) tunnel.Verdict {
 		leaf := c.Chain[0]
 		if err := p.Recheck(c.Chain); err != nil {
-			p.Log.Warn("carrier dropped", "peer", m.peer.name, "error", err)
-			return tunnel.Drop
+			revoked = err
+			return tunnel.Keep
 		}
 		key := identity.HashKey(leaf)
 		named, joined := p.Names(m.peer.name, key)
@@ -103,6 +105,11 @@ func (m *member) review(now time.Time) (wait time.Duration) {
 		wait = min(wait, next)
 		return verdict
 	})
+	if revoked != nil {
+		// What runs in the tunnel is the revoked portal's, whatever else carries it.
+		p.Log.Warn("tunnel with a revoked portal closed", "peer", m.peer.name, "error", revoked)
+		m.tunnel.Close(wire.ReasonRevoked, "")
+	}
 	return max(wait, time.Millisecond)
 }
 
