@@ -87,6 +87,26 @@ func CheckPolicy(r PolicyRequest, enrolled *registry.Registry, now time.Time) (*
 	return p, result, nil
 }
 
+// PolicyDiff is what a policy file would do.
+type PolicyDiff struct {
+	File    string          `json:"file"`
+	Version uint64          `json:"version"` // of the policy in force; 0: none was applied
+	Changes []policy.Change `json:"changes"`
+	// Warnings are those that apply would show.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Diff compares a policy file with the policy in force.
+func (s *Service) Diff(r PolicyRequest) (PolicyDiff, error) {
+	r.Step = PolicyCheck
+	p, result, err := CheckPolicy(r, s.Registry, s.now())
+	if err != nil {
+		return PolicyDiff{}, err
+	}
+	changes := p.Compare(s.Registry.Policy(), s.now())
+	return PolicyDiff{File: r.File, Version: s.Registry.Applied().Version, Changes: changes, Warnings: result.Warnings}, nil
+}
+
 // ApplyFirst applies the policy file of the configuration if no policy was ever
 // applied. A missing file is as good as an empty one: it denies all.
 func (s *Service) ApplyFirst() (PolicyResult, error) {

@@ -122,6 +122,10 @@ func (s *Service) Commands() map[string]local.Handler {
 		CommandCATrust:    handler(s.CATrust),
 		CommandPolicy:     handler(s.Policy),
 		CommandShow:       handler(s.Show),
+		CommandDiff:       handler(s.Diff),
+		CommandExplain:    handler(s.Explain),
+		CommandAllow:      handler(s.Allow),
+		CommandAllowed:    handler(s.Allowed),
 	}
 }
 
@@ -141,6 +145,10 @@ const (
 	CommandCATrust    = "ca-trust"
 	CommandPolicy     = "policy"
 	CommandShow       = "policy-show"
+	CommandDiff       = "policy-diff"
+	CommandExplain    = "explain"
+	CommandAllow      = "allow"
+	CommandAllowed    = "allowed"
 )
 
 func handler[A, R any](f func(A) (R, error)) local.Handler {

@@ -26,7 +26,7 @@ func newPolicy() *cobra.Command {
 		newPolicyStep(admin.PolicyCheck, "Check a policy file", "  netport-server policy check policy.toml"),
 		newPolicyStep(admin.PolicyTest, "Check a policy file and run its tests", "  netport-server policy test policy.toml"),
 		newPolicyStep(admin.PolicyApply, "Check a policy file, run its tests and put it in force", "  netport-server policy apply policy.toml"),
-		newPolicyShow(),
+		newPolicyDiff(), newPolicyShow(),
 	)
 	return c
 }

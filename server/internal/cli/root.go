@@ -19,7 +19,7 @@ import (
 func New() *cobra.Command {
 	root := command.Root("netport-server", "Decide who may reach what, and bring portals together")
 	root.AddCommand(
-		newInit(), newRun(), newInvite(), newEnrolments(), newIssue(), newRevoke(), newCA(), newPolicy(),
+		newInit(), newRun(), newInvite(), newEnrolments(), newIssue(), newRevoke(), newCA(), newPolicy(), newExplain(), newAllow(),
 		newStatus(), newPortals(), newRelays(), newSessions(), newAudit(),
 	)
 	return root

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/netport/netport/proto/endpoint"
@@ -129,25 +128,4 @@ func (c Change) follows(next Change) bool {
 		c.Listen.Ports < endpoint.MaxPorts && int(c.Listen.First.Port())+c.Listen.Ports < 1<<16 && int(c.Target.First.Port())+c.Target.Ports < 1<<16 &&
 		c.Listen.At(c.Listen.Ports) == next.Listen.First && c.Target.At(c.Target.Ports) == next.Target.First &&
 		slices.Equal(c.Before, next.Before) && slices.Equal(c.After, next.After)
-}
-
-// String describes a change from where its forward listens.
-func (c Change) String() string {
-	s := fmt.Sprintf("%s %s -> %s %s (%s)", c.Entry, c.Listen, c.Exit, c.Target, c.Forward)
-	switch c.Kind {
-	case Changes:
-		return s + ": " + said(c.Before) + " becomes " + said(c.After)
-	case Opens:
-		if len(c.After) > 0 {
-			return s + ": " + said(c.After)
-		}
-	}
-	return s
-}
-
-func said(words []string) string {
-	if len(words) == 0 {
-		return "no terms"
-	}
-	return strings.Join(words, ", ")
 }

@@ -16,6 +16,7 @@ type Answer struct {
 	Allowed bool        `json:"allowed"`
 	Reason  wire.Reason `json:"-"`
 	Why     string      `json:"why"` // in words; where it is denied, what is missing
+	Portals [2]string   `json:"-"`   // of the pair
 	// Forward is the forward that joins the pair or, where none does, the nearest one;
 	// "" if none is near. Place is FILE:LINE:COLUMN of it.
 	Forward string   `json:"forward,omitempty"`
@@ -42,6 +43,7 @@ func (p *Policy) Explain(text string, at time.Time, client netip.Addr, open Open
 		return Answer{}, err
 	}
 	a := p.judge(w, conditions{at: at, client: client, open: open})
+	a.Portals = [2]string{w.entry, w.exit}
 	if a.Forward == "" {
 		p.nearest(w, &a)
 	}
