@@ -222,11 +222,23 @@ func (p *Portal) apply(c grants.Change) {
 		cut := p.pool.Cut(c.IDs, c.Reason)
 		log.Info("forward ended", "reason", c.Reason.String(), "cut", cut)
 	}
-	if why := c.Tightened(); why != wire.ReasonNone {
+	if why := c.Tightened(); p.cuts(c, why) {
 		cut := p.pool.Cut(c.IDs, why)
 		log.Info("forward has tighter terms: what ran begins anew", "reason", why.String(), "cut", cut)
 	}
 	p.pool.Review() // other keys may be named
+}
+
+// cuts reports whether this portal is the one to cut what runs, for terms that are
+// tighter. The other must not do it too: what has begun anew would be cut again.
+func (p *Portal) cuts(c grants.Change, why wire.Reason) bool {
+	switch why {
+	case wire.ReasonNone:
+		return false
+	case wire.ReasonClientForbidden: // the entry knows its clients
+		return c.Grant.Entry.Name == p.credentials.ID.Name
+	}
+	return c.Grant.Exit.Name == p.credentials.ID.Name
 }
 
 // path reports, as a *grants.Refused, why the paths that there are to a peer may

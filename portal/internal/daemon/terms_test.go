@@ -117,7 +117,7 @@ func TestClientsOfAGatewayMustBeGranted(t *testing.T) {
 	p.Clients, p.Version = clients(t, "127.0.0.3/32"), w.nextVersion()
 	w.grant(p)
 	w.wait("the flow to be cut", func() bool {
-		return ann.Status().Tunnels[0].Flows == 0
+		return ann.waitState("dns", Up).Terms.Clients == "127.0.0.3/32" && ann.Status().Tunnels[0].Flows == 0
 	})
 	io.WriteString(friend, "who")
 	w.wait("it to be refused", func() bool { return ann.waitState("dns", Up).Forbidden == 2 })
