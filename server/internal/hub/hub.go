@@ -176,10 +176,7 @@ func (r rules) Look(id wire.GrantID, a, b string, now time.Time) (string, wire.R
 	if !ok || !(g.Entry.Name == a && g.Exit.Name == b || g.Entry.Name == b && g.Exit.Name == a) {
 		return "", wire.ReasonNotGranted
 	}
-	if registry.Ended(g.Permission, now) {
-		return g.Forward, wire.ReasonGrantExpired
-	}
-	return g.Forward, wire.ReasonNone
+	return g.Forward, registry.Holds(g.Permission, now)
 }
 
 func (r rules) Joined(a, b string, now time.Time) bool { return r.registry.Joined(a, b, now) }
