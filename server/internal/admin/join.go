@@ -38,6 +38,9 @@ func (s *Service) Join(ctx context.Context, m wire.Enrol, from netip.Addr) (Join
 }
 
 func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request, from netip.Addr) (Joined, error) {
+	if s.Registry.IsRevoked(asked.Key) {
+		return Joined{}, refuseToken
+	}
 	t, err := s.Desk.Claim(enrol.Claim{ID: m.Token, Secret: m.Secret, Asked: asked.ID, Key: asked.Key, From: from})
 	switch {
 	case errors.Is(err, enrol.ErrToken):
@@ -51,8 +54,6 @@ func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request
 	}
 	held, known := s.Registry.Enrolled(t.Role, t.Name)
 	switch {
-	case s.Registry.IsRevoked(asked.Key):
-		return Joined{}, refuseToken
 	case known && held.Holds(asked.Key): // it has been here before, and the answer was lost
 	case known && (!t.Replace || held.Issued.After(t.Made)):
 		return Joined{}, refuseToken // the name has another key since

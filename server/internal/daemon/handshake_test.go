@@ -2,8 +2,7 @@ package daemon
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -240,10 +239,16 @@ func TestSessionTicketsAreOff(t *testing.T) {
 // leaf makes a certificate for ann that is changed as a thief would like.
 func leaf(t *testing.T, a *ca.Authority, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ca.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return leafOf(t, a, key, change)
+}
+
+// leafOf is leaf for a key that is there already.
+func leafOf(t *testing.T, a *ca.Authority, key crypto.Signer, change func(*x509.Certificate)) tls.Certificate {
+	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "ann"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
