@@ -13,6 +13,8 @@ import (
 
 	"github.com/netport/netport/bpf"
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/join"
 	"github.com/netport/netport/proto/local"
 
 	"github.com/netport/netport/relay/internal/config"
@@ -24,7 +26,8 @@ import (
 // capabilities (privilege.Keep).
 func New(secure func(keep privilege.Set) error) *cobra.Command {
 	root := command.Root("netport-relay", "Carry the bytes of portals that cannot reach each other, without being able to read them")
-	root.AddCommand(newRun(secure), newStatus(), newDrain(), newUnload())
+	root.AddCommand(newRun(secure), newStatus(), newDrain(), newUnload(),
+		join.Command(identity.Relay, config.DefaultFile, join.Relay))
 	return root
 }
 
@@ -58,11 +61,7 @@ there instead and the next relay takes them over: that is for restarts and upgra
 				return err
 			}
 			defer end()
-			d, err := daemon.New(cfg, log, secure)
-			if err != nil {
-				return err
-			}
-			return d.Run(c.Context())
+			return daemon.New(cfg, log, secure).Run(c.Context())
 		},
 	}
 	configFlag(c, &file)
@@ -155,8 +154,11 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 	case s.Server != "":
 		server += ", last to " + s.Server
 	}
-	fmt.Fprintf(w, "relay     %s of %s, version %s, up %v\n", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second))
+	fmt.Fprintf(w, "relay     %s of %s, version %s, up %v, certificate until %s\n", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second), s.Certificate.Format(time.DateOnly))
 	fmt.Fprintf(w, "server    %s\n", command.Clean(server))
+	for _, line := range s.Identity.Lines() {
+		fmt.Fprintf(w, "identity  %s\n", command.Clean(line))
+	}
 	draining := ""
 	if s.Draining {
 		draining = ", drains: it takes none any more"

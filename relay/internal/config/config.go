@@ -3,6 +3,7 @@
 package config
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/leg"
 )
 
@@ -48,6 +50,9 @@ type Config struct {
 	Certificate string
 	Key         string
 	CA          string
+	PolicyKey   ed25519.PublicKey // nil: the domain's authorities are those of CA for ever
+	RenewKey    bool              // renewals are with a new key
+	State       string            // folder
 	Socket      string
 	Addresses   []netip.Addr // none: all of the machine
 	First, Last uint16       // session ports
@@ -77,6 +82,9 @@ type file struct {
 	Certificate       string   `toml:"certificate"`
 	Key               string   `toml:"key"`
 	CA                string   `toml:"ca"`
+	PolicyKey         string   `toml:"policy_key"`
+	RenewKey          bool     `toml:"renew_key"`
+	State             string   `toml:"state"`
 	Socket            string   `toml:"socket"`
 	Addresses         []string `toml:"addresses"`
 	First             int      `toml:"first_port"`
@@ -101,7 +109,7 @@ type file struct {
 // Load reads and checks the file name.
 func Load(name string) (Config, error) {
 	raw := file{
-		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", Socket: "relay.sock",
+		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", Socket: "relay.sock",
 		First: 20000, Last: 32767, Capacity: 4000, SessionsPerPortal: 200,
 		Mode: ModeAuto, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info",
 		TicketKeys: "tickets.key", Drain: "25s",
@@ -117,8 +125,8 @@ func check(f *conffile.File, raw file) (Config, error) {
 	c := Config{
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA), Socket: f.Path(raw.Socket),
-		AllowLoopback: raw.AllowLoopback,
-		Capacity:      raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal,
+		State: f.Path(raw.State), RenewKey: raw.RenewKey, AllowLoopback: raw.AllowLoopback,
+		Capacity: raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal,
 		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), LogLevel: raw.LogLevel,
 		TicketKeys: f.Path(raw.TicketKeys),
 	}
@@ -130,7 +138,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
 		}
 	}
-	for _, p := range []struct{ key, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"socket", c.Socket}, {"pin_dir", c.PinDir}, {"ticket_keys", c.TicketKeys}} {
+	for _, p := range []struct{ key, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"state", c.State}, {"socket", c.Socket}, {"pin_dir", c.PinDir}, {"ticket_keys", c.TicketKeys}} {
 		if p.path == "" {
 			return Config{}, f.Errorf(p.key, "key %q is empty: name a path or leave the key out", p.key)
 		}
@@ -183,6 +191,11 @@ func check(f *conffile.File, raw file) (Config, error) {
 		return Config{}, f.Errorf("log_level", "log level %q: use debug, info, warn or error", c.LogLevel)
 	}
 	var err error
+	if raw.PolicyKey != "" {
+		if c.PolicyKey, err = grant.ParseKey(raw.PolicyKey); err != nil {
+			return Config{}, f.Errorf("policy_key", "%v", err)
+		}
+	}
 	if c.Drain, err = time.ParseDuration(raw.Drain); err != nil || c.Drain < 0 || c.Drain > maxDrain {
 		return Config{}, f.Errorf("drain", `drain %q: write a duration from "0s" to "1m", like "25s"`, raw.Drain)
 	}

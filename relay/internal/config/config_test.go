@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/netport/netport/proto/grant"
 )
 
 func TestReferenceIsRead(t *testing.T) {
@@ -16,9 +18,14 @@ func TestReferenceIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	policy, err := grant.ParseKey("ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=")
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := Config{
 		Servers:     []string{"netport.example.org:443", "netport-2.example.org"},
-		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", Socket: "relay.sock",
+		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", Socket: "relay.sock",
+		PolicyKey: policy,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")},
 		First:     20000, Last: 32767, PacketFirst: 28672, PacketLast: 32767, SharedTCP: 443, SharedUDP: 443,
 		Deny:     []netip.Prefix{netip.MustParsePrefix("198.51.100.16/28")},

@@ -28,6 +28,7 @@ import (
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 
@@ -50,6 +51,7 @@ type Daemon struct {
 	// Constant.
 	cfg         config.Config
 	credentials *identity.Credentials
+	identity    *keeper.Keeper // of credentials; set by Run
 	id          identity.ID
 	log         *slog.Logger
 	secure      func(keep privilege.Set) error
@@ -84,23 +86,34 @@ type Daemon struct {
 	carried  uint64 // bytes, at the last sweep
 }
 
-// New returns a Daemon that has read its identity, but opened nothing. When
-// everything is open secure is called, to give back all capabilities but those
+// New returns a Daemon that has opened nothing. When everything is open secure is called, to give back all capabilities but those
 // that are still needed.
-func New(cfg config.Config, log *slog.Logger, secure func(keep privilege.Set) error) (*Daemon, error) {
-	credentials, err := identity.Load(cfg.Certificate, cfg.Key, cfg.CA, identity.Relay, nil)
-	if err != nil {
-		return nil, err
-	}
-	d := &Daemon{cfg: cfg, credentials: credentials, id: credentials.ID, log: log, secure: secure, started: time.Now(), drops: new(drop.Counters)}
-	d.dialer = control.Dialer[wire.ToRelay, wire.FromRelay]{
-		Credentials: credentials, Software: "netport-relay " + command.Version, Parse: wire.ParseToRelay, Log: log,
-	}
+func New(cfg config.Config, log *slog.Logger, secure func(keep privilege.Set) error) *Daemon {
+	d := &Daemon{cfg: cfg, log: log, secure: secure, started: time.Now(), drops: new(drop.Counters)}
 	d.sources = &source.Rules{
 		AllowLoopback: cfg.AllowLoopback, Own: d.machine.Has, Deny: cfg.Deny,
 		Ports: source.Ports{First: cfg.First, Last: cfg.Last, SharedTCP: cfg.SharedTCP, SharedUDP: cfg.SharedUDP},
 	}
-	return d, nil
+	return d
+}
+
+// openIdentity reads what the relay proves itself with. Its socket, and with it the
+// state folder, are this process's by now.
+func (d *Daemon) openIdentity() error {
+	software := "netport-relay/" + command.Version
+	k, err := keeper.Open(keeper.Config{
+		Role: identity.Relay, Certificate: d.cfg.Certificate, Key: d.cfg.Key, CA: d.cfg.CA, State: d.cfg.State, Policy: d.cfg.PolicyKey,
+		RenewKey: d.cfg.RenewKey, Servers: func() []string { return d.cfg.Servers }, Software: software, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.identity, d.credentials = k, k.Credentials()
+	d.id = d.credentials.ID
+	d.dialer = control.Dialer[wire.ToRelay, wire.FromRelay]{
+		Credentials: d.credentials, Software: software, Parse: wire.ParseToRelay, Log: d.log, Told: k.Told, Refused: k.Refused,
+	}
+	return nil
 }
 
 // openParts makes the parts of the relay, without the ports of sessions.
@@ -126,8 +139,8 @@ func (d *Daemon) openParts() (err error) {
 	d.leases = lease.NewTable(limits)
 	d.splice = splice.New(splice.Config{
 		Listen: d.cfg.Addresses, Leases: d.leases, Sources: d.sources, Drops: d.drops, Log: d.log, Now: time.Now,
-		TLS:  d.credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
-		Take: d.take,
+		TLS:     d.credentials.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, "")),
+		Recheck: d.credentials.Recheck, Take: d.take,
 	})
 	legs.Leases = d.leases
 	if d.udp, err = udp.New(legs); err != nil || d.plane == nil {
@@ -167,7 +180,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	commands.Handle("status", d.status)
 	commands.Handle("drain", d.empty)
 	defer d.closePlane()
-	err = d.openParts()
+	if err = d.openIdentity(); err == nil {
+		err = d.openParts()
+	}
 	var shared []*net.TCPListener
 	if err == nil {
 		shared, err = d.share()
@@ -200,6 +215,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 		start("serve the kernel plane", d.kernel.Run)
 	}
 	start("serve commands", commands.Run)
+	d.identity.Hook(keeper.Hooks{Renewed: d.renewed, Revoked: d.splice.Review})
+	start("keep the certificate", d.identity.Run)
 	start("keep the connection to the server", func(ctx context.Context) error {
 		return d.dialer.Keep(ctx, control.Addresses(d.cfg.Servers), d.serve)
 	})
@@ -235,6 +252,15 @@ func (d *Daemon) share() ([]*net.TCPListener, error) {
 		}
 	}
 	return shared, nil
+}
+
+// renewed has the server see the new certificate.
+func (d *Daemon) renewed(identity.KeyHash) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn != nil {
+		d.conn.Close(wire.ReasonReplaced, "certificate renewed")
+	}
 }
 
 // checkDescriptors warns when the system's limit is below what the sessions

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 
@@ -41,8 +42,13 @@ func (d *Daemon) transports() wire.Transports {
 func (d *Daemon) serve(ctx context.Context, c *conn, _ wire.Welcome) error {
 	d.connected(c)
 	defer d.disconnected(c)
+	d.identity.Connected(func(m keeper.FromBoth) { c.Send(m) })
+	defer d.identity.Lost()
 	var others []wire.OtherRelay // of a list that is not whole yet
 	return c.Run(ctx, func(m wire.ToRelay) error {
+		if taken, err := d.identity.Handle(m); taken || err != nil {
+			return err
+		}
 		switch m := m.(type) {
 		case wire.CreateSession:
 			c.Send(d.create(m))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/lease"
@@ -16,14 +17,16 @@ import (
 
 // Status is what "netport-relay status" shows.
 type Status struct {
-	Name      string    `json:"name"`
-	Domain    string    `json:"domain"`
-	Version   string    `json:"version"`
-	Started   time.Time `json:"started"`
-	Connected bool      `json:"connected"` // to a server
-	Server    string    `json:"server"`    // connected now or last
-	Capacity  int       `json:"capacity"`
-	Draining  bool      `json:"draining"` // takes no session any more
+	Name        string        `json:"name"`
+	Domain      string        `json:"domain"`
+	Version     string        `json:"version"`
+	Started     time.Time     `json:"started"`
+	Connected   bool          `json:"connected"` // to a server
+	Server      string        `json:"server"`    // connected now or last
+	Certificate time.Time     `json:"certificate_until"`
+	Identity    keeper.Status `json:"identity"`
+	Capacity    int           `json:"capacity"`
+	Draining    bool          `json:"draining"` // takes no session any more
 	// Mode is what carries the packets of sessions: modes of the kernel plane, best
 	// first, or "userspace". Why says why no better one could be had.
 	Mode       string      `json:"mode"`
@@ -83,7 +86,7 @@ func (d *Daemon) status(context.Context, json.RawMessage) (any, error) {
 	d.mu.Lock()
 	s := Status{
 		Name: d.id.Name, Domain: d.id.Domain, Version: command.Version, Started: d.started,
-		Connected: d.conn != nil, Server: d.server, Capacity: d.cfg.Capacity, Draining: d.draining || d.stopping,
+		Connected: d.conn != nil, Server: d.server, Certificate: d.credentials.Leaf().NotAfter.UTC(), Identity: d.identity.Status(), Capacity: d.cfg.Capacity, Draining: d.draining || d.stopping,
 		Pairs: d.splice.Pairs(), Drops: d.drops.All(), Sessions: []Session{}, Interfaces: []Interface{},
 	}
 	total := d.ended

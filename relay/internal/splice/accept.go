@@ -109,6 +109,7 @@ func (r *Relay) prove(c *conn, shared bool) (leg.Preface, drop.Reason) {
 		return leg.Preface{}, cause(err, drop.Malformed)
 	}
 	if b[0] == tlsHandshake && shared && r.cfg.TLS != nil {
+		c.reviews = r.reviews.Load()
 		c.raw = &peeked{TCPConn: c.tcp, head: []byte{b[0]}}
 		c.tls = record.Server(c.raw, r.cfg.TLS)
 		if err := c.tls.HandshakeContext(r.ctx); err != nil {
@@ -167,6 +168,9 @@ func (r *Relay) join(c *conn, id leg.ID) drop.Reason {
 	s, ok := r.sessions[id.Session]
 	if !ok {
 		return drop.UnknownSession // it has ended since the leg was proven
+	}
+	if c.reviews != r.reviews.Load() && r.revoked(c) {
+		return drop.TLS // while it was proving itself
 	}
 	if id.Connection == leg.Meeting {
 		s.clearMeetingsLocked(id.Leg, r.cfg.Now())

@@ -17,6 +17,8 @@ type conn struct {
 	tls    *record.Conn // nil: bare
 	raw    *peeked      // under tls
 	remote netip.AddrPort
+
+	reviews uint64 // Relay.reviews before the handshake
 }
 
 // Read reads payload. TLS that ends without its close_notify was cut short:

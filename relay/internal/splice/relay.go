@@ -18,6 +18,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -57,13 +58,16 @@ const (
 	meetingGrace = 2 * time.Second
 )
 
-// Config is what a Relay works with. All fields but TLS are needed.
+// Config is what a Relay works with. All fields but TLS and Recheck are needed.
 type Config struct {
 	Listen  []netip.Addr // addresses of all listeners; none: every address of the machine
 	Leases  *lease.Table
 	Sources *source.Rules
 	Drops   *drop.Counters
 	TLS     *tls.Config // of the shared port; nil: bare prefaces only
+	// Recheck reports whether a portal that was accepted with TLS has been revoked
+	// since; see Review.
+	Recheck func(presented []*x509.Certificate) error
 	Log     *slog.Logger
 	Now     func() time.Time
 	// Take opens the session of a ticket that a leg from source has proven, unless
@@ -81,6 +85,7 @@ type Relay struct {
 	pipes     pipes
 	running   sync.WaitGroup // all goroutines but those of sessions
 	pairs     atomic.Int64
+	reviews   atomic.Uint64 // calls of Review
 
 	mu       sync.Mutex // guards the following
 	closed   bool
