@@ -398,8 +398,10 @@ func (w *world) revoke(g grant.Grant) {
 	w.version++
 	w.grants = slices.DeleteFunc(w.grants, func(o grant.Grant) bool { return o.ID() == g.ID() })
 	for _, name := range []string{g.Exit.Name, g.Entry.Name} {
-		w.conns[name].Send(wire.RemoveGrant{Grant: g.ID(), Reason: wire.ReasonGrantRemoved})
-		w.conns[name].Send(wire.GrantsComplete{Version: w.version})
+		if c := w.conns[name]; c != nil { // else it hears of it when it is back
+			c.Send(wire.RemoveGrant{Grant: g.ID(), Reason: wire.ReasonGrantRemoved})
+			c.Send(wire.GrantsComplete{Version: w.version})
+		}
 	}
 }
 
