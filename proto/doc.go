@@ -142,6 +142,27 @@
 // that has lost its server goes on for up to a day, also when it is started anew
 // meanwhile, if it has kept what it was put.
 //
+// Nothing that was taken back comes back. A portal remembers the highest version
+// of which it had every grant, takes no other grant of a lower one than it holds,
+// from the server or from an entry (of that version itself only from the server),
+// and no GrantsComplete lowers it; one that follows a grant which could not be
+// taken does not raise it.
+//
+// A portal that changes its key has permissions for both keys for a while. They
+// are of one pair of ends, and what runs goes on. Something is opened where a
+// permission of the pair that holds now names the key which the peer has proven on
+// the carrier of the OPEN, whichever of them that shows. A carrier that was proven
+// with a key which no permission names any more, while others join the two portals,
+// is closed within a minute of that, as is one whose certificate is over; its TLS
+// client makes another before, with the certificates of now.
+//
+// The terms of a permission are kept at both ends: the hours by each; clients by
+// the entry, and by the exit as far as OPEN names the source; direct by each, for
+// what is opened; rate, streams and month by the exit, for all that runs under the
+// pair, in bytes of applications. Of several targets of one listener the entry
+// takes the first that it can reach, in the order of their ranks, and the next if
+// that refuses before anything was taken from the client.
+//
 // # Control: relays
 //
 // A relay says RelayReady after Welcome: its session ports, shared ports,

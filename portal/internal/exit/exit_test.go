@@ -39,7 +39,7 @@ type portal struct {
 	party grant.Party
 }
 
-func newPortal(t *testing.T, name string) portal {
+func newPortal(t testing.TB, name string) portal {
 	t.Helper()
 	cert, _ := identitytest.New(t).Leaf(identity.Portal, name)
 	id, err := identity.FromCertificate(cert)
@@ -52,7 +52,7 @@ func newPortal(t *testing.T, name string) portal {
 
 // world is an exit portal with its grants.
 type world struct {
-	*testing.T
+	testing.TB
 	entry, self portal
 	set         *grants.Keeper
 	config      Config
@@ -61,9 +61,9 @@ type world struct {
 	log         *bytes.Buffer
 }
 
-func newWorld(t *testing.T, list allow.List, resolver Resolver) *world {
+func newWorld(t testing.TB, list allow.List, resolver Resolver) *world {
 	t.Helper()
-	w := &world{T: t, entry: newPortal(t, "ann"), self: newPortal(t, "factory"), log: new(bytes.Buffer)}
+	w := &world{TB: t, entry: newPortal(t, "ann"), self: newPortal(t, "factory"), log: new(bytes.Buffer)}
 	w.set = grants.NewKeeper(grants.NewSet(w.self.peer, policyKey.Public().(ed25519.PublicKey)), time.Now, func(grants.Change) {})
 	w.set.Connected([]ed25519.PublicKey{stampKey.Public().(ed25519.PublicKey)})
 	w.cuts = make(chan cut, 16)
