@@ -193,9 +193,10 @@ func clockChange(t time.Time) time.Time {
 const noZone = "?"
 
 // Zone returns the zone of a POSIX TZ rule. It needs no files: the rule is put
-// where a TZif file holds the one for the time to come.
+// where a TZif file holds the one for the time to come. A rule with summer time must
+// say when it is.
 func Zone(rule string) (*time.Location, error) {
-	if rule == "" || len(rule) > MaxZone || strings.Trim(rule, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789<>+-:,./") != "" {
+	if !looksLikeRule(rule) {
 		return nil, errZone(rule)
 	}
 	header := func(types, chars uint32) []byte {
@@ -212,6 +213,37 @@ func Zone(rule string) (*time.Location, error) {
 		return nil, errZone(rule)
 	}
 	return zone, nil
+}
+
+// looksLikeRule refuses what package time would read as a rule and no one else: it
+// takes almost anything for a name, and leaves unread what follows a comma.
+func looksLikeRule(s string) bool {
+	head, changes, summer := strings.Cut(s, ",")
+	rest, ok := cutZoneName(head)
+	if !ok || len(s) > MaxZone || strings.Trim(changes, "0123456789MJ.,/:+-") != "" {
+		return false
+	}
+	offset := strings.TrimLeft(rest, "0123456789:+-")
+	if offset == rest {
+		return false
+	}
+	if offset == "" {
+		return !summer
+	}
+	rest, ok = cutZoneName(offset)
+	return ok && summer && strings.Trim(rest, "0123456789:+-") == ""
+}
+
+// cutZoneName cuts an abbreviation from the front: at least three letters or, in angle
+// brackets, letters, digits and signs.
+func cutZoneName(s string) (rest string, ok bool) {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	if quoted, ok := strings.CutPrefix(s, "<"); ok {
+		name, rest, ok := strings.Cut(quoted, ">")
+		return rest, ok && len(name) >= 3 && strings.Trim(name, letters+"0123456789+-") == ""
+	}
+	rest = strings.TrimLeft(s, letters)
+	return rest, len(s)-len(rest) >= 3
 }
 
 func errZone(rule string) error {

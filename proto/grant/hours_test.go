@@ -64,7 +64,7 @@ func TestOddRulesAreNoZones(t *testing.T) {
 	for _, rule := range []string{
 		"", "UTC", "Europe/Berlin", "0", "CET", "CE-1", "?0", "<?>0", "CET-1CEST,", "CET-1CEST,M3.5.0", "CET-1CEST,M3.5.0,", "CET-1CEST,M3.5.0,M13.5.0", "CET-1CEST,M3.6.0,M10.5.0",
 		"CET-1CEST,M3.5.7,M10.5.0", "CET-1CEST,M3.5.0,M10.5.0/3/4", "CET-1CEST,M3.5.0,M10.5.0 ", " UTC0", "UTC0\n", "UTC0\x00", "CET-169", "CET-1:60", "<CET-1", "CET-1CEST,J0,J365", "CET-1CEST,M3.5.0,366",
-		"../../etc/passwd", "<" + string(bytes.Repeat([]byte("a"), MaxZone)) + ">0",
+		"../../etc/passwd", "../001/good", "EST5EDT", "UTC0,", "UTC0,M3.5.0,M10.5.0", "UTC0,junk", "a b0", "CET-1CEST;M3.5.0,M10.5.0", "CET-1CEST,M3.5.0,M10.5.0,", "<a>0", "<ab c>0", "UTC", "-1", "UTC0UTC1UTC2,M3.5.0,M10.5.0", "<" + string(bytes.Repeat([]byte("a"), MaxZone)) + ">0",
 	} {
 		if z, err := Zone(rule); err == nil {
 			t.Errorf("%q is a zone: %v", rule, time.Unix(0, 0).In(z))
