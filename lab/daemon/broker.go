@@ -54,7 +54,7 @@ func NewBroker(t testing.TB, host *topo.Host) *Broker {
 		waiting: make(map[wire.SessionID]chan<- wire.Message),
 		over:    make(map[wire.SessionID]wire.SessionOver),
 	}
-	if err := install(b.bin); err != nil {
+	if err := Install(b.bin); err != nil {
 		t.Fatal(err)
 	}
 	b.own = newDaemon(t, b.bin, "server", host)

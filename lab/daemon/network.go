@@ -43,7 +43,7 @@ type Network struct {
 func New(t testing.TB, host *topo.Host, options ...Option) *Network {
 	t.Helper()
 	n := &Network{t: t, bin: host.Dir()}
-	if err := install(n.bin); err != nil {
+	if err := Install(n.bin); err != nil {
 		t.Fatal(err)
 	}
 	host.Sysctl("ipv4/ip_unprivileged_port_start", "0") // the server's port is 443

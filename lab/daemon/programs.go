@@ -86,8 +86,8 @@ func openPrograms(dir string) (map[string]*os.File, error) {
 	return files, nil
 }
 
-// install writes the programs into dir, where every user can run them.
-func install(dir string) error {
+// Install writes the programs into dir, where every user can run them: netport-ROLE each.
+func Install(dir string) error {
 	files, err := programs()
 	if err != nil {
 		return err

@@ -1,0 +1,114 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/topo"
+	"github.com/netport/netport/lab/traffic"
+)
+
+// Ports of the world.
+const (
+	outPort     = 7000 // where laptop listens
+	servicePort = 7007 // of the service beside factory
+)
+
+// world is the network of the package's picture with its daemons. Both portals have joined with tokens.
+type world struct {
+	*daemon.Network
+	lab             *topo.Lab
+	relay           *daemon.Relay
+	laptop, factory *daemon.Portal
+	service         net.Listener // at factory
+}
+
+// paths say where portals stand, and so how their tunnel runs.
+type paths string
+
+const (
+	overRelay paths = "relay"  // each behind a symmetric NAT of its own
+	direct    paths = "direct" // both with public addresses
+)
+
+// newWorld makes a world whose portals meet that way. Options are the server's.
+func newWorld(t *testing.T, way paths, options ...daemon.Option) *world {
+	t.Helper()
+	l := topo.New(t)
+	w := &world{lab: l}
+	laptop, factory := l.Public, l.Public
+	if way == overRelay {
+		home, office := l.Router("home", topo.Symmetric, topo.IPv4Only()), l.Router("office", topo.Symmetric, topo.IPv4Only())
+		laptop, factory = home.Host, office.Host
+	}
+	w.Network = daemon.New(t, l.Public("server"), options...)
+	w.relay = w.Relay(l.Public("relay"))
+	w.laptop, w.factory = w.Join(laptop("laptop")), w.Join(factory("factory"))
+	w.service = w.factory.Host().Listen(servicePort)
+	w.Apply(fmt.Sprintf(`
+		[[forward]]
+		name = "out"
+		from = "laptop tcp://127.0.0.1:%d"
+		to   = "factory tcp://127.0.0.1:%d"
+	`, outPort, servicePort))
+	w.laptop.WaitUp("out")
+	return w
+}
+
+// waitPath waits until laptop's tunnel runs the way that the world was made for.
+func (w *world) waitPath(t *testing.T, way paths) {
+	t.Helper()
+	await.Until(t, "over the path "+string(way), func() error {
+		for _, tunnel := range w.laptop.Status().Tunnels {
+			if tunnel.Up && strings.HasPrefix(tunnel.Path, string(way)) {
+				return nil
+			}
+		}
+		return fmt.Errorf("laptop has the tunnels %+v", w.laptop.Status().Tunnels)
+	})
+}
+
+func local(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+}
+
+// connect opens a connection from laptop to factory's service.
+func (w *world) connect(t *testing.T) traffic.Pair {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
+	defer cancel()
+	client, err := w.laptop.Host().DialContext(ctx, "tcp", local(outPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	await.Limit(t, client)
+	p := traffic.Pair{Client: client, Service: await.Accept(t, w.service)}
+	await.RoundTrip(t, p.Client, p.Service)
+	return p
+}
+
+// run starts checked streams both ways over one connection.
+func (w *world) run(t *testing.T) *traffic.Traffic {
+	t.Helper()
+	return traffic.Start(t, traffic.Load{Pairs: []traffic.Pair{w.connect(t)}})
+}
+
+// wantWhole ends the traffic, of which nothing may be lost and which may not have stood still.
+func wantWhole(t *testing.T, tr *traffic.Traffic) {
+	t.Helper()
+	o := tr.End()
+	if o.Err != nil {
+		t.Error(o.Err)
+	}
+	if o.Stall > limit {
+		t.Errorf("a stream stood still for %v, at most %v is allowed", o.Stall, limit)
+	}
+	t.Logf("%v, %d MB", o, o.Bytes>>20)
+}
