@@ -23,7 +23,7 @@ func TestHoursOpenAndCutAtTheVeryMinute(t *testing.T) {
 	}
 	for _, self := range []string{"ann", "exit"} {
 		synctest.Test(t, func(t *testing.T) {
-			time.Sleep(time.Date(2027, 10, 29, 5, 0, 0, 0, time.UTC).Sub(time.Now())) // Friday, 7 o'clock there
+			time.Sleep(time.Until(time.Date(2027, 10, 29, 5, 0, 0, 0, time.UTC))) // Friday, 7 o'clock there
 			ctx, cancel := context.WithCancel(t.Context())
 			type event struct {
 				at   time.Time

@@ -64,7 +64,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 	m.tunnel = tunnel.New(tunnel.Config{
 		Client: met.Conn.Client(), Handler: p.Handler, Budget: p.Budget,
 		Idle: idleTime, Linger: p.Linger, Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
-		More: m.more, Next: m.next, Trouble: m.troubled, Left: m.left,
+		More: m.more, Next: m.next, Came: p.Review, Trouble: m.troubled, Left: m.left,
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -245,7 +245,6 @@ func (s *session) attach(met meeting.Met) error {
 	left := s.peer.besideLocked(m, p.Credentials.ID.Name)
 	p.settleLocked(s.peer)
 	p.mu.Unlock()
-	p.Review() // it may be proven by what ends soon
 	s.log.Info("carrier up", "tunnel", m.identity.ID.String(), "new", met.New, "relay", s.leg.Relay(), "path", met.Way.String())
 	for _, o := range left {
 		m.tunnel.Retire(o.info.ID, wire.ReasonReplaced)

@@ -69,6 +69,9 @@ func (t *Tunnel) Attach(c carrier.Conn, way Way) error {
 	for _, way := range guilty {
 		way.Lost()
 	}
+	if err == nil && t.cfg.Came != nil {
+		t.cfg.Came()
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +24,8 @@ func say(t *testing.T, c io.ReadWriter, word string) {
 // TestCarrierIsMadeAnewBeforeItIsLeft: its streams move to one that is made in its
 // place, and then it is closed; nothing is made again for nothing.
 func TestCarrierIsMadeAnewBeforeItIsLeft(t *testing.T) {
-	p := newPair(t, dialTo(service(t, echo)), nil)
+	var came atomic.Int32 // the owner looks at each that comes
+	p := newPair(t, dialTo(service(t, echo)), func(client, _ *Config) { client.Came = func() { came.Add(1) } })
 	c := dial(t, entry(t, p.client))
 	defer c.Close()
 	say(t, c, "hello")
@@ -44,6 +46,9 @@ func TestCarrierIsMadeAnewBeforeItIsLeft(t *testing.T) {
 		s := p.client.Stats()
 		return len(s.Each) == 1 && s.Each[0].Connection != 0 && !s.Each[0].Retired
 	})
+	if n := came.Load(); n != 2 {
+		t.Errorf("told of %d carriers that came, want 2", n)
+	}
 	say(t, c, "again")
 	p.client.Review(judge)
 	if s := p.client.Stats(); len(s.Each) != 1 || s.Each[0].Retired {

@@ -74,6 +74,8 @@ type Config struct {
 	// exchanged and checked. It is called on both sides. An error that wraps
 	// wire.ErrMalformed says that the peer may not ask for this carrier.
 	More func(ctx context.Context, session wire.SessionID, connection uint16, kind wire.CarrierKind) (carrier.Conn, Way, error)
+	// Came tells that a carrier was attached. It must not block.
+	Came func()
 	// Trouble tells that the tunnel needs other carriers, again for each that is
 	// lost or falls silent meanwhile, or no longer does. It must not block.
 	Trouble func(Trouble)
