@@ -22,12 +22,12 @@ type IssueRequest struct {
 
 // Issued is the answer.
 type Issued struct {
-	Certificate string `json:"certificate"` // PEM
-	CA          string `json:"ca"`          // PEM
-	Address     string `json:"address"`     // of the server
-	PolicyKey   string `json:"policy_key"`
-	Added       int    `json:"added"`   // grants signed for the new key
-	Removed     int    `json:"removed"` // grants of the old key
+	Certificate string   `json:"certificate"` // PEM
+	CA          string   `json:"ca"`          // PEM
+	Servers     []string `json:"servers"`     // to be dialled
+	PolicyKey   string   `json:"policy_key"`
+	Added       int      `json:"added"`   // grants signed for the new key
+	Removed     int      `json:"removed"` // grants of the old key
 }
 
 // Issue enrols a portal or relay and makes its certificate.
@@ -60,7 +60,7 @@ func (s *Service) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	return Issued{
 		Certificate: string(identity.EncodeCertificates(chain...)),
 		CA:          string(identity.EncodeCertificates(s.Bundle().Valid(s.now())...)),
-		Address:     s.Config.Address,
+		Servers:     s.Config.Servers,
 		PolicyKey:   s.Registry.PolicyKey(),
 		Added:       len(diff.Added), Removed: len(diff.Removed),
 	}, nil

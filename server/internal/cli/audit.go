@@ -133,6 +133,8 @@ func detail(r audit.Record) string {
 		return strconv.FormatUint(r.Count, 10) + " records"
 	case r.Event == "session" && r.Answer == audit.Ended:
 		return fmt.Sprintf("%s, %d bytes forth, %d back", r.Reason, r.Forth, r.Back)
+	case r.Reason != "" && r.From != "":
+		return r.Reason + ", from " + r.From
 	case r.Reason != "":
 		return r.Reason
 	}

@@ -44,8 +44,8 @@ make identities and grant what he likes. Keep %s for the server alone.
 
 Next:
   netport-server run --config %[3]s/config.toml
-  netport-server issue relay relay-1 --address HOST --out relay-1 --config %[3]s/config.toml
-  netport-server issue portal NAME --out NAME --config %[3]s/config.toml
+  netport-server invite relay relay-1 --address HOST --config %[3]s/config.toml
+  netport-server invite portal NAME --config %[3]s/config.toml
   netport-server policy apply %[3]s/policy.toml --config %[3]s/config.toml
 `, domain, dir, filepath.Clean(dir))
 			return nil

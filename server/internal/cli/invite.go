@@ -139,7 +139,7 @@ func printEnrolments(w io.Writer, list []enrol.Token) error {
 		row := []string{t.Name, string(t.Role), t.ID.String(), t.Ends.Local().Format(time.DateTime)}
 		switch {
 		case !t.Used.IsZero():
-			rows = append(rows, append(row, "used", t.Used.String(), ""))
+			rows = append(rows, append(row, "used", t.Used.String(), t.UsedFrom))
 		case len(t.Waiting) == 0:
 			rows = append(rows, append(row, "open", "", ""))
 		}

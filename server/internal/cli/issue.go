@@ -12,6 +12,7 @@ import (
 
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/join"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/ca"
 	"github.com/netport/netport/server/internal/config"
@@ -57,7 +58,7 @@ of the name are signed anew for the new key.`,
 			if err != nil {
 				return err
 			}
-			if err := f.write(issued, config.Portal(issued.Address, issued.PolicyKey)); err != nil {
+			if err := f.write(issued, join.Portal(issued.Servers, issued.PolicyKey)); err != nil {
 				return err
 			}
 			out := c.OutOrStdout()
@@ -98,7 +99,7 @@ asks the relay for them, so that no relay can send portals somewhere else.`,
 			if err != nil {
 				return err
 			}
-			if err := f.write(issued, config.Relay(issued.Address)); err != nil {
+			if err := f.write(issued, join.Relay(issued.Servers, issued.PolicyKey)); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Enrolled the relay %s at %s: its files are in %s.\nNext: bring the folder to its machine unread, and there:\n  netport-relay run --config %s\n",

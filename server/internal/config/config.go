@@ -1,5 +1,5 @@
-// Package config reads the server's configuration file, and writes the files
-// that init and issue make.
+// Package config reads the server's configuration file, and writes those
+// that init makes.
 package config
 
 import (

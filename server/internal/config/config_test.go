@@ -3,7 +3,6 @@ package config
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,18 +54,6 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 
 func describe(c *Config) string {
 	return strings.Join([]string{strings.Join(c.Servers, " "), c.Certificate, c.Key, c.CA, c.CAKey, c.PolicyKey, c.StampKey, c.Policy, c.State, c.Socket, c.LogLevel}, "\n")
-}
-
-func TestFilesThatIssueMakesNameTheServer(t *testing.T) {
-	servers := regexp.MustCompile(`(?m)^servers = \["h:443"\]$`)
-	for what, text := range map[string][]byte{"portal": Portal("h:443", "ed25519:x"), "relay": Relay("h:443")} {
-		if !servers.Match(text) {
-			t.Errorf("%s: no servers in\n%s", what, text)
-		}
-	}
-	if !strings.Contains(string(Portal("h:443", "ed25519:x")), "\npolicy_key = \"ed25519:x\"\n") {
-		t.Error("the portal's file does not name the policy key")
-	}
 }
 
 func TestServersThatPortalsAreToldOf(t *testing.T) {

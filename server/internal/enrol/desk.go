@@ -74,6 +74,7 @@ type Token struct {
 	Made      time.Time        `json:"made"`
 	Ends      time.Time        `json:"ends"`
 	Used      identity.KeyHash `json:"used,omitzero"` // by this key; zero: not yet
+	UsedFrom  string           `json:"used_from,omitempty"`
 	Waiting   []Waiting        `json:"waiting,omitempty"`
 	Rejected  bool             `json:"rejected,omitempty"` // with all that waited
 }
@@ -236,7 +237,7 @@ func (d *Desk) claim(now time.Time, c Claim) (Token, error) {
 		}
 		return t, ErrWait
 	}
-	t.Used = c.Key
+	t.Used, t.UsedFrom = c.Key, c.From.String()
 	return t, d.put(t, e.Revision)
 }
 
@@ -272,15 +273,15 @@ const minPrefix = 8
 
 // Approve lets the waiting key whose hash begins with the digits have its token.
 func (d *Desk) Approve(digits string) (Token, error) {
-	return d.decide(digits, "approve", func(t *Token, key identity.KeyHash) { t.Used, t.Waiting = key, nil })
+	return d.decide(digits, "approve", func(t *Token, w Waiting) { t.Used, t.UsedFrom, t.Waiting = w.Key, w.From, nil })
 }
 
 // Reject ends the token at which the key waits: whoever showed it has the secret.
 func (d *Desk) Reject(digits string) (Token, error) {
-	return d.decide(digits, "reject", func(t *Token, _ identity.KeyHash) { t.Rejected = true })
+	return d.decide(digits, "reject", func(t *Token, _ Waiting) { t.Rejected = true })
 }
 
-func (d *Desk) decide(digits, what string, change func(*Token, identity.KeyHash)) (Token, error) {
+func (d *Desk) decide(digits, what string, change func(*Token, Waiting)) (Token, error) {
 	if len(digits) < minPrefix {
 		return Token{}, fmt.Errorf("%s: give at least %d digits of the key, as the device shows it", what, minPrefix)
 	}
@@ -292,13 +293,13 @@ func (d *Desk) decide(digits, what string, change func(*Token, identity.KeyHash)
 	}
 }
 
-func (d *Desk) tryDecide(digits, what string, change func(*Token, identity.KeyHash)) (Token, error) {
+func (d *Desk) tryDecide(digits, what string, change func(*Token, Waiting)) (Token, error) {
 	tokens, err := d.list()
 	if err != nil {
 		return Token{}, err
 	}
 	var found *entry
-	var key identity.KeyHash
+	var who Waiting
 	for i, t := range tokens {
 		for _, w := range t.Waiting {
 			text, _ := w.Key.MarshalText()
@@ -308,13 +309,13 @@ func (d *Desk) tryDecide(digits, what string, change func(*Token, identity.KeyHa
 			if found != nil {
 				return Token{}, fmt.Errorf("%s: more than one key that waits begins with %s: give more digits", what, digits)
 			}
-			found, key = &tokens[i], w.Key
+			found, who = &tokens[i], w
 		}
 	}
 	if found == nil {
 		return Token{}, fmt.Errorf("%s: no key that waits begins with %s; see \"netport-server enrolments\"", what, digits)
 	}
-	change(&found.Token, key)
+	change(&found.Token, who)
 	if err := d.put(found.Token, found.revision); err != nil {
 		return Token{}, err
 	}
@@ -322,9 +323,8 @@ func (d *Desk) tryDecide(digits, what string, change func(*Token, identity.KeyHa
 	return found.Token, nil
 }
 
-// Void ends the unused tokens of a name, and returns how many there were. A used one
-// stays: its key may have been revoked, but then it is that which counts.
-func (d *Desk) Void(role identity.Role, name string) (int, error) {
+// Void ends the tokens of a name, and returns how many could still have been used.
+func (d *Desk) Void(role identity.Role, name string) (unused int, err error) {
 	tokens, err := d.list()
 	if err != nil {
 		return 0, err
@@ -333,6 +333,9 @@ func (d *Desk) Void(role identity.Role, name string) (int, error) {
 	for _, t := range tokens {
 		if t.Role == role && t.Name == name {
 			change.Delete = append(change.Delete, keyOf(t.ID))
+			if t.Used.IsZero() && d.now().Before(t.Ends) {
+				unused++
+			}
 		}
 	}
 	if len(change.Delete) == 0 {
@@ -342,7 +345,7 @@ func (d *Desk) Void(role identity.Role, name string) (int, error) {
 		return 0, err
 	}
 	d.decided()
-	return len(change.Delete), nil
+	return unused, nil
 }
 
 // Tokens returns the tokens that have not ended, by name.

@@ -74,7 +74,7 @@ func (h *Hub) dropOldKeys(now time.Time) {
 		if p, ok := h.registry.Portal(name); !ok || !p.Holds(c.peer.Key) {
 			h.log.Warn("portal's key was replaced or revoked", "portal", name, "from", c.address)
 			h.broker.Revoke(now, name)
-			h.dropPortal(c, unknownKey)
+			h.dropPortal(c, whyDropped(ok))
 		}
 	}
 	for name, c := range h.relays {
@@ -83,9 +83,17 @@ func (h *Hub) dropOldKeys(now time.Time) {
 			if !ok { // what it holds moves, make before break: it sees nothing but TLS
 				h.broker.FromRelay(now, name, wire.RelayDraining{})
 			}
-			h.dropRelay(c, unknownKey)
+			h.dropRelay(c, whyDropped(ok))
 		}
 	}
+}
+
+// whyDropped is what a peer is told whose key counts no more.
+func whyDropped(enrolled bool) string {
+	if enrolled {
+		return unknownKey
+	}
+	return revokedText
 }
 
 // maxRestamps is how many grants are sent with a fresh stamp in one look. After
