@@ -12,14 +12,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -175,18 +173,7 @@ func (j *joiner) key() (crypto.Signer, error) {
 }
 
 func (j *joiner) waiting(key identity.KeyHash) {
-	fmt.Fprintf(j.notes, "Waiting for an operator's approval. The fingerprint of this machine's key is\n  %s\n", Grouped(key))
-}
-
-// Grouped returns a key's hash as people compare it: 16 groups of 4 digits.
-func Grouped(key identity.KeyHash) string {
-	text := hex.EncodeToString(key[:])
-	var groups []string
-	for len(text) > 0 {
-		groups = append(groups, text[:4])
-		text = text[4:]
-	}
-	return strings.Join(groups, " ")
+	fmt.Fprintf(j.notes, "Waiting for an operator's approval (\"netport-server enrolments\"). The fingerprint of this machine's key is\n  %x\n", key[:])
 }
 
 func (j *joiner) write(r enrol.Result) error {

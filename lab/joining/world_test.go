@@ -1,0 +1,215 @@
+// Package joining has the stories of joining with the real programs, on loopback and as an ordinary user: tokens, keys,
+// interruptions, approval, and certificates that have expired. Package fleet has those that need a network.
+package joining
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
+)
+
+const domain = "example.org"
+
+// world is one server with its folder; everything else joins it.
+type world struct {
+	t       *testing.T
+	dir     string
+	address string // of the server
+	server  *program
+}
+
+// newWorld makes a server and starts it.
+func newWorld(t *testing.T, options ...daemon.Option) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir()}
+	if err := daemon.Install(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.address = l.Addr().String() // free again, as soon as it is closed
+	l.Close()
+	w.run("server", nil, "init", "--dir", w.folder("server"), "--domain", domain, "--address", w.address)
+	if len(options) > 0 {
+		if err := daemon.EditConfig(w.config("server"), options...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.startServer("server")
+	return w
+}
+
+// startServer starts the server of a folder and waits until it answers its command line.
+func (w *world) startServer(name string) {
+	w.t.Helper()
+	w.server = w.start("server", name)
+	await.Until(w.t, name+" ready", func() error { return w.try("server", nil, "status", "--config", w.config(name)) })
+}
+
+func (w *world) folder(name string) string { return filepath.Join(w.dir, name) }
+func (w *world) config(name string) string { return filepath.Join(w.folder(name), "config.toml") }
+
+func (w *world) command(role string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(w.dir, "netport-"+role), args...)
+	cmd.Dir = w.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// try runs a command; the error has what it said.
+func (w *world) try(role string, stdin io.Reader, args ...string) error {
+	_, err := w.output(role, stdin, args...)
+	return err
+}
+
+func (w *world) output(role string, stdin io.Reader, args ...string) (string, error) {
+	cmd := w.command(role, args...)
+	cmd.Stdin = stdin
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("netport-%s %s: %w: %s", role, strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// run is a command that has to succeed.
+func (w *world) run(role string, stdin io.Reader, args ...string) string {
+	w.t.Helper()
+	out, err := w.output(role, stdin, args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// ask runs a command of the server's.
+func (w *world) ask(args ...string) string {
+	w.t.Helper()
+	return w.run("server", nil, append(args, "--config", w.config("server"))...)
+}
+
+// invite returns a token.
+func (w *world) invite(role, name string, more ...string) string {
+	w.t.Helper()
+	return strings.TrimSpace(w.ask(append([]string{"invite", role, name}, more...)...))
+}
+
+// join makes a folder a portal or relay, with a token.
+func (w *world) join(role, name, token string) error {
+	return w.try(role, strings.NewReader(token), "join", "--config", w.config(name))
+}
+
+// status is what a portal says, as far as these tests look at it.
+type status struct {
+	Certificate time.Time `json:"certificate_until"`
+	Identity    struct {
+		Key         string `json:"key"`
+		Revocations uint64 `json:"revocations_epoch"`
+	} `json:"identity"`
+	Server struct {
+		Connected bool `json:"connected"`
+	} `json:"server"`
+}
+
+// waitStatus waits until a portal says what is wanted.
+func (w *world) waitStatus(name, what string, limit time.Duration, ready func(status) bool) status {
+	w.t.Helper()
+	var s status
+	await.Within(w.t, name+": "+what, limit, func() error {
+		s = status{}
+		out, err := w.output("portal", nil, "status", "--json", "--config", w.config(name))
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &s)
+		}
+		if err == nil && !ready(s) {
+			err = fmt.Errorf("it says %+v", s)
+		}
+		return err
+	})
+	return s
+}
+
+// program is a process that goes on beside the test.
+type program struct {
+	t    *testing.T
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // and how; valid after done
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+func (p *program) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for line := range bytes.Lines(b) {
+		fmt.Fprintf(p.t.Output(), "%s: %s", p.name, line)
+	}
+	return p.log.Write(b)
+}
+
+func (p *program) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// waitLog waits until the program has written a text to its standard error.
+func (p *program) waitLog(text string) {
+	p.t.Helper()
+	await.Until(p.t, p.name+" says "+text, func() error {
+		if !strings.Contains(p.text(), text) {
+			return fmt.Errorf("it said %q", p.text())
+		}
+		return nil
+	})
+}
+
+// start starts the daemon of a folder.
+func (w *world) start(role, name string) *program {
+	w.t.Helper()
+	return w.launch(name, w.command(role, "run", "--config", w.config(name)))
+}
+
+func (w *world) launch(name string, cmd *exec.Cmd) *program {
+	w.t.Helper()
+	p := &program{t: w.t, name: name, cmd: cmd, done: make(chan struct{})}
+	cmd.Stderr = p
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		p.err = cmd.Wait()
+	}()
+	w.t.Cleanup(p.stop)
+	return p
+}
+
+// stop ends the program and waits for it.
+func (p *program) stop() {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(20 * time.Second):
+		p.cmd.Process.Kill()
+		<-p.done
+	}
+}
