@@ -12,10 +12,14 @@
 //	control   one control connection: greeting, deadlines, keepalive
 //	gate      a bound on connections that have not proven themselves
 //	address   what an IP address really means
+//	invite    the join token
+//	enrol     enrolment, on the side of who joins
+//	keeper    what keeps the credentials of portals and relays alive
+//	clock     the time, on devices that may not know it
 //	local     the Unix socket between a command line and its daemon
-//	conffile  configuration files; command: conventions of command lines
+//	conffile  configuration files; command: conventions of command lines; join: one of them
 //
-// The last three are no part of the protocol.
+// The last four are no part of the protocol.
 //
 // # Words
 //
@@ -52,14 +56,17 @@
 //	spiffe://DOMAIN/ROLE/NAME      ROLE is portal, server, relay or admin
 //
 // It must be of the receiver's own domain, within its validity by the
-// receiver's clock, no CA, under a CA that the receiver was given, with at most
-// 4 certificates sent. Its extended key usages must name the side it is used
+// receiver's clock, no CA, under a CA that the receiver trusts, not revoked, nor
+// anything above it, with at most 4 certificates sent. Of several chains that can be
+// built one that is right is enough. Its extended key usages must name the side it is used
 // on (client or server authentication) and must not be "any". Keys are ECDSA on
 // P-256 or P-384, Ed25519, or RSA of 2,048 to 4,096 bits. There are no session
 // tickets and no early data. The name in clear (SNI) says nothing.
 //
 //	connection                   dials            ALPN               peers
 //	control                      portal, relay    netport-control/1  role portal or relay; role server
+//	enrolment                    who has no valid netport-enrol/1    none, or a portal's or relay's that
+//	                             certificate                         may have expired; role server
 //	carrier                      leg 0 is the     netport-tunnel/1   role portal, the name in Session
 //	                             TLS client
 //	leg on a relay's shared      portal           netport-relay/1    role portal; role relay, the name in
@@ -70,6 +77,66 @@
 // entry checks the exit's key, and the exit the entry's, against the grant
 // before anything is opened under it. Who is refused for its certificate gets
 // the alert bad_certificate, whatever was wrong.
+//
+// # Enrolment
+//
+// Who is to become a portal or relay gets a token (package invite) out of band: role,
+// name, the servers, the fingerprint of the authority above their certificates, an
+// id and a secret. It makes a key and connects with netport-enrol/1, to the ports of
+// the control protocol. The server's chain ends with its root. Who joins finds the
+// authority of the token in it, or ends the handshake, and trusts that one alone.
+//
+//	who joins                                server
+//	    | TLS, the server proven                 |
+//	    |<-------------------------------------->|
+//	    | Enrol (token, secret, request)         |
+//	    |--------------------------------------->| token good? for this name?
+//	    |                      EnrolWait (key)   | an operator is to approve: at once,
+//	    |<---------------------------------------| and then every 30 seconds
+//	    |              Authorities, Enrolled     |
+//	    |<---------------------------------------| or EnrolRefused
+//
+// TLS and Enrol together have 10 seconds; a server that is silent for 75 is gone. The
+// policy key in Enrolled is pinned from then on; it has signed Authorities. A token
+// is good for one key until its end: the same key may ask again, and gets its
+// certificate again. Every token that is not good is refused in the same words.
+//
+// Without a token the same exchange renews the certificate that was presented in the
+// handshake, for as long after its end as the server allows, unless it was revoked or
+// its key is no longer the name's.
+//
+// # Certificates in the course of time
+//
+// A portal or relay asks for a new certificate (Renew) when two thirds of the life
+// of its own and a random part of a tenth are over, and connects anew with it. Renewed
+// has the chain; RenewRefused says why not, and what is held goes on. The request may
+// be for a new key; until the server has seen that, permissions name either key. Nothing that runs
+// is touched.
+//
+// Authorities says which CAs the domain trusts, and the key that signs certificates
+// now. It comes after Welcome and after each change, and is taken only with the
+// signature of the pinned policy key, and with no version below the one held. Whoever
+// has a certificate that another key signed renews it within the hour. So one CA
+// takes the place of another: both are trusted, all renew, the old one is dropped.
+// Dropping cuts nothing.
+//
+// What is revoked (Revocation) is a name's certificates from before a moment, or a key,
+// of whomever, or one certificate of an authority. After Welcome a portal or relay says how far
+// it knows the revocations (RevocationsHeld); the server sends the later ones,
+// RevocationsComplete, and from then on each that is new. They are kept on disk, hold for
+// ever, end what runs, and count in every handshake. A server whose epoch is below
+// that of RevocationsHeld has lost some: both sides say so, nothing is forgotten, and its
+// next one is above.
+//
+// # Time
+//
+// A portal or relay goes by the clock of its system, but never by a time before its
+// program was built, before what servers told in earlier lives, or before what one has told in
+// this. Welcome and Enrolled tell the time. It is taken only if the server's certificate
+// is valid at it. During these handshakes a certificate that is not valid yet by the local
+// clock passes, if all else is right, and is judged again when the time was told; one
+// that has expired does not. What is kept for the next life rises by at most 7 days at once,
+// and once an hour. A clock that is ahead is not set back.
 //
 // # Control: greeting
 //
@@ -470,7 +537,10 @@
 //	ports of a leg in packet mode        8
 //	offset of a stream                   2^62
 //	streams and flows of one tunnel      4,096 open; more are refused (ReasonBusy)
-//	certificates sent                    4
+//	certificates sent                    4; in a message 11,264 bytes together
+//	authorities                          8
+//	certificate request                  4,096 bytes
+//	revocations held                     100,000
 //	bytes queued for a control peer      16 MiB, then it is cut off
 //	connections that a listener holds    1,000, and 200 of one IPv4 /24 or IPv6 /56;
 //	  before they have proven themselves   the oldest is closed for a newer one

@@ -109,6 +109,10 @@ func (k *Keeper) takeAuthorities(m wire.Authorities) {
 	if m.Version == held {
 		return
 	}
+	if k.Policy == nil {
+		k.Log.Debug("authorities of the server not taken: the configuration names no policy_key that could have signed them", "version", m.Version)
+		return
+	}
 	err := k.trust(m)
 	if err == nil {
 		err = SaveAuthorities(k.State, m)
