@@ -18,15 +18,15 @@ import (
 	"github.com/netport/netport/server/internal/store"
 )
 
-// authoritiesKey is the store's key of the bundle; without it the configuration's CA
-// file is what counts.
+// authoritiesKey is the store's key of the bundle. The configuration's CA file is what
+// it begins with.
 const authoritiesKey = "authorities"
 
 // authority is the domain's authority.
 type authority struct {
 	mu       sync.RWMutex // guards the following
 	bundle   ca.Bundle
-	revision uint64    // of the bundle in the store; 0: it is not there yet
+	revision uint64    // of the bundle in the store
 	issuer   ca.Issuer // nil: certificates are issued elsewhere
 }
 
@@ -45,12 +45,54 @@ func (s *Service) openAuthority() error {
 	if err != nil {
 		return err
 	}
+	changed, err := s.fit(&b)
+	if err != nil {
+		return err
+	}
+	if changed {
+		b.Version++
+	}
+	if changed || e.Revision == 0 {
+		value, err := b.Encode()
+		if err != nil {
+			return err
+		}
+		if e.Revision, err = s.store.Commit(store.Change{Put: map[string][]byte{authoritiesKey: value}, If: map[string]uint64{authoritiesKey: e.Revision}}); err != nil {
+			return err
+		}
+	}
 	issuer, err := s.issuerOf(b)
 	if err != nil {
 		return err
 	}
 	s.authority.bundle, s.authority.revision, s.authority.issuer = b, e.Revision, issuer
 	return nil
+}
+
+// fit lets a bundle say who issues by the configuration, which may have changed: who
+// has a certificate of another authority renews it early, and must not do so for one
+// that issues no more. It reports whether it changed anything.
+func (s *Service) fit(b *ca.Bundle) (bool, error) {
+	switch {
+	case !s.builtIn() && b.Issuer != nil:
+		*b = ca.Bundle{Version: b.Version, Trusted: b.Trusted}
+		return true, nil
+	case s.builtIn() && b.Issuer == nil:
+		key, err := ca.LoadKey(s.Config.CAKey, s.Config.CAPassphrase)
+		if err != nil {
+			return false, err
+		}
+		for _, c := range b.Trusted {
+			if _, err := ca.Use(s.Config.Domain, c, nil, key, s.now); err == nil {
+				version := b.Version
+				*b = ca.First(b.Trusted, c)
+				b.Version = version
+				return true, nil
+			}
+		}
+		return false, fmt.Errorf("use CA key %s: no authority that is trusted is its own; see \"netport-server ca trust\"", s.Config.CAKey)
+	}
+	return false, nil
 }
 
 // builtIn reports whether certificates are made with a key of this machine.

@@ -23,8 +23,8 @@ listen = [%q]
 certificate = "cert.pem"
 key = "key.pem"
 
-# The CA certificates to begin with, until the first "ca roll", "ca install",
-# "ca trust" or "ca drop"; then the state has them ("ca status").
+# The CA certificates to begin with, when the server is started first. After that the
+# state has them: "ca status", "ca roll", "ca install", "ca trust" and "ca drop".
 ca = "ca.pem"
 
 # The key of the built-in CA, which makes the identities of portals and relays. It
