@@ -125,8 +125,8 @@
 // it knows the revocations (RevocationsHeld); the server sends the later ones,
 // RevocationsComplete, and from then on each that is new. They are kept on disk, hold for
 // ever, end what runs, and count in every handshake. A server whose epoch is below
-// that of RevocationsHeld has lost some: both sides say so, nothing is forgotten, and its
-// next one is above.
+// that of RevocationsHeld has lost some: both sides say so, nothing is forgotten, and who
+// holds more asks for all of them (RevocationsHeld 0).
 //
 // # Time
 //

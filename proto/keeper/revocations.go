@@ -147,8 +147,16 @@ func (k *Keeper) complete(epoch uint64) {
 	held := k.credentials.Revocations().Epoch()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.regressed, k.behind = epoch < held, epoch
-	if k.regressed {
+	if epoch >= held {
+		k.regressed = false
+		return
+	}
+	first := !k.regressed
+	k.regressed, k.behind = true, epoch
+	if first {
+		if k.send != nil { // what it has revoked since may have an epoch that is held here for something else
+			k.send(wire.RevocationsHeld{})
+		}
 		k.Log.Error("epoch regression: the server has lost revocations; those that are held here go on", "server", epoch, "here", held)
 	}
 }

@@ -164,8 +164,8 @@ func ParseAuthorities(b []byte) (Authorities, error) {
 }
 
 // RevocationsHeld says which revocations the sender holds; portal or relay to
-// server, once, right after Welcome. The server answers with those that are newer,
-// and RevocationsComplete.
+// server, right after Welcome. The server answers with those that are newer, and
+// RevocationsComplete; where that is below the epoch held, 0 is sent, for all.
 //
 //	epoch uint64   of the newest; 0: none
 type RevocationsHeld struct{ Epoch uint64 }
