@@ -166,7 +166,7 @@ func (r *relayed) dialSplice(ctx context.Context, k kind) (net.Conn, error) {
 	if k == stalls {
 		return hole(), nil
 	}
-	mine, at := farPair(r.hop)
+	mine, at := carriertest.Far(r.hop)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.half == nil {
@@ -196,7 +196,7 @@ func (r *relayed) dialPacket(ctx context.Context, k kind) (net.Conn, error) {
 		if k == stalls {
 			mine, other = hole(), hole()
 		} else {
-			mine, other = farPair(2 * r.hop)
+			mine, other = carriertest.Far(2 * r.hop)
 		}
 		select {
 		case first := <-syn:
@@ -712,45 +712,4 @@ func TestRefusalIsToldWhileOtherWaysAreTried(t *testing.T) {
 			t.Errorf("it failed with %v", s.err)
 		}
 	})
-}
-
-// late is what is under way, and when it arrives.
-type late struct {
-	b  []byte
-	at time.Time
-}
-
-// farPair returns the ends of a connection with a delay each way, on which as
-// many bytes as like may be under way.
-func farPair(delay time.Duration) (a, b net.Conn) {
-	x, mid1 := net.Pipe()
-	mid2, y := net.Pipe()
-	for _, way := range []struct{ from, to net.Conn }{{mid1, mid2}, {mid2, mid1}} {
-		under := make(chan late, 1<<16)
-		go func() {
-			defer close(under)
-			for {
-				b := make([]byte, 64<<10)
-				n, err := way.from.Read(b)
-				if err != nil {
-					return
-				}
-				under <- late{b[:n], time.Now().Add(delay)}
-			}
-		}()
-		go func() {
-			defer way.to.Close()
-			for l := range under {
-				time.Sleep(time.Until(l.at))
-				if _, err := way.to.Write(l.b); err != nil {
-					break
-				}
-			}
-			way.from.Close()
-			for range under {
-				// Until the reader has seen the end.
-			}
-		}()
-	}
-	return x, y
 }
