@@ -117,7 +117,14 @@ func (l scripted) Close(r wire.Reason, text string) {
 }
 func (l scripted) Probe() { l.w.sent = append(l.w.sent, sent{l.name, wire.Ping{}, time.Now()}) }
 
-func (w *world) enter(name string, ends time.Time) (*connection[wire.ToPortal], wire.Reason) {
+// enter connects a portal whose certificate ends much later.
+func (w *world) enter(name string) (*connection[wire.ToPortal], wire.Reason) {
+	w.t.Helper()
+	return w.enterUntil(name, time.Now().AddDate(10, 0, 0))
+}
+
+// enterUntil connects a portal with a certificate that ends then.
+func (w *world) enterUntil(name string, ends time.Time) (*connection[wire.ToPortal], wire.Reason) {
 	w.t.Helper()
 	p, ok := w.registry.Portal(name)
 	if !ok {
@@ -183,16 +190,22 @@ from = "ann tcp://127.0.0.1:80"
 to = "plant tcp://10.0.0.5:80"
 `
 
+// joined returns a world in which ann and plant share a forward.
+func joined(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t, "ann", "plant")
+	w.apply(oneForward)
+	return w
+}
+
 func TestGrantsAreStampedAnewAtHalfTheirLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann", "plant")
-		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
-		w.enter("ann", far)
+		w := joined(t)
+		w.enter("ann")
 		w.want("on connecting", "ann: put web for 24h0m0s", "ann: complete 1", "ann: plant false")
 		w.run(11 * time.Hour)
 		w.want("before half the life")
-		w.enter("plant", far)
+		w.enter("plant")
 		w.want("the other, later", "plant: put web for 13h0m0s", "plant: complete 1", "plant: ann true", "ann: plant true")
 		w.run(time.Hour + time.Minute)
 		got := w.take()
@@ -217,9 +230,9 @@ func TestStampsAreRenewedAtABoundedRate(t *testing.T) {
 			fmt.Fprintf(&text, "[[forward]]\nname = \"f%d\"\nfrom = \"ann tcp://127.0.0.1:%d\"\nto = \"plant tcp://10.0.0.5:80\"\n", i, i+1)
 		}
 		w.apply(text.String())
-		w.enter("ann", time.Now().AddDate(10, 0, 0))
+		w.enter("ann")
 		w.sent = nil
-		w.run(12*time.Hour + 2*careTime)
+		w.run(12*time.Hour + 2*careTime + time.Second) // not up to the moment of a look
 		all := 0
 		for at, n := range putTimes(w) {
 			if all += n; n > maxRestamps {
@@ -248,9 +261,8 @@ func TestGrantThatEndsIsTakenBackFromTheExitFirst(t *testing.T) {
 		w := newWorld(t, "ann", "plant")
 		until := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 		w.apply(oneForward + "until = " + until + "\n")
-		far := time.Now().AddDate(10, 0, 0)
-		w.enter("ann", far)
-		w.enter("plant", far)
+		w.enter("ann")
+		w.enter("plant")
 		w.take()
 		w.run(59 * time.Minute)
 		w.want("before its end")
@@ -258,18 +270,16 @@ func TestGrantThatEndsIsTakenBackFromTheExitFirst(t *testing.T) {
 		w.want("after its end", "plant: remove, grant expired", "ann: remove, grant expired")
 		w.run(time.Hour)
 		w.want("once is enough")
-		w.enter("plant", far)
+		w.enter("plant")
 		w.want("on connecting anew", "plant: goodbye, replaced by a newer connection", "plant: complete 1")
 	})
 }
 
 func TestRemovedGrantsReachTheExitFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann", "plant")
-		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
-		w.enter("ann", far)
-		w.enter("plant", far)
+		w := joined(t)
+		w.enter("ann")
+		w.enter("plant")
 		w.take()
 		w.apply(`domain = "example.org"` + "\n")
 		got := w.take()
@@ -284,7 +294,7 @@ func TestRemovedGrantsReachTheExitFirst(t *testing.T) {
 func TestConnectionEndsWithItsCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "ann")
-		w.enter("ann", time.Now().Add(time.Hour))
+		w.enterUntil("ann", time.Now().Add(time.Hour))
 		w.take()
 		w.run(time.Hour - time.Second)
 		w.want("before its end")
@@ -300,10 +310,9 @@ func TestConnectionEndsWithItsCertificate(t *testing.T) {
 func TestMachinesThatFightForAName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "ann")
-		far := time.Now().AddDate(10, 0, 0)
 		switches := 0
 		for range 120 { // two minutes, one attempt a second
-			if _, reason := w.enter("ann", far); reason == wire.ReasonNone {
+			if _, reason := w.enter("ann"); reason == wire.ReasonNone {
 				switches++
 			} else if reason != wire.ReasonBusy {
 				t.Errorf("refused with %v", reason)
@@ -319,11 +328,9 @@ func TestMachinesThatFightForAName(t *testing.T) {
 // What the older connection still says does not count, nor does its end.
 func TestReplacedConnectionIsPowerless(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann", "plant")
-		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
-		old, _ := w.enter("ann", far)
-		w.enter("ann", far)
+		w := joined(t)
+		old, _ := w.enter("ann")
+		w.enter("ann")
 		w.take()
 		if err := w.hub.fromPortal(old, wire.OpenSession{Request: 1, Peer: "plant"}); err != nil {
 			t.Error(err)
