@@ -19,36 +19,8 @@ import (
 // served reports why a client at a portal's port is not served. Meanwhile the service serves whoever comes: an attempt
 // that was given up may have got through to it, too.
 func served(from *daemon.Portal, port uint16, service net.Listener) error {
-	ln, done := service.(*net.TCPListener), make(chan struct{})
-	ln.SetDeadline(time.Time{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(conn, "welcome")
-			conn.Close()
-		}
-	}()
-	defer func() {
-		ln.SetDeadline(time.Unix(1, 0))
-		<-done
-	}()
-	ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
-	defer cancel()
-	client, err := from.Host().DialContext(ctx, "tcp", local(port))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	client.SetDeadline(time.Now().Add(await.Patience))
-	got, err := io.ReadAll(client)
-	if err == nil && string(got) != "welcome" {
-		err = fmt.Errorf("the client got %q", got)
-	}
-	return err
+	defer await.Greet(service)()
+	return await.Greeted(context.Background(), from.Host(), local(port))
 }
 
 // F15: a portal is suspended for a while. Its peer waits for it, and nothing is lost.
