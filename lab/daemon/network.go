@@ -86,9 +86,6 @@ func (n *Network) Portal(host *topo.Host, options ...Option) *Portal {
 	return p
 }
 
-// Program is the file of a role's program, which every user can run.
-func (n *Network) Program(role string) string { return programFile(n.bin, role) }
-
 func (n *Network) daemon(role string, host *topo.Host) *Daemon {
 	n.t.Helper()
 	return newDaemon(n.t, n.bin, role, host)
