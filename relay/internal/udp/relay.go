@@ -22,8 +22,9 @@
 // A packet leaves from the very address that the other portal sends to, of a
 // machine that has several.
 //
-// A packet that the socket does not take is dropped and counted: nothing is
-// queued but up to 8 packets of a leg that wait for the other one's bind.
+// A packet that the system does not take is dropped and counted, and the log
+// says why: nothing is queued but up to 8 packets of a leg that wait for the
+// other one's bind.
 package udp
 
 import (
@@ -78,6 +79,7 @@ type Relay struct {
 	shortcut *shortcut
 	readers  []*reader
 	turn     atomic.Uint32 // which reader gets the next socket
+	unsent   unsent
 
 	shared []*socket // set by Share, before Run; none: no shared port
 
