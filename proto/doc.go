@@ -337,8 +337,8 @@
 // asked at once, with PING behind a PAD; one that does not answer within 200 ms, or
 // three round trips and 0.1 seconds, is silent too. A slow application is no reason.
 //
-// When the last carrier of a tunnel is gone its streams wait, 2 minutes unless
-// configured otherwise; then they are reset.
+// When the last carrier of a tunnel is gone, or all are silent, its streams wait until
+// the peer was not heard for 2 minutes, unless configured otherwise; then they are reset.
 //
 // CLOSE is the last frame of a tunnel and says why. With ReasonIdle it is a
 // question: its sender has nothing open and opens nothing more until the

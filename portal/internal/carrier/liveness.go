@@ -58,8 +58,9 @@ type liveness struct {
 	end      func()        // closes ended
 
 	mu      sync.Mutex
-	next    uint64   // token of the next PING; starts at random
-	waiting []asking // in the order they were sent
+	next    uint64    // token of the next PING; starts at random
+	waiting []asking  // in the order they were sent
+	quiet   time.Time // what the last look found that found the peer silent
 }
 
 // asking is a PING that waits for its PONG.
@@ -100,6 +101,7 @@ func (l *liveness) ping(now time.Time, tell chan<- time.Duration) (wire.TunnelPi
 	l.last.Store(now.UnixNano())
 	l.next++
 	l.waiting = append(l.waiting, asking{l.next, now, tell})
+	l.attend()
 	return wire.TunnelPing{Token: l.next}, true
 }
 
@@ -146,6 +148,11 @@ func (l *liveness) used(n int) {
 		l.left.set()
 	}
 	l.busy.set()
+	l.attend()
+}
+
+// attend has the watch look if it rests: an answer is owed.
+func (l *liveness) attend() {
 	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
 		l.rouse()
 	}
@@ -163,6 +170,13 @@ func (l *liveness) rouse() {
 func (c *carrier) Doubt() {
 	c.live.doubted.set()
 	c.live.rouse()
+}
+
+// Quiet implements Conn.
+func (c *carrier) Quiet() time.Time {
+	c.live.mu.Lock()
+	defer c.live.mu.Unlock()
+	return c.live.quiet
 }
 
 // WindowRTT implements Conn. A window that is too large fills the queues on the
@@ -247,6 +261,11 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 		if f.dead {
 			c.abort(errSilent)
 			return
+		}
+		if f.silent {
+			l.mu.Lock()
+			l.quiet = f.quiet
+			l.mu.Unlock()
 		}
 		stuck := c.still != nil && (f.silent || was) && c.still(f.silent)
 		if f.silent != was || stuck {
