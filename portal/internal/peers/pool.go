@@ -310,8 +310,6 @@ func (p *Pool) Changed() {
 		s.wake()
 	}
 	p.mu.Unlock()
-	for _, m := range p.members() {
-		m.tunnel.Check()
-	}
+	check(p.members())
 	p.lookAgain()
 }

@@ -26,6 +26,10 @@ const (
 	// ticketTime is how often tickets are looked at while they are in use: they
 	// end, new ones may come, and so may grants.
 	ticketTime = 5 * time.Second
+	// checkTime is how often, while the server is away, tunnels in which something is
+	// open are asked whether the peer hears: it may be gone from where it was, and
+	// nobody else would tell.
+	checkTime = 15 * time.Second
 	// turnTime is how long each has of more peers than are waited for at once. It
 	// is enough to find one that waits itself.
 	turnTime = 3 * time.Second
@@ -60,9 +64,20 @@ func (p *Pool) PeerChanged(name string) {
 		list = slices.Clone(pr.tunnels)
 	}
 	p.mu.Unlock()
+	check(list)
+}
+
+// check asks on every carrier of the tunnels whether the peer answers.
+func check(list []*member) {
 	for _, m := range list {
 		m.tunnel.Check()
 	}
+}
+
+// checkBusy checks the tunnels in which something is open. Who opens something in
+// another finds out by that.
+func (p *Pool) checkBusy() {
+	check(slices.DeleteFunc(p.members(), func(m *member) bool { return !m.busy() }))
 }
 
 // lookAgain has the tickets looked at.
@@ -87,6 +102,7 @@ func (p *Pool) useTickets(pr *peer) {
 func (p *Pool) keepTickets() {
 	timer := time.NewTimer(awayTime)
 	defer timer.Stop()
+	var checked time.Time
 	for turns := 0; ; {
 		select {
 		case <-timer.C:
@@ -99,6 +115,10 @@ func (p *Pool) keepTickets() {
 		names := p.absent(away)
 		p.waitFor(p.ticketsFor(turn(names, turns, maxWaits)))
 		turns++
+		if away && time.Since(checked) >= checkTime {
+			checked = time.Now()
+			p.checkBusy()
+		}
 		switch {
 		case len(names) > maxWaits:
 			timer.Reset(turnTime)
