@@ -65,13 +65,13 @@ func plan(l *Leg) string {
 }
 
 const (
-	packetAhead = "[relay-packet relay] [0s 225ms]"
-	bothAtOnce  = "[relay-packet relay] [0s 0s]"
+	packetAhead = "[relay-packet relay another relay mode] [0s 225ms 1.225s]"
+	bothAtOnce  = "[relay-packet relay another relay mode] [0s 0s 1s]"
 
-	nothingKnown = "[relay-packet relay-udp relay] [0s 50ms 225ms]"
-	quicAtOnce   = "[relay-packet relay-udp relay] [0s 0s 225ms]"
-	allAtOnce    = "[relay-packet relay-udp relay] [0s 0s 0s]"
-	quicDoubted  = "[relay-packet relay-udp relay] [0s 50ms 225ms]"
+	nothingKnown = "[relay-packet relay-udp relay another relay mode] [0s 50ms 225ms 1.225s]"
+	quicAtOnce   = "[relay-packet relay-udp relay another relay mode] [0s 0s 225ms 1.225s]"
+	allAtOnce    = "[relay-packet relay-udp relay another relay mode] [0s 0s 0s 1s]"
+	quicDoubted  = "[relay-packet relay-udp relay another relay mode] [0s 50ms 225ms 1.225s]"
 )
 
 // raced is the ways of one carrier, as if they had been tried: what Dial and
@@ -314,11 +314,11 @@ func TestSessionWithoutPacketModeBeginsWithTCP(t *testing.T) {
 	f := newAuthority(t).finder("ann")
 	l := withUDPTo(t, f)
 	l.packet = netip.AddrPort{}
-	if got, want := plan(l), "[relay relay-udp] [0s 50ms]"; got != want {
+	if got, want := plan(l), "[relay relay-udp another relay mode] [0s 50ms 1s]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	f.memory.won(l.pairing(), true)
-	if got, want := plan(l), "[relay-udp relay] [0s 0s]"; got != want {
+	if got, want := plan(l), "[relay-udp relay another relay mode] [0s 0s 1s]"; got != want {
 		t.Errorf("QUIC was the quickest: %s, want %s", got, want)
 	}
 	l.splice = nil
