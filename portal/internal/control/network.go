@@ -89,10 +89,7 @@ func (c *Client) NetworkChanged(name string) {
 		conn.Probe()
 		return
 	}
-	select {
-	case c.hurry <- struct{}{}:
-	default:
-	}
+	c.dial()
 }
 
 // away reports whether this machine has lost an address.
