@@ -92,7 +92,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	})
 	p.exit = exit.New(p.keeper, c.Dial, net.DefaultResolver, logs.Steady(log))
 	p.pool = peers.New(peers.Config{
-		Credentials: credentials, Server: p.client, Finder: p.finder, Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
+		Credentials: credentials, Server: p.client, Finder: peers.Paths(p.finder), Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
 		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
 	})
 	p.entry = entry.New(p.pool, c.Listen, log)

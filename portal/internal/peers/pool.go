@@ -26,7 +26,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
@@ -72,7 +71,7 @@ type Tickets interface {
 type Config struct {
 	Credentials *identity.Credentials
 	Server      Server
-	Finder      *path.Finder
+	Finder      Finder
 	Tickets     Tickets
 	// Joined returns a grant that joins this portal with another now, in
 	// either direction.
