@@ -33,6 +33,10 @@ const (
 	// turnTime is how long each has of more peers than are waited for at once. It
 	// is enough to find one that waits itself.
 	turnTime = 3 * time.Second
+	// crossTime is how long after a tunnel has come up the waits for the same peer
+	// at other relays go on: the two portals may be meeting there too, and if each
+	// called off what the other has, none would be left.
+	crossTime = 2 * time.Second
 	// spreadEach is the time that each of many searches adds to the moment in
 	// which they all go on.
 	spreadEach = 5 * time.Millisecond
@@ -113,7 +117,7 @@ func (p *Pool) keepTickets() {
 		connected, since := p.Server.Connected()
 		away := !connected && time.Since(since) >= awayTime
 		names := p.absent(away)
-		p.waitFor(p.ticketsFor(turn(names, turns, maxWaits)))
+		soon := p.waitFor(p.ticketsFor(turn(names, turns, maxWaits)))
 		turns++
 		if away && time.Since(checked) >= checkTime {
 			checked = time.Now()
@@ -122,6 +126,8 @@ func (p *Pool) keepTickets() {
 		switch {
 		case len(names) > maxWaits:
 			timer.Reset(turnTime)
+		case soon:
+			timer.Reset(crossTime)
 		case len(names) > 0 || away:
 			timer.Reset(ticketTime)
 		case !connected:
@@ -183,13 +189,17 @@ func (p *Pool) ticketsFor(names []string) map[wire.SessionID]wire.Ticket {
 }
 
 // waitFor begins to wait with the tickets that are not in use yet, and ends the
-// waits that are not wanted any more.
-func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) {
+// waits that are not wanted any more, or reports that some are to be ended soon.
+func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) (soon bool) {
 	p.mu.Lock()
 	for id, s := range p.sessions {
 		if _, ok := wanted[id]; !ok && s.ticket && s.joining() {
-			s.ended = true
-			s.stop()
+			if m := s.peer.liveLocked(); m != nil && time.Since(m.since) < crossTime {
+				soon = true
+			} else {
+				s.ended = true
+				s.stop()
+			}
 		}
 		delete(wanted, id)
 	}
@@ -212,6 +222,7 @@ func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) {
 		p.addLocked(p.peerLocked(t.Peer), info, l, log, true)
 		p.mu.Unlock()
 	}
+	return soon
 }
 
 // wait waits at the relay of a ticket until the other portal has come, or the
