@@ -316,7 +316,8 @@
 // it. Else it is the first of a new one, and what either had named is over, on
 // both sides, unless it has a carrier that answers (the server asks those that are not
 // silent, for 2 seconds at most, before it says HELLO): then it goes on beside the new
-// one. A wrong proof closes the carrier and
+// one. So does one on which the peer has not said HELLO yet: nobody waits for what a peer
+// says that may be waiting for the same. A wrong proof closes the carrier and
 // changes nothing. A TLS client that named no tunnel does not wait for the server's
 // HELLO: OPEN and DATA may follow its own at once.
 //
