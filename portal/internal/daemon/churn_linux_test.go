@@ -37,13 +37,15 @@ func TestSessionsThatComeAndGoLeaveNothing(t *testing.T) {
 		defer w.mu.Unlock()
 		return w.sessions[pairOf("ann", "factory")].id.String()
 	}
-	// A peer may not move one stream much more often than these are moved.
-	const moves = 50
+	// A peer may not move one stream much more often than these are moved, and a
+	// portal may not tell its server of more that ends.
+	const moves, pace = 50, 10 * time.Millisecond
 	last := 0
 	series := func(n int) {
 		lasting := dial()
 		defer lasting.Close()
 		use(lasting)
+		began := time.Now()
 		for range n {
 			last++
 			w.mu.Lock()
@@ -63,6 +65,7 @@ func TestSessionsThatComeAndGoLeaveNothing(t *testing.T) {
 			use(short)
 			short.Close()
 		}
+		w.wait("time for as many messages", func() bool { return time.Since(began) >= time.Duration(n)*pace })
 	}
 	// settled is how many sockets and goroutines there are when nothing changes
 	// any more, without the sockets of the tunnel's carriers: how many of these
