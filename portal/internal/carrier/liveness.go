@@ -106,7 +106,9 @@ func (l *liveness) ping(now time.Time, tell chan<- time.Duration) (wire.TunnelPi
 }
 
 // pong takes an answer. One that nobody asked for says nothing. Answers come in
-// the order of the questions, so older ones than this are not coming any more.
+// the order in which the questions were sent, so older ones are taken for
+// answered with it. That may not be the order in which they were noted, where two
+// ask at once: the answer to an older one may yet come, and says nothing then.
 func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,7 +116,6 @@ func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
 		if a.token != m.Token {
 			continue
 		}
-		l.waiting = append(l.waiting[:0], l.waiting[i+1:]...)
 		took := max(now.Sub(a.at), time.Microsecond)
 		if old := l.least.Load(); old == 0 || int64(took) < old {
 			l.least.Store(int64(took))
@@ -124,9 +125,12 @@ func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
 		} else {
 			l.rtt.Store(old + (int64(took)-old)/2)
 		}
-		if a.tell != nil {
-			a.tell <- took
+		for _, asked := range l.waiting[:i+1] {
+			if asked.tell != nil {
+				asked.tell <- took
+			}
 		}
+		l.waiting = append(l.waiting[:0], l.waiting[i+1:]...)
 		l.answered.set()
 		return
 	}
