@@ -131,5 +131,8 @@ func strange(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Op == "local error" // an alert that crypto/tls has sent
 	}
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return false
+	}
 	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -754,4 +756,19 @@ func TestRefusalIsToldWhileOtherWaysAreTried(t *testing.T) {
 			t.Errorf("it failed with %v", s.err)
 		}
 	})
+}
+
+// Nobody is suspected for a connection that ends.
+func TestEndOfAConnectionIsNotStrange(t *testing.T) {
+	for _, err := range []error{
+		io.EOF, io.ErrUnexpectedEOF, os.NewSyscallError("read", syscall.ECONNRESET), &net.OpError{Op: "read", Err: syscall.ETIMEDOUT},
+		&net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")},
+	} {
+		if strange(fmt.Errorf("prove the peer: %w", err)) {
+			t.Errorf("%v is suspected", err)
+		}
+	}
+	if !strange(errors.New("another name")) || !strange(&net.OpError{Op: "local error", Err: errors.New("tls: bad record MAC")}) {
+		t.Error("nobody is suspected")
+	}
 }
