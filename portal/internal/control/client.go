@@ -87,7 +87,8 @@ type Client struct {
 	relay    bool // as the server says: there is one for a new session
 	requests map[uint32]*request
 	next     uint32
-	hastened time.Time // when a request had the server dialled at once
+	doubted  time.Time // when the way to the server was another, as something showed
+	hastened time.Time // when the server was dialled at once for that
 	tickets  tickets
 	networks networks
 	times    times
@@ -174,13 +175,13 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 // hour before they are stamped.
 const maxSkew = 5 * time.Minute
 
-// hurryEvery is how often at most a connection that broke under a request is made
-// anew without the pause that spreads portals.
+// hurryEvery is how often at most a connection is made anew without the pause that
+// spreads portals.
 const hurryEvery = 10 * time.Second
 
 // lost ends what waits for an answer of a connection that is gone. One that broke
-// under a request did so because the way to the server is another now, and a
-// tunnel waits: there is a new one at once.
+// under a request, for which a tunnel waits, or when it was doubted, did so because
+// the way to the server is another now: there is a new one at once.
 func (c *Client) lost(why error) {
 	defer c.sessions.Connected(false)
 	c.mu.Lock()
@@ -189,7 +190,8 @@ func (c *Client) lost(why error) {
 	c.conn, c.since = nil, now
 	c.times.lost()
 	_, bye := errors.AsType[*wirecontrol.Goodbye](why)
-	if !bye && len(c.requests) > 0 && now.Sub(c.hastened) > hurryEvery {
+	moved := len(c.requests) > 0 || now.Sub(c.doubted) < 2*wirecontrol.ProbeTimeout
+	if !bye && moved && now.Sub(c.hastened) > hurryEvery {
 		c.hastened = now
 		c.dial()
 	}

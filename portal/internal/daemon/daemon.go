@@ -84,7 +84,10 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	file, kept := state.Open(c.State, log)
 	p.state = file
 	p.keeper = grants.NewKeeper(grants.NewSet(p.self, c.PolicyKey), time.Now, p.apply)
-	p.finder = path.NewFinder(path.Config{Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile), Log: log})
+	p.finder = path.NewFinder(path.Config{
+		Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile),
+		Renumbered: func() { p.client.Check() }, Log: log,
+	})
 	p.client = control.New(control.Config{
 		Credentials: credentials, Software: "netport-portal/" + command.Version, Servers: c.Servers,
 		Network: p.network.Current().String(), Grants: p.keeper,
