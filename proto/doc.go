@@ -231,7 +231,9 @@
 // one where a session of the server's needs the place. A portal that has no server and no carrier to a peer with which a
 // valid grant joins it waits, from a second or two on, at the relays of that peer's tickets, and there
 // they meet: over TCP with the number Meeting, over UDP bound at the shared port. Leg 0, the TLS client, is
-// the portal with the smaller name. What may be opened, the grants say, as ever.
+// the portal with the smaller name. What may be opened, the grants say, as ever. Portals
+// also come there when a tunnel has lost its carriers and no other comes up: the server may
+// not know yet that it has lost one of them.
 //
 // A portal keeps grants, stamp keys, removals, tickets, the list of servers and the
 // addresses at which they were reached. What it reads back it checks as if it had
@@ -301,7 +303,11 @@
 // in any order, and handshake on each that connects. The TLS client takes the
 // first on which the handshake completes, sends its HELLO there, and closes the
 // others without a frame. The TLS server sends no frame before it has the client's
-// HELLO, and takes the way on which that comes. So both take the same.
+// HELLO, and takes the way on which that comes. So both take the same. With the
+// ways of a session's first carrier, as soon as splice mode has failed and after a second
+// at the latest, goes one more: number Meeting, in another mode of splice. Something on
+// the way may let connections open and break, or swallow, what is not TLS to a well-known
+// port.
 //
 // HELLO also says which tunnel its sender has with this peer, if any: the
 // newest that is not over. Both portals work out a tunnel's id and its resume secret
@@ -328,7 +334,8 @@
 // dial Meeting connections and QUIC anew, and ask for another session.
 //
 // PING is answered by PONG with the same token. A carrier that owes or is owed
-// anything is asked twice a second, an idle one every 4 minutes and 40 seconds. One
+// anything is asked twice a second, an idle one every 4 minutes and 40 seconds, and every
+// 15 seconds while its portal has no server and something is open in the tunnel. One
 // on which nothing comes for 1.2 seconds, or four round trips and 0.2 seconds, though a
 // PING waits, is silent: its portal looks for another one, and what was on it
 // moves there. So is one on which frames come, but for one and a half times as long neither
