@@ -19,8 +19,7 @@ func TestOneTunnelServesAll(t *testing.T) {
 		var asking sync.WaitGroup
 		for range 5 {
 			asking.Go(func() {
-				s := w.ann.stream(w.ann.mustTunnel(time.Second))
-				s.echoes(time.Second)
+				s := w.talk()
 				s.close()
 			})
 		}
@@ -113,9 +112,7 @@ func TestSessionsWithAPeerAreBounded(t *testing.T) {
 // What is open may finish, and nothing begins.
 func TestDrainingPoolOpensNothing(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		tun := w.ann.mustTunnel(time.Second)
-		s := w.ann.stream(tun)
-		s.echoes(time.Second)
+		s := w.talk()
 		drained := make(chan struct{})
 		go func() {
 			w.ann.pool.Drain(context.Background())

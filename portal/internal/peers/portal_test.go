@@ -73,6 +73,14 @@ func (p *portal) stream(tun *tunnel.Tunnel) *stream {
 	return s
 }
 
+// talk returns a stream of ann's through the first tunnel, which carries.
+func (w *world) talk() *stream {
+	w.t.Helper()
+	s := w.ann.stream(w.ann.mustTunnel(time.Second))
+	s.echoes(time.Second)
+	return s
+}
+
 // echoes wants what is said to come back within a limit.
 func (s *stream) echoes(limit time.Duration) {
 	s.t.Helper()

@@ -11,8 +11,7 @@ import (
 // the server.
 func TestLostCarriersComeBackWhereTheyWere(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.ann.stream(w.ann.mustTunnel(time.Second))
-		s.echoes(time.Second)
+		s := w.talk()
 		before := w.ann.only()
 		w.requests()
 		w.relay("r1").cut()
@@ -31,8 +30,7 @@ func TestLostCarriersComeBackWhereTheyWere(t *testing.T) {
 // The relay is gone: the server is told which, and gives another at once.
 func TestLostRelayIsReplaced(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.ann.stream(w.ann.mustTunnel(time.Second))
-		s.echoes(time.Second)
+		s := w.talk()
 		before := w.ann.only()
 		w.requests()
 		w.relay("r1").set(true, false)
@@ -54,8 +52,7 @@ func TestLostRelayIsReplaced(t *testing.T) {
 // rarely, and go on at once when something is.
 func TestSearchBacksOff(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.ann.stream(w.ann.mustTunnel(time.Second))
-		s.echoes(time.Second)
+		s := w.talk()
 		r := w.relay("r1")
 		r.set(true, false)
 		w.requests()
@@ -85,8 +82,7 @@ func TestNewsEndsThePause(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				s := w.ann.stream(w.ann.mustTunnel(time.Second))
-				s.echoes(time.Second)
+				s := w.talk()
 				w.relay("r1").set(true, false)
 				time.Sleep(linger / 2) // by now pauses are long
 				w.relay("r1").set(false, false)
@@ -102,8 +98,7 @@ func TestNewsEndsThePause(t *testing.T) {
 // another tunnel.
 func TestStreamsAreResetWhenNoWayComesBack(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.ann.stream(w.ann.mustTunnel(time.Second))
-		s.echoes(time.Second)
+		s := w.talk()
 		w.relay("r1").set(true, false)
 		began := time.Now()
 		if err := <-s.end; err == nil {
@@ -150,8 +145,7 @@ func TestWhoWaitsIsToldWhy(t *testing.T) {
 // Without a grant any more nobody is asked.
 func TestSearchEndsWithTheGrant(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.ann.stream(w.ann.mustTunnel(time.Second))
-		s.echoes(time.Second)
+		s := w.talk()
 		w.ungrant()
 		w.requests()
 		w.relay("r1").set(true, false)

@@ -13,9 +13,7 @@ import (
 // back; streams notice nothing.
 func TestReplacedSessionIsLeft(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		tun := w.ann.mustTunnel(time.Second)
-		s := w.ann.stream(tun)
-		s.echoes(time.Second)
+		s := w.talk()
 		before := w.ann.only()
 		old := w.session(before)
 		next := w.meet(w.ann, w.relay("r2"), old)
@@ -79,8 +77,7 @@ func TestSessionThatTheServerEnds(t *testing.T) {
 	} {
 		t.Run(reason.String(), func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				s := w.ann.stream(w.ann.mustTunnel(time.Second))
-				s.echoes(time.Second)
+				s := w.talk()
 				before := w.ann.only()
 				w.end(w.session(before), reason)
 				synctest.Wait()

@@ -67,8 +67,7 @@ func TestTunnelIsWantedAsTheServerGoes(t *testing.T) {
 // a ticket.
 func TestLostTunnelComesBackWithATicket(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.ann.stream(w.ann.mustTunnel(time.Second))
-		s.echoes(time.Second)
+		s := w.talk()
 		before := w.ann.only()
 		w.giveTickets(time.Hour)
 		w.serverGoes()
@@ -85,8 +84,7 @@ func TestLostTunnelComesBackWithATicket(t *testing.T) {
 // are asked, though nobody says anything on them.
 func TestBusyTunnelIsAskedWhileTheServerIsAway(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		s := w.ann.stream(w.ann.mustTunnel(time.Second))
-		s.echoes(time.Second)
+		s := w.talk()
 		w.giveTickets(time.Hour)
 		w.serverGoes()
 		time.Sleep(time.Second)
