@@ -161,8 +161,16 @@ func (l *Leg) Again() (ways []Way, at []time.Duration) {
 		r.quic = &quicWay{race: r, anew: true}
 		ways, at = append(ways, r.quic), append(at, 0)
 	}
+	if len(l.splice) > 0 {
+		ways, at = append(ways, r.newSplice(leg.Meeting, nil)), append(at, anewAfter)
+	}
 	return ways, at
 }
+
+// anewAfter is when splice mode is dialled once more after a loss. What has just broken
+// may break again: a NAT that starts forgets the first connections too, and a leg that
+// waits at the relay does not find out. There the newer takes its place.
+const anewAfter = 1500 * time.Millisecond
 
 // Of returns the ways for a further carrier of that number and kind. There may
 // be none.

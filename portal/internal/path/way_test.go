@@ -253,7 +253,7 @@ func TestFurtherCarriersAreOfTheirKindAndMeetingsOfNoNumber(t *testing.T) {
 	if got, want := say(all.Of(3, wire.CarrierQUIC)), "[relay-udp] [0s]"; got != want {
 		t.Errorf("a further carrier of QUIC: %s, want %s", got, want)
 	}
-	if got, want := say(all.Again()), "[relay relay-udp] [0s 0s]"; got != want {
+	if got, want := say(all.Again()), "[relay relay-udp relay] [0s 0s 1.5s]"; got != want {
 		t.Errorf("after a loss: %s, want %s", got, want)
 	}
 	ticket, err := f.Ticket(wire.Ticket{
@@ -264,7 +264,7 @@ func TestFurtherCarriersAreOfTheirKindAndMeetingsOfNoNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ticket.Close()
-	if got, want := say(ticket.Ways(0)), "[relay relay-udp] [0s 0s]"; got != want || !ticket.own {
+	if got, want := say(ticket.Ways(0)), "[relay relay-udp relay] [0s 0s 1.5s]"; got != want || !ticket.own {
 		t.Errorf("a ticket: %s, own socket %v, want %s", got, ticket.own, want)
 	}
 	if got := say(legTo(t, f, "relay-1", "factory").Of(3, wire.CarrierQUIC)); got != "[] []" {
