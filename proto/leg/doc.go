@@ -52,7 +52,7 @@
 // has sent nothing in it: that one was dead, and the other portal learns of it. What
 // else is joined of the leg the relay asks, below the payload (TCP keepalive, 3 times in
 // 3 seconds), whether it lives: a portal that has moved has left it behind. A
-// portal dials one at a time.
+// portal dials one at a time, and once more after a while if nothing comes of it.
 //
 // # Tickets
 //
