@@ -145,3 +145,30 @@ func TestRelayStalls(t *testing.T) {
 		})
 	})
 }
+
+// F51: a relay that gets a tenth of a processor is slow, and no reason to flee again and again.
+func TestRelayStarves(t *testing.T) {
+	t.Parallel()
+	const most = 2 // sessions more: one portal may be led away, and back
+	overEach(t, plan{}, func(t *testing.T, w *world) {
+		var before int
+		w.endures(t, fault{
+			stall: 3 * time.Second, rate: 2e6, rounds: 3,
+			strike: func() {
+				before = w.opened()
+				starved := w.inUse(t).Process()
+				for until := time.Now().Add(whole(3*time.Second, 20*time.Second)); time.Now().Before(until); {
+					starved.Signal(syscall.SIGSTOP)
+					await.Passing(t, 90*time.Millisecond)
+					starved.Signal(syscall.SIGCONT)
+					await.Passing(t, 10*time.Millisecond)
+				}
+			},
+			mend: func() {
+				if n := w.opened() - before; n > most {
+					t.Errorf("%d sessions were opened, want %d at most", n, most)
+				}
+			},
+		})
+	})
+}
