@@ -319,7 +319,9 @@
 // one where a session of the server's needs the place. A portal that has no server and no carrier to a peer with which a
 // valid grant joins it waits, from a second or two on, at the relays of that peer's tickets, and there
 // they meet: over TCP with the number Meeting, over UDP bound at the shared port. Leg 0, the TLS client, is
-// the portal with the smaller name. What may be opened, the grants say, as ever.
+// the portal with the smaller name. What may be opened, the grants say, as ever. Portals
+// also come there when a tunnel has lost its carriers and no other comes up: the server may
+// not know yet that it has lost one of them.
 //
 // A portal keeps grants, stamp keys, removals, tickets, the list of servers and the
 // addresses at which they were reached. What it reads back it checks as if it had
@@ -389,7 +391,11 @@
 // in any order, and handshake on each that connects. The TLS client takes the
 // first on which the handshake completes, sends its HELLO there, and closes the
 // others without a frame. The TLS server sends no frame before it has the client's
-// HELLO, and takes the way on which that comes. So both take the same.
+// HELLO, and takes the way on which that comes. So both take the same. With the
+// ways of a session's first carrier, as soon as splice mode has failed and after a second
+// at the latest, goes one more: number Meeting, in another mode of splice. Something on
+// the way may let connections open and break, or swallow, what is not TLS to a well-known
+// port.
 //
 // HELLO also says which tunnel its sender has with this peer, if any: the
 // newest that is not over. Both portals work out a tunnel's id and its resume secret
@@ -404,7 +410,8 @@
 // it. Else it is the first of a new one, and what either had named is over, on
 // both sides, unless it has a carrier that answers (the server asks those that are not
 // silent, for 2 seconds at most, before it says HELLO): then it goes on beside the new
-// one. A wrong proof closes the carrier and
+// one. So does one on which the peer has not said HELLO yet: nobody waits for what a peer
+// says that may be waiting for the same. A wrong proof closes the carrier and
 // changes nothing. A TLS client that named no tunnel does not wait for the server's
 // HELLO: OPEN and DATA may follow its own at once.
 //
@@ -415,7 +422,8 @@
 // dial Meeting connections and QUIC anew, and ask for another session.
 //
 // PING is answered by PONG with the same token. A carrier that owes or is owed
-// anything is asked twice a second, an idle one every 4 minutes and 40 seconds. One
+// anything is asked twice a second, an idle one every 4 minutes and 40 seconds, and every
+// 15 seconds while its portal has no server and something is open in the tunnel. One
 // on which nothing comes for 1.2 seconds, or four round trips and 0.2 seconds, though a
 // PING waits, is silent: its portal looks for another one, and what was on it
 // moves there. So is one on which frames come, but for one and a half times as long neither
@@ -425,8 +433,8 @@
 // asked at once, with PING behind a PAD; one that does not answer within 200 ms, or
 // three round trips and 0.1 seconds, is silent too. A slow application is no reason.
 //
-// When the last carrier of a tunnel is gone its streams wait, 2 minutes unless
-// configured otherwise; then they are reset.
+// When the last carrier of a tunnel is gone, or all are silent, its streams wait until
+// the peer was not heard for 2 minutes, unless configured otherwise; then they are reset.
 //
 // CLOSE is the last frame of a tunnel and says why. With ReasonIdle it is a
 // question: its sender has nothing open and opens nothing more until the

@@ -15,13 +15,6 @@ func (s *Server) Start() {
 	})
 }
 
-// Restart stops the server and starts it again.
-func (s *Server) Restart() {
-	s.t.Helper()
-	s.Stop()
-	s.Start()
-}
-
 // Decision is one line of the server's audit log.
 type Decision struct {
 	Event   string `json:"event"`

@@ -17,9 +17,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
+
+	"github.com/netport/netport/proto/command/interrupt"
 )
 
 const usage = `usage: netport-demo [-bin DIR] [-keep]      the demo
@@ -36,10 +36,8 @@ var errReported = errors.New("reported")
 var errUsage = errors.New("wrong arguments")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // A second signal ends the program at once.
-
+	ctx, end := interrupt.Context()
+	defer end()
 	err := dispatch(ctx, os.Args[1:])
 	switch {
 	case err == nil:

@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"testing"
+	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/link"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -64,19 +67,52 @@ func (w *world) wantPath(t *testing.T, path string) {
 	}
 }
 
-// A firewall that looks into connections and ends those that are not TLS: only TLS to port 443 gets out.
+// A firewall that looks into connections and ends those that are not TLS, or has them run into nothing: only TLS to port 443
+// gets out. The first client pays for that little more than a second.
 func TestForwardsPassAFirewallThatWantsTLS(t *testing.T) {
-	w := newWorldOf(t, behind(topo.PortRestricted, topo.BlockUDP, topo.AllowTCP(443)), commonOffice, daemon.Set("shared_tcp_port", 443))
-	// The first byte of a connection decides: 22 is a handshake of TLS. A packet of 80 bytes or fewer has no payload.
-	w.home.Run("nft", `table inet inspection {
-		chain out {
-			type filter hook forward priority filter + 10
-			iifname "lan" tcp dport 443 ct mark 0 meta length > 80 @ih,0,8 22 ct mark set 1
-			iifname "lan" tcp dport 443 ct mark 0 meta length > 80 ct mark set 2
-			ct mark 2 counter drop
-		}
-	}`)
-	w.laptop.Restart() // its connection to the server was not inspected from the first byte
-	w.checkForwards(t) // the first client waits until the portal goes on to the next way
-	w.wantPath(t, "relay-tls")
+	for name, verdict := range map[string]string{"that drops": "drop", "that resets": "reject with tcp reset"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorldOf(t, behind(topo.PortRestricted, topo.BlockUDP, topo.AllowTCP(443)), commonOffice, daemon.Set("shared_tcp_port", 443))
+			// The first byte of a connection decides: 22 is a handshake of TLS. A packet of 80 bytes or fewer has no payload.
+			w.home.Run("nft", `table inet inspection {
+				chain out {
+					type filter hook forward priority filter + 10
+					iifname "lan" tcp dport 443 ct mark 0 meta length > 80 @ih,0,8 22 ct mark set 1
+					iifname "lan" tcp dport 443 ct mark 0 meta length > 80 ct mark set 2
+					ct mark 2 counter `+verdict+`
+				}
+			}`)
+			w.laptop.Restart() // its connection to the server was not inspected from the first byte
+			w.allowMeters(t)
+			w.opensWithin(t, 3*time.Second)
+			w.wantPath(t, "relay-tls")
+		})
+	}
+}
+
+// opensWithin has a first client come, for whom the tunnel is opened, and be answered in time.
+func (w *world) opensWithin(t *testing.T, most time.Duration) {
+	t.Helper()
+	ln := w.plc.Listen(meterPort)
+	start := time.Now()
+	client := w.clients()[0].dial(t, "tcp", entryPort)
+	await.RoundTrip(t, client, await.Accept(t, ln))
+	took := time.Since(start)
+	t.Logf("answered after %v", took)
+	if took > most {
+		t.Errorf("answered after %v, want %v at most", took, most)
+	}
+}
+
+// A home that is reached by satellite, over a line that loses packets: whatever gets through there, patience is not given up.
+func TestTunnelComesUpBySatellite(t *testing.T) {
+	for name, rules := range map[string][]topo.Rule{"all passes": nil, "no UDP": {topo.BlockUDP}} {
+		t.Run(name, func(t *testing.T) {
+			home := behind(topo.PortRestricted, topo.Uplink(link.Shape{Delay: 300 * time.Millisecond, Loss: 0.03}))
+			w := newWorldOf(t, home, commonOffice)
+			w.home.SetRules(rules...)
+			w.allowMeters(t)
+			w.opensWithin(t, 15*time.Second)
+		})
+	}
 }

@@ -123,9 +123,9 @@ func TestCrossedSessionsMakeNoTunnel(t *testing.T) {
 				t.Error("a target was dialled")
 			}
 			c.where.use(faithful)
-			welcome(ln)
+			defer await.Greet(ln)()
 			for _, host := range []*topo.Host{w.laptop.Host(), tablet.Host()} {
-				await.Until(t, "served as soon as the relay is honest", func() error { return w.welcomedAt(host, entryPort) })
+				await.Until(t, "served as soon as the relay is honest", func() error { return await.Greeted(t.Context(), host, local(entryPort)) })
 			}
 		})
 	}

@@ -1,11 +1,9 @@
 package faults
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -74,45 +72,15 @@ func TestWithoutAnyRelayStreamsEndWithAReset(t *testing.T) {
 			}
 			w.relay.Host().SetRules()
 			w.relay.WaitReady()
-			welcome(ln)
-			await.Until(t, "served by the relay that is back", func() error { return w.welcomed(entryPort) })
+			defer await.Greet(ln)()
+			await.Until(t, "served by the relay that is back", func() error { return w.served(entryPort) })
 		})
 	}
 }
 
-// welcome serves every client of a service, until its listener is closed.
-func welcome(ln net.Listener) {
-	ln.(*net.TCPListener).SetDeadline(time.Time{})
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(conn, "welcome")
-			conn.Close()
-		}
-	}()
-}
-
-// welcomed reports if a client on laptop is not served.
-func (w *world) welcomed(port uint16) error { return w.welcomedAt(w.laptop.Host(), port) }
-
-// welcomedAt is welcomed for a client on another entry portal's machine.
-func (w *world) welcomedAt(host *topo.Host, port uint16) error {
-	ctx, cancel := context.WithTimeout(w.t.Context(), await.Patience)
-	defer cancel()
-	conn, err := host.DialContext(ctx, "tcp", local(port))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	await.Limit(w.t, conn)
-	got, err := io.ReadAll(conn)
-	if err == nil && string(got) != "welcome" {
-		err = fmt.Errorf("the client got %q", got)
-	}
-	return err
+// served reports why a client on laptop does not reach a service that greets.
+func (w *world) served(port uint16) error {
+	return await.Greeted(w.t.Context(), w.laptop.Host(), local(port))
 }
 
 // relayIsReady reports why the server would not use the relay.

@@ -177,10 +177,10 @@ func TestLogThatNobodyReadsHoldsNothingUp(t *testing.T) {
 			w.waitUp("tcp")
 			p := w.connect(otherEntry, w.plc.Listen(otherPort))
 			// More lines than a pipe and the daemons' own queues hold.
-			welcome(w.plc.Listen(echoPort))
+			defer await.Greet(w.plc.Listen(echoPort))()
 			const connections = 3000
 			for i := range connections {
-				if err := w.welcomed(entryPort); err != nil {
+				if err := w.served(entryPort); err != nil {
 					t.Fatalf("connection %d of %d: %v", i, connections, err)
 				}
 			}

@@ -32,6 +32,12 @@ func TestRelayAnswersAtTheDeadline(t *testing.T) {
 		}
 		await.Until(t, "served", func() error { return served(w.laptop, outPort, w.atFactory) })
 	}
+	w.waitOneMind(t)
+}
+
+// waitOneMind waits until the server knows just the sessions that the relays hold.
+func (w *world) waitOneMind(t *testing.T) {
+	t.Helper()
 	await.Until(t, "of one mind", func() error {
 		known := make(map[string]int) // sessions by relay, as the server knows them
 		var sessions []struct{ Relay string }

@@ -1,11 +1,15 @@
 package survive
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -54,10 +58,46 @@ func TestNATForgets(t *testing.T) {
 	})
 }
 
-// F20: the NAT comes back from a reboot with another public address.
+// F20: the NAT comes back from a reboot with another public address. The connection to the server is made anew as well.
 func TestNATRenumbered(t *testing.T) {
 	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
-		w.endures(t, fault{stall: 3 * time.Second, strike: w.home.Renumber})
+		const most = 3 * time.Second
+		var back times
+		w.endures(t, fault{
+			stall: most,
+			strike: func() {
+				w.home.Renumber()
+				took := w.comesFrom(t, w.laptop, w.home.Addr4())
+				if back = append(back, took); took > most+slack {
+					t.Errorf("laptop was connected to the server again after %v, want %v at most", took, most)
+				}
+			},
+			// A server lets no identity take over twice in 10 s: it might be used by two machines.
+			mend: func() { await.Passing(t, whole(0, 10*time.Second)) },
+		})
+		t.Logf("of %d times that %s: connected to the server again after %v", len(back), t.Name(), back)
 	})
+}
+
+// comesFrom waits until the server has a portal's connection from that address, and returns how long that took.
+func (w *world) comesFrom(t *testing.T, p *daemon.Portal, from netip.Addr) time.Duration {
+	t.Helper()
+	start := time.Now()
+	await.Until(t, fmt.Sprintf("%s connected from %v", p.Name(), from), func() error {
+		var list []struct {
+			Name string
+			From netip.AddrPort
+		}
+		if err := json.Unmarshal([]byte(w.Server.Run("portals", "--json")), &list); err != nil {
+			return err
+		}
+		for _, seen := range list {
+			if seen.Name == p.Name() && seen.From.Addr() == from {
+				return nil
+			}
+		}
+		return fmt.Errorf("the server has %v", list)
+	})
+	return time.Since(start)
 }

@@ -1,6 +1,7 @@
 package survive
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -37,6 +38,44 @@ func TestAddressChanges(t *testing.T) {
 			})
 		})
 	})
+}
+
+// F21: the same from each IP version to each other, at either end of a connection.
+func TestAddressChangesItsIPVersion(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		from, to versions
+		factory  bool // moves, and not laptop
+		short    bool // is told in short, too
+	}{
+		{v4, v4, true, false},
+		{v4, v6, false, true}, {v4, v6, true, false},
+		{v4, both, false, false}, {v4, both, true, false},
+		{v6, v4, false, false}, {v6, v4, true, true},
+		{v6, v6, false, false}, {v6, v6, true, false},
+		{v6, both, false, false}, {v6, both, true, false},
+		{both, v4, false, false}, {both, v4, true, false},
+		{both, v6, false, false}, {both, v6, true, false},
+		{both, both, false, false}, {both, both, true, false},
+	} {
+		if !c.short && !*full {
+			continue
+		}
+		p := plan{carriers: overBoth, homeIP: c.from, officeIP: both}
+		if c.factory {
+			p.homeIP, p.officeIP = p.officeIP, p.homeIP
+		}
+		t.Run(fmt.Sprintf("%s to %s, factory moves %t", c.from, c.to, c.factory), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, p)
+			host := w.laptop.Host()
+			if c.factory {
+				host = w.factory.Host()
+			}
+			host.Standby(w.lab.Router("mobile", c.to.router(topo.Symmetric)...))
+			w.endures(t, fault{stall: 3 * time.Second, rounds: 3, strike: host.Leave, mend: func() { host.SetUp(true) }})
+		})
+	}
 }
 
 // F22: the Wi-Fi stays up and leads nowhere; the system prefers the mobile network then. What was bound to the old address

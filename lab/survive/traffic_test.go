@@ -2,6 +2,7 @@ package survive
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -74,6 +75,21 @@ type fault struct {
 	rate   int64         // bits per second of each stream; 0: traffic.Rate
 	mend   func()        // makes the world whole for the next round; nil if it is
 	rounds int           // with -full; 0: 20
+	least  int           // rounds without -full; 0: 1
+}
+
+// times are how long something took, by round.
+type times []time.Duration
+
+// p95 is what all but one of 20 rounds kept.
+func (t times) p95() time.Duration {
+	sorted := slices.Sorted(slices.Values(t))
+	return sorted[(95*len(sorted)+99)/100-1]
+}
+
+func (t times) String() string {
+	sorted := slices.Sorted(slices.Values(t))
+	return fmt.Sprintf("%.3f s median, %.3f p95, %.3f most", sorted[len(sorted)/2].Seconds(), t.p95().Seconds(), sorted[len(sorted)-1].Seconds())
 }
 
 // endures has the world live through a fault, again and again, and returns what became of the last round's traffic.
@@ -85,8 +101,8 @@ func (w *world) endures(t *testing.T, f fault) (got traffic.Outcome) {
 	if f.rounds == 0 {
 		f.rounds = 20
 	}
-	rounds := whole(1, f.rounds)
-	var stalls []time.Duration
+	rounds := whole(max(f.least, 1), f.rounds)
+	var stalls, gaps times
 	for round := range rounds {
 		got = w.round(t, f)
 		t.Logf("round %d: %v", round+1, got)
@@ -99,15 +115,10 @@ func (w *world) endures(t *testing.T, f fault) (got traffic.Outcome) {
 		if most := f.gap + got.Slack(); got.Gap > most {
 			t.Errorf("round %d: a gap of %v between datagrams, want %v at most", round+1, got.Gap, most)
 		}
-		stalls = append(stalls, got.Stall)
+		stalls, gaps = append(stalls, got.Stall), append(gaps, got.Gap)
 	}
-	if rounds < 2 {
-		return got
-	}
-	slices.Sort(stalls)
-	p95 := stalls[(95*len(stalls)+99)/100-1]
-	t.Logf("%d rounds: stalls of %v p50, %v p95, %v at most", rounds, stalls[len(stalls)/2], p95, stalls[len(stalls)-1])
-	if f.p95 > 0 && p95 > f.p95 {
+	t.Logf("of %d rounds of %s: stalls %v; gaps %v", rounds, t.Name(), stalls, gaps)
+	if p95 := stalls.p95(); rounds > 1 && f.p95 > 0 && p95 > f.p95 {
 		t.Errorf("19 of 20 rounds stood still for up to %v, want %v", p95, f.p95)
 	}
 	return got

@@ -50,9 +50,31 @@ type plan struct {
 	laptop   []topo.HostOption
 	relays   []daemon.Option
 
-	relayHosts []topo.HostOption
+	relayHosts       []topo.HostOption
+	homeIP, officeIP versions
 	// names lets the portals know the server by a name; names of the world then knows it, too.
 	names bool
+}
+
+// versions are the IP versions of a network.
+type versions string
+
+const (
+	v4   versions = "IPv4" // and so is none, for stories that say nothing
+	v6   versions = "IPv6"
+	both versions = "IPv4 and IPv6"
+)
+
+// router makes a router have these versions, and for IPv4 a NAT.
+func (v versions) router(nat topo.NAT) []topo.RouterOption {
+	switch v {
+	case v6:
+		return []topo.RouterOption{topo.IPv6Only()}
+	case both:
+		return []topo.RouterOption{nat}
+	default:
+		return []topo.RouterOption{nat, topo.IPv4Only()}
+	}
 }
 
 // world is the network of the package's picture with its daemons.
@@ -75,16 +97,17 @@ func newWorld(t *testing.T, p plan) *world {
 	l := topo.New(t)
 	w := &world{lab: l, carriers: p.carriers, dice: l.Dice(t.Name())}
 	if p.home == nil {
-		p.home = []topo.RouterOption{topo.Symmetric}
+		p.home = p.homeIP.router(topo.Symmetric)
+	} else {
+		p.home = append(p.home, topo.IPv4Only())
 	}
-	p.home = append(p.home, topo.IPv4Only())
 	if p.provider != nil {
 		w.provider = l.Router("provider", append(p.provider, topo.IPv4Only())...)
 		w.home = w.provider.Router("home", p.home...)
 	} else {
 		w.home = l.Router("home", p.home...)
 	}
-	w.office = l.Router("office", topo.PortRestricted, topo.IPv4Only())
+	w.office = l.Router("office", p.officeIP.router(topo.PortRestricted)...)
 	w.Network = daemon.New(t, l.Public("server"))
 	for i := range w.relays {
 		host := l.Public(fmt.Sprint("relay-", i+1), p.relayHosts...)
@@ -95,6 +118,10 @@ func newWorld(t *testing.T, p plan) *world {
 	w.force()
 	laptop, factory := w.home.Host("laptop", p.laptop...), w.office.Host("factory")
 	var portal []daemon.Option
+	if p.homeIP != "" || p.officeIP != "" {
+		server := w.Server.Host()
+		portal = append(portal, daemon.Set("servers", []string{netip.AddrPortFrom(server.Addr4(), 443).String(), netip.AddrPortFrom(server.Addr6(), 443).String()}))
+	}
 	if p.names {
 		w.names = newNames(l.Public("names"), w.Server.Host().Addr())
 		for _, host := range []*topo.Host{laptop, factory} {

@@ -3,6 +3,7 @@ package topo
 import (
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 )
@@ -10,17 +11,18 @@ import (
 // standbyDevice is the uplink's that a host has in reserve.
 const standbyDevice = "eth2"
 
-// Metrics of default routes: a first uplink's has none, and so is the best.
+// Metrics of default routes: a first uplink's has none, which is the best in IPv4 and means 1024 in IPv6.
 const (
-	standbyMetric = 1000
+	standbyMetric = 2000
 	unlovedMetric = 20000
 )
 
 // Standby gives the host an uplink to another router, device "eth2", as a phone has its mobile network beside a Wi-Fi: it
-// is up, and takes over while the first uplink is down or is no longer preferred. IPv4 only.
+// is up, and takes over while the first uplink is down or is no longer preferred. It has the IP versions of its router,
+// whatever the first has.
 func (h *Host) Standby(by *Router) {
 	h.t.Helper()
-	at, far := by.place(h.Node, config{}), h.name+"-2"
+	at, far := by.place(&Node{t: h.t, name: h.name, families: by.families}, config{}), h.name+"-2"
 	h.makeVethTo(by, standbyDevice, far, 1500)
 	by.attach(far, at)
 	h.netlink(func(handle *netlink.Handle) error {
@@ -31,24 +33,41 @@ func (h *Host) Standby(by *Router) {
 		if err := handle.LinkSetUp(device); err != nil {
 			return fmt.Errorf("%s up: %w", standbyDevice, err)
 		}
-		if err := handle.AddrAdd(device, linkAddr(at.addr4, at.bits4)); err != nil {
-			return fmt.Errorf("address %v: %w", at.addr4, err)
+		for _, way := range []struct {
+			addr, gateway netip.Addr
+			bits          int
+		}{{at.addr4, at.gateway4, at.bits4}, {at.addr6, at.gateway6, 64}} {
+			if !way.addr.IsValid() {
+				continue
+			}
+			if err := handle.AddrAdd(device, linkAddr(way.addr, way.bits)); err != nil {
+				return fmt.Errorf("address %v: %w", way.addr, err)
+			}
+			if err := handle.RouteAdd(defaultRoute(device, way.gateway, standbyMetric)); err != nil {
+				return fmt.Errorf("default route by %v: %w", way.gateway, err)
+			}
 		}
-		return handle.RouteAdd(defaultRoute(device, at, standbyMetric))
+		return nil
 	})
 	by.activate(far)
 	by.activate("lan")
 	h.activate(standbyDevice)
+	if at.addr6.IsValid() {
+		h.waitLocal(at.addr6)
+	}
 	if h.lab.capturing {
 		h.startCapture(standbyDevice)
 	}
 }
 
-// Leave takes the first uplink down together with its IPv4 address, as a device does that leaves a Wi-Fi's reach. SetUp
-// brings both back.
+// Leave takes the first uplink down together with its addresses, as a device does that leaves a Wi-Fi's reach. SetUp
+// brings them back.
 func (h *Host) Leave() {
 	h.t.Helper()
-	h.SetUp(false)
+	h.SetUp(false) // the kernel drops the IPv6 address
+	if !h.at.addr4.IsValid() {
+		return
+	}
 	h.netlink(func(handle *netlink.Handle) error {
 		device, err := handle.LinkByName(h.device)
 		if err != nil {
@@ -60,6 +79,7 @@ func (h *Host) Leave() {
 
 // Prefer makes the host send by its first uplink, as it does at first, or by its standby although the first is up: what a
 // machine does that has found a Wi-Fi to lead nowhere. Sockets that are bound to the first's address stay so.
+// IPv4 only.
 func (h *Host) Prefer(standby bool) {
 	h.t.Helper()
 	from, to := unlovedMetric, 0
@@ -71,17 +91,20 @@ func (h *Host) Prefer(standby bool) {
 		if err != nil {
 			return err
 		}
-		if err := handle.RouteAdd(defaultRoute(device, h.at, to)); err != nil {
+		if err := handle.RouteAdd(defaultRoute(device, h.at.gateway4, to)); err != nil {
 			return fmt.Errorf("default route: %w", err)
 		}
-		return handle.RouteDel(defaultRoute(device, h.at, from))
+		return handle.RouteDel(defaultRoute(device, h.at.gateway4, from))
 	})
 }
 
-// defaultRoute is the way out that a place offers. Of several the one with the lowest metric counts.
-func defaultRoute(device netlink.Link, at place, metric int) *netlink.Route {
+// defaultRoute is the way out by a gateway. Of several the one with the lowest metric counts.
+func defaultRoute(device netlink.Link, gateway netip.Addr, metric int) *netlink.Route {
 	everywhere := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
-	return &netlink.Route{LinkIndex: device.Attrs().Index, Dst: everywhere, Gw: at.gateway4.AsSlice(), Priority: metric}
+	if gateway.Is6() {
+		everywhere = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	return &netlink.Route{LinkIndex: device.Attrs().Index, Dst: everywhere, Gw: gateway.AsSlice(), Priority: metric}
 }
 
 // Renumber gives a router with a NAT another public IPv4 address, as a provider does when the router dials in anew: the

@@ -1,7 +1,8 @@
 // Package command holds what the command lines of all roles have in common:
 // exit codes, how errors are printed, tables and their JSON, the log.
 //
-// Exit codes: 0 done, 1 failed, 2 used wrongly. Errors go to standard error as
+// Exit codes: 0 done, 1 failed, 2 used wrongly, 128 and its number where a second
+// signal did not let the program stop in peace. Errors go to standard error as
 // one line that begins with the program's name; results go to standard output.
 package command
 
@@ -18,6 +19,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/netport/netport/proto/command/interrupt"
 )
 
 // Version is the version of the programs. The build sets it.
@@ -76,13 +79,12 @@ func Args(names ...string) cobra.PositionalArgs {
 
 // Main runs root with the arguments of the process and returns its exit code.
 // The first SIGINT or SIGTERM cancels the context of the command; the second
-// ends the process at once. SIGPIPE is ignored: a daemon goes on when
-// whoever reads its log is gone.
+// ends the process at once (package interrupt). SIGPIPE is ignored: a daemon goes
+// on when whoever reads its log is gone.
 func Main(root *cobra.Command) int {
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
+	ctx, end := interrupt.Context()
+	defer end()
 	return Run(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 

@@ -32,7 +32,6 @@ type Gate struct {
 	// waiting holds *entry, oldest first; byPrefix the same per prefix.
 	waiting  list.List
 	byPrefix map[netip.Prefix]*list.List
-	evicted  uint64
 }
 
 type entry struct {
@@ -82,16 +81,8 @@ func (g *Gate) Waiting() int {
 	return g.waiting.Len()
 }
 
-// Evicted returns how many were closed to make room.
-func (g *Gate) Evicted() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.evicted
-}
-
 func (g *Gate) evictLocked(e *entry) {
 	g.removeLocked(e)
-	g.evicted++
 	e.conn.Close()
 }
 

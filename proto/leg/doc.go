@@ -49,8 +49,10 @@
 // over restarts where it keeps sessions. The newest leg 0 that waits is joined
 // with the newest leg 1 that waits; an older one of the same leg is closed. So is
 // a pair joined more than 2 seconds before, when a newer one comes of a leg that
-// has sent nothing in it: that one was dead, and the other portal learns of it. A
-// portal dials one at a time.
+// has sent nothing in it: that one was dead, and the other portal learns of it. What
+// else is joined of the leg the relay asks, below the payload (TCP keepalive, 3 times in
+// 3 seconds), whether it lives: a portal that has moved has left it behind. A
+// portal dials one at a time, and once more after a while if nothing comes of it.
 //
 // # Tickets
 //

@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
@@ -98,6 +99,22 @@ func (c *carrier) Stats() Stats {
 func (c *carrier) hello(m wire.TunnelHello) []byte {
 	m.Version, m.Session, m.Connection = wire.TunnelVersion, c.cfg.Session, c.cfg.Connection
 	return wire.AppendFrame(nil, 0, m)
+}
+
+// awaitHello has exchange write what waits and read the peer's HELLO: AwaitHello
+// of both kinds.
+func (c *carrier) awaitHello(ctx context.Context, exchange func() (wire.TunnelHello, error)) (wire.TunnelHello, error) {
+	stop := context.AfterFunc(ctx, func() { c.abort(context.Cause(ctx)) })
+	m, err := exchange()
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.abort(err)
+		return wire.TunnelHello{}, fmt.Errorf("wait for the HELLO of carrier %d: %w", c.cfg.Connection, err)
+	}
+	c.greeted = true
+	return m, nil
 }
 
 // checkHello takes the peer's first frame, which must be the right HELLO.

@@ -104,6 +104,9 @@ type Conn interface {
 	// carrier found silent if no answer comes within a few round trips: something
 	// shows that its relay may be gone, or its path too narrow.
 	Doubt()
+	// Quiet returns since when nothing has come that was owed, as of the last
+	// look that found the peer silent; zero: none has.
+	Quiet() time.Time
 	// Ping measures one round trip.
 	Ping(ctx context.Context) (time.Duration, error)
 	Stats() Stats

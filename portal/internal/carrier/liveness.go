@@ -58,8 +58,9 @@ type liveness struct {
 	end      func()        // closes ended
 
 	mu      sync.Mutex
-	next    uint64   // token of the next PING; starts at random
-	waiting []asking // in the order they were sent
+	next    uint64    // token of the next PING; starts at random
+	waiting []asking  // in the order they were sent
+	quiet   time.Time // what the last look found that found the peer silent
 }
 
 // asking is a PING that waits for its PONG.
@@ -100,11 +101,14 @@ func (l *liveness) ping(now time.Time, tell chan<- time.Duration) (wire.TunnelPi
 	l.last.Store(now.UnixNano())
 	l.next++
 	l.waiting = append(l.waiting, asking{l.next, now, tell})
+	l.attend()
 	return wire.TunnelPing{Token: l.next}, true
 }
 
 // pong takes an answer. One that nobody asked for says nothing. Answers come in
-// the order of the questions, so older ones than this are not coming any more.
+// the order in which the questions were sent, so older ones are taken for
+// answered with it. That may not be the order in which they were noted, where two
+// ask at once: the answer to an older one may yet come, and says nothing then.
 func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,7 +116,6 @@ func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
 		if a.token != m.Token {
 			continue
 		}
-		l.waiting = append(l.waiting[:0], l.waiting[i+1:]...)
 		took := max(now.Sub(a.at), time.Microsecond)
 		if old := l.least.Load(); old == 0 || int64(took) < old {
 			l.least.Store(int64(took))
@@ -122,9 +125,12 @@ func (l *liveness) pong(m wire.TunnelPong, now time.Time) {
 		} else {
 			l.rtt.Store(old + (int64(took)-old)/2)
 		}
-		if a.tell != nil {
-			a.tell <- took
+		for _, asked := range l.waiting[:i+1] {
+			if asked.tell != nil {
+				asked.tell <- took
+			}
 		}
+		l.waiting = append(l.waiting[:0], l.waiting[i+1:]...)
 		l.answered.set()
 		return
 	}
@@ -146,6 +152,11 @@ func (l *liveness) used(n int) {
 		l.left.set()
 	}
 	l.busy.set()
+	l.attend()
+}
+
+// attend has the watch look if it rests: an answer is owed.
+func (l *liveness) attend() {
 	if l.asleep.Load() && l.asleep.CompareAndSwap(true, false) {
 		l.rouse()
 	}
@@ -163,6 +174,13 @@ func (l *liveness) rouse() {
 func (c *carrier) Doubt() {
 	c.live.doubted.set()
 	c.live.rouse()
+}
+
+// Quiet implements Conn.
+func (c *carrier) Quiet() time.Time {
+	c.live.mu.Lock()
+	defer c.live.mu.Unlock()
+	return c.live.quiet
 }
 
 // WindowRTT implements Conn. A window that is too large fills the queues on the
@@ -247,6 +265,11 @@ func (c *carrier) watch(done <-chan struct{}, h Handler) {
 		if f.dead {
 			c.abort(errSilent)
 			return
+		}
+		if f.silent {
+			l.mu.Lock()
+			l.quiet = f.quiet
+			l.mu.Unlock()
 		}
 		stuck := c.still != nil && (f.silent || was) && c.still(f.silent)
 		if f.silent != was || stuck {

@@ -105,17 +105,7 @@ func (c *quicCarrier) SendHello(m wire.TunnelHello) {
 
 // AwaitHello implements Conn.
 func (c *quicCarrier) AwaitHello(ctx context.Context) (wire.TunnelHello, error) {
-	stop := context.AfterFunc(ctx, func() { c.Abort(context.Cause(ctx)) })
-	m, err := c.exchange()
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		c.Abort(err)
-		return wire.TunnelHello{}, fmt.Errorf("wait for the HELLO of carrier %d: %w", c.cfg.Connection, err)
-	}
-	c.greeted = true
-	return m, nil
+	return c.awaitHello(ctx, c.exchange)
 }
 
 // explain puts the errors of QUIC into the words of this package.

@@ -210,6 +210,23 @@ func TestDoubtIsAnsweredOrNoticed(t *testing.T) {
 	})
 }
 
+// An idle carrier that is asked whether its peer is there finds out at once, not
+// when its turn to ask has come; and it knows since when nobody answers.
+func TestQuestionOnAnIdleCarrierIsNotForgotten(t *testing.T) {
+	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
+		n := newNetwork(20*time.Millisecond, 0)
+		client, _ := talk(t, n, kind)
+		pass(time.Minute)
+		n.setCut(true, true)
+		client.Measure(time.Now())
+		asked := time.Now()
+		pass(2 * time.Second)
+		if _, silent, told := client.state(); !silent || client.Quiet() != asked {
+			t.Errorf("silent %v, told %v after the question, quiet since %v", silent, since(told, asked), client.Quiet().Sub(asked))
+		}
+	})
+}
+
 // A path that has broken in one direction only is noticed though the other still
 // brings frames.
 func TestSilenceOfOneDirectionIsNoticed(t *testing.T) {

@@ -84,18 +84,7 @@ func (c *tcpCarrier) SendHello(m wire.TunnelHello) { c.writer.queueFirst(c.hello
 
 // AwaitHello implements Conn.
 func (c *tcpCarrier) AwaitHello(ctx context.Context) (wire.TunnelHello, error) {
-	stop := context.AfterFunc(ctx, func() { c.Abort(context.Cause(ctx)) })
-	c.writer.flushFirst()
-	m, err := c.firstFrame(make([]byte, smallFrame))
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		c.Abort(err)
-		return wire.TunnelHello{}, fmt.Errorf("wait for the HELLO of carrier %d: %w", c.cfg.Connection, err)
-	}
-	c.greeted = true
-	return m, nil
+	return c.awaitHello(ctx, c.exchange)
 }
 
 // Run implements Conn.

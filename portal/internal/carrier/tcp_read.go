@@ -55,6 +55,12 @@ func (c *tcpCarrier) read(h Handler) error {
 	}
 }
 
+// exchange writes what waits and reads the peer's HELLO.
+func (c *tcpCarrier) exchange() (wire.TunnelHello, error) {
+	c.writer.flushFirst()
+	return c.firstFrame(make([]byte, smallFrame))
+}
+
 // firstFrame reads the peer's HELLO.
 func (c *tcpCarrier) firstFrame(small []byte) (m wire.TunnelHello, err error) {
 	f, reads, err := c.header()

@@ -75,6 +75,7 @@ type sight struct {
 type finding struct {
 	silent bool
 	dead   bool
+	quiet  time.Time     // since when nothing has come, or, if that is later, an answer is owed
 	rest   bool          // nothing is to do but what keeps an idle carrier
 	ask    bool          // send a PING
 	fill   bool          // one that fills a packet
@@ -95,9 +96,9 @@ func (v *vigil) look(now time.Time, s sight) finding {
 		return finding{rest: true}
 	}
 	late := now.Sub(v.due)
-	quiet, mute := now.Sub(latest(v.heardAt, s.waiting)), now.Sub(latest(v.answeredAt, s.waiting))
+	f := finding{next: askEvery, quiet: latest(v.heardAt, s.waiting)}
+	quiet, mute := now.Sub(f.quiet), now.Sub(latest(v.answeredAt, s.waiting))
 	overdue := max(leastOverdue, 4*s.rtt+overdueExtra)
-	f := finding{next: askEvery}
 	switch {
 	case s.waiting.IsZero() || s.answered:
 		v.silent = false

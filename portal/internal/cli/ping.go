@@ -44,7 +44,7 @@ func pings(c *cobra.Command, portal string, count int, interval time.Duration) e
 	out := c.OutOrStdout()
 	sent, times := 0, []float64{}
 	var last error
-	for n := 1; count == 0 || n <= count; n++ {
+	for n := 1; c.Context().Err() == nil; n++ {
 		ctx, cancel := context.WithTimeout(c.Context(), pingTime)
 		r, err := call[daemon.PingResult](ctx, c, daemon.CallPing, daemon.PingArgs{Portal: portal})
 		cancel()
@@ -62,8 +62,12 @@ func pings(c *cobra.Command, portal string, count int, interval time.Duration) e
 			times = append(times, r.RTT)
 			fmt.Fprintf(out, "%d: %s from %s by %s\n", n, milliseconds(r.RTT), portal, command.Clean(r.Path))
 		}
-		if n == count || !pause(c.Context(), interval) {
+		if n == count {
 			break
+		}
+		select {
+		case <-time.After(interval):
+		case <-c.Context().Done():
 		}
 	}
 	if len(times) == 0 {
@@ -81,16 +85,4 @@ func pings(c *cobra.Command, portal string, count int, interval time.Duration) e
 		return command.ErrShown
 	}
 	return nil
-}
-
-// pause waits, and reports false if ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -11,6 +11,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -102,6 +103,8 @@ type Client struct {
 	relay    bool // as the server says: there is one for a new session
 	requests map[uint32]*request
 	next     uint32
+	doubted  time.Time // when the way to the server was another, as something showed
+	hastened time.Time // when the server was dialled at once for that
 	tickets  tickets
 	networks networks
 	times    times
@@ -188,25 +191,47 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 	if skew := time.Since(time.Unix(int64(welcome.Time), 0)).Abs(); skew > maxSkew {
 		c.Log.Warn("the clock here and the server's differ", "by", skew.Round(time.Second))
 	}
-	defer c.lost()
 	c.Identity.Connected(func(m keeper.FromBoth) { conn.Send(m) })
 	defer c.Identity.Lost()
-	return conn.Run(ctx, c.handle)
+	err := conn.Run(ctx, c.handle)
+	c.lost(err)
+	return err
 }
 
 // maxSkew is the difference of clocks that is worth a word: grants begin an
 // hour before they are stamped.
 const maxSkew = 5 * time.Minute
 
-// lost ends what waits for an answer of a connection that is gone.
-func (c *Client) lost() {
+// hurryEvery is how often at most a connection is made anew without the pause that
+// spreads portals.
+const hurryEvery = 10 * time.Second
+
+// lost ends what waits for an answer of a connection that is gone. One that broke
+// under a request, for which a tunnel waits, or when it was doubted, did so because
+// the way to the server is another now: there is a new one at once.
+func (c *Client) lost(why error) {
 	defer c.sessions.Connected(false)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn, c.since = nil, time.Now()
+	now := time.Now()
+	c.conn, c.since = nil, now
 	c.times.lost()
+	_, bye := errors.AsType[*wirecontrol.Goodbye](why)
+	moved := len(c.requests) > 0 || now.Sub(c.doubted) < 2*wirecontrol.ProbeTimeout
+	if !bye && moved && now.Sub(c.hastened) > hurryEvery {
+		c.hastened = now
+		c.dial()
+	}
 	for id := range c.requests {
 		c.answerLocked(id, answer{err: &Refused{Reason: wire.ReasonServerGone, Text: "the connection to the server was lost"}})
+	}
+}
+
+// dial has the server dialled at once.
+func (c *Client) dial() {
+	select {
+	case c.hurry <- struct{}{}:
+	default:
 	}
 }
 

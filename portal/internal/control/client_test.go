@@ -283,6 +283,27 @@ func TestLostServerEndsRequestsAndIsFoundAgain(t *testing.T) {
 	}
 }
 
+// A way to the server that breaks again and again is not a server that is down:
+// who waits for an answer does not wait for pauses that grow.
+func TestServerIsDialledAtOnceWhenItIsLostUnderARequest(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	broken := errors.New("the way is another now")
+	for range 3 { // the next pause is of 2 s at least
+		s.conn.Abort(broken)
+		s.connected()
+	}
+	_, answer := s.open(t.Context())
+	begin := time.Now()
+	s.conn.Abort(broken)
+	_, err := answer()
+	s.wantRefused(err, wire.ReasonServerGone)
+	s.connected()
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("connected again after %v, want a moment", took)
+	}
+}
+
 // What a peer does at the server may be news of the tunnel with it; that it is
 // there in the first place is none.
 func TestChangesOfPeersAreTold(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/netport/netport/portal/internal/state"
 	wirecontrol "github.com/netport/netport/proto/control"
@@ -76,6 +77,7 @@ func (c *Client) pauses() *wirecontrol.Pauses {
 // where its address is gone.
 func (c *Client) NetworkChanged(name string) {
 	c.mu.Lock()
+	c.doubted = time.Now()
 	if c.networks.enter(name) {
 		c.times.moved()
 	}
@@ -89,9 +91,17 @@ func (c *Client) NetworkChanged(name string) {
 		conn.Probe()
 		return
 	}
-	select {
-	case c.hurry <- struct{}{}:
-	default:
+	c.dial()
+}
+
+// Check has the connection prove within 5 seconds that it lives: something shows
+// that the way to the server is another now.
+func (c *Client) Check() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doubted = time.Now()
+	if c.conn != nil {
+		c.conn.Probe()
 	}
 }
 

@@ -89,7 +89,10 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	credentials := p.identity.Credentials()
 	p.credentials = credentials
 	p.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: credentials.ID, Key: credentials.Key()}, c.PolicyKey), credentials.Now, p.apply)
-	p.finder = path.NewFinder(path.Config{Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile), Log: log})
+	p.finder = path.NewFinder(path.Config{
+		Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile),
+		Renumbered: func() { p.client.Check() }, Log: log,
+	})
 	p.client = control.New(control.Config{
 		Credentials: credentials, Identity: p.identity, Software: software(), Servers: c.Servers,
 		Network: p.network.Current().String(), Grants: p.keeper,
@@ -101,7 +104,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Path: p.path, Log: logs.Steady(log),
 	})
 	p.pool = peers.New(peers.Config{
-		Credentials: credentials, Server: p.client, Finder: p.finder, Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
+		Credentials: credentials, Server: p.client, Finder: peers.Paths(p.finder), Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
 		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
 		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
 	})

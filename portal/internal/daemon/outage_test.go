@@ -427,6 +427,27 @@ func TestStreamsOutliveRelayAndServer(t *testing.T) {
 	}
 }
 
+// A portal is cut off from the server, which has not noticed and opens sessions that
+// it never hears of: it waits with its ticket, and there the other one finds it.
+func TestStreamsComeBackToAPortalThatTheServerHasLost(t *testing.T) {
+	w := newWorld(t)
+	ann, factory, g := w.pair()
+	w.tickets("ann", "factory")
+	w.wait("tickets", func() bool {
+		return len(ann.client.Tickets().For("factory")) == 1 && len(factory.client.Tickets().For("ann")) == 1
+	})
+	tr := w.transfer(g, size)
+	tr.reaches(size / 8)
+	w.mu.Lock()
+	w.ghost = "factory"
+	w.conns["factory"].Close(wire.ReasonShutdown, "")
+	lost := w.sessions[pairOf("ann", "factory")]
+	w.mu.Unlock()
+	w.wait("no server", func() bool { return !factory.Status().Server.Connected })
+	lost.relay.end(lost.id)
+	tr.wantWell(3 * time.Second)
+}
+
 // Both portals are started anew while the server is away: what they have kept is
 // enough to meet.
 func TestPortalsMeetWithoutAServer(t *testing.T) {

@@ -89,6 +89,7 @@ type world struct {
 	crossing bool        // the next session crosses one that the other portal asks for
 	silent   bool        // requests are not answered
 	barred   string      // the portal that was killed: nothing of it is heard
+	ghost    string      // the portal that is cut off, and thought to be connected
 	asked    int         // requests so far
 	done     []wire.SessionDone
 }
@@ -171,7 +172,7 @@ func (w *world) serve(raw net.Conn) {
 	}
 	name := accepted.Peer.ID.Name
 	w.mu.Lock()
-	if w.barred == name {
+	if w.barred == name || w.ghost == name {
 		w.mu.Unlock()
 		conn.Close(wire.ReasonShutdown, "")
 		return
@@ -196,7 +197,7 @@ func (w *world) serve(raw net.Conn) {
 		return nil
 	})
 	w.mu.Lock()
-	if w.conns[name] == conn {
+	if w.conns[name] == conn && w.ghost != name {
 		delete(w.conns, name)
 	}
 	w.sendStatesLocked()

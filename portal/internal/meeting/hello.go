@@ -3,15 +3,10 @@ package meeting
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/wire"
 )
-
-// doubtTime bounds how long the TLS server asks the carriers of a tunnel that
-// the peer does not know before it says HELLO.
-const doubtTime = 2 * time.Second
 
 var (
 	errForeign = errors.New("the peer names the tunnel, and its proof is wrong")
@@ -83,8 +78,6 @@ func (m *Meeting) answer(ctx context.Context, won taken, of *tunnel.Identity) (M
 	if of != nil {
 		return Met{}, errOther
 	}
-	ctx, cancel := context.WithTimeout(ctx, doubtTime)
-	defer cancel()
 	m.Tunnels.Doubt(ctx)
 	var own wire.TunnelHello
 	if named, ok := m.Tunnels.Named(); ok {

@@ -215,7 +215,7 @@ func TestPeerWithoutHelloIsGivenUp(t *testing.T) {
 		mute := newSide(client, fixed{&given{conn: a}}, who.client, &tunnels{})
 		began := time.Now()
 		go server.serve(context.Background(), server.Again)
-		if _, err := mute.prove(context.Background(), &given{conn: a}, 1); err != nil {
+		if _, err := mute.prove(context.Background(), &given{conn: a}); err != nil {
 			t.Fatal(err)
 		}
 		<-server.over

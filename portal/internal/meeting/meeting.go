@@ -61,7 +61,7 @@ type Tunnels interface {
 	Known(id wire.TunnelID) (tunnel.Identity, bool)
 	// Doubt ends the tunnels that have no carrier on which the peer answers:
 	// it does not know what this portal has. It returns when that is
-	// clear, or with ctx.
+	// clear, after 2 seconds at the latest, or with ctx.
 	Doubt(ctx context.Context)
 }
 
@@ -125,15 +125,10 @@ var errSlow = fmt.Errorf("no carrier came up within %v", joinTime)
 // to announce; false: the session is not this side's to extend, has no such
 // way, or has had all its numbers.
 func (m *Meeting) Next(kind wire.CarrierKind) (connection uint16, ok bool) {
-	m.mu.Lock()
-	next := m.last + 1
-	m.mu.Unlock()
-	if ways, _ := m.Leg.Of(next, kind); len(ways) == 0 {
-		return 0, false
-	}
+	ways, _ := m.Leg.Of(1, kind) // any number
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.client || m.last+1 >= maxConnections {
+	if len(ways) == 0 || !m.client || m.last+1 >= maxConnections {
 		return 0, false
 	}
 	m.last++

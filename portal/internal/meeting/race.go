@@ -56,7 +56,7 @@ func (m *Meeting) race(ctx context.Context, a attempt) (taken, error) {
 	var mu sync.Mutex
 	var failed error
 	won, err := eyeballs.RaceAt(ctx, a.at, a.ways, func(ctx context.Context, w path.Way) (taken, error) {
-		t, err := m.try(ctx, w, a.connection)
+		t, err := m.try(ctx, w)
 		if err == nil {
 			return t, nil
 		}
@@ -82,8 +82,8 @@ func (m *Meeting) race(ctx context.Context, a attempt) (taken, error) {
 }
 
 // try makes a carrier on one way.
-func (m *Meeting) try(ctx context.Context, w path.Way, connection uint16) (taken, error) {
-	conn, err := m.prove(ctx, w, connection)
+func (m *Meeting) try(ctx context.Context, w path.Way) (taken, error) {
+	conn, err := m.prove(ctx, w)
 	if err != nil {
 		return taken{}, err
 	}
@@ -100,8 +100,8 @@ func (m *Meeting) try(ctx context.Context, w path.Way, connection uint16) (taken
 }
 
 // prove gets a connection on a way and has both portals proven on it.
-func (m *Meeting) prove(ctx context.Context, w path.Way, connection uint16) (carrier.Conn, error) {
-	conf := carrier.Config{Client: m.client, Session: m.Session.ID, Connection: connection, TLS: m.TLS}
+func (m *Meeting) prove(ctx context.Context, w path.Way) (carrier.Conn, error) {
+	conf := carrier.Config{Client: m.client, Session: m.Session.ID, Connection: w.Connection(), TLS: m.TLS}
 	switch w := w.(type) {
 	case path.StreamWay:
 		raw, err := w.Dial(ctx)
@@ -130,6 +130,9 @@ func (m *Meeting) prove(ctx context.Context, w path.Way, connection uint16) (car
 func strange(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Op == "local error" // an alert that crypto/tls has sent
+	}
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return false
 	}
 	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +22,7 @@ import (
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/portal/internal/eyeballs"
 	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -39,6 +42,7 @@ const (
 	silent       // nothing answers
 	refused      // the dial fails at once
 	stalls       // connects and carries nothing
+	breaks       // connects and breaks
 )
 
 // relayed is a relay that can do both modes for one carrier.
@@ -49,6 +53,7 @@ type relayed struct {
 	blocked map[string]kind // packet mode for one side
 	late    time.Duration   // how much longer packet mode takes to connect
 	slow    time.Duration   // how much longer splice mode does
+	resort  bool            // splice mode is tried once more, under another number, and works then
 
 	mu      sync.Mutex
 	dialled map[string]int         // how often, by side and way
@@ -92,6 +97,7 @@ func (r *relayed) watch(c net.Conn) net.Conn {
 type raced struct {
 	r          *relayed
 	side, name string
+	number     uint16
 	kind       kind
 	dial       func(ctx context.Context, k kind) (net.Conn, error)
 	conn       net.Conn
@@ -99,6 +105,7 @@ type raced struct {
 
 func (w *raced) String() string         { return w.name }
 func (w *raced) Kind() wire.CarrierKind { return wire.CarrierTCP }
+func (w *raced) Connection() uint16     { return w.number }
 func (w *raced) Stuck()                 {}
 
 func (w *raced) Dial(ctx context.Context) (net.Conn, error) {
@@ -163,10 +170,15 @@ func (r *relayed) dialSplice(ctx context.Context, k kind) (net.Conn, error) {
 	if err := rest(ctx, 2*r.hop+r.slow); err != nil {
 		return nil, err
 	}
-	if k == stalls {
+	switch k {
+	case stalls:
 		return hole(), nil
+	case breaks:
+		a, b := net.Pipe()
+		b.Close()
+		return a, nil
 	}
-	mine, at := farPair(r.hop)
+	mine, at := carriertest.Far(r.hop)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.half == nil {
@@ -196,7 +208,7 @@ func (r *relayed) dialPacket(ctx context.Context, k kind) (net.Conn, error) {
 		if k == stalls {
 			mine, other = hole(), hole()
 		} else {
-			mine, other = farPair(2 * r.hop)
+			mine, other = carriertest.Far(2 * r.hop)
 		}
 		select {
 		case first := <-syn:
@@ -242,16 +254,21 @@ type legs struct {
 	apart       time.Duration
 }
 
-func (l legs) Ways(uint16) ([]path.Way, []time.Duration) {
+func (l legs) Ways(n uint16) ([]path.Way, []time.Duration) {
 	r := l.r
 	list := []path.Way{
-		&raced{r: r, side: l.side, name: "packet", kind: max(r.packet, r.blocked[l.side]), dial: r.dialPacket},
-		&raced{r: r, side: l.side, name: "splice", kind: r.splice, dial: r.dialSplice},
+		&raced{r: r, side: l.side, name: "packet", number: n, kind: max(r.packet, r.blocked[l.side]), dial: r.dialPacket},
+		&raced{r: r, side: l.side, name: "splice", number: n, kind: r.splice, dial: r.dialSplice},
 	}
 	if l.first == "splice" {
 		slices.Reverse(list)
 	}
-	return list, []time.Duration{0, l.apart}
+	at := []time.Duration{0, l.apart}
+	if r.resort {
+		list = append(list, &raced{r: r, side: l.side, name: "resort", number: leg.Meeting, dial: r.dialSplice})
+		at = append(at, l.apart+time.Second)
+	}
+	return list, at
 }
 
 func (l legs) Again() ([]path.Way, []time.Duration) { return l.Ways(0) }
@@ -559,6 +576,32 @@ func TestNoWayWorksAndBothSaySo(t *testing.T) {
 	}
 }
 
+// A box on the way lets connections open and breaks, or swallows, what they carry:
+// the resort carries within a moment of that, under its own number, wherever the
+// box is.
+func TestResortCarriesWhereWhatOpensBreaks(t *testing.T) {
+	who := newPortals(t)
+	for _, test := range []struct {
+		kind   kind
+		within time.Duration
+	}{{breaks, 400 * time.Millisecond}, {stalls, 1400 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRelayed(5 * time.Millisecond)
+			r.packet, r.splice, r.resort = silent, test.kind, true
+			p := r.start(who, "packet", "packet", staggers, 0)
+			if got := r.up(t, p, test.within); got != "resort" {
+				t.Errorf("took %q", got)
+			}
+			for _, s := range []*side{p.client, p.server} {
+				if n := s.met.Conn.Connection(); n != leg.Meeting {
+					t.Errorf("carrier %d", n)
+				}
+			}
+			p.stop()
+		})
+	}
+}
+
 // A relay that joins a portal with another than the peer: the portal that finds
 // out logs it, and of what else may end a handshake nothing.
 func TestStrangerIsLogged(t *testing.T) {
@@ -677,6 +720,7 @@ type given struct{ conn net.Conn }
 
 func (g *given) String() string                         { return "given" }
 func (g *given) Kind() wire.CarrierKind                 { return wire.CarrierTCP }
+func (g *given) Connection() uint16                     { return 0 }
 func (g *given) Dial(context.Context) (net.Conn, error) { return g.conn, nil }
 func (g *given) Taken()                                 {}
 func (g *given) Lost()                                  {}
@@ -714,43 +758,17 @@ func TestRefusalIsToldWhileOtherWaysAreTried(t *testing.T) {
 	})
 }
 
-// late is what is under way, and when it arrives.
-type late struct {
-	b  []byte
-	at time.Time
-}
-
-// farPair returns the ends of a connection with a delay each way, on which as
-// many bytes as like may be under way.
-func farPair(delay time.Duration) (a, b net.Conn) {
-	x, mid1 := net.Pipe()
-	mid2, y := net.Pipe()
-	for _, way := range []struct{ from, to net.Conn }{{mid1, mid2}, {mid2, mid1}} {
-		under := make(chan late, 1<<16)
-		go func() {
-			defer close(under)
-			for {
-				b := make([]byte, 64<<10)
-				n, err := way.from.Read(b)
-				if err != nil {
-					return
-				}
-				under <- late{b[:n], time.Now().Add(delay)}
-			}
-		}()
-		go func() {
-			defer way.to.Close()
-			for l := range under {
-				time.Sleep(time.Until(l.at))
-				if _, err := way.to.Write(l.b); err != nil {
-					break
-				}
-			}
-			way.from.Close()
-			for range under {
-				// Until the reader has seen the end.
-			}
-		}()
+// Nobody is suspected for a connection that ends.
+func TestEndOfAConnectionIsNotStrange(t *testing.T) {
+	for _, err := range []error{
+		io.EOF, io.ErrUnexpectedEOF, os.NewSyscallError("read", syscall.ECONNRESET), &net.OpError{Op: "read", Err: syscall.ETIMEDOUT},
+		&net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")},
+	} {
+		if strange(fmt.Errorf("prove the peer: %w", err)) {
+			t.Errorf("%v is suspected", err)
+		}
 	}
-	return x, y
+	if !strange(errors.New("another name")) || !strange(&net.OpError{Op: "local error", Err: errors.New("tls: bad record MAC")}) {
+		t.Error("nobody is suspected")
+	}
 }

@@ -322,6 +322,9 @@ func (b *binding) take(p []byte, now time.Time) (answer bool) {
 		return true
 	}
 	moved := b.mapped.IsValid() && mapped != b.mapped
+	if tell := b.leg.finder.Renumbered; tell != nil && moved && mapped.Addr() != b.mapped.Addr() {
+		tell()
+	}
 	b.mapped, b.bound = mapped, now
 	b.silence.bound(moved)
 	if now.Sub(b.started) > longBind {

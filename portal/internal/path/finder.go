@@ -24,7 +24,11 @@ type Config struct {
 	Credentials *identity.Credentials
 	Network     *network.Watch // nil: no change is noticed, and all networks are one
 	State       string         // file that keeps what is known of networks; "": nothing is kept
-	Log         *slog.Logger
+	// Renumbered is called when a relay sees a UDP leg at another IP address than
+	// before: a NAT on the way has another one, and this machine was not told. It
+	// must neither block nor call the Finder; nil: nobody wants to know.
+	Renumbered func()
+	Log        *slog.Logger
 }
 
 // Finder makes Legs and remembers what works with which relay, in which

@@ -42,7 +42,6 @@ type Leg struct {
 	release func()           // of the watch on the clocks
 
 	taken   atomic.Pointer[candidate] // by the last carrier
-	spliced atomic.Pointer[candidate] // connected and proven last
 	stalled atomic.Bool               // packet mode has connected, and no carrier came up
 	meeting atomic.Uint64             // counter of the last Meeting preface
 
@@ -125,21 +124,28 @@ func (l *Leg) Ways(connection uint16) (ways []Way, at []time.Duration) {
 		add(r.quic, begin)
 	}
 	if len(l.splice) > 0 {
-		r.splice = &spliceWay{race: r}
+		r.splice = r.newSplice(connection, nil)
 		begin := time.Duration(0)
 		if ahead || l.packet.IsValid() && quic && !memory.doubts(quicBad, pair) {
 			begin = spliceAfter
 		}
 		add(r.splice, begin)
+		if first := l.splice[0].mode; connection == 0 && slices.ContainsFunc(l.splice, func(c candidate) bool { return c.mode != first }) {
+			add(r.newSplice(leg.Meeting, r.splice), begin+resortAfter)
+		}
 	}
 	return ways, at
 }
 
 // When QUIC and splice mode begin if a way of TCP, or one before them, is to be
-// tried alone.
+// tried alone; and how long after splice mode its resort does, which is for
+// networks that let a connection open and then break, or swallow, what it carries.
+// It has a number that is good for many tries: that of the first is used up if the
+// relay has joined it.
 const (
 	quicAfter   = 50 * time.Millisecond
 	spliceAfter = 225 * time.Millisecond
+	resortAfter = time.Second
 )
 
 // Again returns the ways for a carrier that the portals have no number for:
@@ -148,15 +154,23 @@ const (
 func (l *Leg) Again() (ways []Way, at []time.Duration) {
 	r := &race{leg: l, connection: leg.Meeting}
 	if len(l.splice) > 0 {
-		r.splice = &spliceWay{race: r}
+		r.splice = r.newSplice(leg.Meeting, nil)
 		ways, at = append(ways, r.splice), append(at, 0)
 	}
 	if len(l.udp) > 0 {
 		r.quic = &quicWay{race: r, anew: true}
 		ways, at = append(ways, r.quic), append(at, 0)
 	}
+	if len(l.splice) > 0 {
+		ways, at = append(ways, r.newSplice(leg.Meeting, nil)), append(at, anewAfter)
+	}
 	return ways, at
 }
+
+// anewAfter is when splice mode is dialled once more after a loss. What has just broken
+// may break again: a NAT that starts forgets the first connections too, and a leg that
+// waits at the relay does not find out. There the newer takes its place.
+const anewAfter = 1500 * time.Millisecond
 
 // Of returns the ways for a further carrier of that number and kind. There may
 // be none.
@@ -175,11 +189,8 @@ func (l *Leg) Of(connection uint16, kind wire.CarrierKind) (ways []Way, at []tim
 
 // Failed tells that no carrier came up, though a connection may have: what is
 // between here and the relay may let connections pass and not what they carry.
-// The next session at this relay begins with another mode.
+// Packet mode gets no head start then.
 func (l *Leg) Failed() {
-	if c := l.spliced.Load(); c != nil {
-		l.finder.memory.rememberSplice(l.session.Relay.Name, (c.mode+1)%spliceModes)
-	}
 	if l.stalled.Load() {
 		l.doubt(packetBad, true, "it connects, and no carrier comes up")
 	}

@@ -182,24 +182,62 @@ func TestRelayInTLSMustBeTheOneNamed(t *testing.T) {
 	}
 }
 
-func TestModeThatCarriedNothingIsNotTriedFirstAgain(t *testing.T) {
+// The resort of splice mode goes by a mode that is not the one that has connected:
+// by TLS, if there is that. It is remembered when a carrier has come up on it.
+func TestResortGoesByAnotherMode(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()
 	f := a.finder("ann")
-	r := a.relay(secret, nil)
-	session := a.session(secret, r.port, r.port)
-	begin := func(mode string) *Leg {
+	secure := a.Credentials(identity.Relay, "relay-1").ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))
+	r, inTLS := a.relay(secret, nil), a.relay(secret, secure)
+	dial := func(session wire.Session) (splice, resort Way, err error) {
 		t.Helper()
 		l, err := f.Leg(session, netip.MustParseAddr("127.0.0.1"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.dialSplice(l, session, r, 0, mode)
-		return l
+		ways, _ := l.Ways(0)
+		if len(ways) != 2 {
+			t.Fatalf("ways %v", ways)
+		}
+		for _, w := range ways {
+			var conn net.Conn
+			if conn, err = w.(StreamWay).Dial(t.Context()); err == nil {
+				defer conn.Close()
+			}
+		}
+		return ways[0], ways[1], err
 	}
-	begin("relay").Failed()
-	begin("relay-shared")
-	begin("relay-shared")
+	session := a.session(secret, r.port, inTLS.port)
+	splice, resort, err := dial(session)
+	if err != nil || splice.String() != "relay" || resort.String() != "relay-tls" {
+		t.Fatalf("%v, then %v: %v", splice, resort, err)
+	}
+	for _, want := range []uint16{0, leg.Meeting} {
+		proved := r.proved
+		if want == leg.Meeting {
+			proved = inTLS.proved
+		}
+		if got := (<-proved).ID.Connection; got != want {
+			t.Errorf("proved connection %d, want %d", got, want)
+		}
+	}
+	resort.Taken()
+	if splice, resort, err = dial(session); err != nil || splice.String() != "relay-tls" || resort.String() != "relay-shared" {
+		t.Errorf("the next time: %v, then %v: %v", splice, resort, err)
+	}
+	session = a.session(secret, a.closedPort(), a.closedPort())
+	if _, resort, err = dial(session); err == nil || !strings.Contains(err.Error(), "none has connected") {
+		t.Errorf("a relay that does not listen: %v, %v", resort, err)
+	}
+	session = a.session(secret, r.port, 0)
+	l, err := f.Leg(session, netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ways, _ := l.Ways(0); len(ways) != 1 {
+		t.Errorf("a relay with one mode: %v", ways)
+	}
 }
 
 func TestMeetingsOfALegHaveCountersThatRise(t *testing.T) {

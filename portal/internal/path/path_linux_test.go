@@ -47,6 +47,22 @@ func TestUDPLegGoesToTheAddressThatThereIsAWayTo(t *testing.T) {
 	}
 }
 
+// A NAT that has another port is nothing new; one that has another address is
+// another way out, for the connection to the server, too.
+func TestAnotherAddressOfTheNATIsTold(t *testing.T) {
+	p := newPortals(t)
+	told := make(chan struct{}, 10)
+	p.finders[0].Renumbered = func() { told <- struct{}{} }
+	ends := p.connect()
+	for i, address := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.2"} {
+		p.nats[0].renumber(t, address)
+		p.legs[0].Refresh()
+		p.relay.wantBinds(0, 2+i)
+		p.carries(ends[0], ends[1], 1000)
+	}
+	eventually(t, "told once", func() bool { return len(told) == 1 })
+}
+
 func TestSmallSegmentsAreSetBeforeTheConnection(t *testing.T) {
 	f := newAuthority(t).finder("ann")
 	for _, small := range []bool{false, true} {

@@ -17,7 +17,7 @@ import (
 
 // quicWay is QUIC over the session's UDP legs.
 type quicWay struct {
-	race *race
+	*race
 	anew bool // the leg is bound anew before
 
 	mu    sync.Mutex // guards the following, of the last Quic
@@ -45,6 +45,12 @@ func (w *quicWay) Quic(ctx context.Context, client bool, secure *tls.Config, con
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(b.ctx, func() { cancel(errLegClosed) })()
+	began := time.Now()
+	defer time.AfterFunc(unheardTime, func() {
+		if !b.heardSince(began) {
+			cancel(errUnheard)
+		}
+	}).Stop()
 	var conn *quic.Conn
 	if client {
 		conn, err = b.dial(ctx, secure, config)
@@ -88,6 +94,18 @@ func (w *quicWay) Taken() {
 func (w *quicWay) Lost() { w.race.leg.doubt(quicBad, true, "the carrier on it broke at once") }
 
 var errLegClosed = errors.New("the leg was closed")
+
+// heardSince reports whether the relay has answered since then.
+func (b *binding) heardSince(began time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.answered:
+		return true
+	default:
+		return b.bound.After(began)
+	}
+}
 
 // dial makes a QUIC connection as soon as the relay has challenged the leg.
 func (b *binding) dial(ctx context.Context, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"testing"
@@ -310,4 +311,35 @@ func TestUnansweredBindEndsWithItsCaller(t *testing.T) {
 	if _, err := quicOf(l.Ways(0)).Quic(ctx, true, a.tls(0), &quic.Config{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("nobody answers: %v", err)
 	}
+}
+
+// A network that swallows UDP: nobody waits for QUIC there until a whole carrier would
+// be given up.
+func TestQUICIsGivenUpWhereTheRelayIsNotHeard(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	mute, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	var both sync.WaitGroup
+	for i := range names {
+		session := a.session(wire.NewSecret(), 0, 0)
+		session.Relay.UDP = mute.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+		l, err := a.finder(names[i]).Leg(session, netip.MustParseAddr("127.0.0.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		secure := a.tls(i)
+		both.Go(func() {
+			began := time.Now()
+			_, err := quicOf(l.Ways(0)).Quic(t.Context(), i == 0, secure, &quic.Config{})
+			if took := time.Since(began); !errors.Is(err, errUnheard) || took < unheardTime || took > unheardTime+2*time.Second {
+				t.Errorf("%s: %v after %v", names[i], err, took)
+			}
+		})
+	}
+	both.Wait()
 }

@@ -18,7 +18,7 @@ import (
 // It sends nothing to prove the leg. Connect succeeds when the other portal
 // dials too and the relay has answered both.
 type packetWay struct {
-	race   *race
+	*race
 	addr   netip.AddrPort
 	ahead  bool      // other ways wait for it
 	began  time.Time // Dial
@@ -33,7 +33,9 @@ func (w *packetWay) Kind() wire.CarrierKind { return wire.CarrierTCP }
 func (w *packetWay) Dial(ctx context.Context) (net.Conn, error) {
 	l := w.race.leg
 	w.began = time.Now()
-	conn, err := l.finder.dial(ctx, l.Relay(), w.addr)
+	within, cancel := context.WithTimeoutCause(ctx, unheardTime, errUnheard)
+	defer cancel()
+	conn, err := l.finder.dial(within, l.Relay(), w.addr)
 	if err != nil {
 		w.failed = ctx.Err() == nil
 		return nil, fmt.Errorf("dial relay %q: %w", l.Relay(), err)
@@ -65,35 +67,54 @@ func (w *packetWay) Stuck() { w.conn.finder.stuck(w.conn.relay) }
 // relay joins the connections of both portals by their session and number,
 // however each has come: so nothing needs to be agreed on within this way.
 type spliceWay struct {
-	race  *race
-	began time.Time // Dial
-	used  *dialed   // after Dial
+	*race
+	number  uint16        // leg.Meeting, unless the race's
+	after   *spliceWay    // which this is the resort of; nil: none
+	began   time.Time     // Dial
+	dialled chan struct{} // closed when Dial is over
+	used    *dialed       // then; nil: it failed
+}
+
+func (r *race) newSplice(number uint16, after *spliceWay) *spliceWay {
+	return &spliceWay{race: r, number: number, after: after, dialled: make(chan struct{})}
 }
 
 // String implements Way: after Dial it names the mode that connected.
 func (w *spliceWay) String() string {
-	if w.used == nil {
-		return SessionPort.String()
+	switch {
+	case w.used != nil:
+		return w.used.candidate.mode.String()
+	case w.after != nil:
+		return "another relay mode"
 	}
-	return w.used.candidate.mode.String()
+	return SessionPort.String()
 }
 
+// Kind implements Way.
 func (w *spliceWay) Kind() wire.CarrierKind { return wire.CarrierTCP }
+
+// Connection implements Way.
+func (w *spliceWay) Connection() uint16 { return w.number }
 
 // Dial returns a connection to the relay over which the leg is proven.
 func (w *spliceWay) Dial(ctx context.Context) (net.Conn, error) {
-	l := w.race.leg
+	defer close(w.dialled)
+	l := w.leg
 	w.began = time.Now()
-	at := make([]time.Duration, len(l.splice))
-	for i, c := range l.splice {
-		at[i] = c.at
+	modes, err := w.modes(ctx)
+	if err != nil {
+		return nil, err
 	}
-	conn, err := eyeballs.RaceAt(ctx, at, l.splice, l.connect)
+	at := make([]time.Duration, len(modes))
+	for i, c := range modes {
+		at[i] = c.at - modes[0].at
+	}
+	conn, err := eyeballs.RaceAt(ctx, at, modes, l.connect)
 	if err != nil {
 		return nil, fmt.Errorf("dial relay %q: %w", l.Relay(), err)
 	}
 	// Only the connection that won proves the leg: a number is joined once.
-	p := l.preface(w.race.connection)
+	p := l.preface(w.number)
 	stop := context.AfterFunc(ctx, func() { conn.SetWriteDeadline(time.Now()) })
 	_, err = conn.Write(p.AppendTo(nil, l.session.Secret))
 	if !stop() {
@@ -104,14 +125,42 @@ func (w *spliceWay) Dial(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("prove leg %v to relay %q: %w", p.ID, l.Relay(), err)
 	}
 	w.used = conn
-	l.spliced.Store(&conn.candidate)
 	return conn.Conn, nil
+}
+
+// modes returns what to dial: everything, or, for a resort, the last mode that the
+// way before it has not connected by: SharedTLS looks like any other TLS. It waits
+// until that is clear.
+func (w *spliceWay) modes(ctx context.Context) (list []candidate, err error) {
+	all := w.leg.splice
+	if w.after == nil {
+		return all, nil
+	}
+	select {
+	case <-w.after.dialled:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if w.after.used == nil {
+		return nil, fmt.Errorf("dial relay %q in another mode: none has connected", w.leg.Relay())
+	}
+	was := w.after.used.candidate.mode
+	for _, c := range all {
+		switch {
+		case c.mode == was || len(list) > 0 && c.mode < list[0].mode:
+		case len(list) > 0 && c.mode > list[0].mode:
+			list = []candidate{c}
+		default:
+			list = append(list, c)
+		}
+	}
+	return list, nil
 }
 
 func (w *spliceWay) Taken() {
 	l, took := w.race.leg, time.Since(w.began)
 	w.used.tcp.proven()
-	l.take(w.used.candidate, w.race.connection)
+	l.take(w.used.candidate, w.number)
 	l.finder.memory.rememberSplice(l.Relay(), w.used.candidate.mode)
 	if w.race.packet != nil {
 		w.race.packet.beaten(took)
@@ -135,6 +184,8 @@ type dialed struct {
 }
 
 func (l *Leg) connect(ctx context.Context, c candidate) (*dialed, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, unheardTime, errUnheard)
+	defer cancel()
 	conn, err := l.finder.dial(ctx, l.Relay(), c.addr)
 	if err != nil {
 		return nil, err

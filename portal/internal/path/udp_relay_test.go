@@ -233,8 +233,11 @@ func (n *nat) loses(every int) {
 }
 
 // rebind gives the portal another port, as a NAT does that was started anew.
-func (n *nat) rebind(t testing.TB) {
-	c := listenUDP(t, "127.0.0.1")
+func (n *nat) rebind(t testing.TB) { n.renumber(t, "127.0.0.1") }
+
+// renumber gives the portal another port of an address.
+func (n *nat) renumber(t testing.TB, address string) {
+	c := listenUDP(t, address)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.outside.Close()

@@ -3,6 +3,7 @@ package path
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"time"
 
@@ -19,6 +20,8 @@ type Way interface {
 	String() string
 	// Kind says what a carrier on it runs over.
 	Kind() wire.CarrierKind
+	// Connection is the number of a carrier on it in the session.
+	Connection() uint16
 	// Taken tells that a carrier has come up on the way, and that the other
 	// ways of the same carrier were given up: their Dial or Quic has returned.
 	Taken()
@@ -57,6 +60,15 @@ type race struct {
 	quic       *quicWay
 	splice     *spliceWay
 }
+
+// Connection implements Way for those that all have the race's number.
+func (r *race) Connection() uint16 { return r.connection }
+
+// unheardTime is how long a way waits to hear anything from the relay. It is more
+// than two lost packets and a round trip by satellite take.
+const unheardTime = 3 * time.Second
+
+var errUnheard = fmt.Errorf("nothing was heard from it within %v", unheardTime)
 
 // unfair is how much longer than the winner a way must have had, to have lost
 // for a reason.

@@ -65,13 +65,13 @@ func plan(l *Leg) string {
 }
 
 const (
-	packetAhead = "[relay-packet relay] [0s 225ms]"
-	bothAtOnce  = "[relay-packet relay] [0s 0s]"
+	packetAhead = "[relay-packet relay another relay mode] [0s 225ms 1.225s]"
+	bothAtOnce  = "[relay-packet relay another relay mode] [0s 0s 1s]"
 
-	nothingKnown = "[relay-packet relay-udp relay] [0s 50ms 225ms]"
-	quicAtOnce   = "[relay-packet relay-udp relay] [0s 0s 225ms]"
-	allAtOnce    = "[relay-packet relay-udp relay] [0s 0s 0s]"
-	quicDoubted  = "[relay-packet relay-udp relay] [0s 50ms 225ms]"
+	nothingKnown = "[relay-packet relay-udp relay another relay mode] [0s 50ms 225ms 1.225s]"
+	quicAtOnce   = "[relay-packet relay-udp relay another relay mode] [0s 0s 225ms 1.225s]"
+	allAtOnce    = "[relay-packet relay-udp relay another relay mode] [0s 0s 0s 1s]"
+	quicDoubted  = "[relay-packet relay-udp relay another relay mode] [0s 50ms 225ms 1.225s]"
 )
 
 // raced is the ways of one carrier, as if they had been tried: what Dial and
@@ -253,7 +253,7 @@ func TestFurtherCarriersAreOfTheirKindAndMeetingsOfNoNumber(t *testing.T) {
 	if got, want := say(all.Of(3, wire.CarrierQUIC)), "[relay-udp] [0s]"; got != want {
 		t.Errorf("a further carrier of QUIC: %s, want %s", got, want)
 	}
-	if got, want := say(all.Again()), "[relay relay-udp] [0s 0s]"; got != want {
+	if got, want := say(all.Again()), "[relay relay-udp relay] [0s 0s 1.5s]"; got != want {
 		t.Errorf("after a loss: %s, want %s", got, want)
 	}
 	ticket, err := f.Ticket(wire.Ticket{
@@ -264,7 +264,7 @@ func TestFurtherCarriersAreOfTheirKindAndMeetingsOfNoNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ticket.Close()
-	if got, want := say(ticket.Ways(0)), "[relay relay-udp] [0s 0s]"; got != want || !ticket.own {
+	if got, want := say(ticket.Ways(0)), "[relay relay-udp relay] [0s 0s 1.5s]"; got != want || !ticket.own {
 		t.Errorf("a ticket: %s, own socket %v, want %s", got, ticket.own, want)
 	}
 	if got := say(legTo(t, f, "relay-1", "factory").Of(3, wire.CarrierQUIC)); got != "[] []" {
@@ -314,11 +314,11 @@ func TestSessionWithoutPacketModeBeginsWithTCP(t *testing.T) {
 	f := newAuthority(t).finder("ann")
 	l := withUDPTo(t, f)
 	l.packet = netip.AddrPort{}
-	if got, want := plan(l), "[relay relay-udp] [0s 50ms]"; got != want {
+	if got, want := plan(l), "[relay relay-udp another relay mode] [0s 50ms 1s]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	f.memory.won(l.pairing(), true)
-	if got, want := plan(l), "[relay-udp relay] [0s 0s]"; got != want {
+	if got, want := plan(l), "[relay-udp relay another relay mode] [0s 0s 1s]"; got != want {
 		t.Errorf("QUIC was the quickest: %s, want %s", got, want)
 	}
 	l.splice = nil

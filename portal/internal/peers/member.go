@@ -223,6 +223,11 @@ func (v *view) Doubt(ctx context.Context) {
 	defer cancel()
 	var asking sync.WaitGroup
 	for _, m := range v.living() {
+		if m.tunnel.Stats().Received == 0 {
+			// The peer has not said HELLO on it yet. It may be about to, and ask
+			// this portal the same meanwhile.
+			continue
+		}
 		asking.Go(func() {
 			if v.pool.answering(m) {
 				if _, err := m.tunnel.Ping(ctx); err == nil {

@@ -27,7 +27,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
@@ -72,7 +71,7 @@ type Tickets interface {
 type Config struct {
 	Credentials *identity.Credentials
 	Server      Server
-	Finder      *path.Finder
+	Finder      Finder
 	Tickets     Tickets
 	// Joined returns a grant that joins this portal with another now, in
 	// either direction.
@@ -322,8 +321,6 @@ func (p *Pool) Changed() {
 		s.wake()
 	}
 	p.mu.Unlock()
-	for _, m := range p.members() {
-		m.tunnel.Check()
-	}
+	check(p.members())
 	p.lookAgain()
 }

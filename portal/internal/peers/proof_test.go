@@ -23,7 +23,7 @@ type seen struct {
 	want  tunnel.Verdict
 }
 
-func check(t *testing.T, what string, p *proofs, c tunnel.Proof, list ...seen) {
+func judged(t *testing.T, what string, p *proofs, c tunnel.Proof, list ...seen) {
 	t.Helper()
 	for _, s := range list {
 		now := begin.Add(s.at)
@@ -48,19 +48,19 @@ func TestCertificatesEndWithinAMinute(t *testing.T) {
 	const month = 30 * 24 * time.Hour
 	cert := leaf("factory", month)
 	var p proofs
-	check(t, "the client's", &p, made(cert, true, 0),
+	judged(t, "the client's", &p, made(cert, true, 0),
 		seen{time.Hour, true, tunnel.Keep}, seen{month - 6*time.Minute, true, tunnel.Keep},
 		seen{month - 5*time.Minute, true, tunnel.Replace}, seen{month - 4*time.Minute - 30*time.Second, true, tunnel.Replace})
 	again := made(cert, true, month-5*time.Minute+time.Second)
-	check(t, "another by the same certificate", &p, again,
+	judged(t, "another by the same certificate", &p, again,
 		seen{month - 4*time.Minute - 30*time.Second, true, tunnel.Keep}, seen{month - 3*time.Minute, true, tunnel.Replace},
 		seen{month + 44*time.Second, true, tunnel.Replace}, seen{month + 45*time.Second, true, tunnel.Drop}, seen{2 * month, true, tunnel.Drop})
-	check(t, "by the renewed certificate", &p, made(leaf("renewed", 2*month), true, month-4*time.Minute), seen{month + time.Minute, true, tunnel.Keep})
+	judged(t, "by the renewed certificate", &p, made(leaf("renewed", 2*month), true, month-4*time.Minute), seen{month + time.Minute, true, tunnel.Keep})
 	var q proofs
-	check(t, "the server's", &q, made(cert, false, 0),
+	judged(t, "the server's", &q, made(cert, false, 0),
 		seen{month - time.Minute, true, tunnel.Keep}, seen{month + 44*time.Second, true, tunnel.Keep}, seen{month + 45*time.Second, true, tunnel.Drop})
 	short := leaf("short", 100*time.Second)
-	check(t, "of a life of 100 s", &q, made(short, true, 0), seen{89 * time.Second, true, tunnel.Keep}, seen{91 * time.Second, true, tunnel.Replace})
+	judged(t, "of a life of 100 s", &q, made(short, true, 0), seen{89 * time.Second, true, tunnel.Keep}, seen{91 * time.Second, true, tunnel.Replace})
 	if _, next := q.judge(made(short, false, 0), true, begin.Add(99*time.Second), begin.Add(99*time.Second)); next > 46*time.Second {
 		t.Errorf("a second before its end it is looked at in %v", next)
 	}
@@ -70,20 +70,20 @@ func TestCertificatesEndWithinAMinute(t *testing.T) {
 func TestKeyThatIsNamedNoMoreHasAMinute(t *testing.T) {
 	var p proofs
 	c := made(leaf("factory", time.Hour), true, 0)
-	check(t, "first", &p, c,
+	judged(t, "first", &p, c,
 		seen{0, true, tunnel.Keep}, seen{time.Second, false, tunnel.Replace}, seen{30 * time.Second, false, tunnel.Replace},
 		seen{40 * time.Second, true, tunnel.Keep}, seen{50 * time.Second, false, tunnel.Replace}, seen{109 * time.Second, false, tunnel.Replace},
 		seen{110 * time.Second, false, tunnel.Drop})
-	check(t, "a later carrier by the same key", &p, made(leaf("factory", time.Hour), true, 2*time.Minute), seen{2 * time.Minute, false, tunnel.Drop})
-	check(t, "on the server's side", &p, made(leaf("other", time.Hour), false, 0),
+	judged(t, "a later carrier by the same key", &p, made(leaf("factory", time.Hour), true, 2*time.Minute), seen{2 * time.Minute, false, tunnel.Drop})
+	judged(t, "on the server's side", &p, made(leaf("other", time.Hour), false, 0),
 		seen{0, false, tunnel.Keep}, seen{59 * time.Second, false, tunnel.Keep}, seen{60 * time.Second, false, tunnel.Drop})
 }
 
 // TestOwnCertificateWasRenewed: what was made before is made anew.
 func TestOwnCertificateWasRenewed(t *testing.T) {
 	p := proofs{own: begin.Add(time.Minute)}
-	check(t, "before", &p, made(leaf("factory", time.Hour), true, 0), seen{2 * time.Minute, true, tunnel.Replace})
-	check(t, "after", &p, made(leaf("factory", time.Hour), true, 61*time.Second), seen{2 * time.Minute, true, tunnel.Keep})
+	judged(t, "before", &p, made(leaf("factory", time.Hour), true, 0), seen{2 * time.Minute, true, tunnel.Replace})
+	judged(t, "after", &p, made(leaf("factory", time.Hour), true, 61*time.Second), seen{2 * time.Minute, true, tunnel.Keep})
 }
 
 func TestProofsAreBounded(t *testing.T) {

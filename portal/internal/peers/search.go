@@ -28,8 +28,11 @@ const (
 	// has no tunnel to lose gives it mostPatience.
 	leastPatience = 4 * time.Second
 	mostPatience  = 10 * time.Second
-	// answerTime is how long the server has to answer before tickets are used.
+	// answerTime is how long the server has to answer before tickets are used, and
+	// comeTime how long the first carrier of a session then has where a tunnel is
+	// lost: the other portal may have lost the server too, which may not know yet.
 	answerTime = time.Second
+	comeTime   = 500 * time.Millisecond
 	// meetTime is how long whoever waits for a tunnel waits for the other portal
 	// to come to the relay of a ticket. Portals come after awayTime; later they
 	// still meet, for the next who wants a tunnel.
@@ -316,7 +319,14 @@ func (p *Pool) await(pr *peer, s *search, o *session, lost bool) error {
 	p.mu.Lock()
 	patience := pr.patienceLocked(lost)
 	p.mu.Unlock()
-	if p.waitUntil(pr, s, patience-time.Since(o.since), func(*peer) bool { return !o.joining() }) {
+	came := func(*peer) bool { return !o.joining() }
+	if lost && o.joining() {
+		if p.waitUntil(pr, s, comeTime-time.Since(o.since), came) {
+			return nil
+		}
+		p.useTickets(pr)
+	}
+	if p.waitUntil(pr, s, patience-time.Since(o.since), came) {
 		return nil
 	}
 	p.mu.Lock()

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/meeting"
-	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
@@ -41,7 +40,7 @@ type session struct {
 	info    wire.Session
 	pool    *Pool
 	peer    *peer
-	leg     *path.Leg
+	leg     Leg
 	meeting *meeting.Meeting
 	ticket  bool // made with a ticket: the server knows nothing of it
 	since   time.Time
@@ -87,7 +86,7 @@ func (p *Pool) Accept(info wire.Session) {
 	}
 }
 
-func (p *Pool) accept(info wire.Session, leg *path.Leg, log *slog.Logger) (wire.Reason, error) {
+func (p *Pool) accept(info wire.Session, leg Leg, log *slog.Logger) (wire.Reason, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if info.Peer == p.Credentials.ID.Name {
@@ -119,7 +118,7 @@ func (p *Pool) accept(info wire.Session, leg *path.Leg, log *slog.Logger) (wire.
 }
 
 // addLocked adds a session and begins to make its first carrier.
-func (p *Pool) addLocked(pr *peer, info wire.Session, leg *path.Leg, log *slog.Logger, ticket bool) {
+func (p *Pool) addLocked(pr *peer, info wire.Session, leg Leg, log *slog.Logger, ticket bool) {
 	s := &session{
 		info: info, pool: p, peer: pr, leg: leg, ticket: ticket, since: time.Now(), log: log,
 		gone: make(chan struct{}), joined: make(chan struct{}), carriers: make(map[*member]int), attempts: 1,

@@ -26,9 +26,17 @@ const (
 	// ticketTime is how often tickets are looked at while they are in use: they
 	// end, new ones may come, and so may grants.
 	ticketTime = 5 * time.Second
+	// checkTime is how often, while the server is away, tunnels in which something is
+	// open are asked whether the peer hears: it may be gone from where it was, and
+	// nobody else would tell.
+	checkTime = 15 * time.Second
 	// turnTime is how long each has of more peers than are waited for at once. It
 	// is enough to find one that waits itself.
 	turnTime = 3 * time.Second
+	// crossTime is how long after a tunnel has come up the waits for the same peer
+	// at other relays go on: the two portals may be meeting there too, and if each
+	// called off what the other has, none would be left.
+	crossTime = 2 * time.Second
 	// spreadEach is the time that each of many searches adds to the moment in
 	// which they all go on.
 	spreadEach = 5 * time.Millisecond
@@ -60,9 +68,20 @@ func (p *Pool) PeerChanged(name string) {
 		list = slices.Clone(pr.tunnels)
 	}
 	p.mu.Unlock()
+	check(list)
+}
+
+// check asks on every carrier of the tunnels whether the peer answers.
+func check(list []*member) {
 	for _, m := range list {
 		m.tunnel.Check()
 	}
+}
+
+// checkBusy checks the tunnels in which something is open. Who opens something in
+// another finds out by that.
+func (p *Pool) checkBusy() {
+	check(slices.DeleteFunc(p.members(), func(m *member) bool { return !m.busy() }))
 }
 
 // lookAgain has the tickets looked at.
@@ -87,6 +106,7 @@ func (p *Pool) useTickets(pr *peer) {
 func (p *Pool) keepTickets() {
 	timer := time.NewTimer(awayTime)
 	defer timer.Stop()
+	var checked time.Time
 	for turns := 0; ; {
 		select {
 		case <-timer.C:
@@ -97,11 +117,17 @@ func (p *Pool) keepTickets() {
 		connected, since := p.Server.Connected()
 		away := !connected && time.Since(since) >= awayTime
 		names := p.absent(away)
-		p.waitFor(p.ticketsFor(turn(names, turns, maxWaits)))
+		soon := p.waitFor(p.ticketsFor(turn(names, turns, maxWaits)))
 		turns++
+		if away && time.Since(checked) >= checkTime {
+			checked = time.Now()
+			p.checkBusy()
+		}
 		switch {
 		case len(names) > maxWaits:
 			timer.Reset(turnTime)
+		case soon:
+			timer.Reset(crossTime)
 		case len(names) > 0 || away:
 			timer.Reset(ticketTime)
 		case !connected:
@@ -163,13 +189,17 @@ func (p *Pool) ticketsFor(names []string) map[wire.SessionID]wire.Ticket {
 }
 
 // waitFor begins to wait with the tickets that are not in use yet, and ends the
-// waits that are not wanted any more.
-func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) {
+// waits that are not wanted any more, or reports that some are to be ended soon.
+func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) (soon bool) {
 	p.mu.Lock()
 	for id, s := range p.sessions {
 		if _, ok := wanted[id]; !ok && s.ticket && s.joining() {
-			s.ended = true
-			s.stop()
+			if m := s.peer.liveLocked(); m != nil && time.Since(m.since) < crossTime {
+				soon = true
+			} else {
+				s.ended = true
+				s.stop()
+			}
 		}
 		delete(wanted, id)
 	}
@@ -192,6 +222,7 @@ func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) {
 		p.addLocked(p.peerLocked(t.Peer), info, l, log, true)
 		p.mu.Unlock()
 	}
+	return soon
 }
 
 // wait waits at the relay of a ticket until the other portal has come, or the

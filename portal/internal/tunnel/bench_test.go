@@ -7,46 +7,40 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
 )
 
-const pumpLen = 256 << 10
-
 // BenchmarkBareTLS is what the tunnel is measured against: writes and reads of
 // 256 KiB through crypto/tls, a connection per stream, and no applications.
 func BenchmarkBareTLS(b *testing.B) {
-	for _, streams := range []int{1, 8} {
-		b.Run(count(streams), func(b *testing.B) {
-			cc, sc := carriertest.TLS(b)
-			each(b, streams, func(n int, done func(int)) {
-				x, y := carriertest.TCP(b)
-				s := tls.Server(y, sc)
-				go func() {
-					defer s.Close()
-					buf := make([]byte, pumpLen)
-					for {
-						m, err := s.Read(buf)
-						done(m)
-						if err != nil {
-							return
-						}
-					}
-				}()
-				c := tls.Client(x, cc)
-				buf := make([]byte, pumpLen)
-				for range n {
-					if _, err := c.Write(buf); err != nil {
-						b.Error(err)
+	carriertest.OneAndEight(b, func(b *testing.B, streams int) {
+		cc, sc := carriertest.TLS(b)
+		carriertest.Pump(b, streams, func(n int, _ uint32, done func(int)) {
+			x, y := carriertest.TCP(b)
+			s := tls.Server(y, sc)
+			go func() {
+				defer s.Close()
+				buf := make([]byte, carriertest.PumpLen)
+				for {
+					m, err := s.Read(buf)
+					done(m)
+					if err != nil {
 						return
 					}
 				}
-			})
+			}()
+			c := tls.Client(x, cc)
+			buf := make([]byte, carriertest.PumpLen)
+			for range n {
+				if _, err := c.Write(buf); err != nil {
+					b.Error(err)
+					return
+				}
+			}
 		})
-	}
+	})
 }
 
 // BenchmarkPlainForwarder is the least that a forwarder can be: an
@@ -54,41 +48,39 @@ func BenchmarkBareTLS(b *testing.B) {
 // another application's socket. Between it and BenchmarkBareTLS lies what the
 // applications' two connections cost; the tunnel cannot do without them.
 func BenchmarkPlainForwarder(b *testing.B) {
-	for _, streams := range []int{1, 8} {
-		b.Run(count(streams), func(b *testing.B) {
-			cc, sc := carriertest.TLS(b)
-			var done func(int)
-			target := sinkTo(b, &done)
-			at := service(b, func(c *net.TCPConn) {
-				x, y, err := carriertest.Loopback()
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				var exit sync.WaitGroup
-				defer exit.Wait()
-				exit.Go(func() {
-					s := tls.Server(y, sc)
-					defer s.Close()
-					out := dial(b, target)
-					defer out.Close()
-					shovel(out, s)
-				})
-				t := tls.Client(x, cc)
-				defer t.Close()
-				shovel(t, c)
+	carriertest.OneAndEight(b, func(b *testing.B, streams int) {
+		cc, sc := carriertest.TLS(b)
+		var done func(int)
+		target := sinkTo(b, &done)
+		at := service(b, func(c *net.TCPConn) {
+			x, y, err := carriertest.Loopback()
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			var exit sync.WaitGroup
+			defer exit.Wait()
+			exit.Go(func() {
+				s := tls.Server(y, sc)
+				defer s.Close()
+				out := dial(b, target)
+				defer out.Close()
+				shovel(out, s)
 			})
-			each(b, streams, func(n int, d func(int)) {
-				done = d
-				send(b, at, n)
-			})
+			t := tls.Client(x, cc)
+			defer t.Close()
+			shovel(t, c)
 		})
-	}
+		carriertest.Pump(b, streams, func(n int, _ uint32, d func(int)) {
+			done = d
+			send(b, at, n)
+		})
+	})
 }
 
-// shovel copies with buffers of pumpLen and without the kernel's help.
+// shovel copies with buffers of carriertest.PumpLen and without the kernel's help.
 func shovel(to, from net.Conn) {
-	buf := make([]byte, pumpLen)
+	buf := make([]byte, carriertest.PumpLen)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
@@ -105,7 +97,7 @@ func shovel(to, from net.Conn) {
 // sinkTo is a service that reads and tells done how much.
 func sinkTo(b *testing.B, done *func(int)) net.Addr {
 	return service(b, func(c *net.TCPConn) {
-		buf := make([]byte, pumpLen)
+		buf := make([]byte, carriertest.PumpLen)
 		for {
 			m, err := c.Read(buf)
 			(*done)(m)
@@ -116,11 +108,11 @@ func sinkTo(b *testing.B, done *func(int)) net.Addr {
 	})
 }
 
-// send writes n buffers of pumpLen as an application.
+// send writes n buffers of carriertest.PumpLen as an application.
 func send(b *testing.B, at net.Addr, n int) {
 	c := dial(b, at)
 	defer c.Close()
-	buf := make([]byte, pumpLen)
+	buf := make([]byte, carriertest.PumpLen)
 	for range n {
 		if _, err := c.Write(buf); err != nil {
 			b.Error(err)
@@ -132,63 +124,16 @@ func send(b *testing.B, at net.Addr, n int) {
 // BenchmarkStream carries from an application's socket to another's through a
 // tunnel.
 func BenchmarkStream(b *testing.B) {
-	for _, streams := range []int{1, 8} {
-		b.Run(count(streams), func(b *testing.B) {
-			var done func(int)
-			target := sinkTo(b, &done)
-			p := newPair(b, dialTo(target), nil)
-			at := entry(b, p.client)
-			each(b, streams, func(n int, d func(int)) {
-				done = d
-				send(b, at, n)
-			})
+	carriertest.OneAndEight(b, func(b *testing.B, streams int) {
+		var done func(int)
+		target := sinkTo(b, &done)
+		p := newPair(b, dialTo(target), nil)
+		at := entry(b, p.client)
+		carriertest.Pump(b, streams, func(n int, _ uint32, d func(int)) {
+			done = d
+			send(b, at, n)
 		})
-	}
-}
-
-// each runs a pump in several goroutines, b.N buffers of pumpLen in all, until
-// done was told of all their bytes.
-func each(b *testing.B, streams int, pump func(n int, done func(int))) {
-	var mu sync.Mutex
-	n := max(b.N/streams, 1)
-	left := n * streams * pumpLen
-	all := make(chan struct{})
-	done := func(m int) {
-		mu.Lock()
-		defer mu.Unlock()
-		if left -= m; left <= 0 && m > 0 {
-			close(all)
-		}
-	}
-	b.SetBytes(pumpLen)
-	b.ResetTimer()
-	before := cpuTime(b)
-	var running sync.WaitGroup
-	for range streams {
-		running.Go(func() { pump(n, done) })
-	}
-	running.Wait()
-	<-all
-	b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/float64(b.N), "cpu-us/op")
-}
-
-// cpuTime is what this process has used, all goroutines and applications
-// together. On a machine that others use it says more than the time that
-// passed.
-func cpuTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func count(n int) string {
-	if n == 1 {
-		return "1"
-	}
-	return "8"
+	})
 }
 
 // BenchmarkPingPong sends one byte there and back.

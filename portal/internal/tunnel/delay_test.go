@@ -8,49 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
 )
-
-// late is what is under way, and when it arrives.
-type late struct {
-	b  []byte
-	at time.Time
-}
-
-// farPair returns the ends of a connection with a delay each way, on which as
-// many bytes as like may be under way.
-func farPair(delay time.Duration) (a, b net.Conn) {
-	x, mid1 := net.Pipe()
-	mid2, y := net.Pipe()
-	for _, way := range []struct{ from, to net.Conn }{{mid1, mid2}, {mid2, mid1}} {
-		under := make(chan late, 1<<16)
-		go func() {
-			defer close(under)
-			for {
-				b := make([]byte, 64<<10)
-				n, err := way.from.Read(b)
-				if err != nil {
-					return
-				}
-				under <- late{b[:n], time.Now().Add(delay)}
-			}
-		}()
-		go func() {
-			defer way.to.Close()
-			for l := range under {
-				time.Sleep(time.Until(l.at))
-				if _, err := way.to.Write(l.b); err != nil {
-					break
-				}
-			}
-			way.from.Close()
-			for range under {
-				// Until the reader has seen the end.
-			}
-		}()
-	}
-	return x, y
-}
 
 // stopAndDrain ends the pair and waits, in a bubble, until what was under way
 // has arrived nowhere.
@@ -65,7 +25,7 @@ func TestWindowFollowsTheRoundTrip(t *testing.T) {
 		const rtt, size = 100 * time.Millisecond, 24 << 20
 		target, dialled := net.Pipe()
 		var exit handler = func(context.Context, wire.Open) (net.Conn, error) { return dialled, nil }
-		p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return farPair(rtt / 2) }, nil)
+		p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return carriertest.Far(rtt / 2) }, nil)
 		app, other := net.Pipe()
 		done := openWith(p.client, benchGrant, other)
 		began := time.Now()
@@ -98,7 +58,7 @@ func TestFirstByteOfAWarmTunnelTakesHalfARoundTrip(t *testing.T) {
 			targets <- y
 			return x, nil
 		}
-		p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return farPair(rtt / 2) }, nil)
+		p := newPairOver(t, exit, func() (net.Conn, net.Conn) { return carriertest.Far(rtt / 2) }, nil)
 		app, other := net.Pipe()
 		began := time.Now()
 		done := openWith(p.client, benchGrant, other)

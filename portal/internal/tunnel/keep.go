@@ -138,18 +138,42 @@ func (t *Tunnel) tell() {
 	}
 }
 
-// lingers ends a tunnel that has been without a carrier for too long, and
+// lingers ends a tunnel that has not heard from its peer for too long, and
 // returns when it will be.
 func (t *Tunnel) lingers(now time.Time) (wait time.Duration) {
 	t.mu.Lock()
-	lostAt := t.lostAt
+	since := t.quietLocked(now)
 	t.mu.Unlock()
-	if lostAt.IsZero() {
+	if since.IsZero() {
 		return time.Hour
 	}
-	if wait = t.cfg.Linger - now.Sub(lostAt); wait <= 0 {
+	if wait = t.cfg.Linger - now.Sub(since); wait <= 0 {
 		t.finishLost()
 		return time.Hour
 	}
 	return wait
+}
+
+// quietLocked returns when the peer was last heard, if no carrier is left or an
+// answer is overdue on all; else zero. An application must not wait the longer
+// for the time that it takes to call a silent carrier dead.
+func (t *Tunnel) quietLocked(now time.Time) time.Time {
+	if len(t.links) == 0 {
+		return t.lostAt
+	}
+	last := t.heardAt
+	for _, l := range t.links {
+		if !l.silent.Load() {
+			return time.Time{}
+		}
+		last = later(last, l.heardAt(now))
+	}
+	return last
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }

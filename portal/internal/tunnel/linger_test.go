@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
@@ -32,6 +33,30 @@ func TestStreamsAreResetWhenNoCarrierComes(t *testing.T) {
 	wantEnd(t, <-p.clientErr, EndError{Reason: wire.ReasonCarrierLost})
 	wantEnd(t, <-p.serverErr, EndError{Reason: wire.ReasonCarrierLost})
 	target.Close()
+}
+
+// An application waits as long as it was promised, from the moment on at which the
+// peer is heard no more, though a silent carrier is called dead only after 20 s.
+func TestLingerCountsFromTheSilence(t *testing.T) {
+	for _, linger := range []time.Duration{30 * time.Second, 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPairOver(t, refuseAll, silences, func(client, server *Config) {
+				alone(client, server)
+				client.Linger, server.Linger = linger, linger
+			})
+			time.Sleep(time.Hour) // an idle peer is not silent
+			p.roads[0].silence()
+			began := time.Now()
+			p.client.Check()
+			p.server.Check()
+			for _, ended := range []chan error{p.clientErr, p.serverErr} {
+				wantEnd(t, <-ended, EndError{Reason: wire.ReasonCarrierLost})
+				if took := time.Since(began); took < linger || took > linger+time.Second {
+					t.Errorf("ended %v after the silence began, want %v", took, linger)
+				}
+			}
+		})
+	}
 }
 
 func TestWhatIsOpenedWithoutACarrierWaits(t *testing.T) {

@@ -35,7 +35,7 @@ const (
 )
 
 var (
-	errNoCarrier = errors.New("the last carrier was lost")
+	errNoCarrier = errors.New("nothing was heard from the peer on any carrier")
 	errDeserted  = errors.New("nothing was answered on it, and its streams have moved")
 	errCrowded   = errors.New("the tunnel has carriers enough")
 )
@@ -131,6 +131,7 @@ type suspect struct {
 func (t *Tunnel) left(l *link, err error) {
 	s := l.conn.Stats()
 	t.mu.Lock()
+	t.heardAt = later(t.heardAt, l.heardAt(time.Now()))
 	t.links = slices.DeleteFunc(slices.Clone(t.links), func(o *link) bool { return o == l })
 	t.flowsLocked()
 	t.past.Sent += s.Sent
@@ -141,7 +142,7 @@ func (t *Tunnel) left(l *link, err error) {
 	over := t.over
 	if last {
 		t.carried = make(chan struct{})
-		t.lostAt, t.lostWhy = time.Now(), err
+		t.lostAt, t.lostWhy = t.heardAt, err
 	}
 	t.worse = true
 	if !over && !l.retired.Load() {
@@ -228,6 +229,15 @@ func (l *link) Silent(silent bool) {
 	}
 	l.t.worse = l.t.worse || silent
 	l.t.changedLocked()
+}
+
+// heardAt is when the peer was last heard on the carrier: now, unless an answer
+// is overdue.
+func (l *link) heardAt(now time.Time) time.Time {
+	if l.silent.Load() {
+		return l.conn.Quiet()
+	}
+	return now
 }
 
 // blameSize tells the way if full segments get lost on it, the first time.

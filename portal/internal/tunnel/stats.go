@@ -21,7 +21,7 @@ type Stats struct {
 	Stray     uint64    // frames for streams that are not open
 	Held      int64     // bytes held or promised, see Budget
 	IdleSince time.Time // zero while anything is open
-	Lingering time.Time // since when there is no carrier; zero: there is one
+	Lingering time.Time // when the peer was last heard, while there is no carrier; zero: there is one
 	Each      []CarrierStats
 }
 

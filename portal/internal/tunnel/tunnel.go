@@ -14,7 +14,7 @@
 // one is lost, silent, retired, or of the worse kind; its application notices
 // nothing. A flow is attached to none: its datagrams take the best carrier of the
 // moment. A tunnel that has lost its last carrier lingers: everything waits for
-// another, for as long as Config.Linger.
+// another, until the peer was not heard for as long as Config.Linger.
 //
 // A Tunnel decides nothing: whom it is with, and which carriers are its own, is
 // known to whoever calls Attach (by TLS and the Identity); what the peer may
@@ -44,7 +44,7 @@ const (
 	maxStray = 100
 	// maxGrants bounds the grants that a tunnel remembers for its peer.
 	maxGrants = 1024
-	// defaultLinger is how long a tunnel lives without a carrier.
+	// defaultLinger is how long a tunnel lives without hearing from its peer.
 	defaultLinger = 2 * time.Minute
 )
 
@@ -61,8 +61,9 @@ type Config struct {
 	// Idle is how long the tunnel stays without a stream or flow; 0 is for
 	// ever. Either side may ask for the end, neither is cut off by it.
 	Idle time.Duration
-	// Linger is how long the tunnel waits for a carrier when it has lost the
-	// last; 0 is two minutes. Then its streams are reset.
+	// Linger is how long the tunnel lives on without hearing from its peer,
+	// once an answer is overdue on every carrier or all are lost; 0 is two
+	// minutes. Then its streams are reset.
 	Linger time.Duration
 	// Log names the peer in its attributes.
 	Log *slog.Logger
@@ -123,9 +124,10 @@ type Tunnel struct {
 	mu        sync.Mutex
 	links     []*link           // carriers, oldest first
 	carried   chan struct{}     // closed while there is a carrier
-	lostAt    time.Time         // since when there is none
+	lostAt    time.Time         // when the peer was last heard, while there is none
 	lostWhy   error             // of the last carrier
 	heard     bool              // anything came from the peer, ever
+	heardAt   time.Time         // when anything was last heard on carriers that are gone
 	peer      *x509.Certificate // of the newest carrier
 	leaving   []wire.SessionID  // sessions that were retired lately
 	further   further           // carriers to come

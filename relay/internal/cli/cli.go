@@ -101,10 +101,15 @@ func newDrain() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:   "drain",
-		Short: "Have the running relay's sessions moved elsewhere",
+		Short: "Have the running relay's sessions moved elsewhere, before it is taken away",
 		Long: `Have the running relay's sessions moved to other relays, and end what nobody has
 moved in the time that "drain" in the configuration gives. The relay runs on and
-takes no session until it is started anew: it can be stopped, and nothing is lost.`,
+takes no session until it is started anew: it can be stopped, and nothing is lost.
+
+A relay in user space does the same by itself when it is stopped. One whose sessions
+stay in the kernel does not: drain it before it is taken away for good. A relay that
+is stopped while it drains moves nothing more; what stays in the kernel then, the next
+relay takes over.`,
 		Example: "  netport-relay drain && systemctl stop netport-relay",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -40,6 +40,16 @@ const (
 	maxSpent = 1 << 14
 )
 
+// The counters of tickets, and all else here, are forgotten with a relay that keeps
+// nothing over a restart (no pin_dir). Whoever has caught the preface of a ticket, on a
+// way without TLS, may then have it taken once, until the portal itself has dialled. He
+// is a leg that waits, in the portal's place: the other portal is joined with him, hears
+// nothing that proves anything, and meets the true one as soon as that dials, for its
+// counter is higher and his leg has proven nothing (splice's meetingGrace, 2 s, if he is
+// silent; the handshake, at once, if he is not). The session that he holds counts
+// against his address. Counters cannot be compared with the time of the relay's start:
+// a portal's clock may be wrong, and must not keep it out.
+
 // Ticket is one that somebody has proven to hold. Only a Table makes it.
 type Ticket struct {
 	id      wire.SessionID

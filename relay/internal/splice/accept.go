@@ -174,6 +174,9 @@ func (r *Relay) join(c *conn, id leg.ID) drop.Reason {
 	}
 	if id.Connection == leg.Meeting {
 		s.clearMeetingsLocked(id.Leg, r.cfg.Now())
+		for p := range s.pairs {
+			p.doubt(id.Leg, r.cfg.Now())
+		}
 	}
 	if other, ok := s.waiting[id.Other()]; ok {
 		switch {

@@ -73,8 +73,38 @@ type pair struct {
 	ends  atomic.Int32 // legs that have ended cleanly
 
 	// Guarded by Relay.mu.
-	seen  uint64
-	since time.Time
+	seen    uint64
+	since   time.Time
+	doubted [2]time.Time // when a leg was asked whether it lives; zero: it was not, or that is over
+}
+
+// keepAlive is how the kernel asks whether a leg lives that carries nothing: far
+// apart, since an idle portal pays for it. A doubt is over soon.
+var (
+	keepAlive = net.KeepAliveConfig{Enable: true, Idle: 4 * time.Minute, Interval: 15 * time.Second, Count: 4}
+	inDoubt   = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3}
+)
+
+// doubtTime is how long a leg is in doubt.
+const doubtTime = 5 * time.Second
+
+// doubt has the kernel ask leg n at once whether it lives: its portal has dialled a
+// meeting, so it may have left the address that this leg came from. If it does not
+// answer the pair is reset, and the other portal learns of it: nothing else would
+// tell, if that has nothing to say.
+func (p *pair) doubt(n uint8, now time.Time) {
+	p.doubted[n] = now
+	_ = p.legs[n].tcp.SetKeepAliveConfig(inDoubt) // an error says that it is over
+}
+
+// settle ends the doubts that have lasted long enough.
+func (p *pair) settle(now time.Time) {
+	for n, at := range p.doubted {
+		if !at.IsZero() && now.Sub(at) >= doubtTime {
+			p.doubted[n] = time.Time{}
+			_ = p.legs[n].tcp.SetKeepAliveConfig(keepAlive)
+		}
+	}
 }
 
 // run carries both directions and returns when both are over and the sockets

@@ -135,11 +135,7 @@ func New(cfg Config) *Relay {
 
 // Listen opens a TCP port of the relay at each of its addresses.
 func (r *Relay) Listen(port uint16) ([]*net.TCPListener, error) {
-	lc := net.ListenConfig{
-		// Far apart: an idle portal pays for them.
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Minute, Interval: 15 * time.Second, Count: 4},
-		Control:         retrySoon,
-	}
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: retrySoon}
 	lc.SetMultipathTCP(false) // splice(2) wants plain sockets
 	hosts := []string{""}
 	if len(r.cfg.Listen) > 0 {
@@ -301,6 +297,7 @@ func (r *Relay) Sweep() {
 	}
 	for _, s := range r.sessions {
 		for p := range s.pairs {
+			p.settle(now)
 			switch moved := p.moved[0].Load() + p.moved[1].Load(); {
 			case moved != p.seen:
 				p.seen, p.since = moved, now

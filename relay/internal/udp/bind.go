@@ -27,8 +27,10 @@ func (r *Relay) bind(s *socket, from bpf.Leg, packet []byte) {
 	}
 	answer, why := r.judge(q, from, at, s.parent == nil)
 	r.cfg.Drops.Add(why)
-	if answer != nil && at.write(answer, from.Local, from.Remote, 0) != nil {
-		r.cfg.Drops.Add(drop.SendFailed)
+	if answer != nil {
+		if err := at.write(answer, from.Local, from.Remote, 0); err != nil {
+			r.drop(err, from.Remote, 1)
+		}
 	}
 }
 

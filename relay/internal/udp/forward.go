@@ -117,28 +117,25 @@ func (r *Relay) flush(b *batch) {
 
 // sendRun sends the messages from and to of a batch through out.
 func (r *Relay) sendRun(b *batch, out *socket, from, to int) {
-	refused := false
 	for from < to {
 		sent, failed := out.send(b, from, to)
 		for i := from; i < from+sent; i++ {
 			g := &b.going[i]
 			g.route.count.add(g.packets, g.bytes)
-			refused = false
 		}
 		if from += sent; from == to || failed == 0 {
 			continue
 		}
 		g := &b.going[from]
 		switch {
-		case failed == unix.ECONNREFUSED && !refused:
-			refused = true // an ICMP error of an earlier packet: it is gone now
-			continue
+		case failed == unix.EBADF: // closed since the reader looked
+			r.sendEach(b, from)
 		case (failed == unix.EINVAL || failed == unix.EMSGSIZE || failed == unix.EIO) && g.packets > 1:
 			// The way does not let the kernel cut packets of this size.
 			g.route.maxSegment.Store(int32(g.segment - 1))
 			r.sendEach(b, from)
 		default:
-			r.cfg.Drops.AddN(drop.SendFailed, g.packets)
+			r.drop(failed, g.route.to.Remote, g.packets)
 		}
 		from++
 	}
@@ -152,10 +149,20 @@ func (r *Relay) sendEach(b *batch, i int) {
 	}
 }
 
-// send sends one packet on its way by itself.
+// send sends one packet on its way by itself: the one that is in the place of
+// way by now, if the leg that way led to has moved and its socket is closed.
 func (r *Relay) send(way *route, packet []byte, ecn byte) {
-	if way.out.write(packet, way.to.Local, way.to.Remote, ecn) != nil {
-		r.cfg.Drops.Add(drop.SendFailed)
+	err := way.out.write(packet, way.to.Local, way.to.Remote, ecn)
+	for err == unix.EBADF {
+		now := r.plane.route(way.from)
+		if now == nil || now == way {
+			break
+		}
+		way = now
+		err = way.out.write(packet, way.to.Local, way.to.Remote, ecn)
+	}
+	if err != nil {
+		r.drop(err, way.to.Remote, 1)
 		return
 	}
 	way.count.add(1, len(packet))

@@ -7,45 +7,34 @@ import (
 	"github.com/netport/netport/bpf"
 )
 
-// Plane forwards in user space: it is the data plane that is always there. It
+// plane forwards in user space: it is the data plane that is always there. It
 // works with the sockets that a Relay attaches to it, leg by leg.
-type Plane struct {
+type plane struct {
 	mu      sync.Mutex // guards the following
 	sockets map[bpf.Leg]*socket
 	routes  map[bpf.Leg]*route // by where they come from
 }
 
-// NewPlane returns a Plane without sockets.
-func NewPlane() *Plane {
-	return &Plane{
-		sockets: make(map[bpf.Leg]*socket),
-		routes:  make(map[bpf.Leg]*route),
-	}
+func newPlane() *plane {
+	return &plane{sockets: make(map[bpf.Leg]*socket), routes: make(map[bpf.Leg]*route)}
 }
 
-var _ bpf.Plane = (*Plane)(nil)
-
-// Name implements bpf.Plane.
-func (*Plane) Name() string { return "userspace" }
-
 // attach says by which socket a leg is heard and sent to.
-func (p *Plane) attach(l bpf.Leg, s *socket) {
+func (p *plane) attach(l bpf.Leg, s *socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sockets[l] = s
 }
 
-func (p *Plane) detach(l bpf.Leg) {
+func (p *plane) detach(l bpf.Leg) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.sockets, l)
 }
 
-// Add implements bpf.Plane. Here lifetimes are kept by whoever closes sessions.
-func (p *Plane) Add(pair bpf.Pair, terms bpf.Terms) error {
-	if pair.Protocol != bpf.UDP {
-		return fmt.Errorf("add a %v pair to the userspace plane: it carries udp", pair.Protocol)
-	}
+// add makes both directions of a pair forward from now on, as bpf.Plane.Add does,
+// but for the lifetime: that is kept by whoever closes sessions.
+func (p *plane) add(pair bpf.Pair, terms bpf.Terms) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a, b := p.sockets[pair.A], p.sockets[pair.B]
@@ -58,7 +47,7 @@ func (p *Plane) Add(pair bpf.Pair, terms bpf.Terms) error {
 }
 
 // setLocked makes what comes from a leg at in go to another leg by out.
-func (p *Plane) setLocked(in, out *socket, from, to bpf.Leg, terms bpf.Terms) {
+func (p *plane) setLocked(in, out *socket, from, to bpf.Leg, terms bpf.Terms) {
 	old := p.routes[from]
 	r := newRoute(in, out, from, to, terms, old)
 	if old != nil && old.in != in {
@@ -85,14 +74,15 @@ func (s *socket) replace(old, anew *route) {
 	s.routes.Store(&list)
 }
 
-// Remove implements bpf.Plane.
-func (p *Plane) Remove(pair bpf.Pair) (bpf.Counters, error) {
+// remove ends both directions of a pair, but for one that a later add has sent
+// elsewhere, and returns what those that it ended have carried.
+func (p *plane) remove(pair bpf.Pair) bpf.Counters {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return bpf.Counters{FromA: p.dropLocked(pair.A, pair.B), FromB: p.dropLocked(pair.B, pair.A)}, nil
+	return bpf.Counters{FromA: p.dropLocked(pair.A, pair.B), FromB: p.dropLocked(pair.B, pair.A)}
 }
 
-func (p *Plane) dropLocked(from, to bpf.Leg) bpf.Traffic {
+func (p *plane) dropLocked(from, to bpf.Leg) bpf.Traffic {
 	r, ok := p.routes[from]
 	if !ok || r.to != to {
 		return bpf.Traffic{}
@@ -102,33 +92,31 @@ func (p *Plane) dropLocked(from, to bpf.Leg) bpf.Traffic {
 	return r.count.load()
 }
 
-// Counters implements bpf.Plane.
-func (p *Plane) Counters(pair bpf.Pair) (bpf.Counters, error) {
+// counters returns what both directions of a pair have carried so far.
+func (p *plane) counters(pair bpf.Pair) (c bpf.Counters) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var c bpf.Counters
 	if r, ok := p.routes[pair.A]; ok && r.to == pair.B {
 		c.FromA = r.count.load()
 	}
 	if r, ok := p.routes[pair.B]; ok && r.to == pair.A {
 		c.FromB = r.count.load()
 	}
-	return c, nil
+	return c
 }
 
-// Close implements bpf.Plane.
-func (p *Plane) Close() error {
+// close ends all forwarding.
+func (p *plane) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.routes {
 		r.in.replace(r, nil)
 	}
 	clear(p.routes)
-	return nil
 }
 
 // route returns the way of packets that come from a leg, or nil.
-func (p *Plane) route(from bpf.Leg) *route {
+func (p *plane) route(from bpf.Leg) *route {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.routes[from]

@@ -22,8 +22,9 @@
 // A packet leaves from the very address that the other portal sends to, of a
 // machine that has several.
 //
-// A packet that the socket does not take is dropped and counted: nothing is
-// queued but up to 8 packets of a leg that wait for the other one's bind.
+// A packet that the system does not take is dropped and counted, and the log
+// says why: nothing is queued but up to 8 packets of a leg that wait for the
+// other one's bind.
 package udp
 
 import (
@@ -74,10 +75,11 @@ type Config struct {
 type Relay struct {
 	cfg      Config
 	made     time.Time
-	plane    *Plane
+	plane    *plane
 	shortcut *shortcut
 	readers  []*reader
 	turn     atomic.Uint32 // which reader gets the next socket
+	unsent   unsent
 
 	shared []*socket // set by Share, before Run; none: no shared port
 
@@ -88,7 +90,7 @@ type Relay struct {
 
 // New returns a Relay without sessions, to be Run.
 func New(cfg Config) (*Relay, error) {
-	r := &Relay{cfg: cfg, made: cfg.Now(), plane: NewPlane(), shortcut: newShortcut(cfg.Kernel, cfg.Log), sessions: make(map[wire.SessionID]*session)}
+	r := &Relay{cfg: cfg, made: cfg.Now(), plane: newPlane(), shortcut: newShortcut(cfg.Kernel, cfg.Log), sessions: make(map[wire.SessionID]*session)}
 	for range min(runtime.GOMAXPROCS(0), maxReaders) {
 		d, err := newReader(r)
 		if err != nil {
@@ -101,9 +103,6 @@ func New(cfg Config) (*Relay, error) {
 	}
 	return r, nil
 }
-
-// Plane returns the data plane that carries the packets in user space.
-func (r *Relay) Plane() bpf.Plane { return r.plane }
 
 // listen opens a port at each of the relay's addresses, and has it read.
 func (r *Relay) listen(port uint16, owner *session) ([]*socket, error) {
@@ -188,7 +187,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	for _, d := range r.readers {
 		d.close()
 	}
-	return r.plane.Close()
+	r.plane.close()
+	return nil
 }
 
 // clock returns the nanoseconds that have passed since the Relay was made.

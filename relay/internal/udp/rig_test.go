@@ -45,7 +45,7 @@ func tunedRig(t testing.TB, tune func(*Config)) *rig {
 		Leases:  lease.NewTable(lease.Limits{First: 20000, Last: 32767, Sessions: 4000, PerPortal: 4000, SharedUDP: true}),
 		Sources: &source.Rules{AllowLoopback: true, Own: func(netip.Addr) bool { return false }},
 		Drops:   new(drop.Counters),
-		Log:     slog.New(slog.DiscardHandler),
+		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Now:     func() time.Time { return start },
 	}
 	cfg.Leases.SetTicketKeys([]wire.Secret{ticketKey})

@@ -14,12 +14,12 @@ import (
 // A leg that binds from elsewhere, again and again, gets every packet that the
 // other one sends meanwhile, at one of its places, once.
 func TestRoamingLegLosesNothingOfWhatTheOtherSends(t *testing.T) {
-	g := newRig(t)
 	for name, at := range map[string]func(*meeting) netip.AddrPort{
 		"its own port": func(m *meeting) netip.AddrPort { return m.at },
-		"shared port":  func(*meeting) netip.AddrPort { return g.shared },
+		"shared port":  func(m *meeting) netip.AddrPort { return m.g.shared },
 	} {
 		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
 			m := g.session()
 			a, b := m.both(0, at(m))
 			var mu sync.Mutex

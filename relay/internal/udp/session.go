@@ -113,7 +113,7 @@ func (s *session) stop() {
 // addLocked makes a pair of a session forward.
 func (r *Relay) addLocked(s *session, c *connection, pair bpf.Pair) error {
 	terms := r.terms(s)
-	if err := r.plane.Add(pair, terms); err != nil {
+	if err := r.plane.add(pair, terms); err != nil {
 		return err
 	}
 	r.releaseLocked(c) // before the kernel overtakes it
@@ -130,10 +130,7 @@ func (r *Relay) terms(s *session) bpf.Terms {
 // counters.
 func (r *Relay) removeLocked(s *session, pair bpf.Pair) {
 	short := r.shortcut.remove(pair)
-	if n, err := r.plane.Remove(pair); err == nil {
-		s.carried = s.carried.Plus(payload(n))
-	}
-	s.carried = s.carried.Plus(payload(short))
+	s.carried = s.carried.Plus(payload(r.plane.remove(pair))).Plus(payload(short))
 }
 
 // Traffic returns what a session's UDP legs have carried so far.
@@ -168,9 +165,7 @@ func (r *Relay) trafficLocked(s *session) (here, short lease.Traffic) {
 	here = s.carried
 	for _, c := range s.connections {
 		if p, ok := c.pair(); ok {
-			if n, err := r.plane.Counters(p); err == nil {
-				here = here.Plus(payload(n))
-			}
+			here = here.Plus(payload(r.plane.counters(p)))
 			short = short.Plus(payload(r.shortcut.counters(p)))
 		}
 	}

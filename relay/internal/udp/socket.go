@@ -207,15 +207,19 @@ func (s *socket) receive(b *batch) {
 	b.receive(s.fd)
 }
 
-// send sends messages of b and returns how many went and why not more did.
-func (s *socket) send(b *batch, from, to int) (int, unix.Errno) {
+// send sends messages of b and returns how many went and why not more did. It is
+// unix.EBADF where the socket was closed.
+func (s *socket) send(b *batch, from, to int) (sent int, failed unix.Errno) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return b.send(s.fd, from, to)
+	if sent, failed = b.send(s.fd, from, to); s.ofEarlier(failed) {
+		return b.send(s.fd, from, to)
+	}
+	return sent, failed
 }
 
 // write sends one packet from one of the relay's addresses by the slow way: an
-// answer, or what was held.
+// answer, or what was held. The error is unix.EBADF where the socket was closed.
 func (s *socket) write(packet []byte, from netip.Addr, to netip.AddrPort, ecn byte) error {
 	control := s.source(from)
 	if ecn != 0 {
@@ -227,7 +231,11 @@ func (s *socket) write(packet []byte, from netip.Addr, to netip.AddrPort, ecn by
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return unix.Sendmsg(s.fd, packet, control, name, unix.MSG_DONTWAIT)
+	err := unix.Sendmsg(s.fd, packet, control, name, unix.MSG_DONTWAIT)
+	if failed, ok := err.(unix.Errno); ok && s.ofEarlier(failed) {
+		return unix.Sendmsg(s.fd, packet, control, name, unix.MSG_DONTWAIT)
+	}
+	return err
 }
 
 // source returns the control message that makes a packet leave from an address,

@@ -55,11 +55,7 @@ func TestRelayIsChosenByRoundTripsAndLoad(t *testing.T) {
 }
 
 func TestLostRelayIsTakenIfThereIsNoOther(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	s.relay("r2", ready)
+	s, id := annAndPlant(t, "r1", "r2")
 	s.b.Open(s.now, "ann", wire.OpenSession{Request: 1, Peer: "plant", Grant: id, Lost: "r1"})
 	m := want[wire.CreateSession](s, "relay r2")
 	s.b.FromRelay(s.now, "r2", wire.SessionRefused{ID: m.ID})

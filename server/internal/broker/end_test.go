@@ -70,10 +70,7 @@ func TestReplacedKeyEndsAllSessionsOfThePortal(t *testing.T) {
 }
 
 func TestSessionsOutliveTheirPortalsAndRelaysConnections(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	session := s.meet("ann", "plant", id, "r1")
 	s.b.PortalDown("ann")
 	s.b.RelayDown(s.now, "r1")
@@ -141,10 +138,8 @@ func TestRelayThatHoldsManySessionsNamesThemInTurn(t *testing.T) {
 }
 
 func TestSessionsOfARelayThatStaysAwayAreForgotten(t *testing.T) {
-	s := newScript(t, 10)
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	s.meet("ann", "plant", s.grant(1, "ann", "plant"), "r1")
+	s, grant := annAndPlant(t, "r1")
+	s.meet("ann", "plant", grant, "r1")
 	s.b.RelayDown(s.now, "r1")
 	s.after(forgetTime)
 	s.wantIdle()
@@ -155,10 +150,8 @@ func TestSessionsOfARelayThatStaysAwayAreForgotten(t *testing.T) {
 }
 
 func TestRelayThatEndsASession(t *testing.T) {
-	s := newScript(t, 10)
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	id := s.meet("ann", "plant", s.grant(1, "ann", "plant"), "r1")
+	s, grant := annAndPlant(t, "r1")
+	id := s.meet("ann", "plant", grant, "r1")
 	s.b.FromRelay(s.now, "r1", wire.SessionOver{ID: id, Reason: wire.ReasonIdle, Forth: 1, Back: 2})
 	for _, n := range []string{"ann", "plant"} {
 		if m := want[wire.SessionEnded](s, "portal "+n); m.Reason != wire.ReasonIdle {
@@ -178,10 +171,8 @@ func TestEndedSessionIsRecordedWithoutTheRelay(t *testing.T) {
 		"silent": func(s *script) { s.after(endTime) },
 		"gone":   func(s *script) { s.b.RelayDown(s.now, "r1") },
 	} {
-		s := newScript(t, 10)
-		s.portals("ann", "plant")
-		s.relay("r1", ready)
-		id := s.meet("ann", "plant", s.grant(1, "ann", "plant"), "r1")
+		s, grant := annAndPlant(t, "r1")
+		id := s.meet("ann", "plant", grant, "r1")
 		s.b.Done(s.now, "plant", wire.SessionDone{Session: id, Reason: wire.ReasonIdle})
 		then(s)
 		if r := s.lastRecord(); r.Answer != audit.Ended || *r.Session != id || len(s.b.ending) != 0 {
@@ -211,10 +202,8 @@ func TestReasonsOfAnEndArePassingOrFinal(t *testing.T) {
 		}, wire.ReasonCarrierLost},
 		"a new key": {func(s *script, _ wire.SessionID) { s.b.Revoke(s.now, "plant") }, wire.ReasonRevoked},
 	} {
-		s := newScript(t, 10)
-		s.portals("ann", "plant")
-		s.relay("r1", ready)
-		id := s.meet("ann", "plant", s.grant(1, "ann", "plant"), "r1")
+		s, grant := annAndPlant(t, "r1")
+		id := s.meet("ann", "plant", grant, "r1")
 		c.end(s, id)
 		if m := want[wire.SessionEnded](s, "portal ann"); m.Session != id || m.Reason != c.want {
 			t.Errorf("%s: ann is told %v, want %v", what, m.Reason, c.want)

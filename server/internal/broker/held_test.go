@@ -110,9 +110,7 @@ func TestHeldSessionEndsAsAnyOther(t *testing.T) {
 // A portal that asks has no tunnel: the secrets of the held session are
 // unknown, so there is a new one in its place.
 func TestPortalThatAsksReplacesAHeldSession(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
+	s, id := annAndPlant(t)
 	s.holding("r1", held(1, "plant", "ann", 1))
 	s.open("ann", "plant", id, 7)
 	for _, n := range []string{"plant", "ann"} {
@@ -204,9 +202,7 @@ func TestHeldSessionsOfTwoRelaysStandSideBySide(t *testing.T) {
 func TestServerThatDiedWhileItOpenedASession(t *testing.T) {
 	for _, asking := range [][]string{{"ann"}, {"plant"}, {"plant", "ann"}} {
 		t.Run(fmt.Sprint(asking), func(t *testing.T) {
-			s := newScript(t, 10)
-			id := s.grant(1, "ann", "plant")
-			s.portals("ann", "plant")
+			s, id := annAndPlant(t)
 			s.holding("r1", held(1, "ann", "plant", 2)) // the relay tells the next server
 			for _, n := range asking {
 				s.open(n, map[string]string{"ann": "plant", "plant": "ann"}[n], id, 1)

@@ -13,6 +13,19 @@ func (s *script) drain(relay string) {
 	s.b.FromRelay(s.now, relay, wire.RelayDraining{Reason: wire.ReasonShutdown})
 }
 
+// leavingR1 returns a script in which ann and plant have met at r1 and are to move
+// to the first of the others that are ready.
+func leavingR1(t *testing.T, others ...string) (s *script, id wire.GrantID, old wire.SessionID) {
+	t.Helper()
+	s, id = annAndPlant(t, "r1")
+	old = s.meet("ann", "plant", id, "r1")
+	for _, r := range others {
+		s.relay(r, ready)
+	}
+	s.drain("r1")
+	return s, id, old
+}
+
 // wantMoved takes the question for the successor of a session and what both
 // portals are told of it.
 func (s *script) wantMoved(old wire.SessionID, opener, other, relay string, numbers [2]uint32) wire.SessionID {
@@ -117,11 +130,7 @@ func TestMoveWaitsForWhatItNeeds(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			s := newScript(t, 10)
-			id := s.grant(1, "ann", "plant")
-			s.portals("ann", "plant")
-			s.relay("r1", ready)
-			s.relay("r2", ready)
+			s, id := annAndPlant(t, "r1", "r2")
 			old := s.meet("ann", "plant", id, "r1")
 			c.before(s)
 			s.drain("r1")
@@ -209,14 +218,7 @@ func TestMovesAreBoundedAndTheOldestGoFirst(t *testing.T) {
 }
 
 func TestRelayThatRefusesAMoveIsPassedOver(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	old := s.meet("ann", "plant", id, "r1")
-	s.relay("r2", ready)
-	s.relay("r3", ready)
-	s.drain("r1")
+	s, _, old := leavingR1(t, "r2", "r3")
 	first := want[wire.CreateSession](s, "relay r2")
 	s.b.FromRelay(s.now, "r2", wire.SessionRefused{ID: first.ID, Reason: wire.ReasonBusy})
 	second := want[wire.CreateSession](s, "relay r3")
@@ -239,13 +241,7 @@ func TestMoveThatFailsIsTriedAgain(t *testing.T) {
 		"its portal": func(s *script, id wire.SessionID) { s.b.Done(s.now, "ann", wire.SessionDone{Session: id}) },
 	} {
 		t.Run(what, func(t *testing.T) {
-			s := newScript(t, 10)
-			id := s.grant(1, "ann", "plant")
-			s.portals("ann", "plant")
-			s.relay("r1", ready)
-			old := s.meet("ann", "plant", id, "r1")
-			s.relay("r2", ready)
-			s.drain("r1")
+			s, _, old := leavingR1(t, "r2")
 			end(s, s.wantMoved(old, "ann", "plant", "r2", [2]uint32{}))
 			s.sent = nil
 			s.after(movePause - time.Second)
@@ -259,10 +255,7 @@ func TestMoveThatFailsIsTriedAgain(t *testing.T) {
 
 // Both portals may ask by themselves while the server moves them.
 func TestRequestDuringAMoveGetsTheSessionOfTheMove(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	old := s.meet("plant", "ann", id, "r1")
 	s.relay("r2", ready)
 	s.after(time.Minute)
@@ -296,12 +289,7 @@ func TestRequestDuringAMoveGetsTheSessionOfTheMove(t *testing.T) {
 
 // Both portals lose a relay at once and ask at once.
 func TestPortalsThatLoseARelayAtOnceMeetAtTheSameOther(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	s.relay("r2", ready)
-	s.relay("r3", ready)
+	s, id := annAndPlant(t, "r1", "r2", "r3")
 	old := s.meet("ann", "plant", id, "r1") // just now
 	lost := func(name, peer string, number uint32, relay string) {
 		s.b.Open(s.now, name, wire.OpenSession{Request: number, Peer: peer, Grant: id, Lost: relay})
@@ -361,13 +349,7 @@ func TestSessionThatClosesIsNotMoved(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			s := newScript(t, 10)
-			id := s.grant(1, "ann", "plant")
-			s.portals("ann", "plant")
-			s.relay("r1", ready)
-			old := s.meet("ann", "plant", id, "r1")
-			s.relay("r2", ready)
-			s.drain("r1")
+			s, id, old := leavingR1(t, "r2")
 			create := want[wire.CreateSession](s, "relay r2")
 			end(s, old, id)
 			s.b.FromRelay(s.now, "r2", wire.SessionReady{ID: create.ID, TCP: 20001})
@@ -381,13 +363,7 @@ func TestSessionThatClosesIsNotMoved(t *testing.T) {
 // The relay has stopped before its session has moved: the tunnel waits, and goes
 // on at the next one.
 func TestMoveGoesOnAfterTheOldSessionIsOver(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	old := s.meet("ann", "plant", id, "r1")
-	s.relay("r2", ready)
-	s.drain("r1")
+	s, _, old := leavingR1(t, "r2")
 	create := want[wire.CreateSession](s, "relay r2")
 	s.b.FromRelay(s.now, "r1", wire.SessionOver{ID: old, Reason: wire.ReasonShutdown})
 	for _, n := range []string{"ann", "plant"} {
@@ -403,13 +379,7 @@ func TestMoveGoesOnAfterTheOldSessionIsOver(t *testing.T) {
 // F53 between the first and the second portal: one of them was cut off before
 // it was told.
 func TestPortalThatConnectsAnewIsToldTheMoveAgain(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	old := s.meet("ann", "plant", id, "r1")
-	s.relay("r2", ready)
-	s.drain("r1")
+	s, _, old := leavingR1(t, "r2")
 	next := s.wantMoved(old, "ann", "plant", "r2", [2]uint32{})
 	s.portals("other", "plant")
 	s.after(time.Second)
@@ -466,10 +436,7 @@ func TestPolicyThatPinsAPairMovesItsSession(t *testing.T) {
 }
 
 func TestSessionEndsThatCannotMoveToWhereThePolicyWantsIt(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	s.meet("ann", "plant", id, "r1")
 	s.pins[pairOf("ann", "plant")] = "r2"
 	s.b.Repin(s.now)

@@ -14,10 +14,7 @@ import (
 )
 
 func TestSessionIsToldToBothPortalsAndRecorded(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	candidates := []netip.AddrPort{netip.MustParseAddrPort("10.1.1.1:4000")}
 	s.b.Open(s.now, "ann", wire.OpenSession{Request: 3, Peer: "plant", Grant: id, Transports: wire.TransportSplice | wire.TransportPacket, Candidates: candidates})
 	create := want[wire.CreateSession](s, "relay r1")
@@ -84,9 +81,7 @@ func TestRefusalTellsOnlyTheHolderOfAGrantWhy(t *testing.T) {
 }
 
 func TestGrantedPeerWithoutRelay(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
+	s, id := annAndPlant(t)
 	s.open("ann", "plant", id, 1)
 	s.wantRefused("ann", 1, wire.ReasonNoRelay)
 	full := ready
@@ -99,10 +94,7 @@ func TestGrantedPeerWithoutRelay(t *testing.T) {
 
 func TestBothAskAtOnceAndTheSmallerNameStands(t *testing.T) {
 	for _, first := range []string{"ann", "plant"} {
-		s := newScript(t, 10)
-		id := s.grant(1, "ann", "plant")
-		s.portals("ann", "plant")
-		s.relay("r1", ready)
+		s, id := annAndPlant(t, "r1")
 		second, numbers := "plant", [2]uint32{1, 2}
 		if first == "plant" {
 			second, numbers = "ann", [2]uint32{2, 1}
@@ -134,10 +126,7 @@ func TestBothAskAtOnceAndTheSmallerNameStands(t *testing.T) {
 
 // T17: doubled and reversed messages change nothing.
 func TestDoubledAndReversedMessages(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	s.b.Done(s.now, "ann", wire.SessionDone{Session: wire.SessionID{1}}) // of nothing
 	s.open("ann", "plant", id, 1)
 	create := want[wire.CreateSession](s, "relay r1")
@@ -170,10 +159,7 @@ func TestDoubledAndReversedMessages(t *testing.T) {
 }
 
 func TestPortalWithoutTunnelGetsANewSession(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	for what, before := range map[string]func(){
 		"later":              func() { s.after(crossing) },
 		"connected anew":     func() { s.portals("ann") },
@@ -255,10 +241,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 }
 
 func TestPeerThatGoesWhileARelayIsAsked(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	s.open("ann", "plant", id, 1)
 	create := want[wire.CreateSession](s, "relay r1")
 	s.b.PortalDown("plant")
@@ -275,10 +258,7 @@ func TestPeerThatGoesWhileARelayIsAsked(t *testing.T) {
 // An answer to a request of the connection before would be taken for one to a
 // request of this one.
 func TestReplacedConnectionGetsNoAnswerOfTheOldOne(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	s.open("ann", "plant", id, 1)
 	want[wire.CreateSession](s, "relay r1")
 	s.portals("ann")

@@ -20,9 +20,7 @@ func (s *script) openWith(name, peer string, id wire.GrantID, set wire.Transport
 }
 
 func TestEachPortalIsToldItsOwnPacketPorts(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
+	s, id := annAndPlant(t)
 	s.relay("r1", kernel)
 	s.openWith("ann", "plant", id, splicePacket)
 	create := want[wire.CreateSession](s, "relay r1")
@@ -58,9 +56,7 @@ func TestPacketModeIsOfferedOnlyWhereAllHaveIt(t *testing.T) {
 		"not the opener":       {kernel, wire.TransportSplice, splicePacket, [2]uint16{}, wire.TransportSplice},
 		"not the peer":         {kernel, splicePacket, wire.TransportSplice, [2]uint16{}, wire.TransportSplice},
 	} {
-		s := newScript(t, 10)
-		id := s.grant(1, "ann", "plant")
-		s.portals("ann", "plant")
+		s, id := annAndPlant(t)
 		s.relay("r1", c.relay)
 		if c.peer != 0 { // and is turned round, since its name is larger
 			s.openWith("plant", "ann", id, c.peer)
@@ -96,9 +92,7 @@ func TestRelayThatLiesAboutPacketPortsIsDropped(t *testing.T) {
 		"a block past 65535":    {high, splicePacket, wire.SessionReady{TCP: 65000, Packet: [2]uint16{65000, 65529}}},
 		"nobody asked":          {kernel, wire.TransportSplice, wire.SessionReady{TCP: 20001, Packet: [2]uint16{20800, 20808}}},
 	} {
-		s := newScript(t, 10)
-		id := s.grant(1, "ann", "plant")
-		s.portals("ann", "plant")
+		s, id := annAndPlant(t)
 		s.relay("r1", c.offer)
 		s.openWith("ann", "plant", id, c.asked)
 		c.m.ID = want[wire.CreateSession](s, "relay r1").ID
@@ -112,9 +106,7 @@ func TestRelayThatLiesAboutPacketPortsIsDropped(t *testing.T) {
 }
 
 func TestPacketPortsAloneAreEnough(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
+	s, id := annAndPlant(t)
 	offer := kernel
 	offer.SharedTCP = 0
 	s.relay("r1", offer)

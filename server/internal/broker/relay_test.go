@@ -30,9 +30,7 @@ func TestLeastLoadedRelayIsPicked(t *testing.T) {
 }
 
 func TestRelayThatRefusesOrIsSilentIsPassedOver(t *testing.T) {
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
+	s, id := annAndPlant(t)
 	for _, r := range []string{"r1", "r2", "r3"} {
 		s.relay(r, ready)
 	}
@@ -74,10 +72,7 @@ func TestRelayThatRefusesOrIsSilentIsPassedOver(t *testing.T) {
 // other has given up.
 func TestAnswerAtTheDeadlineLeaksNothing(t *testing.T) {
 	for _, late := range []bool{false, true} {
-		s := newScript(t, 10)
-		id := s.grant(1, "ann", "plant")
-		s.portals("ann", "plant")
-		s.relay("r1", ready)
+		s, id := annAndPlant(t, "r1")
 		s.open("ann", "plant", id, 1)
 		create := want[wire.CreateSession](s, "relay r1")
 		answer := func() { s.b.FromRelay(s.now, "r1", wire.SessionReady{ID: create.ID, TCP: 20001}) }
@@ -108,10 +103,7 @@ func TestRelayAndServerAgreeAfterAnyRace(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	s := newScript(t, 10)
-	id := s.grant(1, "ann", "plant")
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
+	s, id := annAndPlant(t, "r1")
 	holds := make(map[wire.SessionID]bool) // the relay's own state
 	var late []wire.SessionID              // questions that it has not answered yet
 	read := func() {
@@ -191,9 +183,7 @@ func TestLyingRelayIsDroppedAndAnotherAsked(t *testing.T) {
 		"port one below":        {TCP: 19999},
 		"no port and no shared": {},
 	} {
-		s := newScript(t, 10)
-		id := s.grant(1, "ann", "plant")
-		s.portals("ann", "plant")
+		s, id := annAndPlant(t)
 		offer := ready
 		offer.SharedTCP = 0
 		s.relay("r1", offer)
@@ -239,10 +229,8 @@ func TestRelayMayNotChangeItsWord(t *testing.T) {
 }
 
 func TestRelayCannotEndOrOpenSessionsOfAnother(t *testing.T) {
-	s := newScript(t, 10)
-	s.portals("ann", "plant")
-	s.relay("r1", ready)
-	id := s.meet("ann", "plant", s.grant(1, "ann", "plant"), "r1")
+	s, grant := annAndPlant(t, "r1")
+	id := s.meet("ann", "plant", grant, "r1")
 	s.relay("r2", ready)
 	s.b.FromRelay(s.now, "r2", wire.SessionOver{ID: id})
 	s.b.FromRelay(s.now, "r2", wire.SessionRefused{ID: id})

@@ -40,6 +40,18 @@ func newScript(t *testing.T, maxSessions int) *script {
 	return s
 }
 
+// annAndPlant returns a script with two portals, a grant that joins them, and
+// relays that are ready.
+func annAndPlant(t *testing.T, relays ...string) (s *script, id wire.GrantID) {
+	s = newScript(t, 10)
+	id = s.grant(1, "ann", "plant")
+	s.portals("ann", "plant")
+	for _, r := range relays {
+		s.relay(r, ready)
+	}
+	return s, id
+}
+
 // Grants.
 
 func (s *script) Look(id wire.GrantID, a, b string, _ time.Time) (string, wire.Reason) {

@@ -104,7 +104,6 @@ func TestTwoPortalsHoldTheHalvesOfOneTicket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "ann", "bo", "plant")
 		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
 		w.relay("r1", offer)
 		keys := messages[wire.TicketKeys](w)["r1"]
 		if len(keys) != 1 {
@@ -112,7 +111,7 @@ func TestTwoPortalsHoldTheHalvesOfOneTicket(t *testing.T) {
 		}
 		key := keys[0].Keys[0]
 		for _, n := range []string{"plant", "bo", "ann"} {
-			w.enter(n, far)
+			w.enter(n)
 			w.run(3 * time.Hour) // another time, and the same ticket
 		}
 		got := messages[wire.Ticket](w) // bo shares no grant
@@ -142,11 +141,9 @@ func TestTwoPortalsHoldTheHalvesOfOneTicket(t *testing.T) {
 
 func TestTicketsComeWithTheRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann", "plant")
-		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
-		w.enter("ann", far)
-		w.enter("plant", far)
+		w := joined(t)
+		w.enter("ann")
+		w.enter("plant")
 		w.run(time.Second)
 		w.wantTickets("without a relay", nil)
 		first := w.relay("r1", offer)
@@ -154,7 +151,7 @@ func TestTicketsComeWithTheRelay(t *testing.T) {
 		w.wantTickets("with the relay", []string{"r1"}, "ann", "plant")
 		w.hub.leaveRelay(first)
 		w.run(time.Minute)
-		w.enter("ann", far)
+		w.enter("ann")
 		w.run(time.Second)
 		w.wantTickets("the relay is away, and was there", []string{"r1"}, "ann")
 		w.relay("r1", offer)
@@ -186,12 +183,10 @@ func TestTicketsComeWithTheRelay(t *testing.T) {
 // tickets of it.
 func TestTicketsAreRenewedBeforeTheyEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann", "plant")
-		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
+		w := joined(t)
 		w.relay("r1", offer)
-		w.enter("ann", far)
-		w.enter("plant", far)
+		w.enter("ann")
+		w.enter("plant")
 		w.run(time.Minute)
 		w.wantTickets("at first", []string{"r1"}, "ann", "plant")
 		known := w.hub.keys.Of("r1", time.Now())
@@ -228,11 +223,9 @@ func TestTicketsAreRenewedBeforeTheyEnd(t *testing.T) {
 
 func TestTicketsAreForTheThreeNearestRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann", "plant")
-		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
-		ann, _ := w.enter("ann", far)
-		plant, _ := w.enter("plant", far)
+		w := joined(t)
+		ann, _ := w.enter("ann")
+		plant, _ := w.enter("plant")
 		for _, n := range []string{"r1", "r2", "r3", "r4", "r5"} {
 			w.relay(n, offer)
 		}
@@ -254,7 +247,7 @@ func TestTicketsAreForTheThreeNearestRelays(t *testing.T) {
 		w.wantTickets("measured by both", []string{"r5", "r3", "r2"}, "ann", "plant")
 		times(plant, 1, 1, 1, 1, 1)
 		w.wantTickets("measured again", nil)
-		w.enter("plant", far)
+		w.enter("plant")
 		w.run(time.Second)
 		w.wantTickets("of one that connects anew, as the other has them", []string{"r5", "r3", "r2"}, "plant")
 		w.run(ticketkey.Grid + time.Minute)
@@ -264,11 +257,9 @@ func TestTicketsAreForTheThreeNearestRelays(t *testing.T) {
 
 func TestTicketsFollowThePolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann", "plant")
-		w.apply(oneForward)
-		far := time.Now().AddDate(10, 0, 0)
-		w.enter("ann", far)
-		w.enter("plant", far)
+		w := joined(t)
+		w.enter("ann")
+		w.enter("plant")
 		w.relay("r1", offer)
 		w.relay("r2", offer)
 		w.run(time.Second)
@@ -306,11 +297,10 @@ func TestTicketsAreMadeAtABoundedRate(t *testing.T) {
 		w := newWorld(t, "plant")
 		w.enrol(names...)
 		w.apply(text.String())
-		far := time.Now().AddDate(10, 0, 0)
 		for _, r := range []string{"r1", "r2", "r3"} {
 			w.relay(r, offer)
 		}
-		plant, _ := w.enter("plant", far)
+		plant, _ := w.enter("plant")
 		start := time.Now()
 		w.sent = nil
 		w.run(time.Second)
@@ -345,8 +335,7 @@ func TestPortalsAreToldOfServersAndRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "ann", "bo")
 		w.hub.servers = []string{"netport.example.org", "192.0.2.1:443"}
-		far := time.Now().AddDate(10, 0, 0)
-		ann, _ := w.enter("ann", far)
+		ann, _ := w.enter("ann")
 		if m := messages[wire.Servers](w)["ann"]; len(m) != 1 || !slices.Equal(m[0].Addresses, w.hub.servers) {
 			t.Errorf("ann is told of servers %v", m)
 		}
@@ -373,7 +362,7 @@ func TestPortalsAreToldOfServersAndRelays(t *testing.T) {
 		r1, r2 := w.relay("r1", offer), w.relay("r2", offer)
 		both := []string{"r1 198.51.100.1:3478", "r2 198.51.100.1:3478"}
 		places("two at once", map[string][]string{"ann": both})
-		w.enter("bo", far)
+		w.enter("bo")
 		places("who comes later", map[string][]string{"bo": both})
 		w.fromRelay(r1, wire.RelayDraining{Reason: wire.ReasonShutdown})
 		places("one drains", map[string][]string{"ann": both[1:], "bo": both[1:]})
@@ -388,7 +377,7 @@ func TestRelayThatDrainsIsNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "ann")
 		r := w.relay("r1", offer)
-		w.enter("ann", time.Now().AddDate(10, 0, 0))
+		w.enter("ann")
 		w.fromRelay(r, wire.RelayDraining{Reason: wire.ReasonShutdown})
 		m := messages[wire.RelayState](w)["ann"]
 		if len(m) != 2 || !m[0].Ready || m[1].Ready {
