@@ -27,13 +27,47 @@ type rig struct {
 	ca     *identitytest.Authority
 	dir    string
 	policy ed25519.PrivateKey
-	log    bytes.Buffer
 	config Config
 
 	*Keeper
+	stop func()
+
+	mu     sync.Mutex // guards the following
+	log    bytes.Buffer
 	sent   []FromBoth
 	events []string
-	stop   func()
+}
+
+// Write takes what is logged.
+func (r *rig) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.Write(b)
+}
+
+// logged returns what was logged until now.
+func (r *rig) logged() string {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.String()
+}
+
+// said takes what was said to the server since, and happened the events.
+func (r *rig) said() (list []FromBoth) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list, r.sent = r.sent, nil
+	return list
+}
+
+func (r *rig) happened() (list []string) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list, r.events = r.events, nil
+	return list
 }
 
 func newRig(t *testing.T, tune func(*Config)) *rig {
@@ -43,7 +77,7 @@ func newRig(t *testing.T, tune func(*Config)) *rig {
 	r.config = Config{
 		Role: identity.Portal, Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), State: in("state"),
 		Policy: r.policy.Public().(ed25519.PublicKey), Servers: func() []string { return nil },
-		Log: slog.New(slog.NewTextHandler(&r.log, nil)),
+		Log: slog.New(slog.NewTextHandler(r, nil)),
 	}
 	if tune != nil {
 		tune(&r.config)
@@ -60,8 +94,12 @@ func (r *rig) start() {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.Keeper, r.sent = k, nil
-	event := func(format string, args ...any) { r.events = append(r.events, fmt.Sprintf(format, args...)) }
+	r.Keeper = k
+	event := func(format string, args ...any) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.events = append(r.events, fmt.Sprintf(format, args...))
+	}
 	k.Hook(Hooks{
 		Renewing: func(inUse, next identity.KeyHash) { event("renewing %t", inUse != next) },
 		Renewed:  func(before identity.KeyHash) { event("renewed %t", before != k.Credentials().Key()) },
@@ -73,13 +111,28 @@ func (r *rig) start() {
 	r.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
 }
 
-func (r *rig) connect() { r.Connected(func(m FromBoth) { r.sent = append(r.sent, m) }) }
+func (r *rig) connect() {
+	r.Connected(func(m FromBoth) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.sent = append(r.sent, m)
+	})
+}
+
+// held returns what it says that it holds, right after it has connected.
+func (r *rig) held() uint64 {
+	r.Helper()
+	held, ok := r.said()[0].(wire.RevocationsHeld)
+	if !ok {
+		r.Fatal("it does not begin with what it holds")
+	}
+	return held.Epoch
+}
 
 // asked returns the one Renew that was sent, if there was one.
 func (r *rig) asked() (m wire.Renew, ok bool) {
 	r.Helper()
-	synctest.Wait()
-	for _, s := range r.sent {
+	for _, s := range r.said() {
 		if s, is := s.(wire.Renew); is {
 			if ok {
 				r.Fatal("asked twice")
@@ -87,7 +140,6 @@ func (r *rig) asked() (m wire.Renew, ok bool) {
 			m, ok = s, true
 		}
 	}
-	r.sent = nil
 	return m, ok
 }
 
@@ -147,7 +199,7 @@ func TestCertificateIsRenewedWhenTwoThirdsAreOver(t *testing.T) {
 				r := newRig(t, func(c *Config) { c.RenewKey = fresh })
 				r.connect()
 				for round := range 2 {
-					r.events = nil
+					r.happened()
 					leaf := r.Credentials().Leaf()
 					life := leaf.NotAfter.Sub(leaf.NotBefore)
 					m, _ := r.waitAsked()
@@ -163,11 +215,11 @@ func TestCertificateIsRenewedWhenTwoThirdsAreOver(t *testing.T) {
 					if fresh {
 						want = []string{"renewing true", "renewed true"}
 					}
-					if !slices.Equal(r.events, want) {
-						t.Errorf("round %d: %q, want %q", round, r.events, want)
+					if got := r.happened(); !slices.Equal(got, want) {
+						t.Errorf("round %d: %q, want %q", round, got, want)
 					}
-					if r.Told(time.Now()); strings.Contains(r.log.String(), "level=WARN") {
-						t.Errorf("round %d: %s", round, r.log.String())
+					if log := r.logged(); strings.Contains(log, "level=WARN") {
+						t.Errorf("round %d: %s", round, log)
 					}
 				}
 			})
@@ -181,14 +233,13 @@ func TestFleetDoesNotRenewAllAtOnce(t *testing.T) {
 		var first, last time.Duration
 		for i := range 30 {
 			r := newRig(t, nil)
+			r.stop()
 			begin := time.Now()
-			k := r.Keeper
-			at := k.dueTime(begin, r.Credentials().Leaf()).Sub(begin)
+			at := r.dueTime(begin, r.Credentials().Leaf()).Sub(begin)
 			if i == 0 {
 				first, last = at, at
 			}
 			first, last = min(first, at), max(last, at)
-			r.stop()
 		}
 		if spread := last - first; spread < day {
 			t.Errorf("30 devices renew within %v", spread)
@@ -217,13 +268,13 @@ func TestRefusedRenewalIsTriedAgainAndSaid(t *testing.T) {
 		if tries < 150 || tries > 700 {
 			t.Errorf("tried %d times", tries)
 		}
-		if n := strings.Count(r.log.String(), "expires soon"); n != 2 { // 6 days before: 7 are no less; and 1
-			t.Errorf("warned %d times:\n%s", n, r.log.String())
+		if n := strings.Count(r.logged(), "expires soon"); n != 2 { // 6 days before: 7 are no less; and 1
+			t.Errorf("warned %d times:\n%s", n, r.logged())
 		}
 		for time.Now().Before(old.NotAfter.Add(2 * time.Hour)) {
 			time.Sleep(time.Minute)
 		}
-		if synctest.Wait(); strings.Count(r.log.String(), "has expired and was not renewed") != 1 {
+		if strings.Count(r.logged(), "has expired and was not renewed") != 1 {
 			t.Error("the end was not said once")
 		}
 	})
@@ -401,14 +452,14 @@ func TestRevocationsLastAndAreActedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		r.connect()
-		if held := r.sent[0].(wire.RevocationsHeld); held.Epoch != 0 {
-			t.Errorf("it says that it holds %+v", held)
+		if held := r.held(); held != 0 {
+			t.Errorf("it says that it holds up to %d", held)
 		}
 		for n := range byte(3) {
 			r.handle(revocation(uint64(n)+1, n+1))
 		}
 		r.handle(wire.RevocationsComplete{Epoch: 3})
-		if !slices.Contains(r.events, "revoked") {
+		if !slices.Contains(r.happened(), "revoked") {
 			t.Error("nobody was told")
 		}
 		file := filepath.Join(r.config.State, revocationsFile)
@@ -424,8 +475,8 @@ func TestRevocationsLastAndAreActedOn(t *testing.T) {
 			r.start()
 			r.connect()
 			want := uint64(max(0, n-len(magic)) / each)
-			if held := r.sent[0].(wire.RevocationsHeld); held.Epoch != want {
-				t.Fatalf("of %d bytes it holds up to %d, want %d", n, held.Epoch, want)
+			if held := r.held(); held != want {
+				t.Fatalf("of %d bytes it holds up to %d, want %d", n, held, want)
 			}
 			r.handle(revocation(want+1, byte(want)+1))
 			r.stop()
@@ -458,7 +509,7 @@ func TestServerThatLostRevocationsIsSaid(t *testing.T) {
 			t.Errorf("status says %+v", s)
 		}
 		r.Lost()
-		r.sent = nil
+		r.said()
 		r.connect()
 		r.handle(wire.RevocationsComplete{Epoch: 1})
 		r.handle(revocation(2, 9)) // which the server has given anew
@@ -466,10 +517,10 @@ func TestServerThatLostRevocationsIsSaid(t *testing.T) {
 		if s := r.Status(); s.Regression == nil || *s.Regression != 2 || len(s.Lines()) != 1 {
 			t.Errorf("status says %+v", s)
 		}
-		if want := []FromBoth{wire.RevocationsHeld{Epoch: 3}, wire.RevocationsHeld{}}; !slices.Equal(r.sent, want) {
-			t.Errorf("said %+v, want %+v", r.sent, want)
+		if got, want := r.said(), []FromBoth{wire.RevocationsHeld{Epoch: 3}, wire.RevocationsHeld{}}; !slices.Equal(got, want) {
+			t.Errorf("said %+v, want %+v", got, want)
 		}
-		if n := strings.Count(r.log.String(), "epoch regression"); n != 1 {
+		if n := strings.Count(r.logged(), "epoch regression"); n != 1 {
 			t.Errorf("said %d times", n)
 		}
 		if got := len(r.Credentials().Revocations().After(0)); got != 4 {
