@@ -71,6 +71,7 @@ type Diff struct {
 	Removed []grant.Permission
 	Added   []grant.Permission
 	Kept    int
+	Waiting int // in strict mode: permissions that are not signed
 }
 
 // Registry is the whole of it.
@@ -78,7 +79,8 @@ type Registry struct {
 	// Constant.
 	domain string
 	store  store.Store
-	signer ed25519.PrivateKey // the policy key
+	public ed25519.PublicKey  // the policy key
+	signer ed25519.PrivateKey // its secret half; nil: it is elsewhere (strict mode)
 	now    func() time.Time
 
 	change sync.Mutex // held through a change
@@ -92,12 +94,23 @@ type Registry struct {
 	policy    *policy.Policy // what applied.Source says; nil before the first
 	openings  policy.Openings
 	grants    *index
+	waiting   int // permissions of the policy in force that are not signed; in strict mode only
 }
 
 // Open reads the registry of a domain from a store. signer is the policy key.
 func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() time.Time) (*Registry, error) {
+	return restore(domain, s, signer.Public().(ed25519.PublicKey), signer, now)
+}
+
+// OpenStrict reads the registry of a server that cannot sign: of the policy key it has
+// the public half alone, and what is granted comes signed (Install).
+func OpenStrict(domain string, s store.Store, public ed25519.PublicKey, now func() time.Time) (*Registry, error) {
+	return restore(domain, s, public, nil, now)
+}
+
+func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25519.PrivateKey, now func() time.Time) (*Registry, error) {
 	r := &Registry{
-		domain: domain, store: s, signer: signer, now: now,
+		domain: domain, store: s, public: public, signer: signer, now: now,
 		portals: make(map[string]Portal), relays: make(map[string]Relay),
 		revisions: make(map[string]uint64), grants: newIndex(), openings: make(policy.Openings),
 	}
@@ -143,6 +156,12 @@ func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() ti
 		}
 		r.grants.add(g)
 	}
+	if r.Strict() {
+		who := r.holdersLocked()
+		who.open = p.Live(who.open, now())
+		_, diff := r.compile(p, who, r.applied.Version, &store.Change{Put: make(map[string][]byte)})
+		r.waiting = diff.Waiting
+	}
 	return r, nil
 }
 
@@ -167,7 +186,19 @@ func (r *Registry) Domain() string { return r.domain }
 
 // PolicyKey returns the public policy key as portals pin it.
 func (r *Registry) PolicyKey() string {
-	return grant.FormatKey(r.signer.Public().(ed25519.PublicKey))
+	return grant.FormatKey(r.public)
+}
+
+// Strict reports whether the secret policy key is elsewhere.
+func (r *Registry) Strict() bool { return r.signer == nil }
+
+// Waiting returns how many permissions of the policy in force are granted to nobody
+// because they are not signed, which happens in strict mode only: the next signature
+// brings them.
+func (r *Registry) Waiting() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.waiting
 }
 
 // Portal returns an enrolled portal.
