@@ -497,6 +497,21 @@ func TestRevocationsLastAndAreActedOn(t *testing.T) {
 	})
 }
 
+func TestOwnRevocationIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.connect()
+		r.handle(revocation(1, 1))
+		if log := r.logged(); strings.Contains(log, "own certificate") {
+			t.Error(log)
+		}
+		r.handle(wire.Revocation{Revocation: identity.Revocation{Epoch: 2, Key: r.Credentials().Key()}})
+		if log := r.logged(); !strings.Contains(log, "own certificate was revoked") {
+			t.Error(log)
+		}
+	})
+}
+
 func TestServerThatLostRevocationsIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
