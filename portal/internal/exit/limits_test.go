@@ -407,3 +407,50 @@ func TestClientsAndPathsAreCheckedAtTheExitToo(t *testing.T) {
 		t.Errorf("never direct, over a relay: %v", err)
 	}
 }
+
+// TestFlowIsCutWhenTheMonthIsUsedUp: nothing of it passes any more, in either
+// direction.
+func TestFlowIsCutWhenTheMonthIsUsedUp(t *testing.T) {
+	to, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	w := newWorld(t, allow.List{}, net.DefaultResolver)
+	w.run()
+	g := w.grant("udp://"+to.LocalAddr().String(), func(p *grant.Permission) { p.Month = 2500 })
+	conn, reason := w.open(wire.OpenFlow, g)
+	if reason != wire.ReasonNone {
+		t.Fatal(reason)
+	}
+	conn.Write(make([]byte, 1000))
+	b := make([]byte, 2000)
+	_, client, err := to.ReadFrom(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.WriteTo(make([]byte, 1000), client)
+	if n, err := conn.Read(b); n != 1000 || err != nil {
+		t.Fatal(n, err)
+	}
+	for range 5 { // the first of them reaches the limit
+		conn.Write(make([]byte, 1000))
+	}
+	if c := <-w.cuts; c.reason != wire.ReasonLimit {
+		t.Errorf("cut %+v", c)
+	}
+	if lost := w.exit.Counters().Limited; lost != 4 {
+		t.Errorf("%d datagrams are lost", lost)
+	}
+	to.WriteTo(make([]byte, 1000), client)
+	got := make(chan error, 1)
+	go func() {
+		_, err := conn.Read(b)
+		got <- err
+	}()
+	w.wait("the answer to be dropped", func() bool { return w.exit.Counters().Limited == 5 })
+	conn.Close()
+	if err := <-got; err == nil {
+		t.Error("an answer has passed")
+	}
+}
