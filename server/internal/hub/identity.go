@@ -114,6 +114,7 @@ func raw(chain []*x509.Certificate) [][]byte {
 func tellRevocations[Out wire.Message](h *Hub, c *connection[Out], held uint64) {
 	epoch := h.registry.Epoch()
 	if held > epoch {
+		h.registry.Told(held)
 		h.audit.Write(audit.Record{Event: "revocations", Answer: audit.Lost, Portal: c.peer.ID.Name, Count: held - epoch, Detail: "epoch regression"})
 		h.log.Error("epoch regression: a peer holds revocations that this server has lost; was an old state restored? Revoke again what was revoked since", "peer", c.peer.ID, "holds", held, "epoch", epoch)
 	}

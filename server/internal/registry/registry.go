@@ -88,7 +88,8 @@ type Registry struct {
 	mu        sync.RWMutex // guards the following
 	portals   map[string]Portal
 	relays    map[string]Relay
-	revoked   []Revoked         // in the order of their epochs, which begin with 1
+	revoked   []Revoked         // in the order of their epochs
+	told      uint64            // an epoch that somebody else holds: see Told
 	revisions map[string]uint64 // of every key in the store but permissions
 	applied   Applied
 	policy    *policy.Policy // what applied.Source says; nil before the first
@@ -124,8 +125,8 @@ func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25
 		return nil, err
 	}
 	for i, v := range r.revoked {
-		if v.Epoch != uint64(i)+1 || v.Revocation().Check() != nil {
-			return nil, fmt.Errorf("read state: the revocation of epoch %d is broken", i+1)
+		if i > 0 && v.Epoch <= r.revoked[i-1].Epoch || v.Revocation().Check() != nil {
+			return nil, fmt.Errorf("read state: the revocation of epoch %d is broken", v.Epoch)
 		}
 	}
 	if err := load(r, openingPrefix, func(o policy.Opening) { r.openings[o.Key()] = o }); err != nil {
