@@ -62,6 +62,16 @@ certificate  until %s
 		if err == nil && s.Waiting > 0 {
 			_, err = fmt.Fprintf(w, "waiting      %d keys wait for approval: netport-server enrolments\n", s.Waiting)
 		}
+		if err == nil && s.Strict {
+			what := "nothing waits"
+			switch {
+			case s.Unsigned > 0:
+				what = fmt.Sprintf("%d grants wait (netport-server policy request)", s.Unsigned)
+			case s.UnsignedAuthorities:
+				what = "the authorities wait (netport-server policy request)"
+			}
+			_, err = fmt.Fprintf(w, "signatures   made elsewhere (strict mode): %s\n", what)
+		}
 		if err == nil && s.Missing > 0 {
 			_, err = fmt.Fprintf(w, "audit        %d records are not written: see the log; is the disk full?\n", s.Missing)
 		}

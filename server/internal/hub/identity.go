@@ -25,7 +25,7 @@ const (
 // Identities is what becomes of the identities of those who are connected. Its
 // methods may block but for Authorities, and are called without the hub's mutex.
 type Identities interface {
-	// Authorities are whom the domain trusts.
+	// Authorities are whom the domain trusts; Version 0: that is not signed yet.
 	Authorities() wire.Authorities
 	// AdmitElsewhere enrols who comes with a right certificate that was issued
 	// elsewhere, where that is allowed.
@@ -172,10 +172,18 @@ func (h *Hub) AuthoritiesChanged() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.portals {
-		c.link.Send(m)
+		tellAuthorities(c, m)
 	}
 	for _, c := range h.relays {
-		c.link.Send(m)
+		tellAuthorities(c, m)
+	}
+}
+
+// tellAuthorities tells a peer whom the domain trusts, if the policy key has signed
+// that already.
+func tellAuthorities[Out wire.Message](c *connection[Out], m wire.Authorities) {
+	if m.Version > 0 {
+		sendBoth(c, m)
 	}
 }
 
