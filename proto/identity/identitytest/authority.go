@@ -26,12 +26,19 @@ type Authority struct {
 
 	t   testing.TB
 	key *ecdsa.PrivateKey
+	now func() time.Time
 }
 
 // New makes a CA for the test t.
 func New(t testing.TB) *Authority {
 	t.Helper()
-	a := &Authority{t: t}
+	return At(t, time.Now)
+}
+
+// At makes a CA whose clock is now.
+func At(t testing.TB, now func() time.Time) *Authority {
+	t.Helper()
+	a := &Authority{t: t, now: now}
 	a.key = a.newKey()
 	a.Certificate = a.sign(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, a.key.Public())
 	return a
@@ -49,7 +56,7 @@ func (a *Authority) newKey() *ecdsa.PrivateKey {
 func (a *Authority) sign(template *x509.Certificate, public crypto.PublicKey) *x509.Certificate {
 	a.t.Helper()
 	template.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(30*24*time.Hour)
+	template.NotBefore, template.NotAfter = a.now().Add(-time.Hour), a.now().Add(30*24*time.Hour)
 	parent := a.Certificate
 	if parent == nil {
 		parent = template
@@ -86,11 +93,11 @@ func (a *Authority) Issue(id identity.ID, public crypto.PublicKey) *x509.Certifi
 	}, public)
 }
 
-// Credentials makes an identity that is ready to use.
+// Credentials makes an identity that is ready to use, with the clock of the CA.
 func (a *Authority) Credentials(role identity.Role, name string) *identity.Credentials {
 	a.t.Helper()
 	cert, key := a.Leaf(role, name)
-	c, err := identity.NewCredentials([]*x509.Certificate{cert}, key, []*x509.Certificate{a.Certificate}, nil)
+	c, err := identity.NewCredentials([]*x509.Certificate{cert}, key, []*x509.Certificate{a.Certificate}, a.now)
 	if err != nil {
 		a.t.Fatal(err)
 	}
