@@ -3,7 +3,9 @@ package hub
 import (
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -136,15 +138,16 @@ func (h *Hub) Revoked(list []registry.Revoked) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
+	hit := h.hitBy(list)
 	for name, c := range h.portals {
-		if err := h.own.Recheck(c.presented); err != nil {
+		if err := hit(c.peer, c.presented); err != nil {
 			h.log.Warn("portal revoked", "portal", name, "from", c.address, "reason", err)
 			h.broker.Revoke(now, name)
 			h.dropPortal(c, revokedText)
 		}
 	}
 	for name, c := range h.relays {
-		if err := h.own.Recheck(c.presented); err != nil {
+		if err := hit(c.peer, c.presented); err != nil {
 			h.log.Warn("relay revoked", "relay", name, "from", c.address, "reason", err)
 			h.broker.FromRelay(now, name, wire.RelayDraining{})
 			h.dropRelay(c, revokedText)
@@ -160,6 +163,27 @@ func (h *Hub) Revoked(list []registry.Revoked) {
 		if c.told {
 			sendRevocations(c, list, epoch)
 		}
+	}
+}
+
+// hitBy returns what tells whether revocations hit a peer. Only those whom one may hit
+// have their chains verified anew: with thousands of peers that would take a second.
+func (h *Hub) hitBy(list []registry.Revoked) func(identity.Peer, []*x509.Certificate) error {
+	root := false // the key of an authority that nobody presents
+	for _, a := range h.own.Authorities() {
+		key := identity.HashKey(a)
+		root = root || slices.ContainsFunc(list, func(v registry.Revoked) bool { return v.Key == key })
+	}
+	return func(p identity.Peer, presented []*x509.Certificate) error {
+		suspect := root || slices.ContainsFunc(list, func(v registry.Revoked) bool {
+			return v.Role == p.ID.Role && v.Name == p.ID.Name || slices.ContainsFunc(presented, func(c *x509.Certificate) bool {
+				return v.Key == identity.HashKey(c) || v.Serial != "" && v.Serial == hex.EncodeToString(c.SerialNumber.Bytes())
+			})
+		})
+		if !suspect {
+			return nil
+		}
+		return h.own.Recheck(presented)
 	}
 }
 
