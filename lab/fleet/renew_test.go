@@ -39,7 +39,7 @@ func (w *world) ends(t *testing.T) map[string]time.Time {
 
 // F45, F46: certificates of a minute are renewed by everybody, again and again, and no stream notices.
 func TestCertificatesOfAMinuteAreRenewedUnderAStream(t *testing.T) {
-	w := newWorld(t, overRelay, daemon.Set("certificate_life", "1m"))
+	w := newWorld(t, daemon.Set("certificate_life", "1m"))
 	tr := w.run(t)
 	first := w.ends(t)
 	if len(first) != 4 {

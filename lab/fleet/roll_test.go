@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
 )
 
 // caStatus is what "ca status" says.
@@ -29,7 +30,8 @@ func (w *world) ca(t *testing.T, args ...string) (s caStatus) {
 // F45: one CA takes the place of another under a running stream. A portal that was away meanwhile comes back with a
 // certificate of the old one.
 func TestCARollsOverUnderAStream(t *testing.T) {
-	w := newWorld(t, overRelay)
+	// Who has a certificate of the old CA renews it within a tenth of its life, or an hour.
+	w := newWorld(t, daemon.Set("certificate_life", "10m"))
 	away := w.Join(w.lab.Public("away"))
 	away.Stop()
 	tr := w.run(t)

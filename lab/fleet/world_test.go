@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/netport/netport/lab/await"
@@ -29,27 +28,21 @@ type world struct {
 	service         net.Listener // at factory
 }
 
-// paths say where portals stand, and so how their tunnel runs.
-type paths string
+// newWorld makes a world. Options are the server's.
+func newWorld(t *testing.T, options ...daemon.Option) *world {
+	t.Helper()
+	return newWorldAt(t, nil, options...)
+}
 
-const (
-	overRelay paths = "relay"  // each behind a symmetric NAT of its own
-	direct    paths = "direct" // both with public addresses
-)
-
-// newWorld makes a world whose portals meet that way. Options are the server's.
-func newWorld(t *testing.T, way paths, options ...daemon.Option) *world {
+// newWorldAt is newWorld for a relay with options of its own.
+func newWorldAt(t *testing.T, relay []daemon.Option, options ...daemon.Option) *world {
 	t.Helper()
 	l := topo.New(t)
 	w := &world{lab: l}
-	laptop, factory := l.Public, l.Public
-	if way == overRelay {
-		home, office := l.Router("home", topo.Symmetric, topo.IPv4Only()), l.Router("office", topo.Symmetric, topo.IPv4Only())
-		laptop, factory = home.Host, office.Host
-	}
+	home, office := l.Router("home", topo.Symmetric, topo.IPv4Only()), l.Router("office", topo.Symmetric, topo.IPv4Only())
 	w.Network = daemon.New(t, l.Public("server"), options...)
-	w.relay = w.Relay(l.Public("relay"))
-	w.laptop, w.factory = w.Join(laptop("laptop")), w.Join(factory("factory"))
+	w.relay = w.Relay(l.Public("relay"), relay...)
+	w.laptop, w.factory = w.Join(home.Host("laptop")), w.Join(office.Host("factory"))
 	w.service = w.factory.Host().Listen(servicePort)
 	w.Apply(fmt.Sprintf(`
 		[[forward]]
@@ -59,19 +52,6 @@ func newWorld(t *testing.T, way paths, options ...daemon.Option) *world {
 	`, outPort, servicePort))
 	w.laptop.WaitUp("out")
 	return w
-}
-
-// waitPath waits until laptop's tunnel runs the way that the world was made for.
-func (w *world) waitPath(t *testing.T, way paths) {
-	t.Helper()
-	await.Until(t, "over the path "+string(way), func() error {
-		for _, tunnel := range w.laptop.Status().Tunnels {
-			if tunnel.Up && strings.HasPrefix(tunnel.Path, string(way)) {
-				return nil
-			}
-		}
-		return fmt.Errorf("laptop has the tunnels %+v", w.laptop.Status().Tunnels)
-	})
 }
 
 func local(port uint16) netip.AddrPort {

@@ -185,7 +185,7 @@ func (c *Clock) stepLocked() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	next := c.told.Add(at - c.toldAt)
-	if most := c.saved.Add(maxStep); next.After(most) {
+	if most := c.saved.Add(maxStep); !c.saved.IsZero() && next.After(most) {
 		next = most
 	}
 	if !next.After(c.saved) {

@@ -142,6 +142,25 @@ func TestSavedTimeFollowsInSteps(t *testing.T) {
 	})
 }
 
+// TestFirstStepOfABuildWithoutATime is to where the server says it is: there is
+// nothing to count from.
+func TestFirstStepOfABuildWithoutATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "clock")
+		c, err := Open(file, time.Time{}, func() time.Time { return time.Unix(0, 0) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Told(build)
+		if err := c.save(); err != nil {
+			t.Fatal(err)
+		}
+		if at, err := read(file); err != nil || !at.Equal(build) {
+			t.Errorf("saved %v, %v; want %v", at, err, build)
+		}
+	})
+}
+
 func TestBrokenFileIsSaidAndNotTheEnd(t *testing.T) {
 	for _, text := range []string{"", "yesterday\n", "2026-11-22T12:00:00Z", "0000-00-00T00:00:00Z\n"} {
 		file := filepath.Join(t.TempDir(), "clock")

@@ -219,28 +219,35 @@ func (f *File) index() {
 			}
 			f.place[table] = at
 		case unstable.KeyValue:
-			f.value(&p, table, n)
+			f.value(&p, table, n, 0)
 		}
 	}
 }
 
+// maxDepth is how deep values are looked into: no file that means anything goes
+// deeper, and each level costs a longer key.
+const maxDepth = 8
+
 // value notes a key and what is below it.
-func (f *File) value(p *unstable.Parser, table string, n *unstable.Node) {
+func (f *File) value(p *unstable.Parser, table string, n *unstable.Node, depth int) {
 	key, at := f.path(p, n, nil)
 	if table != "" {
 		key = table + "." + key
 	}
 	f.place[key] = at
-	f.below(p, key, n.Value())
+	f.below(p, key, n.Value(), depth)
 }
 
 // below notes the value of a key: where it stands, and what it holds.
-func (f *File) below(p *unstable.Parser, key string, v *unstable.Node) {
+func (f *File) below(p *unstable.Parser, key string, v *unstable.Node, depth int) {
+	if depth > maxDepth {
+		return
+	}
 	switch v.Kind {
 	case unstable.InlineTable:
 		for it := v.Children(); it.Next(); {
 			if it.Node().Kind == unstable.KeyValue {
-				f.value(p, key, it.Node())
+				f.value(p, key, it.Node(), depth+1)
 			}
 		}
 	case unstable.Array:
@@ -248,7 +255,7 @@ func (f *File) below(p *unstable.Parser, key string, v *unstable.Node) {
 		for it := v.Children(); it.Next(); i++ {
 			element := fmt.Sprintf("%s[%d]", key, i)
 			f.place[element] = f.place[key]
-			f.below(p, element, it.Node())
+			f.below(p, element, it.Node(), depth+1)
 		}
 	default:
 		if v.Raw.Length > 0 {

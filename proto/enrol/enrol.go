@@ -33,8 +33,8 @@ const (
 	// signTime is how long a server that has an operator decide may be silent: it
 	// gives a sign of life every 30 seconds.
 	signTime = 75 * time.Second
-	// pause bounds the time between two attempts of one that waits.
-	pause = 10 * time.Second
+	// waitPause bounds the time between two attempts of one that waits.
+	waitPause = 10 * time.Second
 )
 
 // Client is who enrols.
@@ -43,6 +43,16 @@ type Client struct {
 	Now      func() time.Time              // its clock
 	Waiting  func(key identity.KeyHash)    // is called when an operator has to decide; may be nil
 	Failed   func(address string, _ error) // is called for each server that was not reached; may be nil
+
+	pause time.Duration // for tests; 0: waitPause
+}
+
+// waitPause is that of a Client but for tests.
+func (c *Client) waitPause() time.Duration {
+	if c.pause > 0 {
+		return c.pause
+	}
+	return waitPause
 }
 
 // Result is what was got.
@@ -89,7 +99,7 @@ func (c *Client) Join(ctx context.Context, t invite.Token, key crypto.Signer) (R
 		if err == nil || !waiting || errors.As(err, &refused) || ctx.Err() != nil {
 			return r, err
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		timer := time.NewTimer(c.waitPause()/2 + rand.N(c.waitPause()/2))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -126,7 +136,8 @@ func (c *Client) each(ctx context.Context, servers []string, try func(context.Co
 		if c.Failed != nil {
 			c.Failed(address, err)
 		}
-		if first == nil {
+		// Who was reached and said no tells more than who was not.
+		if first == nil || errors.As(first, new(*dialError)) && !errors.As(err, new(*dialError)) {
 			first = err
 		}
 		if ctx.Err() != nil {
@@ -136,6 +147,12 @@ func (c *Client) each(ctx context.Context, servers []string, try func(context.Co
 	return Result{}, first
 }
 
+// dialError is the error of a server that was not reached at all.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
 func (c *Client) one(ctx context.Context, address string, try func(context.Context, net.Conn) (Result, error)) (Result, error) {
 	dialer := net.Dialer{Timeout: dialTime}
 	raw, err := dialer.DialContext(ctx, "tcp", address)
@@ -144,7 +161,7 @@ func (c *Client) one(ctx context.Context, address string, try func(context.Conte
 		if errors.As(err, &op) && op.Err != nil {
 			err = op.Err // the address is named already
 		}
-		return Result{}, err
+		return Result{}, &dialError{err}
 	}
 	defer raw.Close()
 	defer context.AfterFunc(ctx, func() { raw.Close() })()

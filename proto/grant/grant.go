@@ -65,6 +65,12 @@ func (g Grant) Verify(keys Keys) wire.Reason {
 	return wire.ReasonNone
 }
 
+// Permitted reports whether the policy key has signed the permission: half of Verify,
+// for who has no stamp yet.
+func (g Grant) Permitted(policy ed25519.PublicKey) bool {
+	return signed([]ed25519.PublicKey{policy}, permissionMessage(g.Permission.AppendTo(nil)), g.policySignature[:])
+}
+
 // Valid reports whether g holds at the time now: ReasonNone, or
 // ReasonGrantExpired or ReasonOutsideHours.
 func (g Grant) Valid(now time.Time) wire.Reason {

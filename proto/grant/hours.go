@@ -52,6 +52,38 @@ func (w Window) open(day, minute int) bool {
 	return on(day) && w.From <= m || on(day-1) && m < w.Until
 }
 
+// DayNames are the names of the days in texts, from Monday on.
+var DayNames = [7]string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
+
+// String returns the window as policies write it: "mon-fri 08:00-18:00", or only the
+// times where it is for every day.
+func (w Window) String() string {
+	times := fmt.Sprintf("%02d:%02d-%02d:%02d", w.From/60, w.From%60, w.Until/60, w.Until%60)
+	if w.Days == 0x7f {
+		return times
+	}
+	var parts []string
+	for d := 0; d < 7; d++ {
+		if w.Days>>d&1 == 0 {
+			continue
+		}
+		last := d
+		for last < 6 && w.Days>>(last+1)&1 == 1 {
+			last++
+		}
+		switch {
+		case last > d+1:
+			parts = append(parts, DayNames[d]+"-"+DayNames[last])
+		case last > d:
+			parts = append(parts, DayNames[d], DayNames[last])
+		default:
+			parts = append(parts, DayNames[d])
+		}
+		d = last
+	}
+	return strings.Join(parts, ",") + " " + times
+}
+
 // Hours are the weekly windows in which a permission holds. The zero Hours are
 // always. They are comparable with ==.
 //
@@ -103,6 +135,15 @@ func (h Hours) Windows() []Window {
 		list = append(list, Window{b[0], binary.BigEndian.Uint16(b[1:]), binary.BigEndian.Uint16(b[3:])})
 	}
 	return list
+}
+
+// String returns the windows, and the rule of their zone.
+func (h Hours) String() string {
+	var list []string
+	for _, w := range h.Windows() {
+		list = append(list, w.String())
+	}
+	return strings.Join(list, ", ") + " " + h.zone
 }
 
 // Open reports whether the time now is within the hours.

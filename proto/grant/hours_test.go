@@ -228,6 +228,23 @@ func TestGrantHoldsInItsHours(t *testing.T) {
 	}
 }
 
+func TestHoursAreWrittenAsInAPolicy(t *testing.T) {
+	for want, w := range map[string]Window{
+		"mon-fri 08:00-18:00":         {monToFri, 480, 1080},
+		"sat,sun 22:00-06:00":         {0x60, 1320, 360},
+		"00:00-24:00":                 {everyDay, 0, dayMinutes},
+		"mon,wed,fri-sun 00:01-00:02": {0b1110101, 1, 2},
+		"sun 12:00-13:00":             {1 << 6, 720, 780},
+	} {
+		if got := w.String(); got != want {
+			t.Errorf("%v: %s, want %s", w.Days, got, want)
+		}
+	}
+	if got, want := permission().Hours.String(), "mon-fri 08:00-18:00, sat 22:00-06:00 "+berlin; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestHoursHaveOneEncoding(t *testing.T) {
 	a, b := Window{monToFri, 8 * 60, 18 * 60}, Window{sat, 22 * 60, 6 * 60}
 	if hours(berlin, a, b) != hours(berlin, b, a, b) {

@@ -87,7 +87,7 @@ type Keeper struct {
 	asked     uint32           // number of the last request
 	refused   bool             // a server refused the certificate
 	revoked   *log             // on disk
-	unsynced  bool             // revocations came that were not acted on
+	unsynced  int              // revocations that came and were not acted on
 	behind    uint64           // epoch of a server that has lost revocations; only if regressed
 	regressed bool
 	last      error // of the last attempt to renew; nil: it went well

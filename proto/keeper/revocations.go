@@ -137,8 +137,8 @@ func (k *Keeper) takeRevocation(m wire.Revocation) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.revoked.add(m)
-	k.unsynced = true
-	k.Log.Info("revoked", "epoch", m.Epoch, "what", m.String())
+	k.unsynced++
+	k.Log.Debug("revoked", "epoch", m.Epoch, "what", m.String())
 	k.poke()
 }
 
@@ -165,14 +165,20 @@ func (k *Keeper) complete(epoch uint64) {
 func (k *Keeper) act() {
 	k.mu.Lock()
 	fresh := k.unsynced
-	k.unsynced = false
+	k.unsynced = 0
 	var err error
-	if fresh {
+	if fresh > 0 {
 		err = k.revoked.sync()
 	}
 	k.mu.Unlock()
-	if !fresh {
+	if fresh == 0 {
 		return
+	}
+	k.Log.Info("revocations taken", "count", fresh, "epoch", k.credentials.Revocations().Epoch())
+	if own, perr := identity.ParseChain(k.credentials.Certificate().Certificate); perr == nil {
+		if rerr := k.credentials.Recheck(own); rerr != nil {
+			k.Log.Error("this machine's own certificate was revoked: nobody takes it any more; have the name invited anew, and join with another folder", "error", rerr)
+		}
 	}
 	if err != nil {
 		k.Log.Error("revocations are not kept for the next start", "error", err)

@@ -8,9 +8,10 @@ import (
 const day = 24 * time.Hour
 
 // warnings returns how long before the end of a certificate it is spoken of, the
-// first first. Renewal has begun before all of them.
+// first first. Renewal has begun before all of them: who is connected to a server
+// that renews never hears of it.
 func warnings(leaf *x509.Certificate) []time.Duration {
-	list := []time.Duration{leaf.NotAfter.Sub(leaf.NotBefore) / 4}
+	list := []time.Duration{leaf.NotAfter.Sub(leaf.NotBefore) / 5}
 	for _, d := range []time.Duration{7 * day, day, 0} {
 		if d < list[len(list)-1] {
 			list = append(list, d)

@@ -36,7 +36,7 @@ const (
 	typeError   = 3
 
 	headerLen  = 6
-	maxRequest = 32 << 20 // a policy file travels in one
+	maxRequest = 64 << 20 // a policy with all its signatures travels in one
 	maxAnswer  = 64 << 20
 	maxPath    = 107 // of sockaddr_un, without the final NUL
 	maxCallers = 1024

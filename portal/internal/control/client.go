@@ -125,7 +125,7 @@ func New(cfg Config) *Client {
 	c := &Client{
 		Config: cfg, hurry: make(chan struct{}, 1), since: time.Now(), told: cfg.Kept.Servers,
 		peers: make(map[string]bool), requests: make(map[uint32]*request),
-		tickets: newTickets(time.Now(), cfg.Kept.Tickets), networks: newNetworks(cfg.Kept.Networks, cfg.Changed), times: newTimes(),
+		tickets: newTickets(cfg.Credentials.Now(), cfg.Kept.Tickets), networks: newNetworks(cfg.Kept.Networks, cfg.Changed), times: newTimes(),
 	}
 	if cfg.Kept.Grants.Known {
 		c.version = cfg.Kept.Grants.Completed
@@ -156,7 +156,7 @@ func (c *Client) Keep(k *state.Kept) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k.Servers = c.told
-	k.Tickets = c.tickets.all(time.Now())
+	k.Tickets = c.tickets.all(c.Credentials.Now())
 	k.Networks = c.networks.kept()
 }
 
@@ -282,7 +282,7 @@ func (c *Client) handle(m wire.ToPortal) error {
 	case wire.Servers:
 		c.serversLocked(m.Addresses)
 	case wire.Ticket:
-		if !c.tickets.put(time.Now(), m) {
+		if !c.tickets.put(c.Credentials.Now(), m) {
 			c.Log.Debug("ticket of the server not taken", "peer", m.Peer, "relay", m.Relay.Name)
 		}
 		c.Changed()

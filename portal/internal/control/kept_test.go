@@ -10,6 +10,8 @@ import (
 
 	"github.com/netport/netport/portal/internal/state"
 	wirecontrol "github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
@@ -94,7 +96,7 @@ func TestClientGoesOnFromWhatWasKept(t *testing.T) {
 	var kept state.Kept
 	s.client.Keep(&kept)
 	kept.Grants = state.Grants{Completed: 8, Known: true}
-	again := New(Config{Servers: []string{"first.example"}, Grants: s.keeper, Kept: kept, Changed: func() {}, Log: s.client.Log})
+	again := New(Config{Credentials: someone(t), Servers: []string{"first.example"}, Grants: s.keeper, Kept: kept, Changed: func() {}, Log: s.client.Log})
 	if got := again.Tickets().For("factory"); len(got) != 1 {
 		t.Errorf("tickets %+v", got)
 	}
@@ -225,6 +227,11 @@ func TestRelaysAreMeasuredSeldom(t *testing.T) {
 	}
 }
 
+// someone is a portal whose certificate nobody looks at.
+func someone(t *testing.T) *identity.Credentials {
+	return identitytest.New(t).Credentials(identity.Portal, "ann")
+}
+
 // Before a server is reached, ways to relays are judged by where it was last.
 func TestServerWasWhereItIsLookedFor(t *testing.T) {
 	host := wirecontrol.Host{Name: "netport.example.org", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
@@ -238,7 +245,7 @@ func TestServerWasWhereItIsLookedFor(t *testing.T) {
 		{nil, []string{"[fd00::1]"}, "[fd00::1]:0"},
 		{nil, []string{"netport.example.org"}, "invalid AddrPort"},
 	} {
-		c := New(Config{Servers: test.servers, Kept: state.Kept{Hosts: test.kept}, Changed: func() {}})
+		c := New(Config{Credentials: someone(t), Servers: test.servers, Kept: state.Kept{Hosts: test.kept}, Changed: func() {}})
 		if got := c.Server().String(); got != test.want {
 			t.Errorf("servers %q, kept %v: %s, want %s", test.servers, test.kept, got, test.want)
 		}

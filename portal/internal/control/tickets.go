@@ -31,7 +31,7 @@ func (t Tickets) For(peer string) []wire.Ticket {
 	}
 	t.client.mu.Lock()
 	defer t.client.mu.Unlock()
-	return t.client.tickets.of(time.Now(), peer)
+	return t.client.tickets.of(t.client.Credentials.Now(), peer)
 }
 
 // Peers returns the names of the peers with which there are tickets.
@@ -39,7 +39,7 @@ func (t Tickets) Peers() []string {
 	joined := t.client.Grants.Peers()
 	t.client.mu.Lock()
 	defer t.client.mu.Unlock()
-	now := time.Now()
+	now := t.client.Credentials.Now()
 	return slices.DeleteFunc(joined, func(peer string) bool { return len(t.client.tickets.of(now, peer)) == 0 })
 }
 

@@ -285,7 +285,7 @@ func (p *Portal) explainExit(ctx context.Context, g grant.Grant) Explanation {
 		e.step(StepOK, "month", "%d bytes of %d are used; the month ends at %s", use.Month, g.Month, stamp(use.Until))
 	}
 	if reason, err := p.exit.Try(ctx, g); err != nil {
-		return e.fail("target", err.Error(), targetAdvice(g, &tunnel.EndError{Peer: true, Reason: reason}))
+		return e.fail("target", err.Error(), targetAdvice(g, &tunnel.EndError{Peer: true, Reason: reason, Text: err.Error()}))
 	}
 	e.step(StepOK, "target", "%s dialled %s", self, g.Target)
 	reached, how := p.reach(g.Entry.Name)

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/netport/netport/portal/internal/control"
@@ -212,24 +211,9 @@ func termsOf(g grant.Grant) *Terms {
 		t.Direct = g.Direct.String()
 	}
 	if !g.Hours.IsZero() {
-		t.Hours = hoursText(g.Hours)
+		t.Hours = g.Hours.String()
 	}
 	return t
-}
-
-// hoursText writes hours as a policy does, with the rule of their zone.
-func hoursText(h grant.Hours) string {
-	var list []string
-	for _, w := range h.Windows() {
-		var days []string
-		for i, day := range []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"} {
-			if w.Days>>i&1 == 1 {
-				days = append(days, day)
-			}
-		}
-		list = append(list, fmt.Sprintf("%s %02d:%02d-%02d:%02d", strings.Join(days, ","), w.From/60, w.From%60, w.Until/60, w.Until%60))
-	}
-	return strings.Join(list, "; ") + " " + h.Rule()
 }
 
 // invalid says why a grant does not hold now.
@@ -241,7 +225,7 @@ func (p *Portal) invalid(g grant.Grant) string {
 	case !g.End.IsZero() && !now.Before(g.End):
 		return "the policy's until has passed at " + stamp(g.End)
 	case g.Valid(now) == wire.ReasonOutsideHours:
-		text := fmt.Sprintf("it is outside the policy's hours (%s)", hoursText(g.Hours))
+		text := fmt.Sprintf("it is outside the policy's hours (%s)", g.Hours)
 		if next := g.Hours.Next(now); !next.IsZero() {
 			text += "; they begin at " + stamp(next)
 		}

@@ -175,7 +175,7 @@ func TestLimitsEndAtTheExitAndAreExplained(t *testing.T) {
 		t.Errorf("what was idle: %v, want a reset", err)
 	}
 	f := factory.waitState("monthly", Down)
-	if f.Terms.MonthUsed < 300_000 || f.Terms.MonthUsed > 500_000 || !strings.Contains(f.Why, "of the month are used up") {
+	if f.Terms.MonthUsed != 300_000 || !strings.Contains(f.Why, "of the month are used up") {
 		t.Errorf("status %+v, %s", f.Terms, f.Why)
 	}
 	ann.wantConclusion("monthly", false, "factory said: limit of the grant reached", "a limit of the grant is reached")

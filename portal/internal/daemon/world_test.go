@@ -72,6 +72,7 @@ type world struct {
 	policy ed25519.PrivateKey
 	stamp  ed25519.PrivateKey
 	own    *identity.Credentials
+	now    func() time.Time // the server's clock
 	log    *slog.Logger
 	tasks  sync.WaitGroup
 
@@ -96,10 +97,13 @@ type world struct {
 
 type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldAt(t, time.Now) }
+
+// newWorldAt makes a world whose server goes by the clock now.
+func newWorldAt(t *testing.T, now func() time.Time) *world {
 	w := &world{
 		T: t, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-		ca:       identitytest.New(t),
+		ca: identitytest.At(t, now), now: now,
 		sessions: make(map[[2]string]*standing),
 		conns:    make(map[string]*serverConn), parties: make(map[string]grant.Party), version: 1,
 	}
@@ -164,7 +168,7 @@ func (w *world) serve(raw net.Conn) {
 		raw.Close()
 		return
 	}
-	welcome := wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{w.stamp.Public().(ed25519.PublicKey)}}
+	welcome := wire.Welcome{Version: wire.ControlVersion, Time: uint64(w.now().Unix()), Stamp: []ed25519.PublicKey{w.stamp.Public().(ed25519.PublicKey)}}
 	conn, err := wirecontrol.WelcomePortal(accepted, welcome, w.log)
 	if err != nil {
 		raw.Close()
@@ -223,7 +227,7 @@ func (w *world) tickets(a, b string) {
 }
 
 func (w *world) sendTicketsLocked(name string) {
-	ends := time.Now().Add(2 * time.Hour)
+	ends := w.now().Add(2 * time.Hour)
 	for _, pair := range w.ticketed {
 		own := slices.Index(pair[:], name)
 		if own < 0 || w.conns[name] == nil {
@@ -382,7 +386,7 @@ func (w *world) permission(forward, entry, listen, exit, target string) grant.Pe
 func (w *world) grant(p grant.Permission) grant.Grant {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	g := grant.Sign(p, w.policy).Stamp(w.stamp, time.Now())
+	g := grant.Sign(p, w.policy).Stamp(w.stamp, w.now())
 	w.grants = append(w.grants, g)
 	for _, name := range []string{p.Entry.Name, p.Exit.Name} {
 		if w.conns[name] != nil {

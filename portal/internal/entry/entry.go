@@ -191,17 +191,17 @@ func (e *Entry) carry(ctx context.Context, before <-chan struct{}, g grant.Grant
 	return totals, err
 }
 
-// offer is carry for a conn that another target may take: as long as taken is
-// false it is untouched.
-func (e *Entry) offer(ctx context.Context, before <-chan struct{}, g grant.Grant, source netip.AddrPort, conn net.Conn) (totals tunnel.Totals, taken bool, err error) {
+// offer is carry for a conn that another target may take: before took is called it
+// is untouched.
+func (e *Entry) offer(ctx context.Context, before <-chan struct{}, g grant.Grant, source netip.AddrPort, conn net.Conn, took func()) (totals tunnel.Totals, err error) {
 	id, signed := g.ID(), g.AppendTo(nil)
 	err = e.with(ctx, offerTime, g, func(ctx context.Context, t *tunnel.Tunnel) (err error) {
 		if err = await(ctx, before); err == nil {
-			totals, taken, err = t.OfferStream(ctx, id, signed, source, conn)
+			totals, err = t.OfferStream(ctx, id, signed, source, conn, took)
 		}
 		return err
 	})
-	return totals, taken, err
+	return totals, err
 }
 
 // await waits until before is closed.

@@ -23,9 +23,13 @@ const (
 	offerTime = 12 * time.Second
 	// A target that has failed is passed over for three times as long as its
 	// failure took, within leastRest and mostRest: whoever comes does not wait for
-	// the same again, and finds the target soon when it is back.
+	// the same again, and finds the target soon when it is back. Where its portal
+	// was not reached it is leastRest: whether it is there is known at once.
 	leastRest = time.Second
 	mostRest  = 30 * time.Second
+	// lostTime is how long a portal that could be reached may be out of reach while
+	// a connection is offered to it.
+	lostTime = 500 * time.Millisecond
 )
 
 // target is one of the targets of a listener. The forward's lock guards it.
@@ -84,6 +88,7 @@ func (f *forward) first() grant.Grant {
 type choice struct {
 	t *target
 	grant.Grant
+	reached bool // its portal could be reached
 }
 
 // order returns the targets for a client in the order in which they are to be
@@ -94,7 +99,7 @@ func (f *forward) order(client netip.Addr) []choice {
 	list := make([]choice, 0, len(f.targets))
 	for _, t := range f.targets {
 		if t.current.Clients.Allow(client) {
-			list = append(list, choice{t, t.current})
+			list = append(list, choice{t: t, Grant: t.current})
 		}
 	}
 	f.mu.Unlock()
@@ -108,8 +113,9 @@ func (f *forward) byReach(list []choice) []choice {
 	}
 	now := time.Now()
 	away := make(map[*target]bool)
-	for _, c := range list {
-		away[c.t] = !f.entry.Reach(c.Exit.Name)
+	for i, c := range list {
+		list[i].reached = f.entry.Reach(c.Exit.Name)
+		away[c.t] = !list[i].reached
 	}
 	f.mu.Lock()
 	for _, c := range list {
@@ -138,12 +144,18 @@ func (f *forward) carryTo(ctx context.Context, before <-chan struct{}, list []ch
 			f.pass(c, began, err)
 			return c.Grant, totals, err
 		}
-		totals, taken, err := f.entry.offer(ctx, before, c.Grant, source, conn)
-		f.pass(c, began, err)
-		switch {
-		case taken || err == nil:
+		taken := false
+		offered, stop := f.entry.whileReached(ctx, c)
+		totals, err := f.entry.offer(offered, before, c.Grant, source, conn, func() {
+			taken = true
+			stop()
+		})
+		stop()
+		if taken || err == nil {
 			return c.Grant, totals, err
-		case !elsewhere(err):
+		}
+		f.pass(c, began, err)
+		if !elsewhere(err) {
 			reset(conn)
 			return c.Grant, totals, err
 		}
@@ -158,9 +170,38 @@ func (f *forward) pass(c choice, began time.Time, err error) {
 	if !elsewhere(err) || took > tunnelTime+leastRest {
 		return
 	}
+	rest := leastRest
+	if end, ok := errors.AsType[*tunnel.EndError](err); ok && end.Peer {
+		rest = min(max(3*took, leastRest), mostRest)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c.t.rest, c.t.failed = time.Now().Add(min(max(3*took, leastRest), mostRest)), err.Error()
+	c.t.rest, c.t.failed = time.Now().Add(rest), err.Error()
+}
+
+// whileReached returns a context that ends with ctx, and when a portal that could
+// be reached is out of reach for longer than a moment: another target is there.
+// What is taken by then goes on.
+func (e *Entry) whileReached(ctx context.Context, c choice) (context.Context, context.CancelFunc) {
+	watched, cancel := context.WithCancelCause(ctx)
+	if c.reached {
+		e.tasks.Go(func() {
+			tick := time.NewTicker(lostTime / 2)
+			defer tick.Stop()
+			for lost := 0; lost < 2; {
+				select {
+				case <-tick.C:
+				case <-watched.Done():
+					return
+				}
+				if lost++; e.Reach(c.Exit.Name) {
+					lost = 0
+				}
+			}
+			cancel(&peers.Unavailable{Reason: wire.ReasonCarrierLost, Detail: c.Exit.Name + " is out of reach"})
+		})
+	}
+	return watched, func() { cancel(context.Canceled) }
 }
 
 // elsewhere reports whether an error that came before anything was carried is
@@ -189,7 +230,7 @@ func (f *forward) states() (list []State) {
 	f.mu.Lock()
 	all := make([]choice, 0, len(f.targets))
 	for _, t := range f.targets {
-		all = append(all, choice{t, t.current})
+		all = append(all, choice{t: t, Grant: t.current})
 	}
 	f.mu.Unlock()
 	next := f.byReach(slices.Clone(all))[0].t

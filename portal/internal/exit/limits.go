@@ -109,25 +109,35 @@ func (l *limits) volume() (limit, used uint64) {
 	return limit, l.used.Load()
 }
 
-// count counts bytes. It reports false if the month's are used up: then the owner
-// of the tunnels is about to cut what is open.
+// count counts bytes that are to be carried. It reports false if the month has no
+// room for them: then it is used up, and the owner of the tunnels is about to cut
+// what is open.
 func (l *limits) count(n int) bool {
 	limit, _ := l.volume()
 	if limit == 0 {
 		return true
 	}
-	used := l.used.Add(uint64(n))
 	l.exit.usage.changed.Store(true)
-	if used < limit {
-		if l.spent.Load() { // in an earlier month
-			l.spent.Store(false)
+	for {
+		old := l.used.Load()
+		next := old + uint64(n)
+		if next > limit {
+			next = max(old, limit)
 		}
-		return true
+		if !l.used.CompareAndSwap(old, next) {
+			continue
+		}
+		if next == old+uint64(n) && next < limit {
+			if l.spent.Load() { // in an earlier month
+				l.spent.Store(false)
+			}
+			return true
+		}
+		if !l.spent.Swap(true) {
+			l.exit.tell(l)
+		}
+		return next == old+uint64(n)
 	}
-	if !l.spent.Swap(true) {
-		l.exit.tell(l)
-	}
-	return used-uint64(n) < limit
 }
 
 // cut ends what is open: the month's bytes are used up.

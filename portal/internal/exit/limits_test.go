@@ -222,7 +222,7 @@ func TestMonthIsCountedAndKept(t *testing.T) {
 	if err := <-wrote; err == nil {
 		t.Error("all of it was written")
 	}
-	if use := w.exit.Use(g); use.Month < 100_000 || use.Month > 100_000+2*maxTurn {
+	if use := w.exit.Use(g); use.Month != 100_000 {
 		t.Errorf("%d bytes are counted", use.Month)
 	}
 	full := func(what string) {
@@ -405,5 +405,52 @@ func TestClientsAndPathsAreCheckedAtTheExitToo(t *testing.T) {
 	never := w.grant(to, func(p *grant.Permission) { p.Version, p.Direct = 3, grant.DirectNever })
 	if _, err := w.openFor(t.Context(), wire.OpenStream, never); err != nil {
 		t.Errorf("never direct, over a relay: %v", err)
+	}
+}
+
+// TestFlowIsCutWhenTheMonthIsUsedUp: nothing of it passes any more, in either
+// direction.
+func TestFlowIsCutWhenTheMonthIsUsedUp(t *testing.T) {
+	to, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	w := newWorld(t, allow.List{}, net.DefaultResolver)
+	w.run()
+	g := w.grant("udp://"+to.LocalAddr().String(), func(p *grant.Permission) { p.Month = 2500 })
+	conn, reason := w.open(wire.OpenFlow, g)
+	if reason != wire.ReasonNone {
+		t.Fatal(reason)
+	}
+	conn.Write(make([]byte, 1000))
+	b := make([]byte, 2000)
+	_, client, err := to.ReadFrom(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.WriteTo(make([]byte, 1000), client)
+	if n, err := conn.Read(b); n != 1000 || err != nil {
+		t.Fatal(n, err)
+	}
+	for range 5 { // for the first of them there is no room
+		conn.Write(make([]byte, 1000))
+	}
+	if c := <-w.cuts; c.reason != wire.ReasonLimit {
+		t.Errorf("cut %+v", c)
+	}
+	if lost := w.exit.Counters().Limited; lost != 5 {
+		t.Errorf("%d datagrams are lost", lost)
+	}
+	to.WriteTo(make([]byte, 1000), client)
+	got := make(chan error, 1)
+	go func() {
+		_, err := conn.Read(b)
+		got <- err
+	}()
+	w.wait("the answer to be dropped", func() bool { return w.exit.Counters().Limited == 6 })
+	conn.Close()
+	if err := <-got; err == nil {
+		t.Error("an answer has passed")
 	}
 }

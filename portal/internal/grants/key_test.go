@@ -220,3 +220,19 @@ func TestRefusalsAreKeptAndBounded(t *testing.T) {
 		t.Errorf("%d refusals are kept", n)
 	}
 }
+
+// TestVersionsBeginAnewWithAnotherPolicyKey: the same permissions, signed by it, are
+// taken by a portal whose owner has pinned it; by one that has not they are not.
+func TestVersionsBeginAnewWithAnotherPolicyKey(t *testing.T) {
+	w := newWorld(t, "exit")
+	p := permission(3, "web", "ann", "exit")
+	w.put(sign(p, w.now))
+	w.set.Complete(w.now, 5)
+	again := &world{t, NewSet(peer("exit"), public(key(9))), w.now}
+	again.set.Restore(again.now, w.set.Kept())
+	again.set.Connected(stamps())
+	again.want("signed by the new key", again.put(grant.Sign(p, key(9)).Stamp(stampKey, w.now)), Begin)
+	if _, err := again.set.Put(again.now, sign(p, w.now).AppendTo(nil)); reasonOf(err) != wire.ReasonBadSignature {
+		t.Errorf("signed by the old one: %v", err)
+	}
+}

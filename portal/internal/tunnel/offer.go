@@ -11,36 +11,42 @@ import (
 )
 
 // OfferStream is OpenStream for a connection that another tunnel could carry as
-// well: it takes nothing from app before the peer has connected the target. Until
-// then, which costs a round trip, an error leaves app untouched and open, whatever
-// it is, taken is false, and ctx ends the wait.
-func (t *Tunnel) OfferStream(ctx context.Context, grant wire.GrantID, signed []byte, source netip.AddrPort, app net.Conn) (totals Totals, taken bool, err error) {
+// well: it takes nothing from app before the peer has connected the target, and
+// then calls took. Until then, which costs a round trip, an error leaves app
+// untouched and open, whatever it is, and ctx ends the wait.
+func (t *Tunnel) OfferStream(ctx context.Context, grant wire.GrantID, signed []byte, source netip.AddrPort, app net.Conn, took func()) (Totals, error) {
 	window := t.budget.window()
 	var p *pipe
-	err = t.open(ctx, grant, signed, wire.CarrierTCP, func(l *link, id uint32, signed []byte) end {
+	err := t.open(ctx, grant, signed, wire.CarrierTCP, func(l *link, id uint32, signed []byte) end {
 		p = newPipe(t, l, id, grant, stream.New(id, wire.FirstLimit, uint64(window)))
 		p.mine = true
 		p.open = wire.AppendFrame(nil, id, wire.Open{Kind: wire.OpenStream, Grant: grant, Signed: signed, Limit: uint64(window), Source: source})
 		return p
 	})
 	if err != nil {
-		return Totals{}, false, err
+		return Totals{}, err
 	}
 	p.mu.Lock()
 	p.accountLocked()
 	p.mu.Unlock()
 	p.write()
 	if err := p.offered(ctx, app); err != nil {
-		return Totals{}, false, err
+		return Totals{}, err
 	}
+	took()
 	src := newSource()
-	totals, err = p.carry(rawio.NewReader(app, src), src)
-	return totals, true, err
+	return p.carry(rawio.NewReader(app, src), src)
 }
 
 // offered waits until the peer has connected the target, and then takes app.
 func (p *pipe) offered(ctx context.Context, app net.Conn) error {
-	stop := context.AfterFunc(ctx, func() { p.cut(&EndError{Reason: wire.ReasonTimeout}, true) })
+	stop := context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.app == nil {
+			p.cutLocked(&EndError{Reason: wire.ReasonTimeout}, true)
+		}
+	})
 	defer stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()

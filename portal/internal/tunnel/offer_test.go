@@ -23,7 +23,8 @@ func offer(ctx context.Context, t *testing.T, tun *Tunnel) (app, offered *net.TC
 	}
 	taken, ended = make(chan bool, 1), make(chan error, 1)
 	go func() {
-		_, was, err := tun.OfferStream(ctx, benchGrant, []byte("grant"), netip.AddrPort{}, offered)
+		was := false
+		_, err := tun.OfferStream(ctx, benchGrant, []byte("grant"), netip.AddrPort{}, offered, func() { was = true })
 		taken <- was
 		ended <- err
 	}()
@@ -43,7 +44,7 @@ func TestOfferTakesNothingBeforeTheTargetIsThere(t *testing.T) {
 		t.Fatalf("refused: %v", err)
 	}
 	serving := newPair(t, dialTo(service(t, echo)), nil)
-	go serving.client.OfferStream(t.Context(), benchGrant, []byte("grant"), netip.AddrPort{}, offered)
+	go serving.client.OfferStream(t.Context(), benchGrant, []byte("grant"), netip.AddrPort{}, offered, func() {})
 	app.CloseWrite()
 	if b, err := io.ReadAll(app); string(b) != "hello" || err != nil {
 		t.Errorf("by the second tunnel: %q, %v", b, err)

@@ -28,6 +28,10 @@ type authority struct {
 	bundle   ca.Bundle
 	revision uint64    // of the bundle in the store
 	issuer   ca.Issuer // nil: certificates are issued elsewhere
+	// In strict mode: the bundle as it was signed last, maybe an older one, and its
+	// revision in the store.
+	signed         wire.Authorities
+	signedRevision uint64
 }
 
 // openAuthority reads whom the domain trusts, and makes ready who issues.
@@ -66,7 +70,7 @@ func (s *Service) openAuthority() error {
 		return err
 	}
 	s.authority.bundle, s.authority.revision, s.authority.issuer = b, e.Revision, issuer
-	return nil
+	return s.loadSigned()
 }
 
 // fit lets a bundle say who issues by the configuration, which may have changed: who
@@ -151,14 +155,26 @@ func (s *Service) Issues() bool {
 	return s.authority.issuer != nil
 }
 
-// Authorities returns the bundle as portals and relays are told it.
+// Authorities returns the bundle as portals and relays are told it. In strict mode it
+// is the one that was signed last, and Version 0 if none was.
 func (s *Service) Authorities() wire.Authorities {
-	b := s.Bundle()
+	if s.signer == nil {
+		s.authority.mu.RLock()
+		defer s.authority.mu.RUnlock()
+		return s.authority.signed
+	}
+	return s.unsigned().Sign(s.signer)
+}
+
+// unsigned returns the bundle as it is to be signed.
+func (s *Service) unsigned() wire.Authorities { return unsigned(s.Bundle()) }
+
+func unsigned(b ca.Bundle) wire.Authorities {
 	m := wire.Authorities{Version: b.Version, Issuing: b.Issuing}
 	for _, c := range b.Trusted {
 		m.Certificates = append(m.Certificates, c.Raw)
 	}
-	return m.Sign(s.signer)
+	return m
 }
 
 var errIssuesElsewhere = errors.New("this server issues no certificates (it has neither ca_key nor ca_command): have it signed where the CA is")

@@ -11,11 +11,17 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/server/internal/ca"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/store"
+	"github.com/netport/netport/server/internal/strict"
 )
+
+// KnownFile is the file of what the operator's machine knows of a strict server's
+// domain.
+const KnownFile = "known.toml"
 
 // serverName is the name of the server in its certificate.
 const serverName = "server"
@@ -24,10 +30,22 @@ const serverName = "server"
 // makes none itself has that long.
 const serverLife = 365 * 24 * time.Hour
 
-// MakeServer makes the folder of a new server, whole or not at all: under another
-// name first, which is then given up for its own. A folder that holds anything
-// is refused.
+// MakeServer makes the folder of a new server, whole or not at all.
 func MakeServer(dir, domain, address, listen string) error {
+	return makeFolder(dir, func(draft string) error { return fillServer(draft, "", domain, address, listen) })
+}
+
+// MakeStrictServer is MakeServer for a server that has no policy key: that is in a
+// folder of the operator's, with the policy and what is known of the domain.
+func MakeStrictServer(dir, operator, domain, address, listen string) error {
+	return makeFolder(operator, func(safe string) error {
+		return makeFolder(dir, func(draft string) error { return fillServer(draft, safe, domain, address, listen) })
+	})
+}
+
+// makeFolder makes a folder whole or not at all: under another name first, which is
+// then given up for its own. A folder that holds anything is refused.
+func makeFolder(dir string, fill func(draft string) error) error {
 	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
 		return fmt.Errorf("make server in %s: the folder is not empty; name another one", dir)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -42,7 +60,7 @@ func MakeServer(dir, domain, address, listen string) error {
 		return fmt.Errorf("make server in %s: %w", dir, cause(err))
 	}
 	defer os.RemoveAll(draft)
-	if err := fillServer(draft, domain, address, listen); err != nil {
+	if err := fill(draft); err != nil {
 		return err
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty
@@ -54,7 +72,9 @@ func MakeServer(dir, domain, address, listen string) error {
 	return nil
 }
 
-func fillServer(dir, domain, address, listen string) error {
+// fillServer writes all that a new server has; with a folder for what is safe from it,
+// the policy key and the policy go there.
+func fillServer(dir, safe, domain, address, listen string) error {
 	authority, err := ca.New(domain, time.Now)
 	if err != nil {
 		return err
@@ -71,30 +91,43 @@ func fillServer(dir, domain, address, listen string) error {
 	write := func(name string, b []byte) func() error {
 		return func() error { return identity.CreateFile(in(name), b, 0o600) }
 	}
-	newSigner := func(name string) func() error {
-		return func() error {
-			_, signer, err := ed25519.GenerateKey(rand.Reader)
-			if err != nil {
-				return err
-			}
-			return identity.SaveKey(in(name), signer)
-		}
+	public, signer, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	_, stamp, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	policyDir, policyKey := dir, "policy.key"
+	if safe != "" {
+		policyDir, policyKey = safe, grant.FormatKey(public)
 	}
 	for _, step := range []func() error{
 		write("ca.pem", identity.EncodeCertificates(authority.Certificate)),
 		func() error { return identity.SaveKey(in("ca.key"), authority.Key()) },
 		write("cert.pem", identity.EncodeCertificates(chain...)),
 		func() error { return identity.SaveKey(in("key.pem"), key) },
-		newSigner("policy.key"),
-		newSigner("stamp.key"),
-		write(config.ConfigFile, config.Server(domain, address, listen)),
-		write(config.PolicyFile, config.Policy(domain)),
+		func() error { return identity.SaveKey(filepath.Join(policyDir, "policy.key"), signer) },
+		func() error { return identity.SaveKey(in("stamp.key"), stamp) },
+		write(config.ConfigFile, config.Server(domain, address, listen, policyKey)),
+		func() error {
+			return identity.CreateFile(filepath.Join(policyDir, config.PolicyFile), config.Policy(domain), 0o600)
+		},
 		func() error {
 			s, err := store.Create(in(config.StateFile))
 			if err != nil {
 				return err
 			}
-			return s.Close()
+			defer s.Close()
+			if safe == "" {
+				return nil
+			}
+			known := strict.Known{Domain: domain, Authorities: []identity.KeyHash{identity.HashKey(authority.Certificate)}}
+			if err := known.Save(filepath.Join(safe, KnownFile)); err != nil {
+				return err
+			}
+			return keepFirstSigned(s, authority.Certificate, signer)
 		},
 	} {
 		if err := step(); err != nil {

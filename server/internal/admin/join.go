@@ -86,7 +86,7 @@ func (s *Service) enrolByToken(t enrol.Token, e registry.Enrolment, again bool) 
 
 // joined is what a new certificate comes with.
 func (s *Service) joined(chain []*x509.Certificate, addresses []string) Joined {
-	m := wire.Enrolled{Time: uint64(s.now().Unix()), Chain: raw(chain), Policy: []ed25519.PublicKey{s.signer.Public().(ed25519.PublicKey)}, Servers: s.Config.Servers}
+	m := wire.Enrolled{Time: uint64(s.now().Unix()), Chain: raw(chain), Policy: []ed25519.PublicKey{s.public}, Servers: s.Config.Servers}
 	for _, text := range addresses {
 		if a, err := netip.ParseAddr(text); err == nil {
 			m.Addresses = append(m.Addresses, a)
@@ -100,6 +100,9 @@ func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x5
 	asked, err := s.readRequest(p.ID.Role, p.ID.Name, csr)
 	if err != nil {
 		return nil, &enrol.Refusal{Reason: wire.ReasonProtocol, Text: err.Error()}
+	}
+	if s.Registry.Strict() && p.ID.Role == identity.Portal && asked.Key != p.Key {
+		return nil, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: "nothing would be granted to a new key before it is signed for (the server is in strict mode): renew with the key of now, without renew_key"}
 	}
 	if held, ok := s.Registry.Enrolled(p.ID.Role, p.ID.Name); !ok || !held.Holds(p.Key) {
 		return nil, &enrol.Refusal{Reason: wire.ReasonRevoked, Text: "the key is not enrolled any more"}

@@ -43,6 +43,9 @@ type PolicyResult struct {
 func (s *Service) Policy(r PolicyRequest) (PolicyResult, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
+	if r.Step == PolicyApply && s.Registry.Strict() {
+		return PolicyResult{}, fmt.Errorf("apply policy %s: %w", r.File, registry.ErrStrict)
+	}
 	p, result, err := CheckPolicy(r, s.Registry, s.now())
 	if err != nil || r.Step != PolicyApply || len(result.Failed) > 0 {
 		if r.Step == PolicyApply {
@@ -112,6 +115,9 @@ func (s *Service) Diff(r PolicyRequest) (PolicyDiff, error) {
 func (s *Service) ApplyFirst() (PolicyResult, error) {
 	if s.Registry.Applied().Version > 0 {
 		return PolicyResult{}, nil
+	}
+	if s.Registry.Strict() {
+		return PolicyResult{Warnings: []string{"no signed policy was installed yet: everything is denied (netport-server policy request)"}}, nil
 	}
 	if _, err := os.Stat(s.Config.Policy); os.IsNotExist(err) {
 		return PolicyResult{Warnings: []string{fmt.Sprintf("%s: there is no such file: everything is denied until a policy is applied", s.Config.Policy)}}, nil

@@ -36,7 +36,8 @@ type Service struct {
 	Desk *enrol.Desk
 
 	store     store.Store
-	signer    ed25519.PrivateKey // the policy key
+	public    ed25519.PublicKey  // the policy key
+	signer    ed25519.PrivateKey // its secret half; nil in strict mode: it is elsewhere
 	authority authority
 	now       func() time.Time
 
@@ -49,7 +50,7 @@ type Service struct {
 
 // Open opens the state of a configuration.
 func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
-	signer, err := LoadSigner(cfg.PolicyKey)
+	signer, public, err := loadPolicyKey(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +58,14 @@ func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := registry.Open(cfg.Domain, s, signer, time.Now)
+	r, err := openRegistry(cfg.Domain, s, signer, public)
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
 	service := &Service{
 		Config: cfg, Registry: r, Audit: audit.New(cfg.State, log), Desk: enrol.NewDesk(s, time.Now),
-		store: s, signer: signer, now: time.Now,
+		store: s, public: public, signer: signer, now: time.Now,
 		changed: func(registry.Diff) {}, revoked: func([]registry.Revoked) {}, authoritiesChanged: func() {},
 	}
 	if err := service.openAuthority(); err != nil {
@@ -126,6 +127,8 @@ func (s *Service) Commands() map[string]local.Handler {
 		CommandExplain:    handler(s.Explain),
 		CommandAllow:      handler(s.Allow),
 		CommandAllowed:    handler(s.Allowed),
+		CommandSignAsk:    handler(s.SignRequest),
+		CommandInstall:    handler(s.InstallSigned),
 	}
 }
 
@@ -149,6 +152,8 @@ const (
 	CommandExplain    = "explain"
 	CommandAllow      = "allow"
 	CommandAllowed    = "allowed"
+	CommandSignAsk    = "policy-request"
+	CommandInstall    = "policy-install"
 )
 
 func handler[A, R any](f func(A) (R, error)) local.Handler {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
@@ -78,7 +79,10 @@ func (c *Command) run(ctx context.Context, id identity.ID, o Order) ([]byte, err
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	cmd.Stdin = bytes.NewReader(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: o.Request}))
 	cmd.Env = append(cmd.Environ(), "NETPORT_URI="+id.String(), "NETPORT_ROLE="+string(o.Role), "NETPORT_NAME="+o.Name, "NETPORT_LIFE="+o.Life.String())
-	// A child of the program may hold its output open for ever.
+	// It may have started others, which end with it; one of them that got away may hold
+	// its output open for ever.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	out, complaint := limited{stop: stop}, limited{stop: stop}
 	cmd.Stdout, cmd.Stderr = &out, &complaint

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -147,7 +148,7 @@ func TestCommandIssuesWhatIsChecked(t *testing.T) {
 func TestCommandThatHangsIsEnded(t *testing.T) {
 	s := newSigner(t)
 	file := filepath.Join(s.dir, "hang")
-	if err := os.WriteFile(file, []byte("#!/bin/sh\nsleep 600 &\nwait\n"), 0o700); err != nil {
+	if err := os.WriteFile(file, []byte("#!/bin/sh\nsleep 600 &\necho $! > \"$0.pid\"\nwait\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -159,6 +160,23 @@ func TestCommandThatHangsIsEnded(t *testing.T) {
 	}
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("it took %v", took)
+	}
+	text, err := os.ReadFile(file + ".pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C { // it is dead once somebody has waited for it
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(status), ") Z ") {
+			break
+		}
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("what it had started runs on")
+		}
 	}
 	if n := len(c.turns); n != 0 {
 		t.Errorf("%d turns are still taken", n)

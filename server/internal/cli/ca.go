@@ -26,6 +26,7 @@ func newCA() *cobra.Command {
 Roll over to a new CA of the server's own:
 
   netport-server ca roll          the new one issues; the old one vouches for it
+                                  (portals and relays renew within the hour)
   netport-server ca status        until nobody has a certificate of the old one
   netport-server ca drop KEY      the old one counts no more
 

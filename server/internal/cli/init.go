@@ -15,7 +15,7 @@ import (
 )
 
 func newInit() *cobra.Command {
-	var dir, domain, address string
+	var dir, domain, address, operator string
 	c := &cobra.Command{
 		Use:     "init --dir DIR --domain DOMAIN --address HOST[:PORT]",
 		Short:   "Make a CA, an identity and the configuration of a new server",
@@ -34,6 +34,13 @@ func newInit() *cobra.Command {
 			if err != nil {
 				return command.Usagef("--address: %w", err)
 			}
+			if operator != "" {
+				if err := admin.MakeStrictServer(dir, operator, domain, address, listen); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.OutOrStdout(), strictNext, domain, dir, filepath.Clean(dir), filepath.Clean(operator))
+				return nil
+			}
 			if err := admin.MakeServer(dir, domain, address, listen); err != nil {
 				return err
 			}
@@ -51,11 +58,27 @@ Next:
 			return nil
 		},
 	}
+	c.Flags().StringVar(&operator, "operator", "", "strict mode: the `FOLDER` to make for the policy key and the policy, which the server does not need")
 	c.Flags().StringVar(&dir, "dir", "", "the folder to make")
 	c.Flags().StringVar(&domain, "domain", "", "the domain of all names, as in spiffe://DOMAIN/portal/NAME")
 	c.Flags().StringVar(&address, "address", "", "where portals and relays find this server: `HOST[:PORT]`, port 443 if none is given")
 	return c
 }
+
+const strictNext = `Made a server for the domain %s in %s.
+
+It has no policy key: whoever takes it over can deny, and make identities, but grants
+nothing. The key is in %[4]s: move that folder to another machine, and keep
+it safe. Nothing can be granted without it.
+
+Next:
+  netport-server run --config %[3]s/config.toml
+  netport-server invite portal NAME --config %[3]s/config.toml
+  netport-server policy request --config %[3]s/config.toml > request
+  netport-server policy sign --key %[4]s/policy.key --policy %[4]s/policy.toml \
+    --known %[4]s/known.toml < request > signed        (where the folder is)
+  netport-server policy install --config %[3]s/config.toml < signed
+`
 
 // cause strips the path that package os puts before its errors.
 func cause(err error) error {

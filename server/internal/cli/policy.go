@@ -18,15 +18,24 @@ import (
 
 func newPolicy() *cobra.Command {
 	c := command.Group(&cobra.Command{
-		Use:     "policy",
-		Short:   "Check, test and apply the policy; show the one in force",
+		Use:   "policy",
+		Short: "Check, test and apply the policy; show the one in force",
+		Long: `Check, test and apply the policy; show the one in force.
+
+In strict mode ("init --operator") the policy key and the policy are on a machine of
+the operator's, and the server puts in force only what was signed there:
+
+  netport-server policy request > request              on the server
+  netport-server policy sign --key policy.key --policy policy.toml \
+    --known known.toml < request > signed              there
+  netport-server policy install < signed               on the server`,
 		Example: "  netport-server policy apply policy.toml",
 	})
 	c.AddCommand(
 		newPolicyStep(admin.PolicyCheck, "Check a policy file", "  netport-server policy check policy.toml"),
 		newPolicyStep(admin.PolicyTest, "Check a policy file and run its tests", "  netport-server policy test policy.toml"),
 		newPolicyStep(admin.PolicyApply, "Check a policy file, run its tests and put it in force", "  netport-server policy apply policy.toml"),
-		newPolicyDiff(), newPolicyShow(),
+		newPolicyDiff(), newPolicyShow(), newPolicyRequest(), newPolicySign(), newPolicyInstall(),
 	)
 	return c
 }

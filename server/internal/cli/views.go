@@ -55,7 +55,23 @@ relays       %d of %d ready
 sessions     %d
 certificate  until %s
 `, s.Version, s.Domain, time.Since(s.Since).Truncate(time.Second), s.Address, strings.Join(s.Listen, " "), policy,
-			s.Online, s.Portals, s.Usable, s.Relays, s.Sessions, s.Expires.Format(time.DateOnly))
+			s.Online, s.Portals, s.Usable, s.Relays, s.Sessions, ends(s.Expires, time.Now()))
+		if err == nil && s.Ending > 0 {
+			_, err = fmt.Fprintf(w, "warning      %d certificates of portals and relays end soon or have ended: %s\n", s.Ending, strings.Join(s.EndingNames, ", "))
+		}
+		if err == nil && s.Waiting > 0 {
+			_, err = fmt.Fprintf(w, "waiting      %d keys wait for approval: netport-server enrolments\n", s.Waiting)
+		}
+		if err == nil && s.Strict {
+			what := "nothing waits"
+			switch {
+			case s.Unsigned > 0:
+				what = fmt.Sprintf("%d grants wait (netport-server policy request)", s.Unsigned)
+			case s.UnsignedAuthorities:
+				what = "the authorities wait (netport-server policy request)"
+			}
+			_, err = fmt.Fprintf(w, "signatures   made elsewhere (strict mode): %s\n", what)
+		}
 		if err == nil && s.Missing > 0 {
 			_, err = fmt.Fprintf(w, "audit        %d records are not written: see the log; is the disk full?\n", s.Missing)
 		}

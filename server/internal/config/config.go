@@ -3,6 +3,7 @@
 package config
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/ca"
@@ -39,7 +41,12 @@ type Config struct {
 	// Servers are those that portals are told of: HOST or HOST:PORT each.
 	Servers []string
 
-	Certificate, Key, CA, PolicyKey, StampKey string
+	Certificate, Key, CA, StampKey string
+
+	// PolicyKey is the file of the policy key; empty in strict mode: then PolicyPublic
+	// is its public half, and the secret one is elsewhere.
+	PolicyKey    string
+	PolicyPublic ed25519.PublicKey
 
 	// CAKey is the built-in CA's key; empty: no certificate is issued with it.
 	CAKey string
@@ -120,6 +127,13 @@ func Load(file string) (*Config, error) {
 	if len(r.CACommand) > 0 && strings.Contains(r.CACommand[0], "/") {
 		r.CACommand[0] = f.Path(r.CACommand[0])
 	}
+	policyKey, public := f.Path(r.PolicyKey), ed25519.PublicKey(nil)
+	if strings.HasPrefix(r.PolicyKey, "ed25519:") {
+		policyKey = ""
+		if public, err = grant.ParseKey(r.PolicyKey); err != nil {
+			return nil, f.Errorf("policy_key", "policy_key: %v", err)
+		}
+	}
 	if len(r.Servers) == 0 {
 		r.Servers = []string{r.Address}
 	}
@@ -128,7 +142,7 @@ func Load(file string) (*Config, error) {
 		Certificate: f.Path(r.Certificate), Key: f.Path(r.Key), CA: f.Path(r.CA),
 		CAKey: f.Path(r.CAKey), CAPassphrase: f.Path(r.CAPassphrase), CACommand: r.CACommand, AcceptElsewhere: r.AcceptElsewhere,
 		CertificateLife: life, RenewAfterExpiry: late,
-		PolicyKey: f.Path(r.PolicyKey), StampKey: f.Path(r.StampKey),
+		PolicyKey: policyKey, PolicyPublic: public, StampKey: f.Path(r.StampKey),
 		Policy: f.Path(r.Policy), State: f.Path(r.State), Socket: f.Path(r.Socket), LogLevel: r.LogLevel,
 		SessionsPerPortal: r.SessionsPerPortal,
 	}, nil

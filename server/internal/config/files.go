@@ -2,8 +2,9 @@ package config
 
 import "fmt"
 
-// Server returns the configuration file that init makes.
-func Server(domain, address, listen string) []byte {
+// Server returns the configuration file that init makes; policyKey is a file or, in
+// strict mode, a public key.
+func Server(domain, address, listen, policyKey string) []byte {
 	return fmt.Appendf(nil, `# The configuration of netport-server. Paths are relative to this file.
 
 # The domain of all names here: spiffe://DOMAIN/portal/NAME. It stands in every
@@ -50,8 +51,10 @@ renew_after_expiry = "90d"
 
 # The key that signs permissions, and the one that stamps them fresh for a day.
 # As long as the policy key is here, whoever takes over this server can grant
-# what he likes.
-policy_key = "policy.key"
+# what he likes. Strict mode: the public key itself stands here ("ed25519:..."), the
+# secret one is on another machine, and so are policies signed
+# (netport-server policy request, sign, install).
+policy_key = %q
 stamp_key = "stamp.key"
 
 # The policy to begin with, until the first "policy apply".
@@ -68,7 +71,7 @@ log_level = "info"
 
 # The most sessions that one portal may have part in at once.
 sessions_per_portal = 1000
-`, domain, address, listen)
+`, domain, address, listen, policyKey)
 }
 
 // Policy returns the policy file that init makes: an example that denies all.

@@ -265,6 +265,9 @@ func TestRestoredStateIsNoticed(t *testing.T) {
 	if got := r.records("of the regression", func(a audit.Record) bool { return a.Event == "revocations" }); got[0].Portal != "ann" || got[0].Count != 2 {
 		t.Errorf("audited: %+v", got)
 	}
+	if got := r.revoke(admin.RevokeRequest{Role: identity.Portal, Name: "bo"}); got.Epoch != 4 {
+		t.Errorf("revoked again at epoch %d, want one that nobody holds", got.Epoch)
+	}
 }
 
 // F45: one CA takes the place of another while everybody stays connected.

@@ -43,6 +43,11 @@ type Status struct {
 	Ending      int      `json:"certificates_ending"`
 	EndingNames []string `json:"certificates_ending_names"`
 	Waiting     int      `json:"waiting_for_approval"`
+	// In strict mode: grants that are in force for nobody before they are signed, and
+	// whether the authorities are to be signed too.
+	Strict              bool `json:"strict"`
+	Unsigned            int  `json:"grants_not_signed"`
+	UnsignedAuthorities bool `json:"authorities_not_signed"`
 }
 
 func (d *daemon) views(cfg *config.Config, service *admin.Service) map[string]local.Handler {
@@ -65,6 +70,8 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
 		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
+	s.Strict = service.Registry.Strict()
+	s.Unsigned, s.UnsignedAuthorities = service.Unsigned()
 	now := time.Now()
 	note := func(name string, e registry.Enrolment) {
 		if e.Issued.IsZero() || now.Before(e.Issued.Add(e.NotAfter.Sub(e.Issued)/6*5)) {

@@ -3,7 +3,9 @@ package hub
 import (
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +27,7 @@ const (
 // Identities is what becomes of the identities of those who are connected. Its
 // methods may block but for Authorities, and are called without the hub's mutex.
 type Identities interface {
-	// Authorities are whom the domain trusts.
+	// Authorities are whom the domain trusts; Version 0: that is not signed yet.
 	Authorities() wire.Authorities
 	// AdmitElsewhere enrols who comes with a right certificate that was issued
 	// elsewhere, where that is allowed.
@@ -114,6 +116,7 @@ func raw(chain []*x509.Certificate) [][]byte {
 func tellRevocations[Out wire.Message](h *Hub, c *connection[Out], held uint64) {
 	epoch := h.registry.Epoch()
 	if held > epoch {
+		h.registry.Told(held)
 		h.audit.Write(audit.Record{Event: "revocations", Answer: audit.Lost, Portal: c.peer.ID.Name, Count: held - epoch, Detail: "epoch regression"})
 		h.log.Error("epoch regression: a peer holds revocations that this server has lost; was an old state restored? Revoke again what was revoked since", "peer", c.peer.ID, "holds", held, "epoch", epoch)
 	}
@@ -135,15 +138,16 @@ func (h *Hub) Revoked(list []registry.Revoked) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
+	hit := h.hitBy(list)
 	for name, c := range h.portals {
-		if err := h.own.Recheck(c.presented); err != nil {
+		if err := hit(c.peer, c.presented); err != nil {
 			h.log.Warn("portal revoked", "portal", name, "from", c.address, "reason", err)
 			h.broker.Revoke(now, name)
 			h.dropPortal(c, revokedText)
 		}
 	}
 	for name, c := range h.relays {
-		if err := h.own.Recheck(c.presented); err != nil {
+		if err := hit(c.peer, c.presented); err != nil {
 			h.log.Warn("relay revoked", "relay", name, "from", c.address, "reason", err)
 			h.broker.FromRelay(now, name, wire.RelayDraining{})
 			h.dropRelay(c, revokedText)
@@ -162,6 +166,27 @@ func (h *Hub) Revoked(list []registry.Revoked) {
 	}
 }
 
+// hitBy returns what tells whether revocations hit a peer. Only those whom one may hit
+// have their chains verified anew: with thousands of peers that would take a second.
+func (h *Hub) hitBy(list []registry.Revoked) func(identity.Peer, []*x509.Certificate) error {
+	root := false // the key of an authority that nobody presents
+	for _, a := range h.own.Authorities() {
+		key := identity.HashKey(a)
+		root = root || slices.ContainsFunc(list, func(v registry.Revoked) bool { return v.Key == key })
+	}
+	return func(p identity.Peer, presented []*x509.Certificate) error {
+		suspect := root || slices.ContainsFunc(list, func(v registry.Revoked) bool {
+			return v.Role == p.ID.Role && v.Name == p.ID.Name || slices.ContainsFunc(presented, func(c *x509.Certificate) bool {
+				return v.Key == identity.HashKey(c) || v.Serial != "" && v.Serial == hex.EncodeToString(c.SerialNumber.Bytes())
+			})
+		})
+		if !suspect {
+			return nil
+		}
+		return h.own.Recheck(presented)
+	}
+}
+
 // revokedText is what a peer is told whose certificate was revoked.
 const revokedText = "this certificate was revoked"
 
@@ -171,10 +196,18 @@ func (h *Hub) AuthoritiesChanged() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.portals {
-		c.link.Send(m)
+		tellAuthorities(c, m)
 	}
 	for _, c := range h.relays {
-		c.link.Send(m)
+		tellAuthorities(c, m)
+	}
+}
+
+// tellAuthorities tells a peer whom the domain trusts, if the policy key has signed
+// that already.
+func tellAuthorities[Out wire.Message](c *connection[Out], m wire.Authorities) {
+	if m.Version > 0 {
+		sendBoth(c, m)
 	}
 }
 

@@ -79,7 +79,7 @@ func (h *Hub) enterPortal(c *connection[wire.ToPortal]) (wire.Reason, string) {
 	}
 	h.portals[name] = c
 	h.broker.PortalUp(name, c.address.Addr())
-	c.link.Send(h.identities.Authorities())
+	tellAuthorities(c, h.identities.Authorities())
 	peers := make(map[string]bool)
 	for _, g := range h.registry.Of(name, c.since) {
 		h.put(c, g, c.since)

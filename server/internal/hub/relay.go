@@ -89,7 +89,7 @@ func (h *Hub) enterRelay(c *connection[wire.ToRelay], addresses []netip.Addr) (w
 	}
 	h.relays[name] = c
 	h.broker.RelayUp(c.since, name, addresses)
-	c.link.Send(h.identities.Authorities())
+	tellAuthorities(c, h.identities.Authorities())
 	c.link.Send(wire.TicketKeys{Keys: h.keys.Of(name, c.since)})
 	return wire.ReasonNone, ""
 }

@@ -23,14 +23,14 @@ func (p *Policy) CheckNames(domain string, enrolled map[string]identity.KeyHash,
 	for _, at := range p.used {
 		if _, ok := enrolled[at.name]; !ok && !warned[at.name] {
 			warned[at.name] = true
-			p.warn(at.key, "no portal %q is enrolled: what names it grants nothing until it is (netport-server issue portal %s --out DIR)", at.name, at.name)
+			p.warn(at.key, "no portal %q is enrolled: what names it grants nothing until it is (netport-server invite portal %s)", at.name, at.name)
 		}
 	}
 	missing := make(map[string]bool)
 	for _, at := range p.relays {
 		if !isRelay(at.name) && !missing[at.name] {
 			missing[at.name] = true
-			p.warn(at.key, "no relay %q is enrolled: portals that must meet there cannot meet until it is (netport-server issue relay %s --address HOST --out DIR)", at.name, at.name)
+			p.warn(at.key, "no relay %q is enrolled: portals that must meet there cannot meet until it is (netport-server invite relay %s --address HOST)", at.name, at.name)
 		}
 	}
 	return nil

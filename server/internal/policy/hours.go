@@ -9,8 +9,6 @@ import (
 	"github.com/netport/netport/proto/grant"
 )
 
-var dayNames = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
-
 // readHours reads the hours of a forward in their zone.
 func (p *Policy) readHours(f *Forward, raw *rawForward) error {
 	zoneKey := f.key + ".zone"
@@ -96,16 +94,16 @@ func parseDays(s string) (days uint8, err error) {
 		if !ok {
 			last = first
 		}
-		from, until := slices.Index(dayNames, first), slices.Index(dayNames, last)
+		from, until := slices.Index(grant.DayNames[:], first), slices.Index(grant.DayNames[:], last)
 		if from < 0 || until < 0 {
-			return 0, fmt.Errorf("%q are no days: they are %s, joined as in mon-fri or sat,sun", s, strings.Join(dayNames, ", "))
+			return 0, fmt.Errorf("%q are no days: they are %s, joined as in mon-fri or sat,sun", s, strings.Join(grant.DayNames[:], ", "))
 		}
 		if ok && from == until {
 			return 0, fmt.Errorf("%q is one day: write %s", part, first)
 		}
 		for d := from; ; d = (d + 1) % 7 {
 			if days>>d&1 == 1 {
-				return 0, fmt.Errorf("%q names %s twice", s, dayNames[d])
+				return 0, fmt.Errorf("%q names %s twice", s, grant.DayNames[d])
 			}
 			days |= 1 << d
 			if d == until {
@@ -128,36 +126,5 @@ func parseMinute(s string) (uint16, error) {
 
 // hoursText writes hours as the file holds them.
 func hoursText(h grant.Hours, zone string) string {
-	var list []string
-	for _, w := range h.Windows() {
-		list = append(list, windowText(w))
-	}
-	return strings.Join(list, ", ") + " " + zone
-}
-
-func windowText(w grant.Window) string {
-	times := fmt.Sprintf("%02d:%02d-%02d:%02d", w.From/60, w.From%60, w.Until/60, w.Until%60)
-	if w.Days == 0x7f {
-		return times
-	}
-	var parts []string
-	for d := 0; d < 7; d++ {
-		if w.Days>>d&1 == 0 {
-			continue
-		}
-		last := d
-		for last < 6 && w.Days>>(last+1)&1 == 1 {
-			last++
-		}
-		switch {
-		case last > d+1:
-			parts = append(parts, dayNames[d]+"-"+dayNames[last])
-		case last > d:
-			parts = append(parts, dayNames[d], dayNames[last])
-		default:
-			parts = append(parts, dayNames[d])
-		}
-		d = last
-	}
-	return strings.Join(parts, ",") + " " + times
+	return strings.TrimSuffix(h.String(), h.Rule()) + zone
 }

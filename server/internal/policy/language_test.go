@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -241,6 +242,29 @@ func TestTermsInTheirForms(t *testing.T) {
 	} {
 		if p := parse(t, text); len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], what) {
 			t.Errorf("warnings %q, want %q", p.Warnings, what)
+		}
+	}
+}
+
+// B80: what is nested costs no more than it is long.
+func TestNestingIsRefusedAtOnce(t *testing.T) {
+	for _, value := range []string{strings.Repeat("[", 9000) + strings.Repeat("]", 9000), strings.Repeat("{a=", 9000) + "1" + strings.Repeat("}", 9000)} {
+		for _, key := range []string{"to", "until", "hours", "clients"} {
+			lines := []string{name, from, to, key + " = " + value}
+			if key == "to" {
+				lines = []string{name, from, "to = " + value}
+			}
+			text := forward(lines...)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := Parse("policy.toml", []byte(text), now)
+			runtime.ReadMemStats(&after)
+			if err == nil || !strings.Contains(err.Error(), key) {
+				t.Errorf("%s: %v", key, err)
+			}
+			if used := after.TotalAlloc - before.TotalAlloc; used > 32<<20 {
+				t.Errorf("%s: %d MB for a file of %d kB", key, used>>20, len(text)>>10)
+			}
 		}
 	}
 }

@@ -16,6 +16,9 @@ import (
 func (r *Registry) Apply(p *policy.Policy, file string, source []byte) (Diff, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
+	if r.Strict() {
+		return Diff{}, ErrStrict
+	}
 	r.mu.RLock()
 	next := Applied{
 		Version: r.applied.Version + 1, File: file, Source: string(source),
@@ -147,7 +150,7 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 		delete(r.revisions, key)
 	}
 	if rules != nil {
-		r.applied, r.policy, r.grants, r.openings = next, rules, grants, who.open
+		r.applied, r.policy, r.grants, r.openings, r.waiting = next, rules, grants, who.open, diff.Waiting
 	}
 	if update != nil {
 		update()
@@ -155,7 +158,7 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 	return diff, nil
 }
 
-// compile signs what the rules come to. A permission that says the same as one
+// compile signs what the rules come to, or takes it from what was signed elsewhere. A permission that says the same as one
 // in force stays as it is, version and signature included, so that its id stays
 // and what runs under it goes on.
 func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, change *store.Change) (*index, Diff) {
@@ -164,6 +167,8 @@ func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, ch
 		same[content(g.Permission)] = g
 	}
 	grants, diff := newIndex(), Diff{Version: version}
+	var added []grant.Grant
+	var sign []grant.Permission
 	for _, p := range who.expand(rules.Grants(who.keys, who.open, r.now())) {
 		if g, ok := same[content(p)]; ok {
 			delete(same, content(p))
@@ -171,11 +176,20 @@ func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, ch
 			diff.Kept++
 			continue
 		}
-		p.Version = version
-		diff.Added = append(diff.Added, p)
+		g, ok := who.signed[content(p)]
+		switch {
+		case ok:
+			added = append(added, g)
+		case r.Strict():
+			diff.Waiting++
+		default:
+			p.Version = version
+			sign = append(sign, p)
+		}
 	}
-	for _, g := range r.signAll(diff.Added) {
+	for _, g := range append(added, Sign(sign, r.signer)...) {
 		grants.add(g)
+		diff.Added = append(diff.Added, g.Permission)
 		change.Put[permissionKey(g.Permission)] = g.AppendTo(nil)
 	}
 	for _, g := range same {

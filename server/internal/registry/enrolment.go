@@ -101,7 +101,8 @@ func (r *Registry) put(role identity.Role, name string, e Enrolment, cause strin
 // that change it.
 type holders struct {
 	keys, next map[string]identity.KeyHash
-	open       policy.Openings // and what is open to them on request
+	open       policy.Openings        // and what is open to them on request
+	signed     map[string]grant.Grant // by content: what was signed elsewhere
 }
 
 func (h holders) set(name string, e Enrolment) {

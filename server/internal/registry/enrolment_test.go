@@ -115,7 +115,7 @@ func TestRevokedNameIsGoneAndMayComeAnew(t *testing.T) {
 	if got := r.Revocations(0); r.Epoch() != 3 || len(got) != 3 || got[0].Name != "ann" || got[2].Key != key(7) {
 		t.Errorf("read back: %+v", got)
 	}
-	if got := r.Revocations(2); len(got) != 1 || r.Revocations(3) != nil || r.Revocations(99) != nil {
+	if got := r.Revocations(2); len(got) != 1 || len(r.Revocations(3)) > 0 || len(r.Revocations(99)) > 0 {
 		t.Errorf("after epoch 2: %+v", got)
 	}
 	if !r.IsRevoked(key(1)) || r.IsRevoked(key(2)) || !r.Begin(identity.Portal, "ann").Equal(now) || !r.Begin(identity.Relay, "ann").IsZero() {
@@ -144,5 +144,34 @@ func TestRevocationThatIsNotOnDiskIsNone(t *testing.T) {
 	}
 	if _, ok := r.Portal("ann"); !ok || r.Epoch() != 0 {
 		t.Error("what is not on disk is in force")
+	}
+}
+
+// A state that was restored from an old one does not give away epochs that others hold.
+func TestEpochsGoOnAboveThoseThatWereLost(t *testing.T) {
+	file := create(t)
+	r, s := open(t, file)
+	r.Told(7)
+	r.Told(3)
+	r.Told(maxLost + 1)
+	r.Told(1 << 63)
+	if r.Epoch() != 0 {
+		t.Errorf("epoch %d without a revocation", r.Epoch())
+	}
+	if list, _, err := r.Revoke(Revoked{Key: key(1)}); err != nil || list[0].Epoch != 8 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if list, _, err := r.Revoke(Revoked{Key: key(2)}); err != nil || list[0].Epoch != 9 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	s.Close()
+	r, _ = open(t, file)
+	for after, want := range map[uint64]int{0: 2, 7: 2, 8: 1, 9: 0, 1 << 40: 0} {
+		if got := r.Revocations(after); len(got) != want {
+			t.Errorf("after epoch %d: %+v", after, got)
+		}
+	}
+	if r.Epoch() != 9 {
+		t.Errorf("epoch %d", r.Epoch())
 	}
 }

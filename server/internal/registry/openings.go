@@ -17,6 +17,9 @@ import (
 func (r *Registry) Allow(forward, only, by string, length time.Duration) (policy.Opening, Diff, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
+	if r.Strict() {
+		return policy.Opening{}, Diff{}, fmt.Errorf("allow forward %s: %w", forward, ErrStrict)
+	}
 	if r.policy == nil {
 		return policy.Opening{}, Diff{}, fmt.Errorf("no policy was applied yet")
 	}

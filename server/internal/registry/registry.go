@@ -71,6 +71,7 @@ type Diff struct {
 	Removed []grant.Permission
 	Added   []grant.Permission
 	Kept    int
+	Waiting int // in strict mode: permissions that are not signed
 }
 
 // Registry is the whole of it.
@@ -78,7 +79,8 @@ type Registry struct {
 	// Constant.
 	domain string
 	store  store.Store
-	signer ed25519.PrivateKey // the policy key
+	public ed25519.PublicKey  // the policy key
+	signer ed25519.PrivateKey // its secret half; nil: it is elsewhere (strict mode)
 	now    func() time.Time
 
 	change sync.Mutex // held through a change
@@ -86,18 +88,30 @@ type Registry struct {
 	mu        sync.RWMutex // guards the following
 	portals   map[string]Portal
 	relays    map[string]Relay
-	revoked   []Revoked         // in the order of their epochs, which begin with 1
+	revoked   []Revoked         // in the order of their epochs
+	told      uint64            // an epoch that somebody else holds: see Told
 	revisions map[string]uint64 // of every key in the store but permissions
 	applied   Applied
 	policy    *policy.Policy // what applied.Source says; nil before the first
 	openings  policy.Openings
 	grants    *index
+	waiting   int // permissions of the policy in force that are not signed; in strict mode only
 }
 
 // Open reads the registry of a domain from a store. signer is the policy key.
 func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() time.Time) (*Registry, error) {
+	return restore(domain, s, signer.Public().(ed25519.PublicKey), signer, now)
+}
+
+// OpenStrict reads the registry of a server that cannot sign: of the policy key it has
+// the public half alone, and what is granted comes signed (Install).
+func OpenStrict(domain string, s store.Store, public ed25519.PublicKey, now func() time.Time) (*Registry, error) {
+	return restore(domain, s, public, nil, now)
+}
+
+func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25519.PrivateKey, now func() time.Time) (*Registry, error) {
 	r := &Registry{
-		domain: domain, store: s, signer: signer, now: now,
+		domain: domain, store: s, public: public, signer: signer, now: now,
 		portals: make(map[string]Portal), relays: make(map[string]Relay),
 		revisions: make(map[string]uint64), grants: newIndex(), openings: make(policy.Openings),
 	}
@@ -111,8 +125,8 @@ func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() ti
 		return nil, err
 	}
 	for i, v := range r.revoked {
-		if v.Epoch != uint64(i)+1 || v.Revocation().Check() != nil {
-			return nil, fmt.Errorf("read state: the revocation of epoch %d is broken", i+1)
+		if i > 0 && v.Epoch <= r.revoked[i-1].Epoch || v.Revocation().Check() != nil {
+			return nil, fmt.Errorf("read state: the revocation of epoch %d is broken", v.Epoch)
 		}
 	}
 	if err := load(r, openingPrefix, func(o policy.Opening) { r.openings[o.Key()] = o }); err != nil {
@@ -143,6 +157,12 @@ func Open(domain string, s store.Store, signer ed25519.PrivateKey, now func() ti
 		}
 		r.grants.add(g)
 	}
+	if r.Strict() {
+		who := r.holdersLocked()
+		who.open = p.Live(who.open, now())
+		_, diff := r.compile(p, who, r.applied.Version, &store.Change{Put: make(map[string][]byte)})
+		r.waiting = diff.Waiting
+	}
 	return r, nil
 }
 
@@ -167,7 +187,19 @@ func (r *Registry) Domain() string { return r.domain }
 
 // PolicyKey returns the public policy key as portals pin it.
 func (r *Registry) PolicyKey() string {
-	return grant.FormatKey(r.signer.Public().(ed25519.PublicKey))
+	return grant.FormatKey(r.public)
+}
+
+// Strict reports whether the secret policy key is elsewhere.
+func (r *Registry) Strict() bool { return r.signer == nil }
+
+// Waiting returns how many permissions of the policy in force are granted to nobody
+// because they are not signed, which happens in strict mode only: the next signature
+// brings them.
+func (r *Registry) Waiting() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.waiting
 }
 
 // Portal returns an enrolled portal.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -36,7 +37,7 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
 	r.mu.RLock()
-	next, rules, who, epoch := r.applied, r.policy, r.holdersLocked(), uint64(len(r.revoked))
+	next, rules, who, epoch := r.applied, r.policy, r.holdersLocked(), max(r.epochLocked(), r.told)
 	r.mu.RUnlock()
 	change := store.Change{Put: make(map[string][]byte)}
 	var portals, relays []string
@@ -102,17 +103,39 @@ func (h holders) drop(name string) bool {
 func (r *Registry) Revocations(after uint64) []Revoked {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if after >= uint64(len(r.revoked)) {
-		return nil
+	i, found := slices.BinarySearchFunc(r.revoked, after, func(v Revoked, epoch uint64) int { return cmp.Compare(v.Epoch, epoch) })
+	if found {
+		i++
 	}
-	return r.revoked[after:len(r.revoked):len(r.revoked)]
+	return r.revoked[i:len(r.revoked):len(r.revoked)]
 }
 
-// Epoch returns the epoch of the last revocation.
+// Epoch returns the epoch of the last revocation; 0 if there is none.
 func (r *Registry) Epoch() uint64 {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return uint64(len(r.revoked))
+	return r.epochLocked()
+}
+
+func (r *Registry) epochLocked() uint64 {
+	if n := len(r.revoked); n > 0 {
+		return r.revoked[n-1].Epoch
+	}
+	return 0
+}
+
+// maxLost is how far a told epoch may lie above ours.
+const maxLost = identity.MaxRevocations
+
+// Told notes an epoch above ours that a portal or relay holds: this state is an old
+// one, and other revocations had the epochs up to that one. The next revocation gets a
+// higher one, so that whoever asks for what is newer hears of it.
+func (r *Registry) Told(epoch uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if epoch-min(r.epochLocked(), epoch) <= maxLost {
+		r.told = max(r.told, epoch)
+	}
 }
 
 // Begin returns when a certificate of the name may begin at the earliest: not before

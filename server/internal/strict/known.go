@@ -1,0 +1,144 @@
+package strict
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"github.com/netport/netport/proto/conffile"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
+)
+
+// Known is what the operator's machine knows of the domain: it is what a request is
+// compared with.
+type Known struct {
+	Domain      string                        `toml:"domain"`
+	Version     uint64                        `toml:"version"` // signed last
+	Authorities []identity.KeyHash            `toml:"authorities"`
+	Portals     map[string][]identity.KeyHash `toml:"portals"`
+}
+
+// LoadKnown reads the file of what is known; without one nothing is.
+func LoadKnown(file string) (Known, error) {
+	b, err := identity.ReadSecret(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Known{}, nil
+	}
+	if err != nil {
+		return Known{}, err
+	}
+	var k Known
+	if _, err := conffile.Parse(file, b, &k); err != nil {
+		return Known{}, err
+	}
+	return k, nil
+}
+
+// Save writes it.
+func (k Known) Save(file string) error { return identity.ReplaceFile(file, k.Encode(), 0o600) }
+
+// Encode returns the file.
+func (k Known) Encode() []byte {
+	b := fmt.Appendf(nil, `# What "netport-server policy sign" knows of the domain: it signs for no other keys.
+# Keep it with the policy key.
+domain = %q
+version = %d
+authorities = %s
+
+[portals]
+`, k.Domain, k.Version, keyList(k.Authorities))
+	for _, name := range slices.Sorted(maps.Keys(k.Portals)) {
+		b = fmt.Appendf(b, "%q = %s\n", name, keyList(k.Portals[name]))
+	}
+	return b
+}
+
+func keyList(list []identity.KeyHash) string {
+	var b bytes.Buffer
+	for i, key := range list {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		text, _ := key.MarshalText()
+		fmt.Fprintf(&b, "%q", text)
+	}
+	return "[" + b.String() + "]"
+}
+
+// Accepted are keys that count on the operator's word.
+type Accepted struct {
+	Portals     map[string][]identity.KeyHash
+	Authorities []identity.KeyHash
+}
+
+// Stranger is a key of a request that is not known.
+type Stranger struct {
+	Portal string // "": an authority
+	Key    identity.KeyHash
+	Other  bool // the name is known by another key
+}
+
+// Flag returns the option by which the key is accepted.
+func (s Stranger) Flag() string {
+	text, _ := s.Key.MarshalText()
+	if s.Portal == "" {
+		return "--accept-ca " + string(text)
+	}
+	return "--accept " + s.Portal + "=" + string(text)
+}
+
+// learn compares a request with what is known, and returns what is known after it, and
+// who is not known and was not accepted.
+func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted) (Known, []Stranger, error) {
+	// Who is not enrolled any more is forgotten: his key may have been revoked.
+	next := Known{Domain: q.Domain, Version: k.Version, Portals: make(map[string][]identity.KeyHash)}
+	var strangers []Stranger
+	for _, p := range q.Portals {
+		if err := identity.CheckName(p.Name); err != nil {
+			return Known{}, nil, err
+		}
+		known := k.Portals[p.Name]
+		var keys []identity.KeyHash
+		for _, key := range []identity.KeyHash{p.Key, p.Next} {
+			if key.IsZero() {
+				continue
+			}
+			if !slices.Contains(known, key) && !slices.Contains(accepted.Portals[p.Name], key) {
+				strangers = append(strangers, Stranger{Portal: p.Name, Key: key, Other: len(known) > 0})
+			}
+			keys = append(keys, key)
+		}
+		next.Portals[p.Name] = keys
+	}
+	certificates, err := identity.ParseChain(authorities.Certificates)
+	if err != nil {
+		return Known{}, nil, fmt.Errorf("the authorities: %w", err)
+	}
+	for _, c := range certificates {
+		key := identity.HashKey(c)
+		if !slices.Contains(k.Authorities, key) && !slices.Contains(accepted.Authorities, key) {
+			strangers = append(strangers, Stranger{Key: key, Other: len(k.Authorities) > 0})
+		}
+		next.Authorities = append(next.Authorities, key)
+	}
+	return next, strangers, nil
+}
+
+// check reports why a request is not for this domain and key.
+func (k Known) check(q Request, public string) error {
+	switch {
+	case k.Domain != "" && q.Domain != k.Domain:
+		return fmt.Errorf("the request is of the domain %q, and what is known here is of %q", q.Domain, k.Domain)
+	case q.PolicyKey != public:
+		return fmt.Errorf("the server's portals trust the policy key %s, and the key here is %s", q.PolicyKey, public)
+	}
+	if _, err := grant.ParseKey(q.PolicyKey); err != nil {
+		return err
+	}
+	return nil
+}
