@@ -236,7 +236,7 @@ func TestStampsAreRenewedAtABoundedRate(t *testing.T) {
 		w.apply(text.String())
 		w.enter("ann", time.Now().AddDate(10, 0, 0))
 		w.sent = nil
-		w.run(12*time.Hour + 2*careTime)
+		w.run(12*time.Hour + 2*careTime + careTime/2) // between two looks
 		all := 0
 		for at, n := range putTimes(w) {
 			if all += n; n > maxRestamps {
