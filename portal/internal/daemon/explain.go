@@ -162,6 +162,9 @@ func (p *Portal) begin(g grant.Grant) Explanation {
 		state = StepUnsure
 	}
 	e.step(state, "portal", "%s runs since %s, its certificate ends at %s", p.credentials.ID.Name, stamp(p.started), stamp(leaf.NotAfter))
+	for _, line := range p.identity.Status().Lines() {
+		e.step(StepUnsure, "identity", "%s", line)
+	}
 	return e
 }
 
