@@ -116,10 +116,10 @@ func (x *Exit) Run(ctx context.Context) error {
 			over := x.over
 			x.over = nil
 			x.mu.Unlock()
+			x.usage.write() // before anybody knows: whoever is cut may kill this portal
 			for _, l := range over {
 				l.cut()
 			}
-			x.usage.write()
 		case <-tick.C:
 			x.usage.turn(x.now())
 			x.usage.write()
