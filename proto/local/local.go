@@ -77,7 +77,7 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 	if err := checkFolder(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}
-	lock, err := takeLock(path + ".lock")
+	lock, err := takeLock(path+".lock", "give this one a socket of its own")
 	if err != nil {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}

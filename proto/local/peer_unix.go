@@ -37,8 +37,28 @@ func ownedByUs(info fs.FileInfo) bool {
 	return ok && int(st.Uid) == os.Geteuid()
 }
 
-// takeLock holds an exclusive lock on a file for the life of the process.
-func takeLock(file string) (*os.File, error) {
+// checkAbove refuses a folder, above one of ours, whose entries others can replace. A
+// group that is the user's own, or root's, is nobody else's.
+func checkAbove(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return fmt.Errorf("the folder %s above it belongs to user %d, who can replace what is in it; use a folder of root's or of user %d", dir, st.Uid, os.Geteuid())
+	}
+	perm := info.Mode().Perm()
+	others := perm&0o002 != 0 || perm&0o020 != 0 && st.Gid != 0 && int(st.Gid) != os.Getegid()
+	if others && info.Mode()&os.ModeSticky == 0 {
+		return fmt.Errorf("others can write in the folder %s above it and replace what is in it; run: chmod go-w %s", dir, dir)
+	}
+	return nil
+}
+
+// takeLock holds an exclusive lock on a file for the life of the process. hint says what
+// to do where another process has it.
+func takeLock(file, hint string) (*os.File, error) {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
@@ -46,7 +66,7 @@ func takeLock(file string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.New("another daemon runs there; stop it first, or give this one a socket of its own")
+			return nil, fmt.Errorf("another daemon runs there; stop it first; or %s", hint)
 		}
 		return nil, fmt.Errorf("lock %s: %w", file, err)
 	}

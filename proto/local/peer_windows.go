@@ -24,8 +24,12 @@ func checkFolder(dir string) error {
 
 func ownedByUs(fs.FileInfo) bool { return true }
 
-// takeLock holds an exclusive lock on a file for the life of the process.
-func takeLock(file string) (*os.File, error) {
+// checkAbove leaves that to the access control lists.
+func checkAbove(string) error { return nil }
+
+// takeLock holds an exclusive lock on a file for the life of the process. hint says what
+// to do where another process has it.
+func takeLock(file, hint string) (*os.File, error) {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -33,7 +37,7 @@ func takeLock(file string) (*os.File, error) {
 	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, new(windows.Overlapped))
 	if err != nil {
 		f.Close()
-		return nil, errors.New("another daemon runs there; stop it first, or give this one a socket of its own")
+		return nil, fmt.Errorf("another daemon runs there; stop it first; or %s", hint)
 	}
 	return f, nil
 }

@@ -51,6 +51,7 @@ type Portal struct {
 
 	network  *network.Watch
 	state    *state.File
+	folder   *local.State
 	identity *keeper.Keeper // of credentials
 	keeper   *grants.Keeper
 	client   *control.Client
@@ -65,16 +66,21 @@ type Portal struct {
 // where another daemon has it, or where a file is missing or not as it should
 // be. Run must follow.
 func New(c config.Config, log *slog.Logger) (*Portal, error) {
-	if err := os.MkdirAll(c.State, 0o700); err != nil {
+	if err := os.MkdirAll(c.State, 0o700); err != nil { // the socket may lie there
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
-	socket, err := local.Listen(c.Socket, log) // and with it the folder
+	socket, err := local.Listen(c.Socket, log)
 	if err != nil {
 		return nil, err
 	}
+	held, err := local.HoldState(c.State)
+	if err != nil {
+		socket.Close()
+		return nil, err
+	}
 	p := &Portal{
-		config: c,
-		log:    log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
+		config: c, folder: held,
+		log: log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
 	}
 	file, kept := state.Open(c.State, log)
 	p.state = file
@@ -84,6 +90,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	})
 	if err != nil {
 		socket.Close()
+		held.Release()
 		return nil, err
 	}
 	credentials := p.identity.Credentials()
@@ -127,6 +134,7 @@ func (p *Portal) Run(ctx context.Context) error {
 	// Each part stops before what it needs: first what takes work from outside,
 	// then the tunnels, then what they run over, and the connection to the
 	// server last, over which the sessions are given back.
+	defer p.folder.Release()
 	edge, tunnels, rest := newPart(), newPart(), newPart()
 	defer rest.stop()
 	defer tunnels.stop()

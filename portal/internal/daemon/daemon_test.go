@@ -414,11 +414,30 @@ func TestSecondDaemonOnOneSocketIsRefused(t *testing.T) {
 	}
 }
 
+// TestSecondDaemonOnOneStateIsRefused: by another configuration, with a socket of its
+// own, and also by another name of the folder.
+func TestSecondDaemonOnOneStateIsRefused(t *testing.T) {
+	w := newWorld(t)
+	ann := w.portal("ann", "")
+	c := ann.config
+	c.Socket = filepath.Join(w.short(), "s")
+	c.State = filepath.Join(w.short(), "state")
+	if err := os.Symlink(ann.config.State, c.State); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(c, w.log); err == nil || !strings.Contains(err.Error(), "hold state "+c.State+": another daemon runs there") {
+		t.Errorf("second daemon: %v", err)
+	}
+	ann.stop()
+	w.run(c, "ann")
+}
+
 func TestKeyThatOthersCanReadIsRefused(t *testing.T) {
 	w := newWorld(t)
 	ann := w.portal("ann", "")
 	c := ann.config
 	c.Socket = filepath.Join(w.short(), "s")
+	ann.stop()
 	if err := os.Chmod(c.Key, 0o644); err != nil {
 		t.Fatal(err)
 	}

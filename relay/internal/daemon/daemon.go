@@ -177,6 +177,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	held, err := local.HoldState(d.cfg.State)
+	if err != nil {
+		commands.Close()
+		return err
+	}
+	defer held.Release()
 	commands.Handle("status", d.status)
 	commands.Handle("drain", d.empty)
 	defer d.closePlane()

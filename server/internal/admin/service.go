@@ -54,7 +54,10 @@ func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.Open(cfg.StateFile())
+	if err := local.CheckState(cfg.State); err != nil {
+		return nil, err
+	}
+	s, err := store.Open(cfg.StateFile()) // and nobody else has it
 	if err != nil {
 		return nil, err
 	}

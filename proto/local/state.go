@@ -1,0 +1,60 @@
+package local
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// stateLock is the file in a state folder that its daemon holds.
+const stateLock = "lock"
+
+// State is a daemon's state folder, which this process alone works with.
+type State struct{ lock *os.File }
+
+// HoldState takes a state folder for this process, until Release; it is made if it is
+// missing. A folder that CheckState refuses, or that another daemon holds, is refused:
+// two daemons on one state would undo each other's work.
+func HoldState(dir string) (*State, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state folder: %w", err)
+	}
+	if err := CheckState(dir); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(filepath.Join(dir, stateLock), "its configuration names a state folder that is in use: give this one its own (state = ...)")
+	if err != nil {
+		return nil, fmt.Errorf("hold state %s: %w", dir, err)
+	}
+	return &State{lock}, nil
+}
+
+// Release gives the folder back.
+func (s *State) Release() { s.lock.Close() }
+
+// CheckState refuses a state folder in which, or in a folder above which, other users
+// can change what is there: they could put files of their own in its place. Above it a
+// folder in which everybody may write, but removes only what is his own (a sticky one, as
+// /tmp is), is let pass.
+func CheckState(dir string) error {
+	if err := checkFolder(dir); err != nil {
+		return fmt.Errorf("use state %s: %w", dir, err)
+	}
+	// Where the path leads, and not how it is written: a link's folder counts only
+	// while it is followed, and daemons keep what they have opened.
+	whole, err := filepath.Abs(dir)
+	if err == nil {
+		whole, err = filepath.EvalSymlinks(whole)
+	}
+	if err != nil {
+		return fmt.Errorf("use state %s: %w", dir, err)
+	}
+	for above := filepath.Dir(whole); ; above = filepath.Dir(above) {
+		if err := checkAbove(above); err != nil {
+			return fmt.Errorf("use state %s: %w", dir, err)
+		}
+		if above == filepath.Dir(above) {
+			return nil
+		}
+	}
+}
