@@ -21,13 +21,13 @@ func TestJoiningIsResumedAfterAKillAtAnyMoment(t *testing.T) {
 	token := w.invite("portal", "ann")
 	var key []byte
 	kills := 0
-	for delay := time.Duration(0); ; delay += 3 * time.Millisecond {
+	for delay := time.Duration(0); ; delay += time.Millisecond {
 		cmd := w.command("portal", "join", "--config", w.config("ann"))
 		cmd.Stdin = strings.NewReader(token)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		await.Passing(t, delay+rand.N(3*time.Millisecond))
+		await.Passing(t, delay+rand.N(time.Millisecond))
 		cmd.Process.Kill()
 		err := cmd.Wait()
 		b, rerr := os.ReadFile(filepath.Join(w.folder("ann"), "key.pem"))

@@ -23,7 +23,7 @@ type world struct {
 func newWorld(t *testing.T) *world { return &world{t: t, file: filepath.Join(t.TempDir(), "clock")} }
 
 // set turns the wall clock to at.
-func (w *world) set(at time.Time) { w.off = at.Sub(time.Now()) }
+func (w *world) set(at time.Time) { w.off = time.Until(at) }
 
 func (w *world) wall() time.Time { return time.Now().Add(w.off) }
 
