@@ -143,7 +143,7 @@ func TestTunnelIsNotForAKeyThatNoGrantNames(t *testing.T) {
 	if !ok || none.Reason != wire.ReasonWrongPeer {
 		t.Errorf("a tunnel with a minted factory: %v", err)
 	}
-	if got, err := ask(w.dial("tcp", g.Listen.HostPort()), "hello"); err == nil {
+	if got, err := w.askFresh(g.Listen.HostPort()); err == nil {
 		t.Errorf("a connection through it: %q", got)
 	}
 }
