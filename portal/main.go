@@ -12,6 +12,6 @@ import (
 
 func main() {
 	privateFiles()
-	guardMemory()
+	command.GuardMemory()
 	os.Exit(command.Main(cli.Root()))
 }

@@ -11,4 +11,7 @@ import (
 	"github.com/netport/netport/relay/internal/privilege"
 )
 
-func main() { os.Exit(command.Main(cli.New(privilege.Keep))) }
+func main() {
+	command.GuardMemory()
+	os.Exit(command.Main(cli.New(privilege.Keep)))
+}

@@ -9,4 +9,7 @@ import (
 	"github.com/netport/netport/server/internal/cli"
 )
 
-func main() { os.Exit(command.Main(cli.New())) }
+func main() {
+	command.GuardMemory()
+	os.Exit(command.Main(cli.New()))
+}
