@@ -180,12 +180,21 @@ func TestMQTTSubscriptionOutlivesWhatCarriesIt(t *testing.T) {
 	subscriber := c.host.Start(c.host.Command("mosquitto_sub", "-h", c.entry.String(), "-p", "1883", "-t", "line", "-q", "1", "-i", "lasting"))
 	broker.WaitLog("Sending SUBACK to lasting")
 	var want strings.Builder
+	messages := 0
 	w.upheavals(t, func(behind string) {
 		start := time.Now()
+		messages++
 		fmt.Fprintln(&want, behind)
 		await.Success(t, w.plc.Command("mosquitto_pub", "-h", "127.0.0.1", "-t", "line", "-q", "1", "-m", behind))
 		subscriber.WaitLog(behind)
-		t.Logf("%s: a message after %v", behind, time.Since(start))
+		// What is blocked on the way out only still comes in.
+		await.Until(t, "acknowledged", func() error {
+			if got := strings.Count(broker.Log(), "Received PUBACK from lasting"); got != messages {
+				return fmt.Errorf("the broker has %d acknowledgements, want %d", got, messages)
+			}
+			return nil
+		})
+		t.Logf("%s: a message and its acknowledgement after %v", behind, time.Since(start))
 	})
 	if got := subscriber.Log(); got != want.String() {
 		t.Errorf("the subscriber got %q, want %q", got, want.String())

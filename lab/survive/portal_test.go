@@ -55,7 +55,7 @@ func TestPortalSleepsForTooLong(t *testing.T) {
 			p.Configure("linger", linger.String())
 			p.Restart()
 		}
-		for range whole(1, 5) {
+		for range whole(1, 2) {
 			for i, asleep := range portals {
 				w.laptop.WaitUp("out")
 				p := w.out(t)

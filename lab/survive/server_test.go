@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,9 @@ func TestServerKilled(t *testing.T) {
 				w.waitServer(t, false)
 				await.Passing(t, whole(3*time.Second, 10*time.Minute))
 				w.Apply(policy(w.forwards()...)) // to the state of the stopped server
+				for _, end := range []net.Conn{going.Client, going.Service} {
+					await.Limit(t, end) // anew: it was a long time
+				}
 				await.RoundTrip(t, going.Client, going.Service)
 				w.Server.Start()
 				w.waitServer(t, true)
