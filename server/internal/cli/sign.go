@@ -51,7 +51,7 @@ it, sign what the policy says and nothing else, and print it for "policy install
 
 The keys of the request are compared with those in the file of what is known. A
 name that is new, or that comes with another key, is refused until you have
-compared the key with the portal's own ("netport-portal status" shows it) and
+compared the key with the portal's own ("netport-portal status --json" shows its digits) and
 accepted it: by the option that is printed, or by a line in that file.`,
 		Example: "  netport-server policy sign --key policy.key --policy policy.toml --known known.toml < request > signed",
 		Args:    command.Args(),
@@ -163,7 +163,7 @@ func showSigning(w io.Writer, r strict.Result) bool {
 		fmt.Fprintf(w, "%s: its key %s: %s\n", who, what, s.Flag())
 	}
 	if len(r.Strangers) > 0 {
-		fmt.Fprintf(w, "not signed: compare these %d keys with what the portals themselves show (netport-portal status), then accept them\n", len(r.Strangers))
+		fmt.Fprintf(w, "not signed: compare these %d keys with what the portals themselves show (netport-portal status --json), then accept them\n", len(r.Strangers))
 		return false
 	}
 	return true
