@@ -41,6 +41,9 @@ func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request
 	if s.Registry.IsRevoked(asked.Key) {
 		return Joined{}, refuseToken
 	}
+	if s.Authorities().Version == 0 { // before the token is used up
+		return Joined{}, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: "the domain's authorities are not signed yet (netport-server policy request)"}
+	}
 	t, err := s.Desk.Claim(enrol.Claim{ID: m.Token, Secret: m.Secret, Asked: asked.ID, Key: asked.Key, From: from})
 	switch {
 	case errors.Is(err, enrol.ErrToken):
