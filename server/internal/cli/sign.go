@@ -16,9 +16,6 @@ import (
 	"github.com/netport/netport/server/internal/strict"
 )
 
-// maxSigned bounds what is read of a request or of what was signed, in bytes.
-const maxSigned = 48 << 20
-
 func newPolicyRequest() *cobra.Command {
 	var file string
 	c := &cobra.Command{
@@ -106,12 +103,12 @@ func readJob(in io.Reader, keyFile, policyFile, knownFile string) (job strict.Jo
 
 // readJSON reads one JSON value of bounded size.
 func readJSON(in io.Reader, what string, v any) error {
-	b, err := io.ReadAll(io.LimitReader(in, maxSigned+1))
+	b, err := io.ReadAll(io.LimitReader(in, strict.MaxSigned+1024))
 	switch {
 	case err != nil:
 		return fmt.Errorf("read %s from standard input: %w", what, err)
-	case len(b) > maxSigned:
-		return fmt.Errorf("read %s from standard input: it is larger than %d bytes", what, maxSigned)
+	case len(b) == strict.MaxSigned+1024:
+		return fmt.Errorf("read %s from standard input: it is larger than %d bytes", what, strict.MaxSigned)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("read %s from standard input: it is not what netport-server prints: %w", what, err)

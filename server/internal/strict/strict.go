@@ -21,6 +21,10 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
+// MaxSigned bounds a request and what is signed, in bytes: it travels to the server in one
+// request of package local. It is enough for policy.MaxGrants of a usual length.
+const MaxSigned = 60 << 20
+
 // signedContext begins what the policy key signs of a policy as a whole.
 const signedContext = "netport-signed-policy/1\x00"
 
@@ -66,6 +70,9 @@ func seal(b Body, key ed25519.PrivateKey) (Signed, error) {
 	raw, err := json.Marshal(b)
 	if err != nil {
 		return Signed{}, err
+	}
+	if len(raw) > MaxSigned {
+		return Signed{}, fmt.Errorf("what would be signed has %d bytes, and %d at most are possible: shorter names and fewer terms make it smaller", len(raw), MaxSigned)
 	}
 	return Signed{Body: raw, Signature: ed25519.Sign(key, append([]byte(signedContext), raw...))}, nil
 }
