@@ -136,7 +136,8 @@ func newRace(ctx context.Context, resolver *net.Resolver) *race {
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	// A Go connection's own keepalive every 15 s would cost more than all our
 	// messages; Conn keeps itself alive.
-	r.dialer = net.Dialer{KeepAlive: -1, Resolver: resolver, ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+	r.dialer = net.Dialer{KeepAlive: -1, Resolver: resolver, ControlContext: func(_ context.Context, _, address string, socket syscall.RawConn) error {
+		retrySoon(socket)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.tried = append(r.tried, address)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
@@ -121,6 +122,11 @@ func Handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (*record.Conn
 // handshake is over. The caller closes the connection if it fails.
 func Greeted(ctx context.Context, c *record.Conn) (*Accepted, error) {
 	defer deadline(ctx, c.NetConn())()
+	if s, ok := c.NetConn().(syscall.Conn); ok {
+		if socket, err := s.SyscallConn(); err == nil {
+			retrySoon(socket)
+		}
+	}
 	state := c.ConnectionState()
 	peer, err := identity.PeerOf(state)
 	if err != nil {
