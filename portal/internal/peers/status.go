@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -37,12 +38,14 @@ type Status struct {
 
 // Way is how one carrier goes.
 type Way struct {
-	Path    string  `json:"path"`
-	Kind    string  `json:"kind"` // TLS or QUIC
-	Relay   string  `json:"relay"`
-	Session string  `json:"session"`
-	RTT     float64 `json:"rtt_ms,omitempty"`
-	Silent  bool    `json:"silent,omitempty"` // an answer is overdue
+	Path    string           `json:"path"`
+	Kind    string           `json:"kind"` // TLS or QUIC
+	Relay   string           `json:"relay"`
+	Session string           `json:"session"`
+	Key     identity.KeyHash `json:"peer_key"`          // what the peer has proven itself with
+	Until   time.Time        `json:"certificate_until"` // its certificate's end
+	RTT     float64          `json:"rtt_ms,omitempty"`
+	Silent  bool             `json:"silent,omitempty"` // an answer is overdue
 }
 
 // Status returns all tunnels, and the sessions in which none is yet, by peer,
@@ -84,7 +87,7 @@ func (m *member) status() Status {
 	}
 	main := -1
 	for i, c := range t.Each {
-		w := Way{Path: c.Way, Kind: c.Kind.String(), Session: c.Session.String(), RTT: milliseconds(c.RTT), Silent: c.Silent}
+		w := Way{Path: c.Way, Kind: c.Kind.String(), Session: c.Session.String(), Key: identity.HashKey(c.Peer), Until: c.Peer.NotAfter.UTC(), RTT: milliseconds(c.RTT), Silent: c.Silent}
 		if o := p.sessions[c.Session]; o != nil {
 			w.Relay = o.leg.Relay()
 		}

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"crypto/x509"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -31,9 +32,10 @@ type CarrierStats struct {
 	Connection uint16
 	Kind       wire.CarrierKind
 	Way        string
-	RTT        time.Duration // smoothed; 0: not measured yet
-	Silent     bool          // it owes an answer
-	Retired    bool          // it is to be left
+	Peer       *x509.Certificate // what the peer has proven itself with
+	RTT        time.Duration     // smoothed; 0: not measured yet
+	Silent     bool              // it owes an answer
+	Retired    bool              // it is to be left
 }
 
 // Stats returns a snapshot.
@@ -52,7 +54,7 @@ func (t *Tunnel) Stats() Stats {
 			s.RTT = c.RTT
 		}
 		s.Each = append(s.Each, CarrierStats{
-			Session: l.conn.Session(), Connection: l.conn.Connection(), Kind: l.conn.Kind(), Way: l.way.String(),
+			Session: l.conn.Session(), Connection: l.conn.Connection(), Kind: l.conn.Kind(), Way: l.way.String(), Peer: l.conn.Peer(),
 			RTT: c.RTT, Silent: l.silent.Load(), Retired: l.retired.Load(),
 		})
 	}
