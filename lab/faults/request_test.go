@@ -3,6 +3,7 @@ package faults
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 // What an operator has allowed for a time, and what has hours, ends at both portals at its second, though there is no
 // server any more. What is granted for longer goes on, over the same tunnel.
 func TestWhatIsAllowedForATimeEndsWithoutAServer(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	const length = 20 * time.Second
 	w := newWorld(t)
 	always := w.other()
@@ -42,6 +44,13 @@ func TestWhatIsAllowedForATimeEndsWithoutAServer(t *testing.T) {
 	stays := w.connect(otherEntry, w.plc.Listen(otherPort))
 	goes := w.connect(entryPort, w.plc.Listen(echoPort))
 	closes := w.connect(entryPort+100, w.plc.Listen(echoPort+100))
+	for _, p := range []pair{stays, goes, closes} {
+		for _, conn := range []net.Conn{p.client, p.service} {
+			if err := conn.SetDeadline(over.Add(await.Patience)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 
 	w.Server.Kill()
 	waitServer(t, w.laptop, false)
