@@ -127,23 +127,23 @@ type flowEnd chan error
 func (flowEnd) Datagram([]byte)   {}
 func (e flowEnd) Ended(err error) { e <- err }
 
-// catcher counts what reaches it, by TCP and UDP, at one port of several
-// addresses.
+// catcher counts what reaches a port, by TCP and UDP, at whatever address of this
+// machine.
 func (w *world) catcher() (port uint16, caught *atomic.Int64) {
 	w.Helper()
 	caught = new(atomic.Int64)
 	var serving sync.WaitGroup
 	w.Cleanup(serving.Wait) // after the sockets are closed
-	for _, a := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
-		l, err := net.Listen("tcp", net.JoinHostPort(a, strconv.Itoa(int(port))))
+	for _, version := range []string{"4", "6"} {
+		l, err := net.Listen("tcp"+version, ":"+strconv.Itoa(int(port)))
+		if err != nil && version == "6" { // a machine without IPv6
+			continue
+		}
 		if err != nil {
-			if a == "::1" { // a machine without IPv6
-				continue
-			}
 			w.Fatal(err)
 		}
 		port = l.Addr().(*net.TCPAddr).AddrPort().Port()
-		u, err := net.ListenPacket("udp", l.Addr().String())
+		u, err := net.ListenPacket("udp"+version, ":"+strconv.Itoa(int(port)))
 		if err != nil {
 			w.Fatal(err)
 		}

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,63 +66,18 @@ func TestOnlyTheProvenNameCounts(t *testing.T) {
 	}
 }
 
-// catchAll counts what reaches a port, at whatever address of this machine.
-func (w *world) catchAll() (port int, caught *atomic.Int64) {
-	w.Helper()
-	caught = new(atomic.Int64)
-	var serving sync.WaitGroup
-	w.Cleanup(serving.Wait)
-	for _, network := range []string{"4", "6"} {
-		l, err := net.Listen("tcp"+network, ":"+strconv.Itoa(port))
-		if err != nil && network == "6" { // a machine without IPv6
-			continue
-		}
-		if err != nil {
-			w.Fatal(err)
-		}
-		port = l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp"+network, ":"+strconv.Itoa(port))
-		if err != nil {
-			w.Fatal(err)
-		}
-		serving.Go(func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				caught.Add(1)
-				conn.Close()
-			}
-		})
-		serving.Go(func() {
-			for {
-				if _, _, err := u.ReadFrom(make([]byte, 16)); err != nil {
-					return
-				}
-				caught.Add(1)
-			}
-		})
-		w.Cleanup(func() {
-			l.Close()
-			u.Close()
-		})
-	}
-	return port, caught
-}
-
 // TestSecondTargetsOfAnApprovedTunnelAreRefused: a tunnel with a granted stream
 // open on it is no way to other addresses, in whatever form they are asked for, nor
 // to other kinds, nor back.
 func TestSecondTargetsOfAnApprovedTunnelAreRefused(t *testing.T) {
 	w := newWorld(t)
-	port, caught := w.catchAll()
+	port, caught := w.catcher()
 	echo := w.echo("tcp", "127.0.0.1:0")
 	factory := w.portal("factory", "")
 	w.wait("factory connected", func() bool { return factory.Status().Server.Connected })
 	h := w.hostile("mallory", "factory")
 	own := w.grant(w.permission("own", "mallory", "tcp://127.0.0.1:1", "factory", "tcp://"+echo.Addr().String()))
-	back := w.grant(w.permission("back", "factory", "tcp://"+w.freePort("tcp"), "mallory", "tcp://127.0.0.1:"+strconv.Itoa(port)))
+	back := w.grant(w.permission("back", "factory", "tcp://"+w.freePort("tcp"), "mallory", "tcp://127.0.0.1:"+strconv.Itoa(int(port))))
 	w.wait("factory's grants", func() bool { return len(factory.Status().Forwards) == 2 })
 	here, there := net.Pipe()
 	defer there.Close()
@@ -131,7 +85,7 @@ func TestSecondTargetsOfAnApprovedTunnelAreRefused(t *testing.T) {
 	if got, err := ask(there, "hello"); got != "hello" {
 		t.Fatalf("its own grant: %q, %v", got, err)
 	}
-	at := ":" + strconv.Itoa(port)
+	at := ":" + strconv.Itoa(int(port))
 	targets := []string{"unix:///tmp/np-nothing", "udp://127.0.0.1" + at, "tcp://localhost" + at}
 	for _, host := range append(addresses(t), "127.0.0.1", "127.0.0.2", "127.255.255.254", "0.0.0.0", "[::1]", "[::]") {
 		targets = append(targets, "tcp://"+host+at)
