@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/need"
 )
 
 // TestEnvironmentChangesNothing: no secrets of a TLS connection are written to a file and
@@ -120,9 +121,7 @@ func TestFilesAreTheirOwnersAlone(t *testing.T) {
 // of one, by ptrace or a core file (T37). The kernel shows it by giving the files under
 // /proc to root.
 func TestProcessesCannotBeReadByTheirUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to start a program as another user")
-	}
+	need.Root(t) // to start a program as another user
 	w := newWorld(t)
 	if err := os.Chmod(filepath.Dir(w.dir), 0o755); err != nil { // the other user runs what is in it
 		t.Fatal(err)

@@ -38,7 +38,10 @@ func TestRulesAreThoseOfTheZoneFiles(t *testing.T) {
 	for name, rule := range zones {
 		b, err := os.ReadFile(filepath.Join("/usr/share/zoneinfo", name))
 		if err != nil {
-			t.Skipf("no zone files on this machine: %v", err)
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
+			t.Skipf("no zone files on this machine, install tzdata: %v", err)
 		}
 		if !bytes.HasSuffix(b, []byte("\n"+rule+"\n")) {
 			t.Errorf("%s ends in %q, want the rule %s", name, b[max(0, len(b)-60):], rule)
