@@ -75,6 +75,10 @@ func Parse(name string, data []byte, v any) (*File, error) {
 		return nil, &Error{File: name, Text: "it is not UTF-8 text"}
 	}
 	f := &File{Name: name, data: data}
+	if at, text := bounded(data); text != "" {
+		line, col := f.position(at)
+		return nil, f.errorAt(line, col, text)
+	}
 	d := toml.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -104,7 +108,7 @@ func (f *File) decodeError(err error, v any) error {
 		return f.errorAt(line, col, text)
 	case errors.As(err, &bad):
 		line, col := bad.Position()
-		return f.errorAt(line, col, plain(bad.Error(), bad.Key()))
+		return f.errorAt(line, col, firstRunes(plain(bad.Error(), bad.Key()), 300))
 	}
 	return &Error{File: f.Name, Text: strings.TrimPrefix(err.Error(), "toml: ")}
 }
@@ -113,7 +117,7 @@ func (f *File) decodeError(err error, v any) error {
 func plain(text string, key toml.Key) string {
 	text = strings.TrimPrefix(text, "toml: ")
 	if strings.HasPrefix(text, "cannot decode") || strings.HasPrefix(text, "cannot store") || strings.Contains(text, "incompatible types") {
-		return fmt.Sprintf("key %q: a value of the wrong type", strings.Join(key, "."))
+		return fmt.Sprintf("key %q: a value of the wrong type", firstRunes(strings.Join(key, "."), 100))
 	}
 	return text
 }
@@ -168,22 +172,23 @@ func parent(key string) string {
 
 func (f *File) errorAt(line, col int, text string) error {
 	e := &Error{File: f.Name, Line: line, Column: col, Text: text}
-	lines := bytes.SplitN(f.data, []byte("\n"), line+1)
-	if line <= len(lines) {
-		e.source = printable(string(bytes.TrimRight(lines[line-1], "\r")), col)
+	rest := f.data
+	for range line - 1 {
+		_, rest, _ = bytes.Cut(rest, []byte("\n"))
 	}
+	rest, _, _ = bytes.Cut(rest, []byte("\n"))
+	e.source = printable(string(bytes.TrimRight(rest, "\r")), col)
 	return e
 }
 
 // printable keeps a quoted line harmless on a terminal and short.
 func printable(s string, col int) string {
-	s = strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\t' || r == 0x7f || r == utf8.RuneError || 0x202a <= r && r <= 0x202e || 0x2066 <= r && r <= 0x2069 || 0x80 <= r && r < 0xa0 {
 			return '?'
 		}
 		return r
-	}, s)
-	return firstRunes(s, max(160, min(col, 1000)))
+	}, firstRunes(s, max(160, min(col, 1000))))
 }
 
 func firstRunes(s string, n int) string {

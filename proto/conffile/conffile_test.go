@@ -1,7 +1,9 @@
 package conffile
 
 import (
+	"errors"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,8 @@ func TestBadFilesAreRefusedWithTheirPlace(t *testing.T) {
 		{"duplicate key", "port = 1\nport = 2\n", "f:2:1: "},
 		{"no value", "port =\n", "f:1:"},
 		{"bad endpoint", "[[forward]]\nto = \"tcp://127.1:80\"\n", `f:2:6: endpoint "tcp://127.1:80": `},
+		{"16 parts", strings.Repeat("a.", maxParts-1) + "a = 1", `f:1:1: unknown key "a.a.`},
+		{"17 parts", "port = 1\n" + strings.Repeat("a.", maxParts) + "a = 1", "f:2:32: a key of more than 16 parts"},
 		{"UTF-16", "\xff\xfed\x00o\x00", "f: it is not UTF-8 text"},
 		{"terminal escapes", "x\x1b[2J = 1\n", "f:1:"},
 	} {
@@ -121,25 +125,80 @@ func TestPathsAreRelativeToTheFile(t *testing.T) {
 	}
 }
 
+// B80: what is nested, dotted or long costs a second and 64 MB at most, and what is said of it stays short.
 func TestDeepAndLongFilesAreRefusedSoon(t *testing.T) {
 	for name, text := range map[string]string{
-		"arrays":        "a = " + strings.Repeat("[", 1_000_000),
-		"closed arrays": "a = " + strings.Repeat("[", 500_000) + strings.Repeat("]", 500_000),
-		"inline tables": "a = " + strings.Repeat("{a=", 300_000),
-		"dotted key":    strings.Repeat("a.", 100_000) + "a = 1",
-		"dotted table":  "[" + strings.Repeat("a.", 100_000) + "a]\nb = 1",
-		"long key":      strings.Repeat("a", 1_000_000) + " = 1",
-		"long line":     "domain = " + strings.Repeat("a", 1_000_000),
+		"arrays":            "a = " + strings.Repeat("[", 15_000_000),
+		"closed arrays":     "a = " + strings.Repeat("[", 500_000) + strings.Repeat("]", 500_000),
+		"inline tables":     "a = " + strings.Repeat("{a=", 5_000_000),
+		"dotted key":        strings.Repeat("a.", 5_000_000) + "a = 1",
+		"dotted known key":  "groups." + strings.Repeat("a.", 5_000_000) + "a = 1",
+		"quoted dotted key": strings.Repeat("\"a'\\\"\" . ''.", 1_000_000) + "a = 1",
+		"behind strings":    "domain = \"\"\"x\"\\\"\"\"\"\nport = 1\ngroups." + strings.Repeat("a.", 5_000_000) + "a = []",
+		"dotted table":      "[" + strings.Repeat("a.", 5_000_000) + "a]\nb = 1",
+		"empty tables":      "forward = [" + strings.Repeat("{},", 5_000_000) + "]",
+		"headers":           strings.Repeat("[[forward]]\n", 1_100_000),
+		"long key":          strings.Repeat("a", 1_000_000) + " = 1",
+		"long key, twice":   strings.Repeat(strings.Repeat("a", 1_000_000)+" = 1\n", 2),
+		"long known key":    "groups." + strings.Repeat("a", 1_000_000) + " = 1",
+		"late mistake":      strings.Repeat("\n", 2_000_000) + "x",
+		"long line":         "domain = " + strings.Repeat("a", 1_000_000),
 	} {
 		var s sample
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		begin := time.Now()
 		_, err := Parse("f", []byte(text), &s)
+		spent := time.Since(begin)
+		runtime.ReadMemStats(&after)
 		// The message has three lines: what, the line, the mark below it.
 		if err == nil || len(err.Error()) > 5000 {
 			t.Errorf("%s: %.200v", name, err)
 		}
-		if spent := time.Since(begin); spent > 5*time.Second {
+		if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 64 {
+			t.Errorf("%s: %d MB for a file of %d MB", name, used, len(text)>>20)
+		}
+		if spent > 5*time.Second {
 			t.Errorf("%s: took %v", name, spent)
 		}
 	}
+}
+
+// What only looks as if it went beyond a bound is read.
+func TestBoundsCountNoText(t *testing.T) {
+	dots, commas := strings.Repeat(".", 100), strings.Repeat(",", maxValues+1)
+	for name, text := range map[string]string{
+		"a comment":          "# " + dots + commas + "\nport = 1\n",
+		"a string":           "domain = \"" + dots + commas + "\\\"" + dots + "\"\n",
+		"a literal":          "domain = '" + dots + commas + "\\'\n",
+		"many lines":         "domain = \"\"\"" + dots + "\n" + commas + "\"\"\\\"\"\"" + dots + "\"\"\"\"\"\n",
+		"many literal lines": "domain = '''" + dots + "\n" + commas + "''" + dots + "'''\n",
+	} {
+		var s sample
+		if _, err := Parse("f", []byte(text), &s); err != nil {
+			t.Errorf("%s: %.300v", name, err)
+		}
+	}
+}
+
+// Any text is read or refused in its place, and none twice in two ways.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("domain = \"\"\"a\n\"\\\"\"\"\"\"\nport = 1 # x\ngroups = {a = ['b'], \"c.d\" = ['''e''']}\n"))
+	f.Add([]byte("[groups]\n" + strings.Repeat("a.", maxParts) + "a = []\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var s sample
+		file, err := Parse("f", b, &s)
+		if err != nil {
+			if _, ok := errors.AsType[*Error](err); !ok || len(err.Error()) > 5000 {
+				t.Fatalf("%T of %d bytes: %.200v", err, len(err.Error()), err)
+			}
+			return
+		}
+		for key := range file.place {
+			if !file.Has(key) || !strings.HasPrefix(file.Place(key), "f:") {
+				t.Fatalf("%q is nowhere", key)
+			}
+		}
+	})
 }
