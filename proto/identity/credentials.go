@@ -38,11 +38,16 @@ type holding struct {
 // its owner can read. now is the clock of all certificate checks; nil is
 // time.Now.
 func Load(certFile, keyFile, caFile string, role Role, now func() time.Time) (*Credentials, error) {
+	return LoadWith(KeyFiles{}, certFile, keyFile, caFile, role, now)
+}
+
+// LoadWith is Load for a key that need not be in its file.
+func LoadWith(keys Keys, certFile, keyFile, caFile string, role Role, now func() time.Time) (*Credentials, error) {
 	certPEM, err := ReadFile(certFile)
 	if err != nil {
 		return nil, err
 	}
-	key, err := LoadKey(keyFile)
+	key, err := keys.Load(keyFile)
 	if err != nil {
 		return nil, err
 	}

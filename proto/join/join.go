@@ -9,9 +9,6 @@ package join
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -38,9 +35,9 @@ const (
 	state    = "state"
 )
 
-// Command returns the join command of the program of a role. config makes its
-// configuration; file is where that is written if --config names no other.
-func Command(role identity.Role, file string, config func(servers []string, policyKey string) []byte) *cobra.Command {
+// Command returns the join command of the program of a role. keys makes its key; config
+// makes its configuration, and file is where that is written if --config names no other.
+func Command(role identity.Role, file string, keys identity.Keys, config func(servers []string, policyKey string) []byte) *cobra.Command {
 	program := "netport-" + string(role)
 	c := &cobra.Command{
 		Use:   "join [--token FILE] < TOKEN",
@@ -73,7 +70,7 @@ key, for comparison, and waits. It may be interrupted and given again.`, role),
 		if token.Role != role {
 			return fmt.Errorf("the token is for a %s: give it to netport-%s", token.Role, token.Role)
 		}
-		j := joiner{program: program, config: file, folder: filepath.Dir(file), text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
+		j := joiner{program: program, config: file, folder: filepath.Dir(file), keys: keys, text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
 		return j.join(c.Context(), token)
 	}
 	return c
@@ -101,6 +98,7 @@ func readToken(file string, stdin io.Reader, notes io.Writer) (invite.Token, err
 type joiner struct {
 	program        string
 	config, folder string
+	keys           identity.Keys
 	text           func(servers []string, policyKey string) []byte
 	out, notes     io.Writer
 }
@@ -163,13 +161,9 @@ func (j *joiner) joined(token invite.Token) (bool, error) {
 func (j *joiner) key() (crypto.Signer, error) {
 	file := j.in(keyFile)
 	if _, err := os.Lstat(file); err == nil {
-		return identity.LoadKey(file)
+		return j.keys.Load(file)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	return key, identity.SaveKey(file, key)
+	return j.keys.Make(file, "")
 }
 
 func (j *joiner) waiting(key identity.KeyHash) {

@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"bytes"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,46 +19,43 @@ import (
 //	2. the new certificate replaces the old one      certificate: new, its key beside
 //	3. the new key replaces the old one              both: new
 //
+// Between the last two the old key is destroyed where it is, if that is not in its file.
 // Whatever a crash leaves is one of the three, and finishKey makes the third of the
 // second.
 
 // nextKey is the file of the key that a certificate is asked for with.
 func nextKey(file string) string { return file + ".next" }
 
-// save makes a chain current, and, if it has a key of its own, that too.
-func save(certFile, keyFile string, chain []*x509.Certificate, fresh bool) error {
-	if err := identity.ReplaceFile(certFile, identity.EncodeCertificates(chain...), 0o644); err != nil || !fresh {
-		return err
+// moveKey makes the new key current, whose certificate is.
+func (k *Keeper) moveKey() error {
+	if err := k.Keys.Discard(k.Key); err != nil {
+		k.Log.Warn("the key that is no longer used was not destroyed", "error", err)
 	}
-	return moveKey(keyFile)
-}
-
-func moveKey(file string) error {
-	if err := os.Rename(nextKey(file), file); err != nil {
+	if err := os.Rename(nextKey(k.Key), k.Key); err != nil {
 		return fmt.Errorf("put the new key in its place: %w", err)
 	}
-	return identity.SyncFolder(filepath.Dir(file))
+	return identity.SyncFolder(filepath.Dir(k.Key))
 }
 
 // finishKey brings a change of the key to its end if the certificate is that of the
 // new one.
-func finishKey(certFile, keyFile string) error {
-	next := nextKey(keyFile)
+func (k *Keeper) finishKey() error {
+	next := nextKey(k.Key)
 	if !exists(next) {
 		return nil
 	}
-	certs, err := identity.LoadCertificates(certFile)
+	certs, err := identity.LoadCertificates(k.Certificate)
 	if err != nil {
 		return err
 	}
-	key, err := identity.LoadKey(next)
+	key, err := k.Keys.Load(next)
 	if err != nil {
 		return err
 	}
 	if identity.HashPublic(key.Public()) != identity.HashKey(certs[0]) {
 		return nil
 	}
-	return moveKey(keyFile)
+	return k.moveKey()
 }
 
 func exists(file string) bool {

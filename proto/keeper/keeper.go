@@ -41,6 +41,7 @@ type FromBoth interface {
 type Config struct {
 	Role                 identity.Role
 	Certificate, Key, CA string            // files
+	Keys                 identity.Keys     // that Key is one of; nil: identity.KeyFiles
 	State                string            // folder; it is made if it is missing
 	Policy               ed25519.PublicKey // that is pinned; nil: no authorities but those of the CA file are taken
 	RenewKey             bool              // every renewal is with a new key
@@ -99,15 +100,18 @@ func Open(cfg Config) (*Keeper, error) {
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
+	if cfg.Keys == nil {
+		cfg.Keys = identity.KeyFiles{}
+	}
 	k := &Keeper{Config: cfg, wake: make(chan struct{}, 1)}
 	var err error
 	if k.clock, err = clock.Open(filepath.Join(cfg.State, ClockFile), clock.Built(), nil); err != nil {
 		cfg.Log.Warn("the time of the last run is not known", "error", err)
 	}
-	if err := finishKey(cfg.Certificate, cfg.Key); err != nil {
+	if err := k.finishKey(); err != nil {
 		return nil, err
 	}
-	if k.credentials, err = identity.Load(cfg.Certificate, cfg.Key, cfg.CA, cfg.Role, k.clock.Now); err != nil {
+	if k.credentials, err = identity.LoadWith(cfg.Keys, cfg.Certificate, cfg.Key, cfg.CA, cfg.Role, k.clock.Now); err != nil {
 		return nil, err
 	}
 	k.loadAuthorities()

@@ -3,10 +3,7 @@ package keeper
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -199,9 +196,12 @@ func (k *Keeper) attempt(ctx context.Context, late bool) error {
 	}
 	// What cannot be written is used all the same: it is what the server counts on.
 	before := k.credentials.Key()
-	werr := save(k.Certificate, k.Key, chain, fresh)
+	werr := identity.ReplaceFile(k.Certificate, identity.EncodeCertificates(chain...), 0o644)
 	if err := k.credentials.Renew(chain, key); err != nil {
 		return err
+	}
+	if werr == nil && fresh {
+		werr = k.moveKey()
 	}
 	if werr != nil {
 		k.Log.Error("the new certificate is in use and not on disk: the next start will be with the old one", "error", werr)
@@ -221,14 +221,11 @@ func (k *Keeper) nextKey() (key crypto.Signer, fresh bool, err error) {
 	}
 	file := nextKey(k.Key)
 	if exists(file) { // of an attempt that was interrupted: the server may know it already
-		key, err = identity.LoadKey(file)
-		return key, true, err
+		key, err = k.Keys.Load(file)
+	} else {
+		key, err = k.Keys.Make(file, k.Key)
 	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, false, fmt.Errorf("make a key: %w", err)
-	}
-	return private, true, identity.SaveKey(file, private)
+	return key, true, err
 }
 
 // ask asks over the connection to the server.

@@ -28,7 +28,7 @@ the one listens and what the other dials for it.`
 	for _, c := range root.Commands() {
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
 	}
-	root.AddCommand(joining.Command(identity.Portal, config.DefaultFile, joining.Portal))
+	root.AddCommand(joining.Command(identity.Portal, config.DefaultFile, identity.KeyFiles{}, joining.Portal))
 	return root
 }
 

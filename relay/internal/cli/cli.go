@@ -27,7 +27,7 @@ import (
 func New(secure func(keep privilege.Set) error) *cobra.Command {
 	root := command.Root("netport-relay", "Carry the bytes of portals that cannot reach each other, without being able to read them")
 	root.AddCommand(newRun(secure), newStatus(), newDrain(), newUnload(),
-		join.Command(identity.Relay, config.DefaultFile, join.Relay))
+		join.Command(identity.Relay, config.DefaultFile, identity.KeyFiles{}, join.Relay))
 	return root
 }
 
