@@ -11,7 +11,6 @@ import (
 )
 
 func main() {
-	privateFiles()
-	command.GuardMemory()
+	command.Guard()
 	os.Exit(command.Main(cli.Root()))
 }

@@ -12,6 +12,6 @@ import (
 )
 
 func main() {
-	command.GuardMemory()
+	command.Guard()
 	os.Exit(command.Main(cli.New(privilege.Keep)))
 }

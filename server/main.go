@@ -10,6 +10,6 @@ import (
 )
 
 func main() {
-	command.GuardMemory()
+	command.Guard()
 	os.Exit(command.Main(cli.New()))
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/netport/netport/proto/folder"
 )
 
 // openFile opens a file for reading without waiting for anybody: a pipe that
@@ -25,5 +27,5 @@ func checkSecret(file string, info fs.FileInfo) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() && st.Uid != 0 {
 		return fmt.Errorf("it belongs to user %d, and this process runs as user %d; run: chown %d %s", st.Uid, os.Geteuid(), os.Geteuid(), file)
 	}
-	return nil
+	return folder.CheckAbove(file)
 }

@@ -105,3 +105,30 @@ func TestFilesAreAsOpenAsAskedWhateverTheUmask(t *testing.T) {
 		}()
 	}
 }
+
+// TestKeyBelowAFolderOfEverybodyIsRefused: whoever can write there can put another key in
+// its place, whatever its mode.
+func TestKeyBelowAFolderOfEverybodyIsRefused(t *testing.T) {
+	ca := newCA(t, nil, "CA", nil)
+	dir := t.TempDir()
+	key := filepath.Join(dir, "keys", "key.pem")
+	if err := os.Mkdir(filepath.Dir(key), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := SaveKey(key, ca.key); err != nil {
+		t.Fatal(err)
+	}
+	for _, open := range []string{dir, filepath.Dir(key)} {
+		if err := os.Chmod(open, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		_, err := LoadKey(key)
+		wantError(t, open+" of mode 0777", err, key, "chmod go-w "+open)
+		if err := os.Chmod(open, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := LoadKey(key); err != nil {
+		t.Error(err)
+	}
+}

@@ -24,10 +24,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/netport/netport/proto/folder"
 )
 
 const (
@@ -68,50 +69,14 @@ type Server struct {
 	handlers map[string]StreamHandler
 }
 
-// Listen takes the socket at path for this process. Its folder must exist and
-// must not be writable by others.
+// Listen takes the socket at path for this process. Its folder must exist, and others
+// must not be able to write in it or to put another in its place.
 func Listen(path string, log *slog.Logger) (*Server, error) {
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("listen on socket %s: the path has %d bytes, at most %d are possible; choose a shorter one", path, len(path), maxPath)
-	}
-	if err := checkFolder(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
-	}
-	lock, err := takeLock(path+".lock", "give this one a socket of its own")
-	if err != nil {
-		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
-	}
-	l, err := listen(path)
-	if err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
-	}
-	return &Server{path: path, listener: l, lock: lock, log: log, handlers: make(map[string]StreamHandler)}, nil
-}
-
-func listen(path string) (*net.UnixListener, error) {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, err
-	case info.Mode().Type() != fs.ModeSocket || !ownedByUs(info):
-		return nil, errors.New("something that is not a socket of ours is there; move it away or choose another path")
-	default:
-		// We hold the lock, so whoever made this socket is gone.
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	s, err := ListenSocket(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
+	return &Server{path: path, listener: s.UnixListener, lock: s.lock, log: log, handlers: make(map[string]StreamHandler)}, nil
 }
 
 // Handle registers a command. All are registered before Run.

@@ -2,44 +2,26 @@ package local
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 
 	"golang.org/x/sys/windows"
 )
 
-// checkFolder needs the folder to be there; who may write in it is its access
-// control list's business.
-func checkFolder(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("its folder: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is not a folder", dir)
-	}
-	return nil
-}
-
 func ownedByUs(fs.FileInfo) bool { return true }
 
-// checkAbove leaves that to the access control lists.
-func checkAbove(string) error { return nil }
+func openLock(file string) (*os.File, error) {
+	return os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+}
 
-// takeLock holds an exclusive lock on a file for the life of the process. hint says what
-// to do where another process has it.
-func takeLock(file, hint string) (*os.File, error) {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
+// lockFile locks a byte far behind the end: nobody reads what is locked.
+func lockFile(f *os.File) error {
+	far := &windows.Overlapped{Offset: 1 << 30}
+	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, far)
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		return errHeld
 	}
-	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, new(windows.Overlapped))
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another daemon runs there; stop it first; or %s", hint)
-	}
-	return f, nil
+	return err
 }
 
 func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }

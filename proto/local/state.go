@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/netport/netport/proto/folder"
 )
 
 // stateLock is the file in a state folder that its daemon holds.
@@ -22,7 +24,7 @@ func HoldState(dir string) (*State, error) {
 	if err := CheckState(dir); err != nil {
 		return nil, err
 	}
-	lock, err := takeLock(filepath.Join(dir, stateLock), "its configuration names a state folder that is in use: give this one its own (state = ...)")
+	lock, err := takeLock(filepath.Join(dir, stateLock), "give this one a state folder of its own")
 	if err != nil {
 		return nil, fmt.Errorf("hold state %s: %w", dir, err)
 	}
@@ -33,28 +35,14 @@ func HoldState(dir string) (*State, error) {
 func (s *State) Release() { s.lock.Close() }
 
 // CheckState refuses a state folder in which, or in a folder above which, other users
-// can change what is there: they could put files of their own in its place. Above it a
-// folder in which everybody may write, but removes only what is his own (a sticky one, as
-// /tmp is), is let pass.
+// can change what is there: they could put files of their own in its place
+// (folder.CheckAbove).
 func CheckState(dir string) error {
-	if err := checkFolder(dir); err != nil {
+	if err := folder.CheckPrivate(dir); err != nil {
 		return fmt.Errorf("use state %s: %w", dir, err)
 	}
-	// Where the path leads, and not how it is written: a link's folder counts only
-	// while it is followed, and daemons keep what they have opened.
-	whole, err := filepath.Abs(dir)
-	if err == nil {
-		whole, err = filepath.EvalSymlinks(whole)
-	}
-	if err != nil {
+	if err := folder.CheckAbove(dir); err != nil {
 		return fmt.Errorf("use state %s: %w", dir, err)
 	}
-	for above := filepath.Dir(whole); ; above = filepath.Dir(above) {
-		if err := checkAbove(above); err != nil {
-			return fmt.Errorf("use state %s: %w", dir, err)
-		}
-		if above == filepath.Dir(above) {
-			return nil
-		}
-	}
+	return nil
 }

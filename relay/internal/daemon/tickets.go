@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -59,16 +58,9 @@ func (d *Daemon) setTicketKeys(keys []wire.Secret) {
 }
 
 func readTicketKeys(file string) ([]wire.Secret, error) {
-	info, err := os.Stat(file)
+	b, err := identity.ReadSecret(file)
 	if err != nil {
-		return nil, err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("read %s: others may read it (mode %04o): delete it, the server gives the keys again", file, mode)
-	}
-	b, err := identity.ReadFileLimit(file, int64(len(ticketHeader)+maxTicketKey*(2*len(wire.Secret{})+1)))
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; or delete it: the server gives the keys again", err)
 	}
 	lines, ok := bytes.CutPrefix(b, []byte(ticketHeader))
 	var keys []wire.Secret
@@ -81,7 +73,7 @@ func readTicketKeys(file string) ([]wire.Secret, error) {
 			keys = append(keys, k)
 		}
 	}
-	if !ok || len(keys) == 0 {
+	if !ok || len(keys) == 0 || len(keys) > maxTicketKey {
 		return nil, fmt.Errorf("read %s: these are no ticket keys: delete it, the server gives them again", file)
 	}
 	return keys, nil

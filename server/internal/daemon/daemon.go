@@ -22,6 +22,11 @@ import (
 
 // Run runs a server until ctx is cancelled.
 func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	held, err := local.HoldState(cfg.State)
+	if err != nil {
+		return err
+	}
+	defer held.Release()
 	service, err := admin.Open(cfg, log)
 	if err != nil {
 		return err

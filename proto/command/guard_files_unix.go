@@ -1,0 +1,7 @@
+//go:build unix
+
+package command
+
+import "syscall"
+
+func privateFiles() { syscall.Umask(0o077) }

@@ -1,0 +1,62 @@
+// Package folder says whether other users of this machine can change what a path leads
+// to. A file is not safer than the folders above it: whoever can rename one of them puts
+// a file of his own in its place, whatever the file's mode is.
+package folder
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// maxLinks bounds the symbolic links of one path, as Linux does.
+const maxLinks = 40
+
+// CheckAbove refuses a file or folder in whose place, or in place of a folder above it,
+// other users can put something else. The folders of root and of this process's user are
+// good, unless others may write in them; in one in which everybody may write, but removes only
+// what is his own (a sticky one, as /tmp is), what is there is safe all the same. A group
+// that is the user's own, or root's, is nobody else's. Each symbolic link on the way must
+// belong to root or to this user, and the folders above it are looked at as well.
+//
+// Where access control lists decide about folders, and not modes, nothing is refused.
+func CheckAbove(path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	for range maxLinks {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		for above := dir; ; above = filepath.Dir(above) {
+			if err := checkOne(above); err != nil {
+				return err
+			}
+			if above == filepath.Dir(above) {
+				break
+			}
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		if info.Mode().Type() != os.ModeSymlink {
+			return nil
+		}
+		if uid, ok := foreign(info); ok {
+			return fmt.Errorf("the link %s belongs to user %d, who can have it lead elsewhere; name what it leads to", path, uid)
+		}
+		to, err := os.Readlink(path)
+		if err != nil {
+			return err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(dir, to)
+		}
+		path = to
+	}
+	return errors.New("too many symbolic links")
+}
