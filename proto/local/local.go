@@ -27,8 +27,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/netport/netport/proto/folder"
 )
 
 const (

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"github.com/netport/netport/proto/folder"
 )
 
 // Socket is a listening Unix socket by the rules of this package, for another
@@ -17,13 +19,16 @@ type Socket struct {
 	lock *os.File
 }
 
-// ListenSocket takes the socket at path for this process. Its folder must exist and
-// must not be writable by others.
+// ListenSocket takes the socket at path for this process. Its folder must exist, and
+// others must not be able to write in it or to put another in its place.
 func ListenSocket(path string) (*Socket, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("listen on socket %s: the path has %d bytes, at most %d are possible; choose a shorter one", path, len(path), maxPath)
 	}
-	if err := checkFolder(filepath.Dir(path)); err != nil {
+	if err := folder.CheckPrivate(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
+	}
+	if err := folder.CheckAbove(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}
 	lock, err := takeLock(path+".lock", "give this one a socket of its own")
