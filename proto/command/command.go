@@ -94,7 +94,7 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	versions(root, root.Name())
+	Versions(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -109,7 +109,9 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 	return 1
 }
 
-// versions gives every command below c the --version of the program.
+// Versions gives every command of a program its --version. Run does that by itself.
+func Versions(root *cobra.Command) { versions(root, root.Name()) }
+
 func versions(c *cobra.Command, program string) {
 	c.Version = Version
 	c.SetVersionTemplate(program + " {{.Version}}\n")
