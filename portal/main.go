@@ -8,9 +8,10 @@ import (
 
 	"github.com/netport/netport/portal/internal/cli"
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/privilege"
 )
 
 func main() {
 	command.Guard()
-	os.Exit(command.Main(cli.Root()))
+	os.Exit(command.Main(cli.Root(privilege.Keep)))
 }

@@ -6,9 +6,9 @@ import (
 	"os"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/privilege"
 
 	"github.com/netport/netport/relay/internal/cli"
-	"github.com/netport/netport/relay/internal/privilege"
 )
 
 func main() {

@@ -6,10 +6,11 @@ import (
 	"os"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/server/internal/cli"
 )
 
 func main() {
 	command.Guard()
-	os.Exit(command.Main(cli.New()))
+	os.Exit(command.Main(cli.New(privilege.Keep)))
 }

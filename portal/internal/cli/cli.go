@@ -15,16 +15,18 @@ import (
 	"github.com/netport/netport/proto/identity"
 	joining "github.com/netport/netport/proto/join"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/privilege"
 )
 
-// Root returns the command line.
-func Root() *cobra.Command {
+// Root returns the command line. secure is how a portal that runs gives back
+// capabilities (privilege.Keep).
+func Root(secure func(keep privilege.Set) error) *cobra.Command {
 	root := command.Root("netport-portal", "Forward connections between two private networks")
 	root.Long = `Forward connections between two private networks.
 
 A portal runs on each side and dials out only. The server's policy says where
 the one listens and what the other dials for it.`
-	root.AddCommand(run(), status(), ping(), explain(), connect())
+	root.AddCommand(run(secure), status(), ping(), explain(), connect())
 	for _, c := range root.Commands() {
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
 	}
@@ -62,7 +64,7 @@ func plain(err error) error {
 	return err
 }
 
-func run() *cobra.Command {
+func run(secure func(keep privilege.Set) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run the portal",
@@ -81,6 +83,11 @@ tunnels and removes its sockets; a second signal ends it at once.`,
 				return err
 			}
 			defer end()
+			// None is needed. One that was given ports below 1024 listens there for
+			// as long as it runs.
+			if err := secure(privilege.Listen); err != nil {
+				log.Warn("capabilities are not given back", "error", err)
+			}
 			p, err := daemon.New(conf, log)
 			if err != nil {
 				return fmt.Errorf("start portal: %w", err)

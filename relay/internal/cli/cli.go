@@ -16,10 +16,10 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/join"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/privilege"
 
 	"github.com/netport/netport/relay/internal/config"
 	"github.com/netport/netport/relay/internal/daemon"
-	"github.com/netport/netport/relay/internal/privilege"
 )
 
 // New returns the root command. secure is how a running relay gives back

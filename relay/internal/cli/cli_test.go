@@ -15,8 +15,8 @@ import (
 	"github.com/netport/netport/proto/identity"
 
 	"github.com/netport/netport/proto/identity/identitytest"
+	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/relay/internal/daemon"
-	"github.com/netport/netport/relay/internal/privilege"
 )
 
 // keepAll leaves the test its capabilities.

@@ -26,8 +26,8 @@ import (
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/proto/identity/identitytest"
+	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/relay/internal/config"
-	"github.com/netport/netport/relay/internal/privilege"
 )
 
 // server is a scripted server with one relay, the one under test.

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/bpf"
+	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/config"
 	"github.com/netport/netport/relay/internal/lease"
-	"github.com/netport/netport/relay/internal/privilege"
 	"github.com/netport/netport/relay/internal/rawip"
 )
 

@@ -5,8 +5,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/netport/netport/proto/privilege"
+
 	"github.com/netport/netport/relay/internal/config"
-	"github.com/netport/netport/relay/internal/privilege"
 )
 
 func TestOnlyALowSharedUDPPortKeepsTheRightToOpenIt(t *testing.T) {

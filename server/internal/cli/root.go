@@ -11,15 +11,17 @@ import (
 
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
 )
 
-// New returns the root command.
-func New() *cobra.Command {
+// New returns the root command. secure is how a server that runs gives back
+// capabilities (privilege.Keep).
+func New(secure func(keep privilege.Set) error) *cobra.Command {
 	root := command.Root("netport-server", "Decide who may reach what, and bring portals together")
 	root.AddCommand(
-		newInit(), newRun(), newInvite(), newEnrolments(), newIssue(), newRevoke(), newCA(), newPolicy(), newExplain(), newAllow(),
+		newInit(), newRun(secure), newInvite(), newEnrolments(), newIssue(), newRevoke(), newCA(), newPolicy(), newExplain(), newAllow(),
 		newStatus(), newPortals(), newRelays(), newSessions(), newAudit(),
 	)
 	return root

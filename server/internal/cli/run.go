@@ -4,11 +4,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/daemon"
 )
 
-func newRun() *cobra.Command {
+func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:   "run",
@@ -30,6 +31,11 @@ applied with "netport-server policy apply".`,
 				return err
 			}
 			defer end()
+			if len(cfg.CACommand) == 0 { // which may need what this program does not
+				if err := secure(privilege.Listen); err != nil {
+					log.Warn("capabilities are not given back", "error", err)
+				}
+			}
 			return daemon.Run(c.Context(), cfg, log)
 		},
 	}

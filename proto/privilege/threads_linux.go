@@ -9,7 +9,7 @@ import (
 
 // every makes a system call on every thread of the process, of which the kernel
 // keeps credentials one by one. It fails with ENOTSUP in a program that is
-// linked with cgo; netport-relay is not.
+// linked with cgo; the programs are not.
 func every(trap, a, b, c uintptr) error {
 	// prctl(2) wants its unused arguments to be 0.
 	if _, _, errno := syscall.AllThreadsSyscall6(trap, a, b, c, 0, 0, 0); errno != 0 {

@@ -1,27 +1,12 @@
-// Package privilege gives back what the relay no longer needs once it has
-// started. It is handed capabilities by systemd, or all of them as root; what a
-// hole in it could be used for is decided here.
 package privilege
 
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// Set is a set of capabilities(7).
-type Set uint64
-
-// Of returns the set of the capabilities of these numbers (unix.CAP_BPF and so
-// on).
-func Of(capabilities ...int) Set {
-	var s Set
-	for _, c := range capabilities {
-		s |= 1 << c
-	}
-	return s
-}
 
 // Held returns what the process may use now.
 func Held() (Set, error) {
@@ -35,12 +20,17 @@ func Held() (Set, error) {
 
 // Keep takes from every thread of the process, for good, all capabilities but
 // those of keep, and the way to new ones: the bounding set, the ambient set and
-// setuid programs (PR_SET_NO_NEW_PRIVS). What the process does not hold it does
-// not get.
+// setuid programs (PR_SET_NO_NEW_PRIVS). A process that may leave its supplementary
+// groups leaves them. What the process does not hold it does not get.
 func Keep(keep Set) error {
 	held, err := Held()
 	if err != nil {
 		return err
+	}
+	if held&Of(unix.CAP_SETGID) != 0 {
+		if err := syscall.Setgroups(nil); err != nil { // on every thread, as package syscall says
+			return fmt.Errorf("leave the supplementary groups: %w", err)
+		}
 	}
 	if held&Of(unix.CAP_SETPCAP) != 0 {
 		for c := 0; c <= unix.CAP_LAST_CAP; c++ {

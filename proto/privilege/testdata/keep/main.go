@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/netport/netport/relay/internal/privilege"
+	"github.com/netport/netport/proto/privilege"
 )
 
 func main() {
@@ -40,8 +40,8 @@ func main() {
 			continue // a thread that has ended
 		}
 		for line := range strings.Lines(string(b)) {
-			if strings.HasPrefix(line, "Cap") || strings.HasPrefix(line, "NoNewPrivs") {
-				fmt.Print(strings.ReplaceAll(strings.TrimSpace(line), "\t", " ") + " ")
+			if strings.HasPrefix(line, "Cap") || strings.HasPrefix(line, "NoNewPrivs") || strings.HasPrefix(line, "Groups") {
+				fmt.Print(strings.Join(strings.Fields(line), " ") + " ")
 			}
 		}
 		fmt.Println()
