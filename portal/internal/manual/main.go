@@ -8,4 +8,4 @@ import (
 	"github.com/netport/netport/proto/manual"
 )
 
-func main() { os.Exit(manual.Main(cli.Root())) }
+func main() { os.Exit(manual.Main(cli.Root(nil))) }

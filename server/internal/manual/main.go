@@ -8,4 +8,4 @@ import (
 	"github.com/netport/netport/server/internal/cli"
 )
 
-func main() { os.Exit(manual.Main(cli.New())) }
+func main() { os.Exit(manual.Main(cli.New(nil))) }
