@@ -112,9 +112,14 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 // Versions gives every command of a program its --version. Run does that by itself.
 func Versions(root *cobra.Command) { versions(root, root.Name()) }
 
+// It goes without cobra's SetVersionTemplate: a template calls methods by names that
+// the linker cannot know, so it keeps every exported method, 2.2 MB of them.
 func versions(c *cobra.Command, program string) {
 	c.Version = Version
-	c.SetVersionTemplate(program + " {{.Version}}\n")
+	if c.Annotations == nil {
+		c.Annotations = make(map[string]string)
+	}
+	c.Annotations[cobra.CommandDisplayNameAnnotation] = program
 	for _, sub := range c.Commands() {
 		versions(sub, program)
 	}
