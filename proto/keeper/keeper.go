@@ -87,6 +87,10 @@ type Keeper struct {
 	request   *request         // under way
 	asked     uint32           // number of the last request
 	refused   bool             // a server refused the certificate
+	waits     time.Time        // since when an operator has to sign the next one; zero: nobody has
+	arrived   [][]byte         // which came for the last request, long after it
+	anew      bool             // connected since that was asked for
+	leave     func()           // ends a wait over the enrolment protocol
 	revoked   *log             // on disk
 	unsynced  int              // revocations that came and were not acted on
 	behind    uint64           // epoch of a server that has lost revocations; only if regressed
@@ -148,7 +152,10 @@ func (k *Keeper) Refused() {
 // Connected takes a connection to a server: send queues a message for it.
 func (k *Keeper) Connected(send func(FromBoth)) {
 	k.mu.Lock()
-	k.send, k.refused, k.regressed = send, false, false
+	k.send, k.refused, k.regressed, k.anew = send, false, false, true
+	if k.leave != nil {
+		k.leave()
+	}
 	send(wire.RevocationsHeld{Epoch: k.credentials.Revocations().Epoch()})
 	k.mu.Unlock()
 	k.poke()

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"time"
@@ -17,7 +18,8 @@ import (
 const (
 	// answerTime is how long a server may take to answer: it may ask a CA elsewhere.
 	answerTime = 2 * time.Minute
-	// lateTime bounds a renewal of what has expired, at all servers together.
+	// lateTime bounds a renewal of what has expired, at all servers together, if it waits
+	// for no operator.
 	lateTime = 3 * time.Minute
 	// longest is the longest time between two looks at the clock, which may be set.
 	longest = time.Hour
@@ -62,8 +64,25 @@ func (r *refusal) Error() string {
 func (k *Keeper) answered(number uint32, chain [][]byte, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.request != nil && k.request.number == number {
+	switch {
+	case k.request != nil && k.request.number == number:
 		k.request.answer(chain, err)
+	case err == nil && !k.waits.IsZero() && k.asked == number:
+		k.arrived = chain
+		k.poke()
+	}
+}
+
+// awaitOperator takes that the next certificate waits for an operator.
+func (k *Keeper) awaitOperator() {
+	k.mu.Lock()
+	first := k.waits.IsZero()
+	if first {
+		k.waits = k.clock.Now()
+	}
+	k.mu.Unlock()
+	if first {
+		k.Log.Info("the certificate is to be renewed: it waits until an operator has signed the next one", "until", k.credentials.Leaf().NotAfter.UTC().Format(time.RFC3339))
 	}
 }
 
@@ -74,11 +93,17 @@ func (k *Keeper) renew(ctx context.Context) time.Duration {
 	k.warn(now, leaf)
 	due := k.dueTime(now, leaf)
 	k.mu.Lock()
-	connected, refused := k.send != nil, k.refused
+	connected, refused, waits, arrived := k.send != nil, k.refused, !k.waits.IsZero(), k.arrived
+	if waits && k.anew { // a server that was not asked yet, or has forgotten it
+		k.again = time.Time{}
+	}
+	k.anew, k.arrived = false, nil
 	k.mu.Unlock()
 	expired := now.After(leaf.NotAfter)
 	late := !connected && (expired || refused)
 	switch {
+	case arrived != nil:
+		return k.attempted(ctx, now, leaf, k.takeRaw(arrived))
 	case now.Before(k.again):
 		return wait(k.again.Sub(now))
 	case !late && (!connected || now.Before(due)):
@@ -88,15 +113,34 @@ func (k *Keeper) renew(ctx context.Context) time.Duration {
 		}
 		return min(wait(next.Sub(now)), k.untilWarning(now, leaf))
 	}
-	err := k.attempt(ctx, late)
+	return k.attempted(ctx, now, leaf, k.attempt(ctx, late))
+}
+
+// attempted takes what came of an attempt, and returns how long to wait until the next
+// look.
+func (k *Keeper) attempted(ctx context.Context, now time.Time, leaf *x509.Certificate, err error) time.Duration {
 	if ctx.Err() != nil {
 		return longest
+	}
+	var r *refusal
+	if errors.As(err, &r) && r.reason == wire.ReasonWaiting {
+		k.awaitOperator()
+		k.failures, k.again = 0, now.Add(lastPause/2+share(lastPause/2))
+		err = nil
+	} else {
+		k.mu.Lock()
+		k.waits = time.Time{}
+		k.mu.Unlock()
 	}
 	k.mu.Lock()
 	k.last = err
 	k.refused = false
+	waits := !k.waits.IsZero()
 	k.mu.Unlock()
-	if err != nil {
+	switch {
+	case waits:
+		return wait(k.again.Sub(now))
+	case err != nil:
 		k.again = now.Add(k.pause(leaf.NotAfter.Sub(now)))
 		k.Log.Warn("certificate not renewed", "until", leaf.NotAfter.UTC().Format(time.RFC3339), "again", k.again.UTC().Format(time.RFC3339), "error", err)
 		return wait(k.again.Sub(now))
@@ -184,6 +228,29 @@ func (k *Keeper) attempt(ctx context.Context, late bool) error {
 	if err != nil {
 		return err
 	}
+	return k.take(chain, key, fresh)
+}
+
+// takeRaw takes a certificate that has come long after it was asked for: for the key of
+// now or for the next one.
+func (k *Keeper) takeRaw(raw [][]byte) error {
+	chain, err := identity.ParseChain(raw)
+	if err != nil {
+		return fmt.Errorf("the certificate that the server gave: %w", err)
+	}
+	if identity.HashKey(chain[0]) == k.credentials.Key() {
+		return k.take(chain, k.credentials.Certificate().PrivateKey.(crypto.Signer), false)
+	}
+	key, fresh, err := k.nextKey()
+	if err != nil {
+		return err
+	}
+	return k.take(chain, key, fresh)
+}
+
+// take puts a certificate in the place of the one of now.
+func (k *Keeper) take(chain []*x509.Certificate, key crypto.Signer, fresh bool) error {
+	next := identity.HashPublic(key.Public())
 	at := k.clock.Now()
 	if at.Before(chain[0].NotBefore) {
 		at = chain[0].NotBefore // the clock of the server is a little ahead
@@ -268,9 +335,22 @@ func (k *Keeper) ask(ctx context.Context, csr []byte) ([]*x509.Certificate, erro
 
 // askLate asks over the enrolment protocol, with the certificate that has expired.
 func (k *Keeper) askLate(ctx context.Context, csr []byte) ([]*x509.Certificate, error) {
-	ctx, cancel := context.WithTimeout(ctx, lateTime)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	client := enrol.Client{Software: k.Software, Now: k.clock.Now}
+	limit := time.AfterFunc(lateTime, cancel)
+	defer limit.Stop()
+	client := enrol.Client{Software: k.Software, Now: k.clock.Now, Waiting: func(identity.KeyHash) {
+		limit.Stop() // the server gives signs of life from now on
+		k.awaitOperator()
+	}}
+	k.mu.Lock()
+	k.leave = cancel
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		k.leave = nil
+		k.mu.Unlock()
+	}()
 	var policy []ed25519.PublicKey
 	if k.Policy != nil {
 		policy = append(policy, k.Policy)

@@ -8,6 +8,7 @@ import (
 // Status is how the credentials are.
 type Status struct {
 	Renewal     string        `json:"renewal,omitempty"`                  // why the last attempt failed
+	Waits       time.Time     `json:"renewal_waits_since,omitzero"`       // for an operator
 	Key         string        `json:"key"`                                // first digits of its hash
 	Authorities uint64        `json:"authorities_version"`                // 0: those of the CA file
 	Revocations uint64        `json:"revocations_epoch"`                  // 0: none
@@ -23,7 +24,7 @@ func (k *Keeper) Status() Status {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s.Authorities = k.version
+	s.Authorities, s.Waits = k.version, k.waits
 	if k.last != nil {
 		s.Renewal = k.last.Error()
 	}
@@ -39,6 +40,9 @@ func (s Status) Lines() []string {
 	var lines []string
 	if s.Renewal != "" {
 		lines = append(lines, "the certificate was not renewed: "+s.Renewal)
+	}
+	if !s.Waits.IsZero() {
+		lines = append(lines, fmt.Sprintf("the next certificate waits for an operator to sign it since %s", s.Waits.Local().Format(time.DateTime)))
 	}
 	if s.Regression != nil {
 		lines = append(lines, fmt.Sprintf("epoch regression: the server has lost revocations (%d there, %d here); those held here go on", *s.Regression, s.Revocations))

@@ -73,7 +73,8 @@ func ParseRenewed(b []byte) (Renewed, error) {
 }
 
 // RenewRefused answers Renew; server to portal or relay. The certificate that is
-// held goes on as it is.
+// held goes on as it is. With ReasonWaiting the request is kept, and Renewed may follow
+// for it as long as the connection lasts.
 //
 //	request uint32
 //	reason  uint16

@@ -23,6 +23,7 @@ const (
 	ReasonReplaced        Reason = 7  // the same identity connected anew
 	ReasonIdle            Reason = 8  // nothing was carried for the idle time
 	ReasonLifetime        Reason = 9  // the lifetime is over
+	ReasonWaiting         Reason = 10 // an operator has to sign first
 	ReasonNotGranted      Reason = 16 // no valid grant allows it
 	ReasonGrantExpired    Reason = 17 // the grant's until or freshness is over
 	ReasonGrantRemoved    Reason = 18 // the policy no longer has it
@@ -82,6 +83,8 @@ func (r Reason) String() string {
 		return "idle"
 	case ReasonLifetime:
 		return "lifetime over"
+	case ReasonWaiting:
+		return "waiting for an operator"
 	case ReasonNotGranted:
 		return "not granted"
 	case ReasonGrantExpired:
