@@ -50,23 +50,6 @@ func TestExitCodesAndMessages(t *testing.T) {
 	}
 }
 
-func TestLogRecordIsOneShortLine(t *testing.T) {
-	var b bytes.Buffer
-	log, flush, err := Logger(&b, "info")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.Info("refused", "peer", "x\nlevel=info msg=\"accepted\"\x1b[2J\u202e", "error", errors.New(strings.Repeat("a\n", 65536)))
-	flush()
-	got := b.String()
-	if strings.Count(got, "\n") != 1 || len(got) > 2048 || strings.ContainsAny(got, "\x1b\u202e") {
-		t.Errorf("log record of %d bytes: %.300q", len(got), got)
-	}
-	if _, _, err := Logger(&b, "loud"); err == nil {
-		t.Error("log level \"loud\" was taken")
-	}
-}
-
 func TestTableCellsCannotCommandTheTerminal(t *testing.T) {
 	var b bytes.Buffer
 	if err := Table(&b, []string{"NAME", "STATE"}, [][]string{{"a\x1b[2J\nb", "up"}, {"long-name", "down"}}); err != nil {
@@ -76,33 +59,4 @@ func TestTableCellsCannotCommandTheTerminal(t *testing.T) {
 	if got := b.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-}
-
-// stuck is a pipe that nobody reads until it is told to.
-type stuck struct {
-	read chan struct{}
-	buf  bytes.Buffer
-}
-
-func (s *stuck) Write(b []byte) (int, error) {
-	<-s.read
-	return s.buf.Write(b)
-}
-
-func TestLogThatNobodyReadsBlocksNobody(t *testing.T) {
-	w := &stuck{read: make(chan struct{})}
-	log, flush, err := Logger(w, "info")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 3 * maxLogQueue {
-		log.Info("record", "n", i) // would never return if it waited for w
-	}
-	close(w.read)
-	flush()
-	got := w.buf.String()
-	if !strings.Contains(got, "n=0\n") || !strings.Contains(got, "log records dropped") {
-		t.Errorf("log is %.200q..., want the first records and a count of those dropped", got)
-	}
-	log.Info("after the end") // harmless
 }

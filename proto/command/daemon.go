@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// Daemon prepares a program that serves: it returns the Logger of its log, and
+// Daemon prepares a program that serves: it returns the logger of its log, and
 // SIGHUP is logged and changes nothing, so that the program outlives the
 // terminal it was started from. end gives both back.
-func Daemon(w io.Writer, level string) (log *slog.Logger, end func(), err error) {
-	log, flush, err := Logger(w, level)
+func Daemon(w io.Writer, l Log) (log *slog.Logger, end func(), err error) {
+	log, flush, err := l.Logger(w)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,9 +1,11 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,23 +22,140 @@ const (
 	flushTime = time.Second
 )
 
-// Logger returns a logger of key=value lines that writes to w: debug, info,
-// warn or error and above. Every text is cut to 512 bytes and quoted where it
-// holds anything but plain characters, so one record is one line.
+// The formats of a log.
+const (
+	LogText = "text" // key=value
+	LogJSON = "json" // an object a line
+)
+
+// Log says how a daemon writes its log. The zero value is text of level info.
+type Log struct {
+	Level  string // debug, info, warn or error: that and above
+	Format string // one of the formats
+}
+
+// CheckLevel and CheckFormat say what is wrong with a log's level and format.
+func (l Log) CheckLevel() error {
+	_, err := l.level()
+	return err
+}
+
+// CheckFormat is described at CheckLevel.
+func (l Log) CheckFormat() error {
+	switch l.Format {
+	case "", LogText, LogJSON:
+		return nil
+	}
+	return fmt.Errorf("log format %q: use text or json", l.Format)
+}
+
+func (l Log) level() (level slog.Level, err error) {
+	switch l.Level {
+	case "":
+	case "debug", "info", "warn", "error":
+		level.UnmarshalText([]byte(l.Level))
+	default:
+		err = fmt.Errorf("log level %q: use debug, info, warn or error", l.Level)
+	}
+	return level, err
+}
+
+// Logger returns a logger that writes to w, a record a line. Every text is cut to 512
+// bytes and quoted where it holds anything but plain characters.
+//
+// Where w is the stream that systemd reads for its journal (JOURNAL_STREAM), each
+// line begins with its level as the journal knows it, "<4>" for a warning, and has
+// no time: the journal has that.
 //
 // Logging never blocks: records wait in a bounded queue for whoever reads w,
 // and when it is full they are dropped, and counted in a record of their own
 // later. flush writes what is left and ends the logger's goroutine; it waits a
 // second at most.
-func Logger(w io.Writer, level string) (log *slog.Logger, flush func(), err error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, nil, fmt.Errorf("log level %q: use debug, info, warn or error", level)
+func (l Log) Logger(w io.Writer) (log *slog.Logger, flush func(), err error) {
+	if err := l.CheckFormat(); err != nil {
+		return nil, nil, err
+	}
+	level, err := l.level()
+	if err != nil {
+		return nil, nil, err
 	}
 	q := &logQueue{records: make(chan []byte, maxLogQueue), done: make(chan struct{})}
-	options := &slog.HandlerOptions{Level: l, ReplaceAttr: shorten}
-	go q.run(w, options)
-	return slog.New(slog.NewTextHandler(q, options)), q.flush, nil
+	journal := isJournal(w, os.Getenv("JOURNAL_STREAM"))
+	go q.run(w, slog.New(l.handler(w, level, journal)))
+	return slog.New(l.handler(q, level, journal)), q.flush, nil
+}
+
+func (l Log) handler(w io.Writer, level slog.Level, journal bool) slog.Handler {
+	make := func(w io.Writer, replace func([]string, slog.Attr) slog.Attr) slog.Handler {
+		options := &slog.HandlerOptions{Level: level, ReplaceAttr: replace}
+		if l.Format == LogJSON {
+			return slog.NewJSONHandler(w, options)
+		}
+		return slog.NewTextHandler(w, options)
+	}
+	if !journal {
+		return make(w, shorten)
+	}
+	p := &prefixer{w: w}
+	return &journalHandler{prefix: p, Handler: make(p, func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return shorten(groups, a)
+	})}
+}
+
+// journalHandler has each record begin with its level.
+type journalHandler struct {
+	slog.Handler
+	prefix *prefixer
+}
+
+// prefixer writes a prefix before each record.
+type prefixer struct {
+	w io.Writer
+
+	mu     sync.Mutex // guards the following; held while a record is written
+	prefix string
+	line   []byte
+}
+
+// Write writes one record. The mutex is held.
+func (p *prefixer) Write(b []byte) (int, error) {
+	p.line = append(append(p.line[:0], p.prefix...), b...)
+	_, err := p.w.Write(p.line)
+	return len(b), err
+}
+
+// Handle implements slog.Handler.
+func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.prefix.mu.Lock()
+	defer h.prefix.mu.Unlock()
+	h.prefix.prefix = priority(r.Level)
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &journalHandler{h.Handler.WithAttrs(attrs), h.prefix}
+}
+
+// WithGroup implements slog.Handler.
+func (h *journalHandler) WithGroup(name string) slog.Handler {
+	return &journalHandler{h.Handler.WithGroup(name), h.prefix}
+}
+
+// priority is a level as sd-daemon(3) has it.
+func priority(l slog.Level) string {
+	switch {
+	case l >= slog.LevelError:
+		return "<3>"
+	case l >= slog.LevelWarn:
+		return "<4>"
+	case l >= slog.LevelInfo:
+		return "<6>"
+	}
+	return "<7>"
 }
 
 // logQueue is the io.Writer of a logger that must not block.
@@ -64,9 +183,9 @@ func (q *logQueue) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (q *logQueue) run(w io.Writer, options *slog.HandlerOptions) {
+// run writes what is queued to w, to which direct writes too.
+func (q *logQueue) run(w io.Writer, direct *slog.Logger) {
 	defer close(q.done)
-	direct := slog.New(slog.NewTextHandler(w, options))
 	for b := range q.records {
 		w.Write(b) // an error has nobody left to be told
 		if n := q.dropped.Swap(0); n > 0 {

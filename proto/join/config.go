@@ -38,8 +38,14 @@ renew_key = false
 state = "state"
 socket = "state/portal.sock"
 
-# debug, info, warn or error
-log_level = "info"
+# A file for the textfile collector of a Prometheus node exporter, written every 15
+# seconds; "netport-portal metrics" prints the same.
+# metrics_file = "/var/lib/netport/portal/metrics/netport.prom"
+
+# debug, info, warn or error; and as "text" (key=value) or "json" (an object a line).
+# What systemd runs tells its journal the level of each line.
+log_level  = "info"
+log_format = "text"
 
 # How long forwarded connections wait for a way back when every carrier is lost:
 # "1s" to "24h".
@@ -115,7 +121,14 @@ allow_loopback = false
 capacity = 4000
 sessions_per_portal = 200
 
-# debug, info, warn or error
-log_level = "info"
+# Where Prometheus, or curl, asks for metrics (GET /metrics): on a loopback port, which
+# every user of this machine can read, or on a Unix socket, which only this daemon's user
+# and root can. Without it: nowhere.
+# metrics = "127.0.0.1:9401"
+
+# debug, info, warn or error; and as "text" (key=value) or "json" (an object a line).
+# What systemd runs tells its journal the level of each line.
+log_level  = "info"
+log_format = "text"
 `, quoted(servers), policyKey)
 }

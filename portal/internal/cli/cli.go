@@ -78,7 +78,7 @@ tunnels and removes its sockets; a second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
-			log, end, err := command.Daemon(c.ErrOrStderr(), conf.LogLevel)
+			log, end, err := command.Daemon(c.ErrOrStderr(), conf.Log)
 			if err != nil {
 				return err
 			}

@@ -5,11 +5,12 @@ package config
 import (
 	"crypto/ed25519"
 	"path/filepath"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/netport/netport/portal/internal/allow"
+	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
@@ -40,7 +41,8 @@ type Config struct {
 	RenewKey    bool   // renewals are with a new key
 	State       string // folder
 	Socket      string
-	LogLevel    string
+	Log         command.Log
+	MetricsFile string        // that metrics are written to; empty: none
 	Linger      time.Duration // how long forwarded connections wait for a way back
 	Drain       time.Duration // how long they may finish when the portal stops
 	Dial        allow.List
@@ -58,6 +60,8 @@ type file struct {
 	State       string   `toml:"state"`
 	Socket      string   `toml:"socket"`
 	LogLevel    string   `toml:"log_level"`
+	LogFormat   string   `toml:"log_format"`
+	MetricsFile string   `toml:"metrics_file"`
 	Linger      string   `toml:"linger"`
 	Drain       string   `toml:"drain"`
 	Dial        list     `toml:"dial"`
@@ -79,14 +83,15 @@ func Load(name string) (Config, error) {
 }
 
 func defaults() file {
-	return file{Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", LogLevel: "info", Linger: "2m", Drain: "10s"}
+	return file{Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", LogLevel: "info", LogFormat: command.LogText, Linger: "2m", Drain: "10s"}
 }
 
 func check(f *conffile.File, raw file) (Config, error) {
 	c := Config{
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA),
-		RenewKey: raw.RenewKey, State: f.Path(raw.State), Socket: f.Path(raw.Socket), LogLevel: raw.LogLevel,
+		RenewKey: raw.RenewKey, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
+		Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat},
 	}
 	if len(raw.Servers) == 0 {
 		return Config{}, f.Errorf("servers", `no server: write servers = ["HOST:PORT"]`)
@@ -109,8 +114,14 @@ func check(f *conffile.File, raw file) (Config, error) {
 	if c.Socket == "" {
 		c.Socket = filepath.Join(c.State, "portal.sock")
 	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
-		return Config{}, f.Errorf("log_level", "log level %q: use debug, info, warn or error", c.LogLevel)
+	if err := c.Log.CheckLevel(); err != nil {
+		return Config{}, f.Errorf("log_level", "%v", err)
+	}
+	if err := c.Log.CheckFormat(); err != nil {
+		return Config{}, f.Errorf("log_format", "%v", err)
+	}
+	if c.MetricsFile != "" && !strings.HasSuffix(c.MetricsFile, ".prom") {
+		return Config{}, f.Errorf("metrics_file", "metrics_file %q: a node exporter reads only files that end with .prom", raw.MetricsFile)
 	}
 	var err error
 	if c.Linger, err = duration(f, "linger", raw.Linger, minLinger, maxLinger); err != nil {

@@ -33,7 +33,7 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"servers", "certificate", "key", "ca", "policy_key", "state", "socket", "log_level", "linger", "drain", "[dial]", "[listen]", "allow"} {
+	for _, key := range []string{"servers", "certificate", "key", "ca", "policy_key", "state", "socket", "metrics_file", "log_level", "log_format", "linger", "drain", "[dial]", "[listen]", "allow"} {
 		if !strings.Contains(string(b), "\n"+key) {
 			t.Errorf("reference.toml lacks %s", key)
 		}
@@ -119,6 +119,8 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		minimal + "[dial]\nallow = [\n\"tcp://127.1:80\"]":     ":5:1: rule \"tcp://127.1:80\"",
 		minimal + "[listen]\nallow = [\"tcp://10.0.0.1/8:*\"]": "write 10.0.0.0/8",
 		minimal + "log_level = \"loud\"":                       "log level \"loud\"",
+		minimal + "log_format = \"xml\"":                       "log format \"xml\"",
+		minimal + "metrics_file = \"netport.txt\"":             "metrics_file \"netport.txt\": a node exporter reads only",
 		minimal + "linger = \"2\"":                             ":3:10: linger \"2\" is no duration",
 		minimal + "linger = \"25h\"":                           "from 1s to 24h0m0s",
 		minimal + "linger = \"0s\"":                            "from 1s to 24h0m0s",

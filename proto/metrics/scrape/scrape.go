@@ -40,21 +40,18 @@ const (
 
 // Address is where metrics are served. The zero value is nowhere.
 type Address struct {
-	socket string
-	port   netip.AddrPort
+	Network string // "tcp" or "unix"
+	Address string // with a port, or of a file
 }
 
 // IsZero reports whether the address is nowhere.
 func (a Address) IsZero() bool { return a == Address{} }
 
 func (a Address) String() string {
-	switch {
-	case a.IsZero():
-		return ""
-	case a.socket != "":
-		return "unix://" + a.socket
+	if a.Network == "unix" {
+		return "unix://" + a.Address
 	}
-	return a.port.String()
+	return a.Address
 }
 
 // ParseAddress reads "unix:///PATH", or "ADDRESS:PORT" with a loopback address. The
@@ -68,7 +65,7 @@ func ParseAddress(s string) (Address, error) {
 		if !filepath.IsAbs(file) || filepath.Clean(file) != file || file == "/" {
 			return Address{}, fmt.Errorf("%q names no file from the root on: %s", s, ways)
 		}
-		return Address{socket: file}, nil
+		return Address{"unix", file}, nil
 	}
 	a, err := netip.ParseAddrPort(s)
 	switch {
@@ -79,12 +76,11 @@ func ParseAddress(s string) (Address, error) {
 	case a.Port() == 0:
 		return Address{}, fmt.Errorf("%q has no port: %s", s, ways)
 	}
-	return Address{port: a}, nil
+	return Address{"tcp", a.String()}, nil
 }
 
 // Server serves one address.
 type Server struct {
-	address  Address
 	listener net.Listener
 	page     func() *metrics.Page
 	log      *slog.Logger
@@ -96,15 +92,15 @@ type Server struct {
 func Listen(a Address, page func() *metrics.Page, log *slog.Logger) (*Server, error) {
 	var l net.Listener
 	var err error
-	if a.socket != "" {
-		l, err = local.ListenSocket(a.socket)
+	if a.Network == "unix" {
+		l, err = local.ListenSocket(a.Address)
 	} else {
-		l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(a.port))
+		l, err = net.Listen("tcp", a.Address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics: %w", err)
 	}
-	return &Server{address: a, listener: l, page: page, log: log}, nil
+	return &Server{listener: l, page: page, log: log}, nil
 }
 
 // Close gives the address back where Run was never called.
@@ -129,7 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 			h.Close()
 		}
 	})
-	s.log.Info("metrics are served", "at", s.address.String())
+	s.log.Info("metrics are served", "at", s.listener.Addr().String())
 	err := h.Serve(&bounded{Listener: s.listener, room: make(chan struct{}, maxConnections)})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -162,15 +158,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // means reports whether a Host header means the address that is served. At a Unix
 // socket it means nothing: no web page gets there.
 func (s *Server) means(host string) bool {
-	if s.address.socket != "" {
+	own, ok := s.listener.Addr().(*net.TCPAddr)
+	if !ok {
 		return true
 	}
 	name, port, err := net.SplitHostPort(host)
-	if err != nil || port != strconv.Itoa(int(s.address.port.Port())) {
+	if err != nil || port != strconv.Itoa(own.Port) {
 		return false
 	}
 	a, err := netip.ParseAddr(name)
-	return strings.EqualFold(name, "localhost") || err == nil && a == s.address.port.Addr()
+	return strings.EqualFold(name, "localhost") || err == nil && a == own.AddrPort().Addr().Unmap()
 }
 
 // bounded accepts no more connections at once than there is room for.

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,25 +26,21 @@ func serve(t *testing.T, a Address) (Address, func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.socket == "" {
-		s.address.port = s.listener.Addr().(*net.TCPAddr).AddrPort()
+	if a.Network == "tcp" {
+		a.Address = s.listener.Addr().String()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	stop := func() error { cancel(); return <-ended }
 	t.Cleanup(func() { cancel() })
-	return s.address, stop
+	return a, stop
 }
 
 // ask sends lines and returns status and body of the answer.
 func ask(t *testing.T, a Address, lines ...string) (int, string) {
 	t.Helper()
-	network, address := "tcp", a.port.String()
-	if a.socket != "" {
-		network, address = "unix", a.socket
-	}
-	c, err := net.Dial(network, address)
+	c, err := net.Dial(a.Network, a.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,11 +62,11 @@ func ask(t *testing.T, a Address, lines ...string) (int, string) {
 	return r.StatusCode, string(b)
 }
 
-var loopback = Address{port: netip.MustParseAddrPort("127.0.0.1:0")}
+var loopback = Address{"tcp", "127.0.0.1:0"}
 
 func TestOnlyWhoMeansThisAddressIsAnswered(t *testing.T) {
 	a, _ := serve(t, loopback)
-	port := fmt.Sprint(a.port.Port())
+	port := a.Address[strings.LastIndexByte(a.Address, ':')+1:]
 	for host, want := range map[string]int{
 		"127.0.0.1:" + port:              200,
 		"localhost:" + port:              200,
@@ -95,7 +90,7 @@ func TestOnlyWhoMeansThisAddressIsAnswered(t *testing.T) {
 
 func TestOnlyMetricsAreRead(t *testing.T) {
 	a, _ := serve(t, loopback)
-	host := "Host: " + a.port.String()
+	host := "Host: " + a.Address
 	for line, want := range map[string]int{
 		"HEAD /metrics HTTP/1.1":           200,
 		"GET /metrics?x=1 HTTP/1.1":        200,
@@ -116,7 +111,7 @@ func TestOnlyMetricsAreRead(t *testing.T) {
 // TestLargeHeadersAreNotRead sends one without an end: the server hangs up.
 func TestLargeHeadersAreNotRead(t *testing.T) {
 	a, _ := serve(t, loopback)
-	c, err := net.Dial("tcp", a.port.String())
+	c, err := net.Dial("tcp", a.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +131,7 @@ func TestLargeHeadersAreNotRead(t *testing.T) {
 func TestSocketIsForItsOwner(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "metrics.sock")
-	a, stop := serve(t, Address{socket: file})
+	a, stop := serve(t, Address{"unix", file})
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
@@ -167,14 +162,14 @@ func TestSilentCallersDoNotKeepOthersOut(t *testing.T) {
 	a, stop := serve(t, loopback)
 	var held []net.Conn
 	for range maxConnections {
-		c, err := net.Dial("tcp", a.port.String())
+		c, err := net.Dial("tcp", a.Address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
 		held = append(held, c)
 	}
-	c, err := net.Dial("tcp", a.port.String())
+	c, err := net.Dial("tcp", a.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +183,7 @@ func TestSilentCallersDoNotKeepOthersOut(t *testing.T) {
 	if _, err := held[0].Read(make([]byte, 1)); os.IsTimeout(err) {
 		t.Fatal("a silent caller stays")
 	}
-	if code, _ := ask(t, a, "GET /metrics HTTP/1.1", "Host: "+a.port.String()); code != 200 {
+	if code, _ := ask(t, a, "GET /metrics HTTP/1.1", "Host: "+a.Address); code != 200 {
 		t.Errorf("then: %d", code)
 	}
 	if err := stop(); err != nil {

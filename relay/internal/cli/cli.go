@@ -56,7 +56,7 @@ there instead and the next relay takes them over: that is for restarts and upgra
 			if err != nil {
 				return err
 			}
-			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.LogLevel)
+			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.Log)
 			if err != nil {
 				return err
 			}

@@ -11,10 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/metrics/scrape"
 )
 
 // DefaultFile is where the configuration is looked for.
@@ -71,9 +73,10 @@ type Config struct {
 	Mode                             string   // one of the modes
 	Interfaces                       []string // none: all that have one of the relay's addresses
 	PinDir                           string
-	LogLevel                         string
-	TicketKeys                       string        // file
-	Drain                            time.Duration // how long sessions may be moved elsewhere when the relay stops
+	Log                              command.Log
+	Metrics                          scrape.Address // zero: they are not served
+	TicketKeys                       string         // file
+	Drain                            time.Duration  // how long sessions may be moved elsewhere when the relay stops
 }
 
 // file is the configuration as it is written.
@@ -102,6 +105,8 @@ type file struct {
 	Interfaces        []string `toml:"interfaces"`
 	PinDir            string   `toml:"pin_dir"`
 	LogLevel          string   `toml:"log_level"`
+	LogFormat         string   `toml:"log_format"`
+	Metrics           string   `toml:"metrics"`
 	TicketKeys        string   `toml:"ticket_keys"`
 	Drain             string   `toml:"drain"`
 }
@@ -111,7 +116,7 @@ func Load(name string) (Config, error) {
 	raw := file{
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", Socket: "relay.sock",
 		First: 20000, Last: 32767, Capacity: 4000, SessionsPerPortal: 200,
-		Mode: ModeAuto, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info",
+		Mode: ModeAuto, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info", LogFormat: command.LogText,
 		TicketKeys: "tickets.key", Drain: "25s",
 	}
 	f, err := conffile.Load(name, &raw)
@@ -127,7 +132,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA), Socket: f.Path(raw.Socket),
 		State: f.Path(raw.State), RenewKey: raw.RenewKey, AllowLoopback: raw.AllowLoopback,
 		Capacity: raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal,
-		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), LogLevel: raw.LogLevel,
+		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat},
 		TicketKeys: f.Path(raw.TicketKeys),
 	}
 	if n := len(raw.Servers); n == 0 || n > maxServers {
@@ -187,10 +192,16 @@ func check(f *conffile.File, raw file) (Config, error) {
 		}
 		*r.into = uint64(r.value)
 	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
-		return Config{}, f.Errorf("log_level", "log level %q: use debug, info, warn or error", c.LogLevel)
+	if err := c.Log.CheckLevel(); err != nil {
+		return Config{}, f.Errorf("log_level", "%v", err)
+	}
+	if err := c.Log.CheckFormat(); err != nil {
+		return Config{}, f.Errorf("log_format", "%v", err)
 	}
 	var err error
+	if c.Metrics, err = scrape.ParseAddress(raw.Metrics); err != nil {
+		return Config{}, f.Errorf("metrics", "%v", err)
+	}
 	if raw.PolicyKey != "" {
 		if c.PolicyKey, err = grant.ParseKey(raw.PolicyKey); err != nil {
 			return Config{}, f.Errorf("policy_key", "%v", err)

@@ -10,7 +10,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/metrics/scrape"
 )
 
 func TestReferenceIsRead(t *testing.T) {
@@ -30,7 +32,8 @@ func TestReferenceIsRead(t *testing.T) {
 		First:     20000, Last: 32767, PacketFirst: 28672, PacketLast: 32767, SharedTCP: 443, SharedUDP: 443,
 		Deny:     []netip.Prefix{netip.MustParsePrefix("198.51.100.16/28")},
 		Capacity: 4000, SessionsPerPortal: 200,
-		Mode: "auto", Interfaces: []string{}, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info",
+		Mode: "auto", Interfaces: []string{}, PinDir: "/sys/fs/bpf/netport-relay", Log: command.Log{Level: "info", Format: "text"},
+		Metrics:    scrape.Address{Network: "unix", Address: "/run/netport/relay-metrics.sock"},
 		TicketKeys: "tickets.key", Drain: 25 * time.Second,
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
@@ -106,6 +109,8 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{ok + `bytes_per_second = -1`, `2:20: a limit of -1 a second: 0 (none), or 10 and more, is possible`},
 		{ok + `packets_per_second = 9`, `2:22: a limit of 9 a second`},
 		{ok + `log_level = "loud"`, `2:13: log level "loud"`},
+		{ok + `log_format = "xml"`, `2:14: log format "xml"`},
+		{ok + `metrics = "0.0.0.0:9401"`, `2:11: metrics are not served at 0.0.0.0:9401, where others can reach it`},
 		{ok + `socket = ""`, `2:10: key "socket" is empty`},
 		{ok + `allow_loopback = "yes"`, `2:`},
 		{ok + `packet_ports = "28672"`, `2:16: "28672" are no ports`},

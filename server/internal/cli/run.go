@@ -26,7 +26,7 @@ applied with "netport-server policy apply".`,
 			if err != nil {
 				return err
 			}
-			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.LogLevel)
+			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.Log)
 			if err != nil {
 				return err
 			}

@@ -12,10 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/ca"
 )
@@ -63,10 +65,11 @@ type Config struct {
 	// RenewAfterExpiry is how long ago a certificate may have ended that is renewed.
 	RenewAfterExpiry time.Duration
 
-	Policy   string // the policy to begin with
-	State    string // folder of state.db and the audit files
-	Socket   string
-	LogLevel string
+	Policy  string // the policy to begin with
+	State   string // folder of state.db and the audit files
+	Socket  string
+	Log     command.Log
+	Metrics scrape.Address // zero: they are not served
 
 	SessionsPerPortal int
 }
@@ -87,6 +90,8 @@ type raw struct {
 	State             string   `toml:"state"`
 	Socket            string   `toml:"socket"`
 	LogLevel          string   `toml:"log_level"`
+	LogFormat         string   `toml:"log_format"`
+	Metrics           string   `toml:"metrics"`
 	CAPassphrase      string   `toml:"ca_passphrase_file"`
 	CACommand         []string `toml:"ca_command"`
 	AcceptElsewhere   bool     `toml:"accept_issued_elsewhere"`
@@ -106,7 +111,7 @@ func Load(file string) (*Config, error) {
 	r := raw{
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", CAKey: "ca.key",
 		PolicyKey: "policy.key", StampKey: "stamp.key", Policy: PolicyFile,
-		State: ".", Socket: "server.sock", LogLevel: "info",
+		State: ".", Socket: "server.sock", LogLevel: "info", LogFormat: command.LogText,
 		CertificateLife: "30d", RenewAfterExpiry: "90d", SessionsPerPortal: defaultSessions,
 	}
 	f, err := conffile.Load(file, &r)
@@ -123,6 +128,10 @@ func Load(file string) (*Config, error) {
 	late, err := ca.ParseDuration(r.RenewAfterExpiry)
 	if err != nil {
 		return nil, f.Errorf("renew_after_expiry", "renew_after_expiry: %v", err)
+	}
+	address, err := scrape.ParseAddress(r.Metrics)
+	if err != nil {
+		return nil, f.Errorf("metrics", "%v", err)
 	}
 	if len(r.CACommand) > 0 && strings.Contains(r.CACommand[0], "/") {
 		r.CACommand[0] = f.Path(r.CACommand[0])
@@ -143,7 +152,7 @@ func Load(file string) (*Config, error) {
 		CAKey: f.Path(r.CAKey), CAPassphrase: f.Path(r.CAPassphrase), CACommand: r.CACommand, AcceptElsewhere: r.AcceptElsewhere,
 		CertificateLife: life, RenewAfterExpiry: late,
 		PolicyKey: policyKey, PolicyPublic: public, StampKey: f.Path(r.StampKey),
-		Policy: f.Path(r.Policy), State: f.Path(r.State), Socket: f.Path(r.Socket), LogLevel: r.LogLevel,
+		Policy: f.Path(r.Policy), State: f.Path(r.State), Socket: f.Path(r.Socket), Log: command.Log{Level: r.LogLevel, Format: r.LogFormat}, Metrics: address,
 		SessionsPerPortal: r.SessionsPerPortal,
 	}, nil
 }
@@ -173,10 +182,12 @@ func check(f *conffile.File, r *raw) error {
 			return f.Errorf(fmt.Sprintf("servers[%d]", i), "servers: %q: %v", server, err)
 		}
 	}
-	switch r.LogLevel {
-	case "debug", "info", "warn", "error":
-	default:
-		return f.Errorf("log_level", "log_level is debug, info, warn or error")
+	log := command.Log{Level: r.LogLevel, Format: r.LogFormat}
+	if err := log.CheckLevel(); err != nil {
+		return f.Errorf("log_level", "%v", err)
+	}
+	if err := log.CheckFormat(); err != nil {
+		return f.Errorf("log_format", "%v", err)
 	}
 	if len(r.CACommand) > 0 && r.CACommand[0] == "" {
 		return f.Errorf("ca_command", "ca_command: the first part is the program to run")

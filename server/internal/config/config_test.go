@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/netport/netport/proto/command"
 )
 
 func load(t *testing.T, text string) (*Config, error) {
@@ -32,7 +34,7 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 		File: cfg.File, Domain: "example.org", Address: "netport.example.org:443", Listen: []string{":443"},
 		Servers:     []string{"netport.example.org:443"},
 		Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), CAKey: in("ca.key"), PolicyKey: in("policy.key"), StampKey: in("stamp.key"),
-		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), LogLevel: "info", SessionsPerPortal: 1000,
+		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), Log: command.Log{Level: "info", Format: "text"}, SessionsPerPortal: 1000,
 		CertificateLife: 30 * 24 * time.Hour, RenewAfterExpiry: 90 * 24 * time.Hour,
 	}
 	if d := cmp.Diff(want, cfg); d != "" {
@@ -53,7 +55,7 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 }
 
 func describe(c *Config) string {
-	return strings.Join([]string{strings.Join(c.Servers, " "), c.Certificate, c.Key, c.CA, c.CAKey, c.PolicyKey, c.StampKey, c.Policy, c.State, c.Socket, c.LogLevel}, "\n")
+	return strings.Join([]string{strings.Join(c.Servers, " "), c.Certificate, c.Key, c.CA, c.CAKey, c.PolicyKey, c.StampKey, c.Policy, c.State, c.Socket, c.Log.Level, c.Log.Format}, "\n")
 }
 
 func TestServersThatPortalsAreToldOf(t *testing.T) {
@@ -82,7 +84,9 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{`listen = [":443"]`, `listen = ["[fe80::1%eth0]:443"]`, `an address with a zone`},
 		{`listen = [":443"]`, `listen = [":0"]`, `port "0"`},
 		{`listen = [":443"]`, `listen = [":+443"]`, `port "+443"`},
-		{`log_level = "info"`, `log_level = "loud"`, `log_level is debug, info, warn or error`},
+		{`log_level  = "info"`, `log_level = "loud"`, `log level "loud": use debug, info, warn or error`},
+		{`log_format = "text"`, `log_format = "xml"`, `log format "xml": use text or json`},
+		{`# metrics = "127.0.0.1:9400"`, `metrics = "192.0.2.1:9400"`, `metrics are not served at 192.0.2.1:9400, where others can reach it`},
 		{`certificate_life = "30d"`, `certificate_life = "30s"`, `certificate_life: a certificate lasts a minute to 10 years`},
 		{`certificate_life = "30d"`, `certificate_life = "11y"`, `certificate_life: a certificate lasts a minute to 10 years`},
 		{`certificate_life = "30d"`, `certificate_life = "a month"`, `certificate_life: "a month" is no length of time`},

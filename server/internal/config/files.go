@@ -66,8 +66,15 @@ state = "."
 # The socket over which the other commands talk to "run".
 socket = "server.sock"
 
-# debug, info, warn or error
-log_level = "info"
+# Where Prometheus, or curl, asks for metrics (GET /metrics): on a loopback port, which
+# every user of this machine can read, or on a Unix socket, which only this daemon's user
+# and root can. Without it: nowhere.
+# metrics = "127.0.0.1:9400"
+
+# debug, info, warn or error; and as "text" (key=value) or "json" (an object a line).
+# What systemd runs tells its journal the level of each line.
+log_level  = "info"
+log_format = "text"
 
 # The most sessions that one portal may have part in at once.
 sessions_per_portal = 1000

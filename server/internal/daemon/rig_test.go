@@ -75,7 +75,7 @@ func newRig(t testing.TB, names ...string) *rig {
 func (r *rig) start() {
 	r.t.Helper()
 	r.log = &logLines{arrived: make(chan struct{}, 1)}
-	log, flush, err := command.Logger(r.log, "debug")
+	log, flush, err := command.Log{Level: "debug"}.Logger(r.log)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package command
+
+import "io"
+
+// isJournal: there is no journal on other systems.
+func isJournal(io.Writer, string) bool { return false }
