@@ -20,7 +20,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build demo test lab-test lab-soak bench check generate fuzz
+.PHONY: help build demo test lab-test lab-soak bench check generate fuzz deb rpm
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,13 @@ bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: 
 	@cd scripts/tools && GOWORK=off go build -trimpath -o ../../bin/tools/wireguard golang.zx2c4.com/wireguard || \
 		echo 'bench: wireguard-go cannot be built here and is left out'
 	@NETPORT_BIN=$(CURDIR)/bin scripts/as-root bin/netport-bench $(BENCHFLAGS)
+
+deb: ## make Debian packages of the three roles in bin/packages, for amd64, arm64 and armhf
+	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb deb
+
+rpm: ## make RPM packages of the same
+	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb rpm
+
 
 check: ## look the source over: format, vet, staticcheck, modules, imports, scripts
 	@scripts/check

@@ -20,13 +20,19 @@ import (
 // Section is the section of all manual pages.
 const Section = "1"
 
+// Example is an example of a file that the program reads.
+type Example struct {
+	Name string
+	Text []byte
+}
+
 // Main is a generator: it writes into the folder that its one argument names, which
 // must exist, and returns the exit code.
-func Main(root *cobra.Command) int {
+func Main(root *cobra.Command, examples ...Example) int {
 	program := root.Name()
 	generator := &cobra.Command{
 		Use: "manual FOLDER", Args: command.Args("FOLDER"), SilenceErrors: true, SilenceUsage: true,
-		RunE: func(_ *cobra.Command, args []string) error { return Write(root, args[0]) },
+		RunE: func(_ *cobra.Command, args []string) error { return Write(root, args[0], examples...) },
 	}
 	if err := generator.ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintf(os.Stderr, "manual of %s: %s\n", program, err)
@@ -36,13 +42,13 @@ func Main(root *cobra.Command) int {
 }
 
 // Write writes into dir the manual pages of a program (man/PROGRAM-COMMAND.1) and its
-// completions (bash/PROGRAM, zsh/_PROGRAM, fish/PROGRAM.fish). The date in the pages
-// is now, or what SOURCE_DATE_EPOCH says.
-func Write(root *cobra.Command, dir string) error {
+// completions (bash/PROGRAM, zsh/_PROGRAM, fish/PROGRAM.fish), and examples. The date in
+// the pages is now, or what SOURCE_DATE_EPOCH says.
+func Write(root *cobra.Command, dir string, examples ...Example) error {
 	command.Versions(root)
 	flags(root)
 	program := root.Name()
-	for _, name := range []string{"man", "bash", "zsh", "fish"} {
+	for _, name := range []string{"man", "bash", "zsh", "fish", "examples"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			return err
 		}
@@ -62,6 +68,11 @@ func Write(root *cobra.Command, dir string) error {
 	} {
 		if err := create(filepath.Join(dir, shell.file), shell.gen); err != nil {
 			return fmt.Errorf("write completion: %w", err)
+		}
+	}
+	for _, e := range examples {
+		if err := os.WriteFile(filepath.Join(dir, "examples", e.Name), e.Text, 0o644); err != nil {
+			return fmt.Errorf("write example: %w", err)
 		}
 	}
 	return nil

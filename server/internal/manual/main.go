@@ -1,4 +1,5 @@
-// Command manual writes the manual pages and shell completions of netport-server.
+// Command manual writes the manual pages, shell completions and example files of
+// netport-server.
 package main
 
 import (
@@ -6,6 +7,12 @@ import (
 
 	"github.com/netport/netport/proto/manual"
 	"github.com/netport/netport/server/internal/cli"
+	"github.com/netport/netport/server/internal/config"
 )
 
-func main() { os.Exit(manual.Main(cli.New(nil))) }
+func main() {
+	os.Exit(manual.Main(cli.New(nil),
+		manual.Example{Name: config.ConfigFile, Text: config.Server("example.org", "netport.example.org:443", ":443", "policy.key")},
+		manual.Example{Name: config.PolicyFile, Text: config.Policy("example.org")},
+	))
+}
