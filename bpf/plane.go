@@ -91,6 +91,14 @@ type Counters struct {
 	FromA, FromB Traffic
 }
 
+// Plus returns the sum of t and u.
+func (t Traffic) Plus(u Traffic) Traffic { return Traffic{t.Packets + u.Packets, t.Bytes + u.Bytes} }
+
+// Plus returns the sum of c and d.
+func (c Counters) Plus(d Counters) Counters {
+	return Counters{c.FromA.Plus(d.FromA), c.FromB.Plus(d.FromB)}
+}
+
 // Plane forwards the packets of the pairs that it was told about. Its methods may
 // be called from several goroutines at once.
 type Plane interface {

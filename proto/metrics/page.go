@@ -107,11 +107,21 @@ func (f *Family) Add(n uint64, labels ...string) { f.at(labels).count += n }
 // Seconds adds a time to a counter's series.
 func (f *Family) Seconds(d time.Duration, labels ...string) { f.at(labels).value += d.Seconds() }
 
-// AddAll adds counts that have one more label.
+// AddAll adds counts by what happened, in words of our own, as one label more.
 func (f *Family) AddAll(counts map[string]uint64, label string, labels ...string) {
-	for value, n := range counts {
-		f.Add(n, append([]string{label, value}, labels...)...)
+	for what, n := range counts {
+		f.Add(n, append([]string{label, Word(what)}, labels...)...)
 	}
+}
+
+// Word makes words of our own into one, for a label: "timed out" is timed_out.
+func Word(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(s))
 }
 
 // Set sets a gauge's series.

@@ -30,6 +30,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/proto/wire"
 
@@ -68,7 +69,9 @@ type Daemon struct {
 	plane   *bpf.Kernel // nil: user space carries everything
 	noPlane string      // why
 	kernel  *kernel.Relay
-	sender  *rawip.Sender // of kernel
+	sender  *rawip.Sender  // of kernel
+	scrape  *scrape.Server // nil: metrics are not served
+	counts  counts
 
 	// taking is held while the session of a ticket is made or ended: it can be made
 	// again, with the same id, at any time.
@@ -189,11 +192,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err = d.openIdentity(); err == nil {
 		err = d.openParts()
 	}
+	if err == nil && !d.cfg.Metrics.IsZero() {
+		d.scrape, err = scrape.Listen(d.cfg.Metrics, d.Metrics, d.log)
+	}
 	var shared []*net.TCPListener
 	if err == nil {
 		shared, err = d.share()
 	}
 	if err != nil {
+		if d.scrape != nil {
+			d.scrape.Close()
+		}
 		commands.Close()
 		return err
 	}
@@ -221,6 +230,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		start("serve the kernel plane", d.kernel.Run)
 	}
 	start("serve commands", commands.Run)
+	if d.scrape != nil {
+		start("serve metrics", d.scrape.Run)
+	}
 	d.identity.Hook(keeper.Hooks{Renewed: d.renewed, Revoked: d.splice.Review})
 	start("keep the certificate", d.identity.Run)
 	start("keep the connection to the server", func(ctx context.Context) error {

@@ -123,11 +123,15 @@ func (d *Daemon) sendLocked(m wire.FromRelay) {
 
 // create holds a session for the server, or says why not.
 func (d *Daemon) create(m wire.CreateSession) wire.FromRelay {
-	s, err := d.open(m)
+	s, fresh, err := d.open(m)
 	var refused *lease.Refusal
 	if errors.As(err, &refused) {
+		d.counts.turned.Add(refused.Reason.String())
 		d.log.Warn("session refused", "session", m.ID, "opener", m.Legs[0].Portal, "peer", m.Legs[1].Portal, "reason", refused.Reason, "error", refused.Text)
 		return wire.SessionRefused{ID: m.ID, Reason: refused.Reason, Text: refused.Text}
+	}
+	if fresh {
+		d.counts.opened.Add(byServer)
 	}
 	d.log.Info("session opened", "session", s.ID, "opener", s.Portals[0], "peer", s.Portals[1], "port", s.Port)
 	ready := wire.SessionReady{ID: s.ID, Packet: s.Packet}
@@ -140,21 +144,20 @@ func (d *Daemon) create(m wire.CreateSession) wire.FromRelay {
 	return ready
 }
 
-// open makes a session and opens its port. The error is a *lease.Refusal, and
+// open makes a session and opens its port; fresh is false of one that was there. The error is a *lease.Refusal, and
 // then nothing is left behind.
-func (d *Daemon) open(m wire.CreateSession) (lease.Session, error) {
+func (d *Daemon) open(m wire.CreateSession) (s lease.Session, fresh bool, err error) {
 	if d.refusing() {
-		return lease.Session{}, &lease.Refusal{Reason: wire.ReasonShutdown, Text: "the relay is stopping"}
+		return lease.Session{}, false, &lease.Refusal{Reason: wire.ReasonShutdown, Text: "the relay is stopping"}
 	}
 	if m.Transports &= d.transports(); m.Transports == 0 {
-		return lease.Session{}, &lease.Refusal{Reason: wire.ReasonRelayRefused, Text: "the portals and this relay have no transport in common"}
+		return lease.Session{}, false, &lease.Refusal{Reason: wire.ReasonRelayRefused, Text: "the portals and this relay have no transport in common"}
 	}
 	if id, full := d.leases.Displaced(); full {
 		d.end(id, wire.ReasonBusy) // a ticket's
 	}
-	s, fresh, err := d.leases.Create(time.Now(), m)
-	if err != nil || !fresh {
-		return s, err
+	if s, fresh, err = d.leases.Create(time.Now(), m); err != nil || !fresh {
+		return s, fresh, err
 	}
 	for range maxPortTries {
 		if err = d.openPort(s); !errors.Is(err, syscall.EADDRINUSE) {
@@ -166,7 +169,7 @@ func (d *Daemon) open(m wire.CreateSession) (lease.Session, error) {
 		}
 	}
 	if err == nil {
-		return s, nil
+		return s, true, nil
 	}
 	d.leases.End(m.ID)
 	var refused *lease.Refusal
@@ -177,7 +180,7 @@ func (d *Daemon) open(m wire.CreateSession) (lease.Session, error) {
 		}
 		refused = &lease.Refusal{Reason: reason, Text: err.Error()}
 	}
-	return lease.Session{}, refused
+	return lease.Session{}, false, refused
 }
 
 // openPort lets the legs of a session come in over what both portals can use.
@@ -216,6 +219,7 @@ func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = d.ended.Plus(total)
+	d.counts.ended.Add(reason.String())
 	if s.Ticket() { // of which no server knows
 		d.log.Info("session of a ticket over", "session", id, "reason", reason, "forth", total[0], "back", total[1])
 		return true

@@ -95,6 +95,7 @@ func (d *Daemon) take(k lease.Ticket, source netip.Addr) drop.Reason {
 		d.leases.End(s.ID)
 		return drop.Stopping
 	}
+	d.counts.opened.Add(byTicket)
 	d.log.Info("session of a ticket opened", "session", s.ID, "source", source, "until", s.Ends)
 	return drop.None
 }

@@ -84,6 +84,9 @@ type Relay struct {
 
 	mu       sync.Mutex // guards the following
 	sessions map[wire.SessionID]*session
+
+	pastMu sync.Mutex   // guards the following
+	past   bpf.Counters // by pairs that are gone
 }
 
 // session is one session's pairs.
@@ -189,8 +192,11 @@ func (r *Relay) remove(pairs []bpf.Pair) (carried lease.Traffic) {
 	if err != nil {
 		r.cfg.Log.Error("pairs not removed from the kernel: they end with their lifetime", "pairs", len(pairs), "error", err)
 	}
+	r.pastMu.Lock()
+	defer r.pastMu.Unlock()
 	for _, c := range counters {
 		carried = carried.Plus(payload(c))
+		r.past = r.past.Plus(c)
 	}
 	return carried
 }
@@ -231,6 +237,24 @@ func (r *Relay) Traffic(id wire.SessionID) lease.Traffic {
 	for p := range s.pairs {
 		if c, err := r.cfg.Plane.Counters(p); err == nil {
 			total = total.Plus(payload(c))
+		}
+	}
+	return total
+}
+
+// Total returns what the kernel has carried of the TCP connections of all sessions,
+// those that have ended included; what is ending may be missing for a moment.
+func (r *Relay) Total() bpf.Counters {
+	r.pastMu.Lock()
+	total := r.past
+	r.pastMu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sessions {
+		for p := range s.pairs {
+			if c, err := r.cfg.Plane.Counters(p); err == nil {
+				total = total.Plus(c)
+			}
 		}
 	}
 	return total

@@ -41,3 +41,11 @@ func (p *ports) claim(port uint16) bool {
 
 // give takes a port back. 0 is no port.
 func (p *ports) give(port uint16) { delete(p.used, port) }
+
+// Ports returns how many of the session ports for sockets are taken, and how many there
+// are.
+func (t *Table) Ports() (taken, all int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.ports.used), int(t.ports.last-t.ports.first) + 1
+}

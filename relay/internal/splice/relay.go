@@ -90,6 +90,7 @@ type Relay struct {
 	mu       sync.Mutex // guards the following
 	closed   bool
 	sessions map[wire.SessionID]*session
+	past     lease.Traffic // of sessions that are gone
 	waiting  queue
 	standing queue // legs of tickets
 }
@@ -250,7 +251,22 @@ func (r *Relay) Close(id wire.SessionID) lease.Traffic {
 	}
 	r.mu.Unlock()
 	s.running.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.past = r.past.Plus(s.carried())
 	return s.carried()
+}
+
+// Total returns what the TCP legs of all sessions have carried, those that have ended
+// included; what is ending may be missing for a moment.
+func (r *Relay) Total() lease.Traffic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	total := r.past
+	for _, s := range r.sessions {
+		total = total.Plus(s.carried())
+	}
+	return total
 }
 
 // Traffic returns what a session's TCP legs have carried so far.

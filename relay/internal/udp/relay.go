@@ -86,6 +86,7 @@ type Relay struct {
 	mu       sync.RWMutex // guards the following
 	closed   bool
 	sessions map[wire.SessionID]*session
+	past     Totals // of sessions that are gone
 }
 
 // New returns a Relay without sessions, to be Run.

@@ -3,6 +3,8 @@ package udp
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/netport/netport/bpf"
@@ -22,6 +24,7 @@ type session struct {
 	connections map[uint16]*connection
 	legs        map[bpf.Leg]leg.ID // all that are bound
 	carried     lease.Traffic      // by pairs that are gone
+	counts      Totals             // likewise, since the relay started
 }
 
 // connection is two legs that are bound or wait to be.
@@ -87,6 +90,9 @@ func (r *Relay) Close(id wire.SessionID) lease.Traffic {
 			r.plane.detach(l)
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.past = r.past.plus(s.counts)
 	return s.carried
 }
 
@@ -130,7 +136,9 @@ func (r *Relay) terms(s *session) bpf.Terms {
 // counters.
 func (r *Relay) removeLocked(s *session, pair bpf.Pair) {
 	short := r.shortcut.remove(pair)
-	s.carried = s.carried.Plus(payload(r.plane.remove(pair))).Plus(payload(short))
+	long := r.plane.remove(pair)
+	s.carried = s.carried.Plus(payload(long)).Plus(payload(short))
+	s.counts = s.counts.plus(Totals{long, short})
 }
 
 // Traffic returns what a session's UDP legs have carried so far.
@@ -143,6 +151,34 @@ func (r *Relay) Traffic(id wire.SessionID) lease.Traffic {
 	defer s.mu.Unlock()
 	here, short := r.trafficLocked(s)
 	return here.Plus(short)
+}
+
+// Totals is what UDP legs have carried in user space, and in the kernel plane.
+type Totals struct {
+	User, Kernel bpf.Counters
+}
+
+func (t Totals) plus(u Totals) Totals { return Totals{t.User.Plus(u.User), t.Kernel.Plus(u.Kernel)} }
+
+// Totals returns what the UDP legs of all sessions have carried, those that have ended
+// included. What is moving from one session or pair to another may be missing for a
+// moment; nothing is ever counted twice.
+func (r *Relay) Totals() Totals {
+	r.mu.RLock()
+	total := r.past
+	sessions := slices.Collect(maps.Values(r.sessions))
+	r.mu.RUnlock()
+	for _, s := range sessions {
+		s.mu.Lock()
+		total = total.plus(s.counts)
+		for _, c := range s.connections {
+			if p, ok := c.pair(); ok {
+				total = total.plus(Totals{r.plane.counters(p), r.shortcut.counters(p)})
+			}
+		}
+		s.mu.Unlock()
+	}
+	return total
 }
 
 // Settled returns what a session's UDP legs have carried so far, but for what
