@@ -20,16 +20,19 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build demo test lab-test lab-soak bench check generate fuzz deb rpm
+.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: ## build netport-server, netport-relay and netport-portal into bin/
 	@for role in $(ROLES); do \
 		CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' \
 			-o bin/netport-$$role ./$$role; \
 	done
+
+build-pkcs11: ## build a netport-portal that can have its key on a PKCS #11 token, with a C compiler
+	@CGO_ENABLED=1 go build -trimpath -tags pkcs11 -ldflags '$(LDFLAGS)' -o bin/pkcs11/netport-portal ./portal
 
 demo: build ## forward a web server and a name server on this machine (KEEP=1: stay)
 	@go build -trimpath -o bin/netport-demo ./lab/demo
@@ -40,6 +43,7 @@ test: ## run every test; the lab's only as root
 	@scripts/check
 	@$(MAKE) --no-print-directory demo
 	@scripts/gotest -timeout 5m $(addprefix ./,$(addsuffix /...,$(filter-out lab,$(MODULES))))
+	@scripts/gotest -timeout 5m -tags pkcs11 ./portal/internal/keystore/...
 	@NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 1 ./lab/...
 
 lab-test: build ## run the network namespace topologies alone, as root or with sudo

@@ -14,8 +14,13 @@ func quoted(list []string) string {
 	return strings.Join(q, ", ")
 }
 
-// Portal returns the configuration of a new portal.
-func Portal(servers []string, policyKey string) []byte {
+// Portal returns the configuration of a new portal. tpm is the device of its TPM; empty:
+// the usual one.
+func Portal(servers []string, policyKey, tpm string) []byte {
+	device := `# tpm = "/dev/tpmrm0"`
+	if tpm != "" {
+		device = "tpm = " + strconv.Quote(tpm)
+	}
 	return fmt.Appendf(nil, `# The configuration of a portal. Paths are relative to this file.
 
 # Where the server is, tried in turn.
@@ -26,6 +31,9 @@ servers = [%s]
 certificate = "cert.pem"
 key = "key.pem"
 ca = "ca.pem"
+
+# The TPM, for a key that is in one ("join --key tpm").
+%s
 
 # The key that signs permissions. No grant counts that another key signed,
 # whatever the server says.
@@ -63,7 +71,7 @@ log_format = "text"
 # The same for where it listens.
 # [listen]
 # allow = ["tcp://127.0.0.1:8080"]
-`, quoted(servers), policyKey)
+`, quoted(servers), device, policyKey)
 }
 
 // Relay returns the configuration of a new relay.

@@ -12,8 +12,6 @@ import (
 	"github.com/netport/netport/portal/internal/config"
 	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/proto/command"
-	"github.com/netport/netport/proto/identity"
-	joining "github.com/netport/netport/proto/join"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/privilege"
 )
@@ -30,7 +28,7 @@ the one listens and what the other dials for it.`
 	for _, c := range root.Commands() {
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
 	}
-	root.AddCommand(joining.Command(identity.Portal, config.DefaultFile, identity.KeyFiles{}, joining.Portal))
+	root.AddCommand(joinCommand())
 	return root
 }
 

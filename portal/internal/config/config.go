@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/allow"
+	"github.com/netport/netport/portal/internal/keystore/tpm"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
@@ -36,6 +37,7 @@ type Config struct {
 	Servers     []string // "host" or "host:port"
 	Certificate string
 	Key         string
+	TPM         string // device file or socket
 	CA          string
 	PolicyKey   ed25519.PublicKey
 	RenewKey    bool   // renewals are with a new key
@@ -54,6 +56,7 @@ type file struct {
 	Servers     []string `toml:"servers"`
 	Certificate string   `toml:"certificate"`
 	Key         string   `toml:"key"`
+	TPM         string   `toml:"tpm"`
 	CA          string   `toml:"ca"`
 	PolicyKey   string   `toml:"policy_key"`
 	RenewKey    bool     `toml:"renew_key"`
@@ -83,13 +86,13 @@ func Load(name string) (Config, error) {
 }
 
 func defaults() file {
-	return file{Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", LogLevel: "info", LogFormat: command.LogText, Linger: "2m", Drain: "10s"}
+	return file{Certificate: "cert.pem", Key: "key.pem", TPM: tpm.Device, CA: "ca.pem", State: "state", LogLevel: "info", LogFormat: command.LogText, Linger: "2m", Drain: "10s"}
 }
 
 func check(f *conffile.File, raw file) (Config, error) {
 	c := Config{
 		Servers:     raw.Servers,
-		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), CA: f.Path(raw.CA),
+		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), TPM: f.Path(raw.TPM), CA: f.Path(raw.CA),
 		RenewKey: raw.RenewKey, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
 		Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat},
 	}
@@ -105,7 +108,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 		}
 	}
 	for _, p := range []struct{ key, path string }{
-		{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"state", c.State},
+		{"certificate", c.Certificate}, {"key", c.Key}, {"tpm", c.TPM}, {"ca", c.CA}, {"state", c.State},
 	} {
 		if p.path == "" {
 			return Config{}, f.Errorf(p.key, "key %q is empty: name a file or leave the key out", p.key)

@@ -33,7 +33,7 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"servers", "certificate", "key", "ca", "policy_key", "state", "socket", "metrics_file", "log_level", "log_format", "linger", "drain", "[dial]", "[listen]", "allow"} {
+	for _, key := range []string{"servers", "certificate", "key", "tpm", "ca", "policy_key", "state", "socket", "metrics_file", "log_level", "log_format", "linger", "drain", "[dial]", "[listen]", "allow"} {
 		if !strings.Contains(string(b), "\n"+key) {
 			t.Errorf("reference.toml lacks %s", key)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/netport/netport/portal/internal/entry"
 	"github.com/netport/netport/portal/internal/exit"
 	"github.com/netport/netport/portal/internal/grants"
+	"github.com/netport/netport/portal/internal/keystore"
 	"github.com/netport/netport/portal/internal/logs"
 	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
@@ -85,7 +86,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	file, kept := state.Open(c.State, log)
 	p.state = file
 	p.identity, err = keeper.Open(keeper.Config{
-		Role: identity.Portal, Certificate: c.Certificate, Key: c.Key, CA: c.CA, State: c.State, Policy: c.PolicyKey,
+		Role: identity.Portal, Certificate: c.Certificate, Key: c.Key, Keys: &keystore.Store{TPM: c.TPM}, CA: c.CA, State: c.State, Policy: c.PolicyKey,
 		RenewKey: c.RenewKey, Servers: func() []string { return p.client.Servers() }, Software: software(), Log: log,
 	})
 	if err != nil {

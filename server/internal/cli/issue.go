@@ -58,7 +58,7 @@ of the name are signed anew for the new key.`,
 			if err != nil {
 				return err
 			}
-			if err := f.write(issued, join.Portal(issued.Servers, issued.PolicyKey)); err != nil {
+			if err := f.write(issued, join.Portal(issued.Servers, issued.PolicyKey, "")); err != nil {
 				return err
 			}
 			out := c.OutOrStdout()
