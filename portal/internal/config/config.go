@@ -5,12 +5,14 @@ package config
 import (
 	"crypto/ed25519"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/portal/internal/keystore/tpm"
+	"github.com/netport/netport/portal/internal/users"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
@@ -23,6 +25,7 @@ const DefaultFile = "/etc/netport/portal/config.toml"
 const (
 	maxServers = 16
 	maxRules   = 4096
+	maxUsers   = 1024
 
 	minLinger = time.Second
 	maxLinger = 24 * time.Hour
@@ -49,6 +52,7 @@ type Config struct {
 	Drain       time.Duration // how long they may finish when the portal stops
 	Dial        allow.List
 	Listen      allow.List
+	Users       users.List // who may connect to what it listens at
 }
 
 // file is the configuration as it is written.
@@ -68,11 +72,16 @@ type file struct {
 	Linger      string   `toml:"linger"`
 	Drain       string   `toml:"drain"`
 	Dial        list     `toml:"dial"`
-	Listen      list     `toml:"listen"`
+	Listen      listen   `toml:"listen"`
 }
 
 type list struct {
 	Allow []string `toml:"allow"`
+}
+
+type listen struct {
+	Allow []string `toml:"allow"`
+	Users []any    `toml:"users"`
 }
 
 // Load reads and checks the file name.
@@ -139,10 +148,13 @@ func check(f *conffile.File, raw file) (Config, error) {
 	if c.PolicyKey, err = grant.ParseKey(raw.PolicyKey); err != nil {
 		return Config{}, f.Errorf("policy_key", "%v", err)
 	}
-	if c.Dial, err = rules(f, "dial.allow", raw.Dial); err != nil {
+	if c.Dial, err = rules(f, "dial.allow", raw.Dial.Allow); err != nil {
 		return Config{}, err
 	}
-	if c.Listen, err = rules(f, "listen.allow", raw.Listen); err != nil {
+	if c.Listen, err = rules(f, "listen.allow", raw.Listen.Allow); err != nil {
+		return Config{}, err
+	}
+	if c.Users, err = named(f, "listen.users", raw.Listen.Users); err != nil {
 		return Config{}, err
 	}
 	return c, nil
@@ -160,15 +172,15 @@ func duration(f *conffile.File, key, text string, low, high time.Duration) (time
 	return d, nil
 }
 
-func rules(f *conffile.File, key string, raw list) (allow.List, error) {
+func rules(f *conffile.File, key string, raw []string) (allow.List, error) {
 	if !f.Has(key) {
 		return allow.List{}, nil
 	}
-	if len(raw.Allow) > maxRules {
-		return allow.List{}, f.Errorf(key, "%d rules: at most %d are possible", len(raw.Allow), maxRules)
+	if len(raw) > maxRules {
+		return allow.List{}, f.Errorf(key, "%d rules: at most %d are possible", len(raw), maxRules)
 	}
 	var rr []allow.Rule
-	for i, s := range raw.Allow {
+	for i, s := range raw {
 		r, err := allow.Parse(s)
 		if err != nil {
 			return allow.List{}, f.Errorf(at(key, i), "%v", err)
@@ -176,6 +188,27 @@ func rules(f *conffile.File, key string, raw list) (allow.List, error) {
 		rr = append(rr, r)
 	}
 	return allow.NewList(rr...), nil
+}
+
+// named reads a list of users.
+func named(f *conffile.File, key string, raw []any) (users.List, error) {
+	switch {
+	case !f.Has(key):
+		return users.List{}, nil
+	case !users.Supported:
+		return users.List{}, f.Errorf(key, "%s: this system (%s) does not tell which user connects, so nobody could be refused: leave the key out", key, runtime.GOOS)
+	case len(raw) > maxUsers:
+		return users.List{}, f.Errorf(key, "%d users: at most %d are possible", len(raw), maxUsers)
+	}
+	var ids []uint32
+	for i, v := range raw {
+		id, err := users.Parse(v)
+		if err != nil {
+			return users.List{}, f.Errorf(at(key, i), "%v", err)
+		}
+		ids = append(ids, id)
+	}
+	return users.NewList(ids...), nil
 }
 
 func at(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }

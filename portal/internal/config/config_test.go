@@ -3,12 +3,14 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/netport/netport/portal/internal/users"
 	"github.com/netport/netport/proto/endpoint"
 )
 
@@ -33,7 +35,7 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"servers", "certificate", "key", "tpm", "ca", "policy_key", "state", "socket", "metrics_file", "log_level", "log_format", "linger", "drain", "[dial]", "[listen]", "allow"} {
+	for _, key := range []string{"servers", "certificate", "key", "tpm", "ca", "policy_key", "state", "socket", "metrics_file", "log_level", "log_format", "linger", "drain", "[dial]", "[listen]", "allow", "# users"} {
 		if !strings.Contains(string(b), "\n"+key) {
 			t.Errorf("reference.toml lacks %s", key)
 		}
@@ -102,6 +104,27 @@ func TestEmptyListAdmitsNothingAndNoListAdmitsAll(t *testing.T) {
 	}
 }
 
+func TestUsersThatMayConnect(t *testing.T) {
+	for text, want := range map[string]users.List{
+		minimal:                                                   {},
+		minimal + "[listen]\nallow = []\n":                        {},
+		minimal + "[listen]\nusers = []\n":                        users.NewList(),
+		minimal + "listen.users = [\"root\"]\n":                   users.NewList(0),
+		minimal + "[listen]\nusers = [\"root\", 1000, 1000000]\n": users.NewList(0, 1000, 1_000_000),
+	} {
+		c, _, err := load(t, text)
+		if !users.Supported && want.Written() {
+			if err == nil || !strings.Contains(err.Error(), "does not tell which user connects") {
+				t.Errorf("%q: %v", text, err)
+			}
+			continue
+		}
+		if err != nil || !reflect.DeepEqual(c.Users, want) {
+			t.Errorf("%q: users %v, %v, want %v", text, c.Users, err, want)
+		}
+	}
+}
+
 func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                      "no server",
@@ -118,6 +141,12 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		minimal + "[dial]\nalow = []":                          "did you mean \"allow\"",
 		minimal + "[dial]\nallow = [\n\"tcp://127.1:80\"]":     ":5:1: rule \"tcp://127.1:80\"",
 		minimal + "[listen]\nallow = [\"tcp://10.0.0.1/8:*\"]": "write 10.0.0.0/8",
+		minimal + "[listen]\nusers = [\"no-such-user\"]":       ":4:10: no user \"no-such-user\"",
+		minimal + "[listen]\nusers = [\"root\", -1]":           ":4:18: -1 is no user id",
+		minimal + "[listen]\nusers = [true]":                   ":4:10: true is no user",
+		minimal + "[listen]\nusers = \"ann\"":                  "wrong type",
+		minimal + "[listen]\nusers = [4294967295]":             "4294967295 is no user id",
+		minimal + "[dial]\nusers = [0]":                        "unknown key \"dial.users\"",
 		minimal + "log_level = \"loud\"":                       "log level \"loud\"",
 		minimal + "log_format = \"xml\"":                       "log format \"xml\"",
 		minimal + "metrics_file = \"netport.txt\"":             "metrics_file \"netport.txt\": a node exporter reads only",

@@ -116,7 +116,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
 		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
 	})
-	p.entry = entry.New(entry.Config{Tunnels: p.pool, List: c.Listen, Reach: p.reaches, Path: p.path, Log: log})
+	p.entry = entry.New(entry.Config{Tunnels: p.pool, List: c.Listen, Users: c.Users, Reach: p.reaches, Path: p.path, Log: log})
 	p.identity.Hook(keeper.Hooks{
 		Renewing: func(inUse, next identity.KeyHash) { p.keeper.Own(inUse, next) },
 		Renewed:  p.renewed,

@@ -214,6 +214,9 @@ func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
 			if s.Forbidden > 0 {
 				e.step(StepUnsure, "clients", "%d connections or datagrams came from addresses that are not granted (granted: %s); they were refused", s.Forbidden, g.Clients)
 			}
+			if s.Foreign > 0 {
+				e.step(StepUnsure, "clients", "%d connections were not of the users that listen.users in the configuration names; they were refused", s.Foreign)
+			}
 			if s.Targets > 1 {
 				e.step(StepOK, "targets", "%s", rankText(s))
 			}

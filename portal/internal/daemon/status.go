@@ -68,7 +68,10 @@ type Forward struct {
 	// Forbidden counts the connections and datagrams of clients whose address is
 	// not granted, at the entry.
 	Forbidden uint64 `json:"forbidden,omitempty"`
-	Terms     *Terms `json:"terms,omitempty"` // nil: the grant has none
+	// Foreign counts the connections of users whom the configuration does not let
+	// connect.
+	Foreign uint64 `json:"foreign,omitempty"`
+	Terms   *Terms `json:"terms,omitempty"` // nil: the grant has none
 }
 
 // Terms are the terms of a grant, and what is used of its limits as far as this
@@ -138,7 +141,7 @@ func (p *Portal) forwards() []Forward {
 func (p *Portal) entryForward(g grant.Grant, s entry.State) Forward {
 	f := Forward{
 		Name: g.Forward, Role: roleEntry, Peer: g.Exit.Name, Listen: g.Listen.String(), Target: g.Target.String(), Rank: g.Rank,
-		Until: g.Ends(), Accepted: s.Accepted, Failed: s.Refused, Dropped: s.Dropped, Forbidden: s.Forbidden, Terms: termsOf(g),
+		Until: g.Ends(), Accepted: s.Accepted, Failed: s.Refused, Dropped: s.Dropped, Forbidden: s.Forbidden, Foreign: s.Foreign, Terms: termsOf(g),
 		InUse: s.Targets > 1 && s.InUse,
 	}
 	reached, how := p.reach(f.Peer)

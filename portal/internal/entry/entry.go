@@ -22,6 +22,7 @@ import (
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/portal/internal/users"
 	"github.com/netport/netport/portal/internal/vanish"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
@@ -40,6 +41,7 @@ type Tunnels interface {
 type Config struct {
 	Tunnels Tunnels
 	List    allow.List // of where the portal's owner lets it listen
+	Users   users.List // of this machine, that may connect there
 	// Reach reports whether another portal can be reached now, as far as is known.
 	// It is asked where there are several targets.
 	Reach func(peer string) bool
@@ -138,6 +140,7 @@ type State struct {
 	Accepted  uint64    // connections and flows
 	Refused   uint64    // of these, how many came to nothing
 	Forbidden uint64    // clients that were refused for their address: connections and datagrams
+	Foreign   uint64    // connections of users that may not connect here
 	Dropped   uint64    // datagrams that found no room
 }
 

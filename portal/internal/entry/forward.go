@@ -47,7 +47,7 @@ type forward struct {
 	again chan struct{} // capacity 1: try to listen now
 	shut  chan struct{} // closed when nothing more is taken
 
-	accepted, refused, forbidden, dropped atomic.Uint64
+	accepted, refused, forbidden, foreign, dropped atomic.Uint64
 
 	mu       sync.Mutex                 // guards the following
 	targets  []*target                  // at least one, in the order of their ranks
@@ -158,13 +158,16 @@ func (f *forward) open(e endpoint.Endpoint) (serve func() error, err error) {
 	case endpoint.Stdio: // "netport-portal connect" is its listener
 		return func() error { <-f.shut; return nil }, f.opened(nil)
 	case endpoint.UDP:
+		if f.entry.Users.Written() {
+			return nil, errors.New("only named users may connect (listen.users in the configuration), and who sends a datagram cannot be told for sure: use TCP or a Unix socket, or leave the key out")
+		}
 		conn, err := listenUDP(f.ctx, e)
 		if err != nil {
 			return nil, err
 		}
 		return func() error { return f.serveUDP(conn) }, f.opened(conn)
 	case endpoint.Unix:
-		l, err := listenUnix(e.Path())
+		l, err := listenUnix(e.Path(), f.entry.Users.Written())
 		if err != nil {
 			return nil, err
 		}
@@ -172,6 +175,10 @@ func (f *forward) open(e endpoint.Endpoint) (serve func() error, err error) {
 	}
 	l, err := listenTCP(f.ctx, e)
 	if err != nil {
+		return nil, err
+	}
+	if err := f.entry.Users.Ready(l); err != nil {
+		l.Close()
 		return nil, err
 	}
 	return func() error { return f.serve(l) }, f.opened(l)
@@ -238,6 +245,12 @@ func (f *forward) carry(conn net.Conn, before <-chan struct{}, opened chan struc
 		f.forbid(source)
 		return
 	}
+	if err := f.entry.Users.Check(conn); err != nil {
+		reset(conn)
+		f.foreign.Add(1)
+		f.often.Warn("client refused", "forward", f.first().Forward, "source", text(source), "error", err)
+		return
+	}
 	f.accepted.Add(1)
 	if tcp, ok := conn.(*net.TCPConn); ok && !source.Addr().IsLoopback() {
 		f.entry.vanished.Add(tcp)
@@ -264,12 +277,8 @@ func (f *forward) ended(g grant.Grant, source netip.AddrPort, err error) {
 	if f.draining() { // the forward's own end has been logged
 		return
 	}
-	from := "a local client"
-	if source.IsValid() {
-		from = source.String()
-	}
 	var end *tunnel.EndError
-	log := f.often.With("forward", f.first().Forward, "peer", g.Exit.Name, "source", from) // it may have another name by now
+	log := f.often.With("forward", f.first().Forward, "peer", g.Exit.Name, "source", text(source)) // it may have another name by now
 	if errors.As(err, &end) && end.Reason == wire.ReasonTargetReset {
 		// One of the applications wanted it so.
 		log.Debug("connection reset", "said-by", saidBy(end, g))
@@ -280,6 +289,14 @@ func (f *forward) ended(g grant.Grant, source netip.AddrPort, err error) {
 		return
 	}
 	log.Warn("connection refused", "error", err)
+}
+
+// text names a client. One of a Unix socket has no address.
+func text(source netip.AddrPort) string {
+	if !source.IsValid() {
+		return "a local client"
+	}
+	return source.String()
 }
 
 func saidBy(end *tunnel.EndError, g grant.Grant) string {

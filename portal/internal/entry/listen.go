@@ -89,10 +89,10 @@ type unixListener struct {
 	made fs.FileInfo
 }
 
-// listenUnix makes a socket at path for the user of this process alone. A
-// socket of ours that nobody serves any more is replaced, anything else there
-// is left as it is.
-func listenUnix(path string) (net.Listener, error) {
+// listenUnix makes a socket at path, for the user of this process alone unless others
+// are named elsewhere. A socket of ours that nobody serves any more is replaced, anything
+// else there is left as it is.
+func listenUnix(path string, others bool) (net.Listener, error) {
 	if err := clear(path); err != nil {
 		return nil, fmt.Errorf("listen at unix://%s: %w", path, err)
 	}
@@ -101,7 +101,11 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen at unix://%s: %w", path, cause(err))
 	}
 	l.SetUnlinkOnClose(false)
-	if err := os.Chmod(path, 0o600); err != nil {
+	mode := fs.FileMode(0o600)
+	if others {
+		mode = 0o666
+	}
+	if err := os.Chmod(path, mode); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("listen at unix://%s: %w", path, err)
 	}

@@ -26,7 +26,7 @@ func folder(t *testing.T) string {
 
 func TestSocketIsItsOwnersAloneAndRemovedAtTheEnd(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
-	l, err := listenUnix(path)
+	l, err := listenUnix(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestSocketIsItsOwnersAloneAndRemovedAtTheEnd(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 || info.Mode().Type() != fs.ModeSocket {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "another program listens there") {
+	if _, err := listenUnix(path, false); err == nil || !strings.Contains(err.Error(), "another program listens there") {
 		t.Errorf("a second listener: %v", err)
 	}
 	l.Close()
@@ -51,7 +51,7 @@ func TestSocketOfADeadDaemonIsReplaced(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
-	l, err := listenUnix(path)
+	l, err := listenUnix(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestWhatIsNotOurSocketIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{file, link} {
-		if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "not a socket of ours") {
+		if _, err := listenUnix(path, false); err == nil || !strings.Contains(err.Error(), "not a socket of ours") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -78,20 +78,20 @@ func TestWhatIsNotOurSocketIsLeftAlone(t *testing.T) {
 	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what the link points to: %v", err)
 	}
-	if _, err := listenUnix(filepath.Join(dir, "none", "s")); err == nil || !strings.Contains(err.Error(), "make the folder first") {
+	if _, err := listenUnix(filepath.Join(dir, "none", "s"), false); err == nil || !strings.Contains(err.Error(), "make the folder first") {
 		t.Errorf("no folder: %v", err)
 	}
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenUnix(filepath.Join(dir, "s")); err == nil || !strings.Contains(err.Error(), "anybody may write") {
+	if _, err := listenUnix(filepath.Join(dir, "s"), false); err == nil || !strings.Contains(err.Error(), "anybody may write") {
 		t.Errorf("a folder of all: %v", err)
 	}
 }
 
 func TestSocketOfAnotherIsNotRemoved(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
-	l, err := listenUnix(path)
+	l, err := listenUnix(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}

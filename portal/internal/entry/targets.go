@@ -240,7 +240,7 @@ func (f *forward) states() (list []State) {
 		s := State{
 			Grant: c.Grant, Listening: !f.draining() && (f.listener != nil || c.Listen.Scheme() == endpoint.Stdio),
 			Since: f.since, Targets: len(all), InUse: c.t == next,
-			Accepted: f.accepted.Load(), Refused: f.refused.Load(), Forbidden: f.forbidden.Load(), Dropped: f.dropped.Load(),
+			Accepted: f.accepted.Load(), Refused: f.refused.Load(), Forbidden: f.forbidden.Load(), Foreign: f.foreign.Load(), Dropped: f.dropped.Load(),
 		}
 		if c.t.failed != "" && time.Now().Before(c.t.rest) {
 			s.Failed = c.t.failed
