@@ -137,7 +137,7 @@ func TestJoiningWaitsForApproval(t *testing.T) {
 	cmd := w.command("portal", "join", "--config", w.config("plc"))
 	cmd.Stdin = strings.NewReader(token)
 	p := w.launch("join", cmd)
-	p.waitLog("Waiting for an operator's approval")
+	p.waitLog("Waiting for an operator")
 	await.Until(t, "the request is pending", func() error {
 		if out := w.ask("enrolments"); !strings.Contains(out, "plc") {
 			return fmt.Errorf("enrolments says %s", out)

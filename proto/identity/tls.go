@@ -29,6 +29,7 @@ type Peer struct {
 	ID       ID
 	Key      KeyHash
 	NotAfter time.Time
+	Serial   string // of its certificate: the bytes of the number, big endian
 }
 
 // Check decides about a peer whose certificate is valid, after its identity
@@ -101,7 +102,7 @@ func PeerOf(cs tls.ConnectionState) (Peer, error) {
 	}
 	leaf := cs.PeerCertificates[0]
 	id, err := FromCertificate(leaf)
-	return Peer{ID: id, Key: HashKey(leaf), NotAfter: leaf.NotAfter}, err
+	return Peer{ID: id, Key: HashKey(leaf), NotAfter: leaf.NotAfter, Serial: string(leaf.SerialNumber.Bytes())}, err
 }
 
 // verify judges the peer of a handshake at the time at.
@@ -170,7 +171,7 @@ func verifyChain(presented []*x509.Certificate, roots *x509.CertPool, now time.T
 	if err != nil {
 		return Peer{}, nil, err
 	}
-	return Peer{ID: id, Key: HashKey(leaf), NotAfter: leaf.NotAfter}, chains, nil
+	return Peer{ID: id, Key: HashKey(leaf), NotAfter: leaf.NotAfter, Serial: string(leaf.SerialNumber.Bytes())}, chains, nil
 }
 
 // outOfTime is the error about a chain in which a certificate, the leaf if it is

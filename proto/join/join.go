@@ -167,7 +167,7 @@ func (j *joiner) key() (crypto.Signer, error) {
 }
 
 func (j *joiner) waiting(key identity.KeyHash) {
-	fmt.Fprintf(j.notes, "Waiting for an operator's approval (\"netport-server enrolments\"). The fingerprint of this machine's key is\n  %x\n", key[:])
+	fmt.Fprintf(j.notes, "Waiting for an operator (\"netport-server enrolments\", or \"ca sign\" where the CA key is). The fingerprint of this machine's key is\n  %x\n", key[:])
 }
 
 func (j *joiner) write(r enrol.Result) error {

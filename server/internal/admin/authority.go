@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
@@ -99,6 +100,13 @@ func (s *Service) fit(b *ca.Bundle) (bool, error) {
 	return false, nil
 }
 
+// Waits reports whether certificates wait for an operator who signs them where the CA key
+// is: there is none here, nor a program that asks for them, nor does a CA elsewhere give
+// portals theirs by itself.
+func (s *Service) Waits() bool {
+	return s.Config.CAKey == "" && len(s.Config.CACommand) == 0 && !s.Config.AcceptElsewhere
+}
+
 // builtIn reports whether certificates are made with a key of this machine.
 func (s *Service) builtIn() bool { return len(s.Config.CACommand) == 0 && s.Config.CAKey != "" }
 
@@ -122,6 +130,8 @@ func (s *Service) issuerOf(b ca.Bundle) (ca.Issuer, error) {
 	switch {
 	case len(s.Config.CACommand) > 0:
 		return ca.NewCommand(s.Config.Domain, s.Config.CACommand, func() []*x509.Certificate { return s.Bundle().Trusted }, s.now), nil
+	case s.Waits():
+		return s.pending, nil
 	case !s.builtIn() || b.Issuer == nil:
 		return nil, nil
 	}
@@ -179,8 +189,10 @@ func unsigned(b ca.Bundle) wire.Authorities {
 
 var errIssuesElsewhere = errors.New("this server issues no certificates (it has neither ca_key nor ca_command): have it signed where the CA is")
 
-// issue makes a certificate, and says what the registry is to know of it.
-func (s *Service) issue(ctx context.Context, role identity.Role, name string, public crypto.PublicKey, request []byte) ([]*x509.Certificate, registry.Enrolment, error) {
+// issue makes a certificate, and says what the registry is to know of it. held is the
+// serial number of the one that who asks has. Where it has to be signed elsewhere the error has
+// pending.ErrWaits.
+func (s *Service) issue(ctx context.Context, role identity.Role, name string, public crypto.PublicKey, request []byte, held string) ([]*x509.Certificate, registry.Enrolment, error) {
 	s.authority.mu.RLock()
 	issuer := s.authority.issuer
 	s.authority.mu.RUnlock()
@@ -189,7 +201,7 @@ func (s *Service) issue(ctx context.Context, role identity.Role, name string, pu
 	}
 	chain, err := issuer.Issue(ctx, ca.Order{
 		Role: role, Name: name, Public: public, Request: request,
-		Life: s.Config.CertificateLife, Begin: s.Registry.Begin(role, name),
+		Life: s.Config.CertificateLife, Begin: s.Registry.Begin(role, name), Held: held,
 	})
 	if err != nil {
 		return nil, registry.Enrolment{}, err
@@ -212,8 +224,9 @@ func (s *Service) signerOf(chain []*x509.Certificate) identity.KeyHash {
 	return identity.KeyHash{}
 }
 
-// IssueServer makes a new certificate for the server itself.
-func (s *Service) IssueServer(ctx context.Context, name string, key crypto.Signer) ([]*x509.Certificate, error) {
+// IssueServer makes a new certificate for the server itself; held is as with
+// ca.Order.
+func (s *Service) IssueServer(ctx context.Context, name string, key crypto.Signer, held string) ([]*x509.Certificate, error) {
 	id, err := identity.New(s.Config.Domain, identity.Server, name)
 	if err != nil {
 		return nil, err
@@ -222,7 +235,7 @@ func (s *Service) IssueServer(ctx context.Context, name string, key crypto.Signe
 	if err != nil {
 		return nil, err
 	}
-	chain, _, err := s.issue(ctx, identity.Server, name, key.Public(), request)
+	chain, _, err := s.issue(ctx, identity.Server, name, key.Public(), request, held)
 	return chain, err
 }
 
@@ -288,7 +301,7 @@ type keptAuthority struct {
 // CAStatus is the domain's authority as the operator is shown it.
 type CAStatus struct {
 	Version     uint64           `json:"version"`
-	Mode        string           `json:"mode"` // built-in, command or elsewhere
+	Mode        string           `json:"mode"` // built-in, command, operator or elsewhere
 	Issuing     identity.KeyHash `json:"issuing,omitzero"`
 	Issuer      string           `json:"issuer,omitempty"`
 	IssuerEnds  time.Time        `json:"issuer_not_after,omitzero"`
@@ -298,20 +311,39 @@ type CAStatus struct {
 	// Behind are the portals and relays whose certificates another authority signed
 	// than the one that issues now.
 	Behind []string `json:"behind"`
+	// Pending are the certificates that wait for the CA key, the oldest first.
+	Pending []pendingCertificate `json:"pending,omitempty"`
+}
+
+// pendingCertificate is one that waits, as the operator is shown it.
+type pendingCertificate struct {
+	Role  identity.Role    `json:"role"`
+	Name  string           `json:"name"`
+	Key   identity.KeyHash `json:"key"`
+	Since time.Time        `json:"since"`
 }
 
 // CAStatus returns the domain's authority.
 func (s *Service) CAStatus(struct{}) (CAStatus, error) {
 	b := s.Bundle()
-	v := CAStatus{Version: b.Version, Mode: "elsewhere", Issuing: b.Issuing, Life: ca.FormatDuration(s.Config.CertificateLife), Behind: []string{}}
+	waiting, _, err := s.pending.Waiting()
+	if err != nil {
+		return CAStatus{}, err
+	}
+	v := CAStatus{Version: b.Version, Mode: "elsewhere", Issuing: b.Issuing, Life: conffile.FormatDuration(s.Config.CertificateLife), Behind: []string{}}
 	switch {
 	case len(s.Config.CACommand) > 0:
 		v.Mode = "command"
+	case s.Waits():
+		v.Mode = "operator"
 	case b.Issuer != nil && s.builtIn():
 		v.Mode, v.KeyFile = "built-in", s.authorityKeyFile(b.KeyFile)
 	}
 	if b.Issuer != nil {
 		v.Issuer, v.IssuerEnds = b.Issuer.Subject.CommonName, b.Issuer.NotAfter
+	}
+	for _, q := range waiting {
+		v.Pending = append(v.Pending, pendingCertificate{Role: q.Role, Name: q.Name, Key: q.Key, Since: q.Since})
 	}
 	counts := make(map[identity.KeyHash][2]int)
 	note := func(i int, kind, name string, e registry.Enrolment) {

@@ -35,8 +35,9 @@ func MakeServer(dir, domain, address, listen string) error {
 	return makeFolder(dir, func(draft string) error { return fillServer(draft, "", domain, address, listen) })
 }
 
-// MakeStrictServer is MakeServer for a server that has no policy key: that is in a
-// folder of the operator's, with the policy and what is known of the domain.
+// MakeStrictServer is MakeServer for a server that has neither the policy key nor the CA
+// key: they are in a folder of the operator's, with the policy and what is known of the
+// domain.
 func MakeStrictServer(dir, operator, domain, address, listen string) error {
 	return makeFolder(operator, func(safe string) error {
 		return makeFolder(dir, func(draft string) error { return fillServer(draft, safe, domain, address, listen) })
@@ -73,7 +74,7 @@ func makeFolder(dir string, fill func(draft string) error) error {
 }
 
 // fillServer writes all that a new server has; with a folder for what is safe from it,
-// the policy key and the policy go there.
+// the policy key, the policy and the CA key go there.
 func fillServer(dir, safe, domain, address, listen string) error {
 	authority, err := ca.New(domain, time.Now)
 	if err != nil {
@@ -99,18 +100,18 @@ func fillServer(dir, safe, domain, address, listen string) error {
 	if err != nil {
 		return err
 	}
-	policyDir, policyKey := dir, "policy.key"
+	policyDir, policyKey, caDir, caKey := dir, "policy.key", dir, "ca.key"
 	if safe != "" {
-		policyDir, policyKey = safe, grant.FormatKey(public)
+		policyDir, policyKey, caDir, caKey = safe, grant.FormatKey(public), safe, ""
 	}
 	for _, step := range []func() error{
 		write("ca.pem", identity.EncodeCertificates(authority.Certificate)),
-		func() error { return identity.SaveKey(in("ca.key"), authority.Key()) },
+		func() error { return identity.SaveKey(filepath.Join(caDir, "ca.key"), authority.Key()) },
 		write("cert.pem", identity.EncodeCertificates(chain...)),
 		func() error { return identity.SaveKey(in("key.pem"), key) },
 		func() error { return identity.SaveKey(filepath.Join(policyDir, "policy.key"), signer) },
 		func() error { return identity.SaveKey(in("stamp.key"), stamp) },
-		write(config.ConfigFile, config.Server(domain, address, listen, policyKey)),
+		write(config.ConfigFile, config.Server(domain, address, listen, policyKey, caKey)),
 		func() error {
 			return identity.CreateFile(filepath.Join(policyDir, config.PolicyFile), config.Policy(domain), 0o600)
 		},
@@ -123,7 +124,13 @@ func fillServer(dir, safe, domain, address, listen string) error {
 			if safe == "" {
 				return nil
 			}
-			known := strict.Known{Domain: domain, Authorities: []identity.KeyHash{identity.HashKey(authority.Certificate)}}
+			if err := identity.CreateFile(filepath.Join(safe, "ca.pem"), identity.EncodeCertificates(authority.Certificate), 0o600); err != nil {
+				return err
+			}
+			known := strict.Known{
+				Domain: domain, Authorities: []identity.KeyHash{identity.HashKey(authority.Certificate)},
+				Servers: map[string][]identity.KeyHash{serverName: {identity.HashPublic(key.Public())}},
+			}
 			if err := known.Save(filepath.Join(safe, KnownFile)); err != nil {
 				return err
 			}

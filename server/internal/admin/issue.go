@@ -32,6 +32,9 @@ type Issued struct {
 
 // Issue enrols a portal or relay and makes its certificate.
 func (s *Service) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
+	if s.Waits() {
+		return Issued{}, fmt.Errorf("issue %s %s: no CA key is here to make its certificate with at once: invite it (netport-server invite %[1]s %[2]s), then it waits for \"netport-server ca sign\"", r.Role, r.Name)
+	}
 	asked, err := s.readRequest(r.Role, r.Name, r.Request)
 	if err != nil {
 		return Issued{}, fmt.Errorf("issue %s %s: %w", r.Role, r.Name, err)
@@ -44,7 +47,7 @@ func (s *Service) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	if err := s.Registry.CheckEnrol(r.Role, r.Name, r.Replace); err != nil {
 		return Issued{}, err
 	}
-	chain, e, err := s.issue(ctx, r.Role, r.Name, asked.Public, r.Request)
+	chain, e, err := s.issue(ctx, r.Role, r.Name, asked.Public, r.Request, "")
 	if err != nil {
 		return Issued{}, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/enrol"
+	"github.com/netport/netport/server/internal/pending"
 	"github.com/netport/netport/server/internal/registry"
 )
 
@@ -25,8 +26,12 @@ type Joined struct {
 	Enrolled    wire.Enrolled
 }
 
+// signingTime is how long a token stays good for the key that has used it, while the
+// certificate waits for an operator who signs it elsewhere.
+const signingTime = 30 * 24 * time.Hour
+
 // Join handles one request to join with a token. enrol.ErrWait says that an operator
-// has to decide first (Desk.Changed tells when); a *enrol.Refusal is for who asked, and any
+// has to decide or to sign first (Desk.Changed tells when); a *enrol.Refusal is for who asked, and any
 // other error is about the state.
 func (s *Service) Join(ctx context.Context, m wire.Enrol, from netip.Addr) (Joined, identity.KeyHash, error) {
 	asked, err := identity.ParseRequest(m.CSR)
@@ -61,7 +66,13 @@ func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request
 	case known && (!t.Replace || held.Issued.After(t.Made)):
 		return Joined{}, refuseToken // the name has another key since
 	}
-	chain, e, err := s.issue(ctx, t.Role, t.Name, asked.Public, m.CSR)
+	chain, e, err := s.issue(ctx, t.Role, t.Name, asked.Public, m.CSR, "")
+	if errors.Is(err, pending.ErrWaits) { // the key has the token, and keeps it for as long as that takes
+		if err := s.Desk.Keep(t.ID, asked.Key, s.now().Add(signingTime)); err != nil {
+			return Joined{}, err
+		}
+		return Joined{}, fmt.Errorf("%w: %w", enrol.ErrWait, err)
+	}
 	if err != nil {
 		return Joined{}, err
 	}
@@ -98,7 +109,9 @@ func (s *Service) joined(chain []*x509.Certificate, addresses []string) Joined {
 	return Joined{Authorities: s.Authorities(), Enrolled: m}
 }
 
-// Renew makes a new certificate for a peer that has proven itself.
+// Renew makes a new certificate for a peer that has proven itself. An error with
+// pending.ErrWaits says that an operator has to sign first: it is to be asked for again
+// when OnSigned tells of that.
 func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x509.Certificate, error) {
 	asked, err := s.readRequest(p.ID.Role, p.ID.Name, csr)
 	if err != nil {
@@ -110,7 +123,7 @@ func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x5
 	if held, ok := s.Registry.Enrolled(p.ID.Role, p.ID.Name); !ok || !held.Holds(p.Key) {
 		return nil, &enrol.Refusal{Reason: wire.ReasonRevoked, Text: "the key is not enrolled any more"}
 	}
-	chain, e, err := s.issue(ctx, p.ID.Role, p.ID.Name, asked.Public, csr)
+	chain, e, err := s.issue(ctx, p.ID.Role, p.ID.Name, asked.Public, csr, p.Serial)
 	if errors.Is(err, errIssuesElsewhere) {
 		return nil, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: "this server issues no certificates: renew it where its CA is"}
 	}
@@ -132,12 +145,16 @@ func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x5
 	return chain, nil
 }
 
-// RenewLate makes a new certificate for a peer whose own has ended.
+// RenewLate makes a new certificate for a peer whose own has ended. enrol.ErrWait is as
+// with Join.
 func (s *Service) RenewLate(ctx context.Context, p identity.Peer, csr []byte) (Joined, error) {
 	if late := s.now().Sub(p.NotAfter); late > s.Config.RenewAfterExpiry {
 		return Joined{}, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: fmt.Sprintf("the certificate ended on %s, longer ago than this server renews it: have it invited anew", p.NotAfter.UTC().Format(time.DateOnly))}
 	}
 	chain, err := s.Renew(ctx, p, csr)
+	if errors.Is(err, pending.ErrWaits) {
+		return Joined{}, fmt.Errorf("%w: %w", enrol.ErrWait, err)
+	}
 	if err != nil {
 		return Joined{}, err
 	}

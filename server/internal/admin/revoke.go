@@ -47,6 +47,15 @@ func (s *Service) Revoke(r RevokeRequest) (RevokedResult, error) {
 			return RevokedResult{}, fmt.Errorf("revoke: %w", err)
 		}
 	}
+	var keys []identity.KeyHash
+	for _, v := range list {
+		if !v.Key.IsZero() {
+			keys = append(keys, v.Key)
+		}
+	}
+	if err := s.pending.Void(r.Role, r.Name, keys...); err != nil {
+		return RevokedResult{}, fmt.Errorf("revoke: %w", err)
+	}
 	list, diff, err := s.Registry.Revoke(list...)
 	if err != nil {
 		return RevokedResult{}, err

@@ -9,6 +9,7 @@ package admin
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/enrol"
+	"github.com/netport/netport/server/internal/pending"
 	"github.com/netport/netport/server/internal/registry"
 	"github.com/netport/netport/server/internal/store"
 	"github.com/netport/netport/server/internal/ticketkey"
@@ -36,6 +38,7 @@ type Service struct {
 	Desk *enrol.Desk
 
 	store     store.Store
+	pending   *pending.Queue     // what waits for a CA key that is elsewhere
 	public    ed25519.PublicKey  // the policy key
 	signer    ed25519.PrivateKey // its secret half; nil in strict mode: it is elsewhere
 	authority authority
@@ -46,6 +49,7 @@ type Service struct {
 	changed            func(registry.Diff)
 	revoked            func([]registry.Revoked)
 	authoritiesChanged func()
+	signed             func()
 }
 
 // Open opens the state of a configuration.
@@ -69,8 +73,9 @@ func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 	service := &Service{
 		Config: cfg, Registry: r, Audit: audit.New(cfg.State, log), Desk: enrol.NewDesk(s, time.Now),
 		store: s, public: public, signer: signer, now: time.Now,
-		changed: func(registry.Diff) {}, revoked: func([]registry.Revoked) {}, authoritiesChanged: func() {},
+		changed: func(registry.Diff) {}, revoked: func([]registry.Revoked) {}, authoritiesChanged: func() {}, signed: func() {},
 	}
+	service.pending = pending.New(cfg.Domain, s, func() []*x509.Certificate { return service.Bundle().Trusted }, time.Now)
 	if err := service.openAuthority(); err != nil {
 		s.Close()
 		return nil, err
@@ -108,6 +113,16 @@ func (s *Service) OnRevoke(f func([]registry.Revoked)) { s.revoked = f }
 // one issues.
 func (s *Service) OnAuthorities(f func()) { s.authoritiesChanged = f }
 
+// OnSigned sets what is told that an operator has brought what was signed elsewhere:
+// who waits for that may ask again.
+func (s *Service) OnSigned(f func()) { s.signed = f }
+
+// broughtSigned wakes all who wait for an operator.
+func (s *Service) broughtSigned() {
+	s.Desk.Wake()
+	s.signed()
+}
+
 // Commands returns the requests that work on a state, whether a daemon runs or
 // not.
 func (s *Service) Commands() map[string]local.Handler {
@@ -124,6 +139,8 @@ func (s *Service) Commands() map[string]local.Handler {
 		CommandCARequest:  handler(s.CARequest),
 		CommandCAInstall:  handler(s.CAInstall),
 		CommandCATrust:    handler(s.CATrust),
+		CommandCAPending:  handler(s.CAPending),
+		CommandCASigned:   handler(s.InstallCertificates),
 		CommandPolicy:     handler(s.Policy),
 		CommandShow:       handler(s.Show),
 		CommandDiff:       handler(s.Diff),
@@ -149,6 +166,8 @@ const (
 	CommandCARequest  = "ca-request"
 	CommandCAInstall  = "ca-install"
 	CommandCATrust    = "ca-trust"
+	CommandCAPending  = "ca-pending"
+	CommandCASigned   = "ca-signed"
 	CommandPolicy     = "policy"
 	CommandShow       = "policy-show"
 	CommandDiff       = "policy-diff"

@@ -57,7 +57,7 @@ func (s *Service) loadSigned() error {
 
 // keepFirstSigned has a new server know its authority as the policy key signs it.
 func keepFirstSigned(s store.Store, authority *x509.Certificate, key ed25519.PrivateKey) error {
-	m := unsigned(ca.First([]*x509.Certificate{authority}, authority)).Sign(key)
+	m := unsigned(ca.First([]*x509.Certificate{authority}, nil)).Sign(key) // whose key is elsewhere
 	_, err := s.Commit(store.Change{Put: map[string][]byte{signedKey: m.AppendTo(nil)}, If: map[string]uint64{signedKey: 0}})
 	return err
 }
@@ -86,7 +86,9 @@ func (s *Service) InstallSigned(signed strict.Signed) (PolicyResult, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	result, err := s.installSigned(signed)
-	if err != nil {
+	if err == nil {
+		s.broughtSigned()
+	} else {
 		s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Refused, Detail: err.Error()})
 	}
 	return result, err

@@ -41,8 +41,9 @@ const (
 	Refused = "refused"
 	Ended   = "ended"
 	Done    = "done"
-	Lost    = "lost" // records before this one could not be written
-	Torn    = "torn" // the line before this one was cut short by a crash, and was taken out
+	Waiting = "waiting" // for an operator
+	Lost    = "lost"    // records before this one could not be written
+	Torn    = "torn"    // the line before this one was cut short by a crash, and was taken out
 )
 
 // Record is one line. Empty fields are left out.

@@ -64,6 +64,9 @@ type Order struct {
 	// Begin is when the certificate begins at the earliest: not before a
 	// revocation of its name. Zero: Backdate ago.
 	Begin time.Time
+	// Held is the serial number of the certificate that the key's holder has, as bytes;
+	// empty: he has none. Only an issuer that keeps what it has issued looks at it.
+	Held string
 }
 
 // Authority is an Issuer that holds a key. It is constant once made, and safe for
@@ -127,7 +130,8 @@ func Use(domain string, cert *x509.Certificate, above []*x509.Certificate, key c
 }
 
 // Load reads an authority of a domain from its certificate and key files, and the
-// file of the key's passphrase if it is encrypted.
+// file of the key's passphrase if it is encrypted. What stands between it and a root in
+// the certificate file goes along with every leaf.
 func Load(domain, certFile, keyFile, passphraseFile string, now func() time.Time) (*Authority, error) {
 	certs, err := identity.LoadCertificates(certFile)
 	if err != nil {
@@ -139,10 +143,25 @@ func Load(domain, certFile, keyFile, passphraseFile string, now func() time.Time
 	}
 	for _, cert := range certs {
 		if cert.IsCA && samePublic(cert.PublicKey, key.Public()) {
-			return &Authority{Domain: domain, Certificate: cert, key: key, now: now}, nil
+			return &Authority{Domain: domain, Certificate: cert, Above: between(cert, certs), key: key, now: now}, nil
 		}
 	}
 	return nil, fmt.Errorf("use CA key %s: no CA certificate in %s is its own", keyFile, certFile)
+}
+
+// between returns what goes along with the leaves of an authority: itself and the other
+// intermediates of its file; nothing if it is a root.
+func between(own *x509.Certificate, list []*x509.Certificate) []*x509.Certificate {
+	if selfSigned(own) {
+		return nil
+	}
+	above := []*x509.Certificate{own}
+	for _, c := range list {
+		if c != own && c.IsCA && !selfSigned(c) {
+			above = append(above, c)
+		}
+	}
+	return above
 }
 
 // Key returns the private key, to be saved beside the certificate.

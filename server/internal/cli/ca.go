@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/ca"
+	"github.com/netport/netport/server/internal/strict"
 )
 
 func newCA() *cobra.Command {
@@ -35,13 +37,22 @@ Put the root elsewhere, on a machine without a network:
   netport-server ca new --domain example.org --out root     there
   netport-server ca request > request.pem                   here
   netport-server ca sign --out chain.pem --ca root/ca.pem --key root/ca.key < request.pem    there
-  netport-server ca install chain.pem                       here`,
+  netport-server ca install chain.pem                       here
+
+Have no CA key on the server at all (ca_key = ""): who joins or renews waits, and
+
+  ssh server netport-server ca pending |
+    netport-server ca sign --ca op/ca.pem --key op/ca.key --known op/known.toml |
+    ssh server netport-server ca install
+
+signs for the names and keys that are known, which may run by itself every night. New
+names and keys it shows, and they wait until you accept them.`,
 		Example: "  netport-server ca status",
 	})
 	c.AddCommand(
 		newCAStatus(),
 		newCAChange("roll", "Make a new CA, which issues from now on", "  netport-server ca roll", admin.CommandCARoll),
-		newCADrop(), newCARequest(), newCAInstall(), newCATrust(), newCANew(), newCASign(),
+		newCADrop(), newCARequest(), newCAPending(), newCAInstall(), newCATrust(), newCANew(), newCASign(),
 	)
 	return c
 }
@@ -78,6 +89,7 @@ func printCA(w io.Writer, v admin.CAStatus) error {
 	how := map[string]string{
 		"built-in":  "the CA key in " + v.KeyFile,
 		"command":   "ca_command",
+		"operator":  "the operator, where the CA key is (netport-server ca pending, ca sign, ca install)",
 		"elsewhere": "nobody here: certificates are signed elsewhere",
 	}[v.Mode]
 	fmt.Fprintf(w, "issued by     %s\n", command.Clean(how))
@@ -89,6 +101,16 @@ func printCA(w io.Writer, v admin.CAStatus) error {
 		fmt.Fprintf(w, "behind        %d have certificates of another authority: %s\n", n, someOf(v.Behind))
 	}
 	fmt.Fprintln(w)
+	if len(v.Pending) > 0 {
+		var rows [][]string
+		for _, p := range v.Pending {
+			rows = append(rows, []string{string(p.Role) + " " + p.Name, keyText(p.Key), p.Since.Local().Format(time.DateTime)})
+		}
+		if err := command.Table(w, []string{"WAITS FOR ITS CERTIFICATE", "KEY", "SINCE"}, rows); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
 	var rows [][]string
 	for _, a := range v.Authorities {
 		state := "trusted"
@@ -163,17 +185,28 @@ func newCAInstall() *cobra.Command {
 	var file string
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "install CHAIN",
-		Short:   "Have the intermediate issue whose certificate was signed elsewhere",
-		Long:    "Have the intermediate issue whose certificate was signed elsewhere.\n\nCHAIN is a file (- for standard input) with its certificate and what is above it,\nthe root last.",
-		Example: "  netport-server ca install chain.pem",
-		Args:    command.Args("CHAIN"),
+		Use:   "install [FILE]",
+		Short: "Take what was signed elsewhere: certificates that were waited for, or an intermediate",
+		Long: `Take what "ca sign" has signed elsewhere, from a file or from standard input.
+
+Certificates are given to who waits for them: at once to those that are connected, to
+the others when they come back. The chain of an intermediate ("ca request"), with its root
+last, has that intermediate issue from now on.`,
+		Example: "  netport-server ca install < certificates\n  netport-server ca install chain.pem",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			b, err := readInput(c, args[0])
+			b, err := readInput(c, append(args, "-")[0])
 			if err != nil {
 				return err
 			}
-			return askCA(c, file, asJSON, admin.CommandCAInstall, admin.CAInstallRequest{Chain: string(b)})
+			if !bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
+				return askCA(c, file, asJSON, admin.CommandCAInstall, admin.CAInstallRequest{Chain: string(b)})
+			}
+			var signed strict.Certificates
+			if err := readJSON(bytes.NewReader(b), "certificates", &signed); err != nil {
+				return err
+			}
+			return installCertificates(c, file, asJSON, signed)
 		},
 	}
 	configFlag(c, &file)
@@ -202,17 +235,17 @@ func newCATrust() *cobra.Command {
 	return c
 }
 
-// maxInput bounds what is read from standard input, in bytes.
-const maxInput = 1 << 20
-
-// readInput reads a small file, or standard input for "-".
+// readInput reads a file, or standard input for "-".
 func readInput(c *cobra.Command, file string) ([]byte, error) {
 	if file != "-" {
-		return identity.ReadFile(file)
+		return identity.ReadFileLimit(file, strict.MaxSigned)
 	}
-	b, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxInput))
-	if err != nil {
+	b, err := io.ReadAll(io.LimitReader(c.InOrStdin(), strict.MaxSigned))
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read standard input: %w", err)
+	case len(bytes.TrimSpace(b)) == 0:
+		return nil, fmt.Errorf("read standard input: %w", strict.ErrNothing)
 	}
 	return b, nil
 }
@@ -253,55 +286,4 @@ func newCANew() *cobra.Command {
 
 func passphraseFlag(c *cobra.Command, file *string) {
 	c.Flags().StringVar(file, "passphrase-file", "", "a `FILE` of one line with which the key is encrypted")
-}
-
-func newCASign() *cobra.Command {
-	var certFile, keyFile, passphrase, life, out string
-	c := &cobra.Command{
-		Use:   "sign --ca FILE --key FILE < REQUEST",
-		Short: "Sign the request of an intermediate, where the root is",
-		Long: `Sign the request of an intermediate, where the root is.
-
-It reads the request from standard input and writes the chain, the root last, for "ca
-install". No server and no state is needed.`,
-		Example: "  netport-server ca sign --ca root/ca.pem --key root/ca.key < request.pem > chain.pem",
-		Args:    command.Args(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if certFile == "" || keyFile == "" {
-				return command.Usagef("--ca and --key are needed; see \"%s --help\"", c.CommandPath())
-			}
-			length, err := ca.ParseLife(life)
-			if err != nil {
-				return command.Usagef("--life: %w", err)
-			}
-			text, err := readInput(c, "-")
-			if err != nil {
-				return err
-			}
-			request, err := ca.ParseRequest(text)
-			if err != nil {
-				return err
-			}
-			root, err := ca.Load("", certFile, keyFile, passphrase, time.Now)
-			if err != nil {
-				return err
-			}
-			cert, err := root.Sign(request, length)
-			if err != nil {
-				return err
-			}
-			chain := identity.EncodeCertificates(cert, root.Certificate)
-			if out != "" {
-				return identity.CreateFile(out, chain, 0o644)
-			}
-			_, err = c.OutOrStdout().Write(chain)
-			return err
-		},
-	}
-	c.Flags().StringVar(&certFile, "ca", "", "the root's certificate")
-	c.Flags().StringVar(&keyFile, "key", "", "the root's key")
-	c.Flags().StringVar(&life, "life", "2y", "how long the intermediate lasts")
-	c.Flags().StringVar(&out, "out", "", "a new file for the chain; standard output without it")
-	passphraseFlag(c, &passphrase)
-	return c
 }

@@ -58,7 +58,7 @@ Next:
 			return nil
 		},
 	}
-	c.Flags().StringVar(&operator, "operator", "", "strict mode: the `FOLDER` to make for the policy key and the policy, which the server does not need")
+	c.Flags().StringVar(&operator, "operator", "", "strict mode: the `FOLDER` to make for the policy key, the CA key and the policy, which the server does not need")
 	c.Flags().StringVar(&dir, "dir", "", "the folder to make")
 	c.Flags().StringVar(&domain, "domain", "", "the domain of all names, as in spiffe://DOMAIN/portal/NAME")
 	c.Flags().StringVar(&address, "address", "", "where portals and relays find this server: `HOST[:PORT]`, port 443 if none is given")
@@ -67,13 +67,17 @@ Next:
 
 const strictNext = `Made a server for the domain %s in %s.
 
-It has no policy key: whoever takes it over can deny, and make identities, but grants
-nothing. The key is in %[4]s: move that folder to another machine, and keep
-it safe. Nothing can be granted without it.
+It has neither the policy key nor the CA key: whoever takes it over can deny, but he
+makes no identities and grants nothing. The keys are in %[4]s: move that folder to
+another machine, and keep it safe. Nobody joins, and nothing is granted, without them.
 
 Next:
   netport-server run --config %[3]s/config.toml
-  netport-server invite portal NAME --config %[3]s/config.toml
+  netport-server invite portal NAME --config %[3]s/config.toml         (joining waits)
+  netport-server ca pending --config %[3]s/config.toml > requests
+  netport-server ca sign --ca %[4]s/ca.pem --key %[4]s/ca.key \
+    --known %[4]s/known.toml < requests > certificates      (where the folder is)
+  netport-server ca install --config %[3]s/config.toml < certificates
   netport-server policy request --config %[3]s/config.toml > request
   netport-server policy sign --key %[4]s/policy.key --policy %[4]s/policy.toml \
     --known %[4]s/known.toml < request > signed        (where the folder is)

@@ -62,6 +62,9 @@ certificate  until %s
 		if err == nil && s.Waiting > 0 {
 			_, err = fmt.Fprintf(w, "waiting      %d keys wait for approval: netport-server enrolments\n", s.Waiting)
 		}
+		if err == nil && s.Pending > 0 {
+			_, err = fmt.Fprintf(w, "certificates %d wait for the CA key, the first since %s: netport-server ca pending\n", s.Pending, s.PendingSince.Local().Format(time.DateTime))
+		}
 		if err == nil && s.Strict {
 			what := "nothing waits"
 			switch {

@@ -23,7 +23,7 @@ func load(t *testing.T, text string) (*Config, error) {
 }
 
 func TestFileThatInitMakesIsReadBack(t *testing.T) {
-	text := string(Server("example.org", "netport.example.org:443", ":443", "policy.key"))
+	text := string(Server("example.org", "netport.example.org:443", ":443", "policy.key", "ca.key"))
 	cfg, err := load(t, text)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func describe(c *Config) string {
 }
 
 func TestServersThatPortalsAreToldOf(t *testing.T) {
-	cfg, err := load(t, strings.Replace(string(Server("example.org", "h:443", ":443", "policy.key")), "# servers", "servers", 1))
+	cfg, err := load(t, strings.Replace(string(Server("example.org", "h:443", ":443", "policy.key", "ca.key")), "# servers", "servers", 1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestServersThatPortalsAreToldOf(t *testing.T) {
 }
 
 func TestMistakesAreShownWhereTheyStand(t *testing.T) {
-	base := string(Server("example.org", "h:443", ":443", "policy.key"))
+	base := string(Server("example.org", "h:443", ":443", "policy.key", "ca.key"))
 	for _, c := range []struct{ from, to, want string }{
 		{`domain = "example.org"`, `domain = "Example"`, `config.toml:5:10: domain: name "Example"`},
 		{`domain = "example.org"`, ``, `config.toml: domain: empty name`},

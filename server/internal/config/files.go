@@ -3,8 +3,8 @@ package config
 import "fmt"
 
 // Server returns the configuration file that init makes; policyKey is a file or, in
-// strict mode, a public key.
-func Server(domain, address, listen, policyKey string) []byte {
+// strict mode, a public key, and caKey a file or, in strict mode, empty.
+func Server(domain, address, listen, policyKey, caKey string) []byte {
 	return fmt.Appendf(nil, `# The configuration of netport-server. Paths are relative to this file.
 
 # The domain of all names here: spiffe://DOMAIN/portal/NAME. It stands in every
@@ -30,8 +30,9 @@ ca = "ca.pem"
 
 # The key of the built-in CA, which makes the identities of portals and relays. It
 # may lie in another folder, and be encrypted by a passphrase (one line in a file).
-# "" if there is none here: certificates are then signed elsewhere.
-ca_key = "ca.key"
+# "" if there is none here: then who joins or renews waits until its certificate was
+# signed where the key is (netport-server ca pending, ca sign, ca install).
+ca_key = %q
 # ca_passphrase_file = "/run/credentials/netport/ca"
 
 # A program that issues certificates in place of the built-in CA: it gets the
@@ -40,7 +41,8 @@ ca_key = "ca.key"
 # ca_command = ["/usr/local/bin/sign-netport"]
 
 # Portals may come with certificates that another CA made (SPIRE, step-ca, Vault),
-# if "ca" trusts it: the name in the certificate enrols itself.
+# if "ca" trusts it: the name in the certificate enrols itself. With ca_key = "" none waits
+# for "ca sign" then: they all get theirs from that CA.
 # accept_issued_elsewhere = true
 
 # How long certificates last: "10m", "12h", "30d", "1y". Portals and relays renew
@@ -78,7 +80,7 @@ log_format = "text"
 
 # The most sessions that one portal may have part in at once.
 sessions_per_portal = 1000
-`, domain, address, listen, policyKey)
+`, domain, address, listen, caKey, policyKey)
 }
 
 // Policy returns the policy file that init makes: an example that denies all.

@@ -57,6 +57,10 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		own.authoritiesChanged()
 		h.AuthoritiesChanged()
 	})
+	service.OnSigned(func() {
+		own.poke()
+		h.RenewAgain()
+	})
 	d := &daemon{hub: h, service: service, own: own, log: log, quiet: newQuiet(log), tls: own.serverTLS()}
 	return d.run(ctx, cfg, service)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/enrol"
+	"github.com/netport/netport/server/internal/pending"
 )
 
 const (
@@ -88,29 +89,37 @@ func (d *daemon) joined(ctx context.Context, c *record.Conn, m wire.Enrol, from 
 	if m.Version < wire.ControlVersion {
 		return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonVersion, Text: fmt.Sprintf("the server speaks version %d, this program speaks version %d", wire.ControlVersion, m.Version)}
 	}
+	try := func() (admin.Joined, identity.KeyHash, error) { return d.service.Join(ctx, m, from) }
 	if m.Token.IsZero() {
 		peer, err := identity.PeerOf(c.ConnectionState())
 		if err != nil {
 			return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonToken, Text: "neither a token nor a certificate came"}
 		}
 		proven()
-		return d.service.RenewLate(ctx, peer, m.CSR)
+		try = func() (admin.Joined, identity.KeyHash, error) {
+			joined, err := d.service.RenewLate(ctx, peer, m.CSR)
+			return joined, peer.Key, err
+		}
 	}
 	for waited := false; ; waited = true {
 		decided := d.service.Desk.Changed()
-		joined, key, err := d.service.Join(ctx, m, from)
+		joined, key, err := try()
 		if !errors.Is(err, enrol.ErrWait) {
 			return joined, err
 		}
 		if !waited {
 			if d.waiting.Add(1) > maxWaiting {
 				d.waiting.Add(-1)
-				return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonBusy, Text: "too many wait for approval"}
+				return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonBusy, Text: "too many wait for an operator"}
 			}
 			defer d.waiting.Add(-1)
 			proven()
-			d.log.Info("enrolment waits for approval: netport-server enrolments", "from", from, "key", key)
-			d.service.Audit.Write(audit.Record{Event: "enrol", Answer: "waiting", From: from.String(), Detail: "key " + key.String()})
+			what := "enrolment waits for approval: netport-server enrolments"
+			if errors.Is(err, pending.ErrWaits) {
+				what = "enrolment waits for a signature: netport-server ca pending"
+			}
+			d.log.Info(what, "from", from, "key", key)
+			d.service.Audit.Write(audit.Record{Event: "enrol", Answer: audit.Waiting, From: from.String(), Detail: "key " + key.String()})
 		}
 		if err := d.await(ctx, c, decided, key); err != nil {
 			return admin.Joined{}, err

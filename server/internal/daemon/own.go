@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
+	"github.com/netport/netport/server/internal/pending"
 	"github.com/netport/netport/server/internal/registry"
 )
 
@@ -22,6 +24,9 @@ const (
 	lookTime = time.Minute
 	// warnTime is how often an end that comes near is logged.
 	warnTime = 12 * time.Hour
+	// patienceTime is for how long a certificate may wait for an operator before it is
+	// logged again.
+	patienceTime = 24 * time.Hour
 )
 
 // own is what the server proves itself with, and whom it trusts. Run keeps it
@@ -33,10 +38,12 @@ type own struct {
 	service     *admin.Service
 	log         *slog.Logger
 	credentials *identity.Credentials
-	wake        chan struct{} // capacity 1: another authority issues
+	wake        chan struct{} // capacity 1: another authority issues, or an operator has signed
 
 	// Owned by Run.
-	warned time.Time
+	warned  time.Time
+	waiting bool      // the next certificate waits for an operator, which was logged
+	spoken  time.Time // when it was logged last that certificates wait for one
 }
 
 func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own, error) {
@@ -89,6 +96,11 @@ func (o *own) authoritiesChanged() {
 	if err := o.credentials.Trust(o.service.Bundle().Trusted); err != nil {
 		o.log.Error("authorities not taken", "error", err)
 	}
+	o.poke()
+}
+
+// poke has Run look at once.
+func (o *own) poke() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -118,14 +130,35 @@ func (o *own) look(ctx context.Context, now time.Time) {
 		o.log.Warn("server's certificate not read again", "error", err)
 	}
 	if o.service.Issues() && o.due(now) {
-		if err := o.renew(ctx); err != nil && ctx.Err() == nil {
+		err := o.renew(ctx)
+		switch waits := errors.Is(err, pending.ErrWaits); {
+		case waits && !o.waiting:
+			o.log.Info("server's certificate is to be renewed", "until", o.credentials.Leaf().NotAfter, "waits", err)
+		case err != nil && !waits && ctx.Err() == nil:
 			o.log.Error("server's certificate not renewed", "until", o.credentials.Leaf().NotAfter, "error", err)
 		}
+		o.waiting = errors.Is(err, pending.ErrWaits)
 	}
+	o.remind(now)
 	leaf := o.credentials.Leaf()
 	if left := leaf.NotAfter.Sub(now); left < leaf.NotAfter.Sub(leaf.NotBefore)/6 && now.Sub(o.warned) >= warnTime {
 		o.warned = now
 		o.log.Warn("server's certificate ends soon and was not renewed", "until", leaf.NotAfter, "file", o.cfg.Certificate)
+	}
+}
+
+// remind logs now and then that certificates wait for an operator to sign them.
+func (o *own) remind(now time.Time) {
+	if !o.service.Waits() || now.Sub(o.spoken) < warnTime {
+		return
+	}
+	n, since, err := o.service.Waiting()
+	switch {
+	case err != nil:
+		o.log.Error("not known which certificates wait", "error", err)
+	case n > 0 && now.Sub(since) >= patienceTime:
+		o.spoken = now
+		o.log.Warn("certificates wait for the CA key: netport-server ca pending", "count", n, "since", since)
 	}
 }
 
@@ -147,7 +180,7 @@ func (o *own) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	chain, err := o.service.IssueServer(ctx, o.credentials.ID.Name, key)
+	chain, err := o.service.IssueServer(ctx, o.credentials.ID.Name, key, string(o.credentials.Leaf().SerialNumber.Bytes()))
 	if err != nil {
 		return err
 	}

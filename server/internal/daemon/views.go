@@ -43,6 +43,9 @@ type Status struct {
 	Ending      int      `json:"certificates_ending"`
 	EndingNames []string `json:"certificates_ending_names"`
 	Waiting     int      `json:"waiting_for_approval"`
+	// Pending counts the certificates that wait for a CA key that is elsewhere.
+	Pending      int       `json:"certificates_waiting"`
+	PendingSince time.Time `json:"certificates_waiting_since,omitzero"`
 	// In strict mode: grants that are in force for nobody before they are signed, and
 	// whether the authorities are to be signed too.
 	Strict              bool `json:"strict"`
@@ -72,6 +75,10 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 	}
 	s.Strict = service.Registry.Strict()
 	s.Unsigned, s.UnsignedAuthorities = service.Unsigned()
+	var err error
+	if s.Pending, s.PendingSince, err = service.Waiting(); err != nil {
+		d.log.Error("not known which certificates wait", "error", err)
+	}
 	now := time.Now()
 	note := func(name string, e registry.Enrolment) {
 		if e.Issued.IsZero() || now.Before(e.Issued.Add(e.NotAfter.Sub(e.Issued)/6*5)) {

@@ -54,8 +54,8 @@ const (
 var (
 	// ErrToken is the answer to every claim that fails.
 	ErrToken = errors.New("the token is wrong, was used or has ended, or too many tries from this address were wrong: wait a minute, or ask for another")
-	// ErrWait says that an operator has to approve the claim first.
-	ErrWait = errors.New("the claim waits for approval")
+	// ErrWait says that an operator has to decide first.
+	ErrWait = errors.New("it waits for an operator")
 	// ErrRejected is the answer to a key that an operator has rejected.
 	ErrRejected = errors.New("an operator has rejected this key")
 	// errGuess is ErrToken for a claim whose secret is wrong.
@@ -259,6 +259,38 @@ func (d *Desk) Changed() <-chan struct{} {
 	defer d.mu.Unlock()
 	return d.changed
 }
+
+// Keep lets the key that has used a token claim it again for longer: at least half of
+// the time until then.
+func (d *Desk) Keep(id wire.TokenID, key identity.KeyHash, until time.Time) error {
+	now, until := d.now(), until.UTC().Truncate(time.Second)
+	for {
+		e, err := d.store.Get(keyOf(id))
+		if err != nil {
+			return err
+		}
+		var t Token
+		if e.Revision == 0 {
+			return ErrToken
+		}
+		if err := json.Unmarshal(e.Value, &t); err != nil {
+			return fmt.Errorf("read state: the token %s is broken", id)
+		}
+		if t.Used != key {
+			return ErrToken
+		}
+		if t.Ends.Sub(now) >= until.Sub(now)/2 {
+			return nil
+		}
+		t.Ends = until
+		if err := d.put(t, e.Revision); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// Wake has all who wait look again.
+func (d *Desk) Wake() { d.decided() }
 
 // decided wakes all who wait.
 func (d *Desk) decided() {

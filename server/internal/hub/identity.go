@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/enrol"
+	"github.com/netport/netport/server/internal/pending"
 	"github.com/netport/netport/server/internal/registry"
 )
 
@@ -34,15 +35,19 @@ type Identities interface {
 	AdmitElsewhere(identity.Peer) error
 	// Settle makes the key that a peer has shown the only one of its name.
 	Settle(identity.Peer) error
-	// Renew makes a new certificate for a peer. An *enrol.Refusal is for the peer.
+	// Renew makes a new certificate for a peer. An *enrol.Refusal is for the peer, and
+	// an error with pending.ErrWaits says that an operator has to sign first.
 	Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x509.Certificate, error)
 }
 
 // renewal is the one that a connection may have under way.
 type renewal struct {
 	jobs sync.WaitGroup
-	busy bool // guarded by the hub's mutex, as is last
-	last time.Time
+	// Guarded by the hub's mutex.
+	busy   bool
+	last   time.Time
+	again  func() // tries once more what waits for an operator; nil: nothing does
+	missed bool   // an operator has signed while one was under way
 }
 
 func (r *renewal) wait() { r.jobs.Wait() }
@@ -59,15 +64,22 @@ func (h *Hub) settleKey(p identity.Peer) {
 	}
 }
 
-// renew has a new certificate made for who asks. The hub's mutex is held; the work is
-// done without it.
+// renew has a new certificate made for who asks. The hub's mutex is held.
 func renew[Out wire.Message](ctx context.Context, h *Hub, c *connection[Out], m wire.Renew) {
 	now := time.Now()
 	if c.renewal.busy || now.Sub(c.renewal.last) < renewPause {
 		sendBoth(c, wire.RenewRefused{Request: m.Request, Reason: wire.ReasonBusy, Text: "one renewal at a time"})
 		return
 	}
-	c.renewal.busy, c.renewal.last = true, now
+	waits := c.renewal.again != nil
+	c.renewal.last, c.renewal.again = now, nil
+	tryRenew(ctx, h, c, m, waits, true)
+}
+
+// tryRenew answers a request once: with what there is to say, but that it still waits only
+// if tell is set. The hub's mutex is held; the work is done without it.
+func tryRenew[Out wire.Message](ctx context.Context, h *Hub, c *connection[Out], m wire.Renew, waits, tell bool) {
+	c.renewal.busy, c.renewal.again, c.renewal.missed = true, nil, false
 	peer := c.peer
 	c.renewal.jobs.Go(func() {
 		chain, err := h.identities.Renew(ctx, peer, m.CSR)
@@ -76,6 +88,18 @@ func renew[Out wire.Message](ctx context.Context, h *Hub, c *connection[Out], m 
 		c.renewal.busy = false
 		var refused *enrol.Refusal
 		switch {
+		case errors.Is(err, pending.ErrWaits):
+			c.renewal.again = func() { tryRenew(ctx, h, c, m, true, false) }
+			if !waits {
+				h.audit.Write(audit.Record{Event: "renew", Answer: audit.Waiting, Portal: peer.ID.Name, Detail: err.Error()})
+				h.log.Info("certificate is to be renewed", "peer", peer.ID, "waits", err)
+			}
+			if tell {
+				sendBoth(c, wire.RenewRefused{Request: m.Request, Reason: wire.ReasonWaiting, Text: err.Error()})
+			}
+			if c.renewal.missed {
+				c.renewal.again()
+			}
 		case errors.As(err, &refused):
 			h.audit.Write(audit.Record{Event: "renew", Answer: audit.Refused, Portal: peer.ID.Name, Reason: refused.Reason.String(), Detail: refused.Text})
 			h.log.Warn("certificate not renewed", "peer", peer.ID, "reason", refused.Text)
@@ -86,12 +110,34 @@ func renew[Out wire.Message](ctx context.Context, h *Hub, c *connection[Out], m 
 			sendBoth(c, wire.RenewRefused{Request: m.Request, Reason: wire.ReasonInternal, Text: "the server could not make the certificate; its log says why"})
 		default:
 			if identity.HashKey(chain[0]) == c.peer.Key { // it proves the connection as well
-				c.peer.NotAfter, c.presented = chain[0].NotAfter, chain
+				c.peer.NotAfter, c.peer.Serial, c.presented = chain[0].NotAfter, string(chain[0].SerialNumber.Bytes()), chain
 			}
 			h.log.Info("certificate renewed", "peer", peer.ID, "until", chain[0].NotAfter)
 			sendBoth(c, wire.Renewed{Request: m.Request, Chain: raw(chain)})
 		}
 	})
+}
+
+// RenewAgain tries once more for all who are connected and wait for an operator: he has
+// signed something.
+func (h *Hub) RenewAgain() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.portals {
+		c.renewal.retry()
+	}
+	for _, c := range h.relays {
+		c.renewal.retry()
+	}
+}
+
+func (r *renewal) retry() {
+	switch {
+	case r.busy:
+		r.missed = true
+	case r.again != nil:
+		r.again()
+	}
 }
 
 // sendBoth sends a message that portals and relays have in common.
@@ -215,7 +261,7 @@ func tellAuthorities[Out wire.Message](c *connection[Out], m wire.Authorities) {
 // shown it. The mutex is held.
 func askForKey[Out wire.Message](h *Hub, c *connection[Out], now time.Time) {
 	e, ok := h.registry.Enrolled(c.peer.ID.Role, c.peer.ID.Name)
-	if ok && !e.Next.IsZero() && now.Sub(e.NextSince) >= keyChangeTime && now.Sub(c.since) >= keyChangeTime {
+	if ok && !e.NextSince.IsZero() && now.Sub(e.NextSince) >= keyChangeTime && now.Sub(c.since) >= keyChangeTime {
 		c.link.Close(wire.ReasonShutdown, "connect anew, to show which key you have")
 	}
 }

@@ -21,6 +21,34 @@ type Known struct {
 	Version     uint64                        `toml:"version"` // signed last
 	Authorities []identity.KeyHash            `toml:"authorities"`
 	Portals     map[string][]identity.KeyHash `toml:"portals"`
+	Relays      map[string][]identity.KeyHash `toml:"relays"`
+	Servers     map[string][]identity.KeyHash `toml:"servers"`
+}
+
+// keys returns the keys of a role by name; nil for a role that nobody here signs for.
+func (k *Known) keys(role identity.Role) map[string][]identity.KeyHash {
+	switch role {
+	case identity.Portal:
+		return k.Portals
+	case identity.Relay:
+		return k.Relays
+	case identity.Server:
+		return k.Servers
+	}
+	return nil
+}
+
+// clone returns a copy that shares nothing, with all its tables.
+func (k Known) clone() Known {
+	k.Authorities = slices.Clone(k.Authorities)
+	for _, table := range []*map[string][]identity.KeyHash{&k.Portals, &k.Relays, &k.Servers} {
+		next := make(map[string][]identity.KeyHash, len(*table))
+		for name, keys := range *table {
+			next[name] = slices.Clone(keys)
+		}
+		*table = next
+	}
+	return k
 }
 
 // LoadKnown reads the file of what is known; without one nothing is.
@@ -44,16 +72,20 @@ func (k Known) Save(file string) error { return identity.ReplaceFile(file, k.Enc
 
 // Encode returns the file.
 func (k Known) Encode() []byte {
-	b := fmt.Appendf(nil, `# What "netport-server policy sign" knows of the domain: it signs for no other keys.
-# Keep it with the policy key.
+	b := fmt.Appendf(nil, `# What "netport-server policy sign" and "ca sign" know of the domain: they sign for no
+# other keys. Keep it with the policy key and the CA key.
 domain = %q
 version = %d
 authorities = %s
-
-[portals]
 `, k.Domain, k.Version, keyList(k.Authorities))
-	for _, name := range slices.Sorted(maps.Keys(k.Portals)) {
-		b = fmt.Appendf(b, "%q = %s\n", name, keyList(k.Portals[name]))
+	for _, table := range []struct {
+		title string
+		keys  map[string][]identity.KeyHash
+	}{{"portals", k.Portals}, {"relays", k.Relays}, {"servers", k.Servers}} {
+		b = fmt.Appendf(b, "\n[%s]\n", table.title)
+		for _, name := range slices.Sorted(maps.Keys(table.keys)) {
+			b = fmt.Appendf(b, "%q = %s\n", name, keyList(table.keys[name]))
+		}
 	}
 	return b
 }
@@ -96,7 +128,9 @@ func (s Stranger) Flag() string {
 // who is not known and was not accepted.
 func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted) (Known, []Stranger, error) {
 	// Who is not enrolled any more is forgotten: his key may have been revoked.
-	next := Known{Domain: q.Domain, Version: k.Version, Portals: make(map[string][]identity.KeyHash)}
+	next := k.clone()
+	next.Domain, next.Authorities, next.Portals = q.Domain, nil, make(map[string][]identity.KeyHash)
+	maps.DeleteFunc(next.Relays, func(name string, _ []identity.KeyHash) bool { return !slices.Contains(q.Relays, name) })
 	var strangers []Stranger
 	for _, p := range q.Portals {
 		if err := identity.CheckName(p.Name); err != nil {
