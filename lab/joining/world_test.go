@@ -1,5 +1,6 @@
 // Package joining has the stories of joining with the real programs, on loopback and as an ordinary user: tokens, keys,
-// interruptions, approval, and certificates that have expired. Package fleet has those that need a network.
+// interruptions, approval, and certificates that have expired; and of those who come with certificates that are not right,
+// keys that are none and files that are wrong. Package fleet has those that need a network.
 package joining
 
 import (

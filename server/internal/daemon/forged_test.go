@@ -2,170 +2,79 @@ package daemon
 
 import (
 	"crypto"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
 )
-
-// forger makes certificates with openssl, which puts into them what it is told.
-type forger struct {
-	t   *testing.T
-	dir string
-}
-
-func (f *forger) in(name string) string { return filepath.Join(f.dir, name) }
-
-func (f *forger) write(name, text string) string {
-	f.t.Helper()
-	if err := os.WriteFile(f.in(name), []byte(text), 0o600); err != nil {
-		f.t.Fatal(err)
-	}
-	return f.in(name)
-}
-
-func (f *forger) openssl(args ...string) {
-	f.t.Helper()
-	cmd := exec.Command("openssl", args...)
-	cmd.Dir = f.dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		f.t.Fatalf("openssl %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-// sign makes a certificate for a key under a CA; both are files without their endings.
-func (f *forger) sign(name, key, ca, extensions string, options ...string) {
-	f.t.Helper()
-	f.openssl("req", "-new", "-key", key+".key", "-subj", "/CN=ann", "-out", name+".csr")
-	args := []string{"x509", "-req", "-in", name + ".csr", "-out", name + ".pem", "-extfile", f.write(name+".ext", extensions)}
-	if ca == "" {
-		args = append(args, "-signkey", key+".key")
-	} else {
-		args = append(args, "-CA", ca+".pem", "-CAkey", ca+".key")
-	}
-	if len(options) == 0 || options[0] != "-days" {
-		args = append(args, "-days", "1")
-	}
-	f.openssl(append(args, options...)...)
-}
-
-// load reads certificates as they are, whatever crypto/x509 thinks of them.
-func (f *forger) load(key crypto.PrivateKey, names ...string) tls.Certificate {
-	f.t.Helper()
-	cert := tls.Certificate{PrivateKey: key}
-	for _, name := range names {
-		b, err := os.ReadFile(f.in(name + ".pem"))
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		block, _ := pem.Decode(b)
-		cert.Certificate = append(cert.Certificate, block.Bytes)
-	}
-	return cert
-}
 
 // B65-B71: certificates that openssl has made for the very key that is enrolled, under the
 // very CA: nothing is wrong with them but their form.
 func TestCertificatesThatOpenSSLForged(t *testing.T) {
 	r := newRig(t, "ann", "witness")
-	f := &forger{t, t.TempDir()}
+	f := identitytest.NewForger(t)
 	ann := r.credentials["ann"]
 	key := ann.Certificate().PrivateKey.(crypto.Signer)
-	if err := identity.SaveKey(f.in("ann.key"), key); err != nil {
+	if err := identity.SaveKey(f.File("ann.key"), key); err != nil {
 		t.Fatal(err)
 	}
-	for name, file := range map[string]string{"ca.pem": r.cfg.CA, "ca.key": r.cfg.CAKey} {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.write(name, string(b))
-	}
-	const (
-		both = "extendedKeyUsage=clientAuth,serverAuth\n"
-		uri  = "subjectAltName=URI:spiffe://example.org/portal/ann\n"
-	)
-	san := func(text string) string { return "subjectAltName=" + text + "\n" + both }
-	f.sign("good", "ann", "ca", uri+both)
-	if !greeted(r, ann, f.load(key, "good")) {
+	f.Copy("ca.pem", r.cfg.CA)
+	f.Copy("ca.key", r.cfg.CAKey)
+	const uri = "subjectAltName=URI:spiffe://example.org/portal/ann\n"
+	f.Sign("good", "ann", "ca", uri+identitytest.BothUsages)
+	if !greeted(r, ann, f.Load(key, "good")) {
 		t.Fatal("a certificate that is right is not greeted: the others prove nothing")
 	}
 
+	forged := identitytest.OddNames("portal", "ann")
 	var many strings.Builder
 	for i := range 10_000 {
 		fmt.Fprintf(&many, "URI.%d=spiffe://example.org/portal/p%d\n", i+1, i)
 	}
-	for name, extensions := range map[string]string{
-		"only a CN":                   both,
-		"a DNS name":                  san("DNS:ann"),
-		"a DNS name beside":           san("URI:spiffe://example.org/portal/ann,DNS:ann"),
-		"an e-mail address":           san("email:ann@example.org"),
-		"an IP address beside":        san("URI:spiffe://example.org/portal/ann,IP:127.0.0.1"),
-		"another name form":           san("otherName:1.2.3.4;UTF8:ann"),
-		"two identities":              san("URI:spiffe://example.org/portal/ann,URI:spiffe://example.org/portal/bo"),
-		"the same twice":              san("URI:spiffe://example.org/portal/ann,URI:spiffe://example.org/portal/ann"),
-		"a port":                      san("URI:spiffe://example.org:443/portal/ann"),
-		"a query":                     san("URI:spiffe://example.org/portal/ann?x"),
-		"a user":                      san("URI:spiffe://root@example.org/portal/ann"),
-		"a coded slash":               san("URI:spiffe://example.org/portal%2fann"),
-		"a coded letter":              san("URI:spiffe://example.org/portal/%61nn"),
-		"an upper-case scheme":        san("URI:SPIFFE://example.org/portal/ann"),
-		"an upper-case domain":        san("URI:spiffe://Example.org/portal/ann"),
-		"an upper-case name":          san("URI:spiffe://example.org/portal/Ann"),
-		"a slash at the end":          san("URI:spiffe://example.org/portal/ann/"),
-		"a dot at the end":            san("URI:spiffe://example.org/portal/ann."),
-		"a wildcard":                  san("URI:spiffe://example.org/portal/*"),
-		"another scheme":              san("URI:https://example.org/portal/ann"),
-		"another domain":              san("URI:spiffe://example.com/portal/ann"),
-		"a domain that ends like it":  san("URI:spiffe://xexample.org/portal/ann"),
-		"role server":                 san("URI:spiffe://example.org/server/ann"),
-		"role admin":                  san("URI:spiffe://example.org/admin/ann"),
-		"role relay":                  san("URI:spiffe://example.org/relay/ann"),
-		"no role":                     san("URI:spiffe://example.org/ann"),
-		"a path below":                san("URI:spiffe://example.org/portal/ann/x"),
-		"10,000 identities":           "subjectAltName=@many\n" + both + "[many]\n" + many.String(),
+	maps.Copy(forged, map[string]string{
+		"10,000 identities":           "subjectAltName=@many\n" + identitytest.BothUsages + "[many]\n" + many.String(),
+		"role server":                 strings.Replace(uri, "portal", "server", 1) + identitytest.BothUsages,
+		"role admin":                  strings.Replace(uri, "portal", "admin", 1) + identitytest.BothUsages,
+		"role relay":                  strings.Replace(uri, "portal", "relay", 1) + identitytest.BothUsages,
 		"no usage":                    uri,
 		"only for servers":            uri + "extendedKeyUsage=serverAuth\n",
 		"for e-mail":                  uri + "extendedKeyUsage=emailProtection\n",
 		"for anything":                uri + "extendedKeyUsage=anyExtendedKeyUsage\n",
 		"for anything besides":        uri + "extendedKeyUsage=clientAuth,serverAuth,anyExtendedKeyUsage\n",
-		"a CA":                        uri + both + "basicConstraints=critical,CA:TRUE\n",
-		"an unknown critical element": uri + both + "1.2.3.4.5=critical,DER:0500\n",
-	} {
-		f.sign("forged", "ann", "ca", extensions)
-		if greeted(r, ann, f.load(key, "forged")) {
+		"a CA":                        uri + identitytest.BothUsages + "basicConstraints=critical,CA:TRUE\n",
+		"an unknown critical element": uri + identitytest.BothUsages + "1.2.3.4.5=critical,DER:0500\n",
+	})
+	for name, extensions := range forged {
+		f.Sign("forged", "ann", "ca", extensions)
+		if greeted(r, ann, f.Load(key, "forged")) {
 			t.Errorf("%s: greeted", name)
 		}
 	}
 
 	// Chains that lead elsewhere.
 	const authority = "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n"
-	newKey := func(name string, args ...string) {
-		f.openssl(append([]string{"genpkey", "-out", name + ".key", "-algorithm"}, args...)...)
-	}
-	newKey("other", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+	f.Key("other")
 	own, err := identity.LoadCertificates(r.cfg.CA)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.openssl("req", "-x509", "-key", "other.key", "-subj", "/CN="+strings.ReplaceAll(own[0].Subject.CommonName, ",", "\\,"), "-days", "1", "-out", "other.pem",
+	f.OpenSSL("req", "-x509", "-key", "other.key", "-subj", "/CN="+strings.ReplaceAll(own[0].Subject.CommonName, ",", "\\,"), "-days", "1", "-out", "other.pem",
 		"-addext", "subjectKeyIdentifier="+fmt.Sprintf("%x", own[0].SubjectKeyId))
-	newKey("middle", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-	newKey("below", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
-	f.sign("middle", "middle", "ca", authority+"")
-	f.sign("narrow", "middle", "ca", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=keyCertSign\n")
-	f.write("narrow.key", read(t, f.in("middle.key")))
-	f.sign("below", "below", "narrow", authority)
-	f.sign("leaf", "middle", "ca", uri+both) // a portal's certificate, used to sign
-	f.write("leaf.key", read(t, f.in("middle.key")))
+	f.Key("middle")
+	f.Key("below")
+	f.Sign("middle", "middle", "ca", authority+"")
+	f.Sign("narrow", "middle", "ca", "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=keyCertSign\n")
+	f.Copy("narrow.key", f.File("middle.key"))
+	f.Sign("below", "below", "narrow", authority)
+	f.Sign("leaf", "middle", "ca", uri+identitytest.BothUsages) // a portal's certificate, used to sign
+	f.Copy("leaf.key", f.File("middle.key"))
 	for name, c := range map[string]struct {
 		ca    string
 		chain []string
@@ -179,8 +88,8 @@ func TestCertificatesThatOpenSSLForged(t *testing.T) {
 		"below one that may have nothing below it": {"below", []string{"below", "narrow"}, false},
 		"signed by a portal":                       {"leaf", []string{"leaf"}, false},
 	} {
-		f.sign("chained", "ann", c.ca, uri+both)
-		if got := greeted(r, ann, f.load(key, append([]string{"chained"}, c.chain...)...)); got != c.want {
+		f.Sign("chained", "ann", c.ca, uri+identitytest.BothUsages)
+		if got := greeted(r, ann, f.Load(key, append([]string{"chained"}, c.chain...)...)); got != c.want {
 			t.Errorf("%s: greeted = %t, want %t", name, got, c.want)
 		}
 	}
@@ -198,10 +107,10 @@ func TestCertificatesThatOpenSSLForged(t *testing.T) {
 		"signed with SHA-1":   {[]string{"EC", "-pkeyopt", "ec_paramgen_curve:P-256"}, []string{"-days", "1", "-sha1"}},
 		"a key of a stranger": {[]string{"EC", "-pkeyopt", "ec_paramgen_curve:P-256"}, nil},
 	} {
-		newKey("weak", c.generate...)
-		f.sign("weak", "weak", "ca", uri+both, c.options...)
+		f.Key("weak", c.generate...)
+		f.Sign("weak", "weak", "ca", uri+identitytest.BothUsages, c.options...)
 		signer := crypto.PrivateKey(key) // where Go has no such key, the chain is judged first
-		if b, err := os.ReadFile(f.in("weak.key")); err == nil {
+		if b, err := os.ReadFile(f.File("weak.key")); err == nil {
 			if block, _ := pem.Decode(b); block != nil {
 				if k, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
 					signer = k
@@ -209,7 +118,7 @@ func TestCertificatesThatOpenSSLForged(t *testing.T) {
 			}
 		}
 		begin := time.Now()
-		if greeted(r, ann, f.load(signer, "weak")) {
+		if greeted(r, ann, f.Load(signer, "weak")) {
 			t.Errorf("%s: greeted", name)
 		}
 		if took := time.Since(begin); took > time.Second {
@@ -217,13 +126,4 @@ func TestCertificatesThatOpenSSLForged(t *testing.T) {
 		}
 	}
 	r.wantServing()
-}
-
-func read(t *testing.T, file string) string {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }

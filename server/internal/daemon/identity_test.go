@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/admin"
@@ -192,7 +193,7 @@ func TestRevokedPortalIsCutOffAndInvitedAnew(t *testing.T) {
 	if greeted(r, old, leafOf(t, own, old.Certificate().PrivateKey.(crypto.Signer), func(c *x509.Certificate) { c.NotBefore = time.Now() })) {
 		t.Error("a newer certificate for a revoked key is greeted")
 	}
-	if greeted(r, old, malleated(t, old.Certificate())) {
+	if greeted(r, old, identitytest.Malleated(t, old.Certificate())) {
 		t.Error("the other signature of a revoked certificate is greeted")
 	}
 	if _, err := r.joiner(pending).join(); !isRefused(err, wire.ReasonToken) {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -15,16 +14,10 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/ca"
 )
-
-// signed is an X.509 certificate, to be put together anew (RFC 5280 section 4.1).
-type signed struct {
-	TBS       asn1.RawValue
-	Algorithm pkix.AlgorithmIdentifier
-	Signature asn1.BitString
-}
 
 // B72, B73: a key counts no more after it was replaced, whatever the serial and the signature of the certificate it comes
 // with; and no other key goes with it, though it has the same serial.
@@ -45,7 +38,7 @@ func TestRevocationLooksAtTheKeyAlone(t *testing.T) {
 		"a negative serial":      withSerial(ann, "ann", big.NewInt(-1)),
 		"a serial of 40 bytes":   withSerial(ann, "ann", long),
 		"the serial of another":  withSerial(ann, "ann", own.Certificate.SerialNumber),
-		"the other signature":    malleated(t, ann.Certificate()),
+		"the other signature":    identitytest.Malleated(t, ann.Certificate()),
 		"the one it was given":   ann.Certificate(),
 		"a new one of that name": withSerial(ann, "ann", big.NewInt(7)),
 	}
@@ -108,7 +101,7 @@ func resigned(t *testing.T, a *ca.Authority, of *identity.Credentials, name stri
 		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	}
 	// crypto/x509 makes none with a negative serial: one of a byte lies behind the version, which has five.
-	return rebuilt(t, der, key, func(c *signed) {
+	return identitytest.Rebuilt(t, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, func(c *identitytest.Signed) {
 		at := len(c.TBS.FullBytes) - len(c.TBS.Bytes) + 5
 		if b := c.TBS.FullBytes[at:]; b[0] != asn1.TagInteger || b[1] != 1 {
 			t.Fatalf("no serial of a byte in % x", b[:3])
@@ -121,36 +114,4 @@ func resigned(t *testing.T, a *ca.Authority, of *identity.Credentials, name stri
 		}
 		c.Signature.Bytes, c.Signature.BitLength = signature, 8*len(signature)
 	})
-}
-
-// malleated is a certificate with the other signature that is as good as its own: of r and s, N-s for s.
-func malleated(t *testing.T, cert tls.Certificate) tls.Certificate {
-	t.Helper()
-	return rebuilt(t, cert.Certificate[0], cert.PrivateKey, func(c *signed) {
-		var pair struct{ R, S *big.Int }
-		if _, err := asn1.Unmarshal(c.Signature.Bytes, &pair); err != nil {
-			t.Fatal(err)
-		}
-		pair.S.Sub(elliptic.P256().Params().N, pair.S)
-		signature, err := asn1.Marshal(pair)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Signature.Bytes, c.Signature.BitLength = signature, 8*len(signature)
-	})
-}
-
-// rebuilt is a certificate that was taken apart and changed.
-func rebuilt(t *testing.T, der []byte, key crypto.PrivateKey, change func(*signed)) tls.Certificate {
-	t.Helper()
-	var c signed
-	if _, err := asn1.Unmarshal(der, &c); err != nil {
-		t.Fatal(err)
-	}
-	change(&c)
-	der, err := asn1.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
