@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/miekg/pkcs11"
@@ -118,6 +119,7 @@ func (s *session) find(u URI) (slot uint, token pkcs11.TokenInfo, err error) {
 	case found == 1:
 		return slot, token, nil
 	case len(others) > 0:
+		slices.Sort(others)
 		return 0, token, fmt.Errorf("the module has no such token, only %s", strings.Join(others, ", "))
 	}
 	return 0, token, errors.New("the module has no token: plug it in, or initialise it")

@@ -98,7 +98,7 @@ func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 		return nil, fmt.Errorf("a P-256 key in a TPM signs digests of SHA-256, not of %v", opts.HashFunc())
 	}
 	var signature *tpm2.TPMSSignatureECC
-	err := k.tpm.use(signTime, k, func(s *session) error {
+	err := k.tpm.use(k.tpm.signTime, k, func(s *session) error {
 		rsp, err := tpm2.Sign{
 			KeyHandle: tpm2.AuthHandle{Handle: s.key.Handle, Name: s.key.Name, Auth: tpm2.PasswordAuth(nil)},
 			Digest:    tpm2.TPM2BDigest{Buffer: digest},

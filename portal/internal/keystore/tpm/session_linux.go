@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
-	"github.com/google/go-tpm/tpm2/transport"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,9 +19,8 @@ const storageKey = tpm2.TPMHandle(0x81000001)
 
 // session is the open device, and what is loaded there.
 type session struct {
-	tpm    transport.TPMCloser
-	conn   net.Conn // the same, if it is a socket
-	of     *key     // that is loaded; nil: none
+	tpm    *patient
+	of     *key // that is loaded; nil: none
 	key    tpm2.NamedHandle
 	loaded []tpm2.TPMHandle // to be flushed
 }
@@ -40,8 +38,9 @@ func open(path string, end time.Time) (*session, error) {
 		if err != nil {
 			return nil, bare(err)
 		}
-		conn.SetDeadline(end)
-		return &session{tpm: socket{conn}, conn: conn}, nil
+		s := &session{tpm: &patient{TPMCloser: socket{conn}, conn: conn}}
+		s.tpm.until(end)
+		return s, nil
 	case info.Mode()&fs.ModeCharDevice == 0:
 		return nil, errors.New("it is neither a device nor a socket")
 	}
@@ -51,7 +50,9 @@ func open(path string, end time.Time) (*session, error) {
 	if err != nil {
 		return nil, bare(err)
 	}
-	return &session{tpm: device{os.NewFile(uintptr(fd), path)}}, nil
+	s := &session{tpm: &patient{TPMCloser: device{os.NewFile(uintptr(fd), path)}}}
+	s.tpm.until(end)
+	return s, nil
 }
 
 // bare leaves of an error that repeats the name of the device what was wrong, and says
@@ -68,13 +69,6 @@ func bare(err error) error {
 		return errno
 	}
 	return err
-}
-
-// until bounds what follows, where the device lets itself be bounded.
-func (s *session) until(end time.Time) {
-	if s.conn != nil {
-		s.conn.SetDeadline(end)
-	}
 }
 
 // close leaves nothing behind: a socket has no resource manager that would flush what

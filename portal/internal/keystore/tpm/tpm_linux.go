@@ -21,15 +21,17 @@ const (
 
 // TPM is one TPM. It may be used by many goroutines.
 type TPM struct {
-	path  string
-	turns turns.Turns
-	open  *session // while somebody waits; owned by whose turn it is
+	path     string
+	signTime time.Duration
+	makeTime time.Duration
+	turns    turns.Turns
+	open     *session // while somebody waits; owned by whose turn it is
 }
 
 // New returns the TPM at a device file or a Unix socket. Neither is opened before it is
 // used.
 func New(path string) *TPM {
-	t := &TPM{path: path}
+	t := &TPM{path: path, signTime: signTime, makeTime: makeTime}
 	t.turns.Idle = t.close
 	return t
 }
@@ -56,7 +58,7 @@ func (t *TPM) use(limit time.Duration, k *key, f func(*session) error) error {
 			}
 		}
 		if err == nil {
-			t.open.until(end)
+			t.open.tpm.until(end)
 			err = f(t.open)
 		}
 		if err != nil {
@@ -76,7 +78,7 @@ func (t *TPM) use(limit time.Duration, k *key, f func(*session) error) error {
 // Make makes a key, and returns its file.
 func (t *TPM) Make() ([]byte, crypto.Signer, error) {
 	k, file := &key{tpm: t}, []byte(nil)
-	if err := t.use(makeTime, nil, func(s *session) (err error) {
+	if err := t.use(t.makeTime, nil, func(s *session) (err error) {
 		file, err = s.make(k)
 		return err
 	}); err != nil {
@@ -96,7 +98,7 @@ func (t *TPM) Load(der []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.use(makeTime, k, func(*session) error { return nil }); err != nil {
+	if err := t.use(t.makeTime, k, func(*session) error { return nil }); err != nil {
 		return nil, err
 	}
 	return k, nil

@@ -38,23 +38,26 @@ func TestNobodyWaitsForADeviceThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var turns Turns
 		back := make(chan struct{})
-		begun := time.Now()
+		start, begun := time.Now(), 0
 		var callers sync.WaitGroup
 		for range 3 {
 			callers.Go(func() {
-				if err := turns.Do(10*time.Second, func() error { <-back; return nil }); !errors.Is(err, ErrTime) {
+				if err := turns.Do(10*time.Second, func() error { begun++; <-back; return nil }); !errors.Is(err, ErrTime) {
 					t.Errorf("a device that hangs: %v", err)
 				}
 			})
 		}
 		callers.Wait()
-		if took := time.Since(begun); took != 10*time.Second {
+		if took := time.Since(start); took != 10*time.Second {
 			t.Errorf("they waited %v", took)
 		}
-		close(back) // what nobody waits for any more is not begun
+		close(back)
 		want := errors.New("a word of the device")
 		if err := turns.Do(10*time.Second, func() error { return want }); err != want {
 			t.Errorf("when it is back: %v", err)
+		}
+		if begun != 1 {
+			t.Errorf("%d were begun: nobody waited any more for two of them", begun)
 		}
 	})
 }
