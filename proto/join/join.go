@@ -21,6 +21,7 @@ import (
 	"github.com/netport/netport/proto/clock"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/enrol"
+	"github.com/netport/netport/proto/folder"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/invite"
@@ -38,7 +39,7 @@ const (
 // Command returns the join command of the program of a role. keys makes its key; config
 // makes its configuration, and file is where that is written if --config names no other.
 func Command(role identity.Role, file string, keys identity.Keys, config func(servers []string, policyKey string) []byte) *cobra.Command {
-	program := "netport-" + string(role)
+	program, packaged := "netport-"+string(role), file
 	c := &cobra.Command{
 		Use:   "join [--token FILE] < TOKEN",
 		Short: fmt.Sprintf("Make this machine a %s, with a token of the server", role),
@@ -48,7 +49,10 @@ The token is read from standard input or from a file, never from the command lin
 which every process of a machine can read. The key is made here and stays here. The
 files are written beside the configuration: key.pem, cert.pem, ca.pem and the folder
 state. Where an operator has to approve, the command shows the fingerprint of the
-key, for comparison, and waits. It may be interrupted and given again.`, role),
+key, for comparison, and waits. It may be interrupted and given again.
+
+Root makes the files for the owner of the configuration's folder: a package has made
+/etc/netport/%[1]s for the user of its service.`, role),
 		Example: fmt.Sprintf("  %[1]s join --config /etc/netport/%[2]s/config.toml < token\n  %[1]s join --token /run/secrets/token", program, role),
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
@@ -70,7 +74,7 @@ key, for comparison, and waits. It may be interrupted and given again.`, role),
 		if token.Role != role {
 			return fmt.Errorf("the token is for a %s: give it to netport-%s", token.Role, token.Role)
 		}
-		j := joiner{program: program, config: file, folder: filepath.Dir(file), keys: keys, text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
+		j := joiner{program: program, config: file, packaged: packaged, folder: filepath.Dir(file), keys: keys, text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
 		return j.join(c.Context(), token)
 	}
 	return c
@@ -98,6 +102,7 @@ func readToken(file string, stdin io.Reader, notes io.Writer) (invite.Token, err
 type joiner struct {
 	program        string
 	config, folder string
+	packaged       string // where the service of a package has its configuration
 	keys           identity.Keys
 	text           func(servers []string, policyKey string) []byte
 	out, notes     io.Writer
@@ -106,6 +111,11 @@ type joiner struct {
 func (j *joiner) in(name string) string { return filepath.Join(j.folder, name) }
 
 func (j *joiner) join(ctx context.Context, token invite.Token) error {
+	root, err := folder.AsOwner(j.folder) // what is made is the daemon's
+	if err != nil {
+		return err
+	}
+	defer root()
 	done, err := j.joined(token)
 	if err != nil || done {
 		return err
@@ -134,8 +144,8 @@ func (j *joiner) join(ctx context.Context, token invite.Token) error {
 	if err := j.write(r); err != nil {
 		return fmt.Errorf("%w; give the command again with the same token", err)
 	}
-	fmt.Fprintf(j.out, "Joined %s as the %s %s; the certificate lasts until %s.\nNext:\n  %s run --config %s\n",
-		r.ID.Domain, r.ID.Role, r.ID.Name, r.Chain[0].NotAfter.UTC().Format("2006-01-02 15:04 UTC"), j.program, j.config)
+	fmt.Fprintf(j.out, "Joined %s as the %s %s; the certificate lasts until %s.\n%s",
+		r.ID.Domain, r.ID.Role, r.ID.Name, r.Chain[0].NotAfter.UTC().Format("2006-01-02 15:04 UTC"), j.next())
 	return nil
 }
 
@@ -150,11 +160,20 @@ func (j *joiner) joined(token invite.Token) (bool, error) {
 	if err == nil {
 		id, err := identity.FromCertificate(certs[0])
 		if err == nil && id.Role == token.Role && id.Name == token.Name {
-			fmt.Fprintf(j.out, "This machine has joined %s as the %s %s already.\nNext:\n  %s run --config %s\n", id.Domain, id.Role, id.Name, j.program, j.config)
+			fmt.Fprintf(j.out, "This machine has joined %s as the %s %s already.\n%s", id.Domain, id.Role, id.Name, j.next())
 			return true, nil
 		}
 	}
 	return false, fmt.Errorf("%s is there already and is not of the %s %s: move its folder away, or name another with --config", j.config, token.Role, token.Name)
+}
+
+// next says how to go on.
+func (j *joiner) next() string {
+	s := fmt.Sprintf("Next:\n  %s run --config %s\n", j.program, j.config)
+	if j.config == j.packaged {
+		s += fmt.Sprintf("or, where a package has brought the service:\n  systemctl enable --now %s\n", j.program)
+	}
+	return s
 }
 
 // key returns the key of an earlier run, or a new one that is on disk.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/grant"
@@ -45,7 +46,8 @@ func MakeStrictServer(dir, operator, domain, address, listen string) error {
 }
 
 // makeFolder makes a folder whole or not at all: under another name first, which is
-// then given up for its own. A folder that holds anything is refused.
+// then given up for its own. A folder that holds anything is refused; where there was an
+// empty one, all is its owner's, for whom a package may have made it.
 func makeFolder(dir string, fill func(draft string) error) error {
 	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
 		return fmt.Errorf("make server in %s: the folder is not empty; name another one", dir)
@@ -64,6 +66,9 @@ func makeFolder(dir string, fill func(draft string) error) error {
 	if err := fill(draft); err != nil {
 		return err
 	}
+	if err := giveTo(draft, dir); err != nil {
+		return fmt.Errorf("make server in %s: %w", dir, cause(err))
+	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty
 		return fmt.Errorf("make server in %s: %w", dir, cause(err))
 	}
@@ -71,6 +76,26 @@ func makeFolder(dir string, fill func(draft string) error) error {
 		return fmt.Errorf("make server in %s: %w", dir, cause(err))
 	}
 	return nil
+}
+
+// giveTo gives a folder, and what is in it, to the owner of another one, if that is there.
+func giveTo(draft, dir string) error {
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	if int(owner.Uid) == os.Geteuid() {
+		return nil
+	}
+	return filepath.WalkDir(draft, func(file string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(file, int(owner.Uid), int(owner.Gid))
+	})
 }
 
 // fillServer writes all that a new server has; with a folder for what is safe from it,

@@ -50,7 +50,7 @@ The CA key and the policy key are on this machine too: whoever takes it over can
 make identities and grant what he likes. Keep %s for the server alone.
 
 Next:
-  netport-server run --config %[3]s/config.toml
+  netport-server run --config %[3]s/config.toml      (with a package: systemctl enable --now netport-server)
   netport-server invite relay relay-1 --address HOST --config %[3]s/config.toml
   netport-server invite portal NAME --config %[3]s/config.toml
   netport-server policy apply %[3]s/policy.toml --config %[3]s/config.toml

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/folder"
+	"github.com/netport/netport/proto/folder"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/server/internal/admin"
@@ -56,6 +58,16 @@ func askState(ctx context.Context, file, request string, args, result any) error
 	if !errors.Is(err, local.ErrNoDaemon) {
 		return err
 	}
+	root, err := folder.AsOwner(cfg.State) // what is made is the daemon's
+	if err != nil {
+		return err
+	}
+	defer root()
+	root, err := folder.AsOwner(cfg.State) // what is made is the daemon's
+	if err != nil {
+		return err
+	}
+	defer root()
 	s, err := admin.Open(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
