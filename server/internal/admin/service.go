@@ -19,6 +19,7 @@ import (
 
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/metrics"
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/enrol"
@@ -34,6 +35,7 @@ type Service struct {
 	Config   *config.Config
 	Registry *registry.Registry
 	Audit    *audit.Log
+	Commits  *metrics.Histogram // how long it took to have changes on disk
 
 	Desk *enrol.Desk
 
@@ -61,17 +63,19 @@ func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 	if err := local.CheckState(cfg.State); err != nil {
 		return nil, err
 	}
-	s, err := store.Open(cfg.StateFile()) // and nobody else has it
+	bolt, err := store.Open(cfg.StateFile()) // and nobody else has it
 	if err != nil {
 		return nil, err
 	}
+	commits := newCommits()
+	s := store.Timed{Store: bolt, Took: commits.Observe}
 	r, err := openRegistry(cfg.Domain, s, signer, public)
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
 	service := &Service{
-		Config: cfg, Registry: r, Audit: audit.New(cfg.State, log), Desk: enrol.NewDesk(s, time.Now),
+		Config: cfg, Registry: r, Commits: commits, Audit: audit.New(cfg.State, log), Desk: enrol.NewDesk(s, time.Now),
 		store: s, public: public, signer: signer, now: time.Now,
 		changed: func(registry.Diff) {}, revoked: func([]registry.Revoked) {}, authoritiesChanged: func() {}, signed: func() {},
 	}
@@ -81,6 +85,11 @@ func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 		return nil, err
 	}
 	return service, nil
+}
+
+// newCommits returns the histogram of Commits: of disks in memory to those that hang.
+func newCommits() *metrics.Histogram {
+	return metrics.NewHistogram(time.Millisecond, 5*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond, 500*time.Millisecond, 2*time.Second, 10*time.Second)
 }
 
 // LoadSigner reads a policy or stamp key.

@@ -73,6 +73,7 @@ type Log struct {
 	limit  int64 // size at which a file is put aside
 	queue  chan Record
 	lost   atomic.Uint64 // since the last line that was written
+	counts counts
 
 	// Owned by Run.
 	file *os.File
@@ -91,6 +92,7 @@ func (l *Log) Write(r Record) {
 	if r.Time.IsZero() {
 		r.Time = time.Now().UTC().Truncate(time.Millisecond)
 	}
+	l.counts.add(r)
 	select {
 	case l.queue <- r:
 	default:

@@ -62,6 +62,7 @@ func (d *daemon) serve(ctx context.Context, c net.Conn, proven func()) {
 		return
 	}
 	if err != nil {
+		d.refused.Add(refusedFor(err))
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 			d.log.Debug("connection closed before it was proven", "from", from, "error", err)
 			return

@@ -11,9 +11,12 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/metrics"
+	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/hub"
@@ -61,7 +64,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		own.poke()
 		h.RenewAgain()
 	})
-	d := &daemon{hub: h, service: service, own: own, log: log, quiet: newQuiet(log), tls: own.serverTLS()}
+	d := &daemon{hub: h, service: service, own: own, log: log, quiet: newQuiet(log), tls: own.serverTLS(), started: time.Now().UTC().Truncate(time.Second)}
 	return d.run(ctx, cfg, service)
 }
 
@@ -97,7 +100,9 @@ type daemon struct {
 	log     *slog.Logger
 	quiet   *quiet
 	tls     *tls.Config
-	waiting atomic.Int64 // joins that wait for an operator
+	waiting atomic.Int64   // joins that wait for an operator
+	refused metrics.Counts // connections that were not let in, by why
+	started time.Time
 }
 
 func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Service) error {
@@ -125,9 +130,17 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 		closeAll()
 		return err
 	}
+	page, err := d.serveMetrics(cfg)
+	if err != nil {
+		closeAll()
+		return errors.Join(err, socket.Close())
+	}
 	// Only now that nothing else can go wrong is there something to keep.
 	if err := firstPolicy(service, d.log); err != nil {
 		closeAll()
+		if page != nil {
+			page.Close()
+		}
 		return errors.Join(err, socket.Close())
 	}
 	for name, handler := range service.Commands() {
@@ -151,6 +164,9 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 	start(d.hub.Run)
 	start(d.own.Run)
 	start(socket.Run)
+	if page != nil {
+		start(page.Run)
+	}
 	for _, l := range listeners {
 		d.log.Info("listening", "address", l.Addr().String(), "domain", cfg.Domain)
 		start(func(ctx context.Context) error { return d.accept(ctx, l) })
@@ -164,6 +180,14 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 		return cause
 	}
 	return nil
+}
+
+// serveMetrics opens where the configuration wants metrics; nil: nowhere.
+func (d *daemon) serveMetrics(cfg *config.Config) (*scrape.Server, error) {
+	if cfg.Metrics.IsZero() {
+		return nil, nil
+	}
+	return scrape.Listen(cfg.Metrics, func() *metrics.Page { return d.metrics(cfg) }, d.log)
 }
 
 // listenError says what to do about an address that cannot be had.

@@ -71,8 +71,8 @@ func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own
 
 // serverTLS is the configuration of the listeners: two protocols on one port.
 func (o *own) serverTLS() *tls.Config {
-	cfg := o.credentials.ServerTLS(identity.ProtocolControl, admit)
-	enrol := o.credentials.EnrolTLS(admit)
+	cfg := marked(o.credentials.ServerTLS(identity.ProtocolControl, admit))
+	enrol := marked(o.credentials.EnrolTLS(admit))
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Contains(hello.SupportedProtos, identity.ProtocolEnrol) {
 			return enrol, nil

@@ -81,7 +81,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 	}
 	now := time.Now()
 	note := func(name string, e registry.Enrolment) {
-		if e.Issued.IsZero() || now.Before(e.Issued.Add(e.NotAfter.Sub(e.Issued)/6*5)) {
+		if certificateState(e, now) == certificateValid {
 			return
 		}
 		if s.Ending++; len(s.EndingNames) < endingNames {

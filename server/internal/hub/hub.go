@@ -64,6 +64,7 @@ type Hub struct {
 	log        *slog.Logger
 	keys       *ticketkey.Keys
 	servers    []string
+	counts     counts
 
 	mu       sync.Mutex // guards the following
 	broker   *broker.Broker

@@ -43,6 +43,7 @@ func (h *Hub) ServePortal(ctx context.Context, a *control.Accepted, from string)
 	defer c.renewal.wait()
 	err = conn.Run(ctx, func(m wire.FromPortal) error { return h.fromPortal(ctx, c, m) })
 	h.leavePortal(c)
+	h.left(identity.Portal, err)
 	h.log.Info("portal gone", "portal", name, "from", from, "reason", reasonText(err))
 	return nil
 }
@@ -114,6 +115,7 @@ const takenText = "another machine with this identity has just connected: one id
 func takeOver[Out wire.Message](h *Hub, old, c *connection[Out]) bool {
 	id := c.peer.ID
 	if c.since.Sub(h.switched[id]) < switchTime {
+		h.counts.fights.Add(string(id.Role))
 		h.log.Warn("two machines use one identity", "peer", id, "first", old.address, "second", c.address)
 		old.link.Probe()
 		return false

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/registry"
 )
@@ -45,6 +46,7 @@ func (h *Hub) ServeRelay(ctx context.Context, a *control.Accepted, from string) 
 	defer c.renewal.wait()
 	err = conn.Run(ctx, func(m wire.FromRelay) error { return h.fromRelay(ctx, c, m) })
 	h.leaveRelay(c)
+	h.left(identity.Relay, err)
 	h.log.Info("relay gone", "relay", name, "from", from, "reason", reasonText(err))
 	return nil
 }
