@@ -11,7 +11,6 @@ import (
 
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/folder"
-	"github.com/netport/netport/proto/folder"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/privilege"
 	"github.com/netport/netport/server/internal/admin"
@@ -58,11 +57,6 @@ func askState(ctx context.Context, file, request string, args, result any) error
 	if !errors.Is(err, local.ErrNoDaemon) {
 		return err
 	}
-	root, err := folder.AsOwner(cfg.State) // what is made is the daemon's
-	if err != nil {
-		return err
-	}
-	defer root()
 	root, err := folder.AsOwner(cfg.State) // what is made is the daemon's
 	if err != nil {
 		return err
