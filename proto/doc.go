@@ -178,7 +178,8 @@
 // bound that doubles from 0.5 s to 20 s, and begins anew after a connection of
 // more than 10 s. One identity has one connection: a newer one takes the
 // older's place (ReasonReplaced), but not within 10 s of the last such change
-// (ReasonBusy).
+// (ReasonBusy). Two that are alive at the same time are two machines with one identity,
+// of which the server tells its operator.
 //
 // # Control: grants
 //

@@ -56,6 +56,9 @@ func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 	} else {
 		fmt.Fprintf(w, "server   not connected for %s; trying %s\n", since(now, s.Server.Since), s.Server.Servers)
 	}
+	if s.Server.Contest != "" {
+		fmt.Fprintf(w, "warning  %s ago the server said: %s\n", since(now, s.Server.Contested), command.Clean(s.Server.Contest))
+	}
 	if s.Unreachable+s.Oversized > 0 {
 		fmt.Fprintf(w, "UDP      %d datagrams found no one listening at their target, %d were too large for the way there\n", s.Unreachable, s.Oversized)
 	}

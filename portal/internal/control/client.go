@@ -107,7 +107,10 @@ type Client struct {
 	hastened time.Time // when the server was dialled at once for that
 	tickets  tickets
 	networks networks
-	times    times
+	// What the server said last of another machine with this identity, and when.
+	contest   string
+	contested time.Time
+	times     times
 }
 
 type request struct {
@@ -216,7 +219,10 @@ func (c *Client) lost(why error) {
 	now := time.Now()
 	c.conn, c.since = nil, now
 	c.times.lost()
-	_, bye := errors.AsType[*wirecontrol.Goodbye](why)
+	goodbye, bye := errors.AsType[*wirecontrol.Goodbye](why)
+	if bye && goodbye.Reason == wire.ReasonReplaced { // which only a connection that is alive hears
+		c.contest, c.contested = goodbye.Text, now
+	}
 	moved := len(c.requests) > 0 || now.Sub(c.doubted) < 2*wirecontrol.ProbeTimeout
 	if !bye && moved && now.Sub(c.hastened) > hurryEvery {
 		c.hastened = now
@@ -471,7 +477,14 @@ type Status struct {
 	Address   string    `json:"address,omitempty"`
 	Policy    uint64    `json:"policy_version"` // of which every grant is here; 0: none yet
 	Servers   []string  `json:"servers"`        // in the order in which they are tried first
+	// Contest is what the server said, at the time Contested, of another machine that
+	// has this portal's identity; empty if that was over an hour ago.
+	Contest   string    `json:"contest,omitempty"`
+	Contested time.Time `json:"contested,omitzero"`
 }
+
+// contestTime is for how long another machine with this identity is spoken of.
+const contestTime = time.Hour
 
 // Status returns what the Client knows.
 func (c *Client) Status() Status {
@@ -485,6 +498,9 @@ func (c *Client) Status() Status {
 	}
 	if c.address.IsValid() {
 		s.Address = c.address.String()
+	}
+	if c.contest != "" && time.Since(c.contested) < contestTime {
+		s.Contest, s.Contested = c.contest, c.contested.UTC().Truncate(time.Second)
 	}
 	return s
 }

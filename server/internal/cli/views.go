@@ -59,6 +59,11 @@ certificate  until %s
 		if err == nil && s.Ending > 0 {
 			_, err = fmt.Fprintf(w, "warning      %d certificates of portals and relays end soon or have ended: %s\n", s.Ending, strings.Join(s.EndingNames, ", "))
 		}
+		for _, k := range s.Contested {
+			if err == nil {
+				_, err = fmt.Fprintf(w, "warning      two machines use the identity of %s %s, at %s and %s: find the copy, or revoke it and invite it anew\n", k.Role, k.Name, k.First, k.Second)
+			}
+		}
 		if err == nil && s.Waiting > 0 {
 			_, err = fmt.Fprintf(w, "waiting      %d keys wait for approval: netport-server enrolments\n", s.Waiting)
 		}
@@ -86,7 +91,7 @@ func newPortals() *cobra.Command {
 	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, func(w io.Writer, list []hub.PortalView) error {
 		var rows [][]string
 		for _, p := range list {
-			rows = append(rows, []string{p.Name, state(p.Online), from(p.From), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), ends(p.NotAfter, time.Now()), dash(p.Software)})
+			rows = append(rows, []string{p.Name, stateOf(p), fromBoth(p.From, p.Contest), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), ends(p.NotAfter, time.Now()), dash(p.Software)})
 		}
 		return command.Table(w, []string{"PORTAL", "STATE", "FROM", "SINCE", "GRANTS", "KEY", "EXPIRES", "SOFTWARE"}, rows)
 	})
@@ -110,6 +115,9 @@ func newRelays() *cobra.Command {
 					sessions = fmt.Sprintf("%d of %d", s.Sessions, s.Capacity)
 					rate = fmt.Sprintf("%.1f Mbit/s", float64(s.Rate)*8/1e6)
 				}
+			}
+			if r.Contest != nil {
+				now = "TWO MACHINES: " + fromBoth(r.From, r.Contest)
 			}
 			rows = append(rows, []string{r.Name, now, strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, trip, ends(r.NotAfter, time.Now())})
 		}
@@ -155,6 +163,21 @@ func tripText(t broker.Milliseconds) string {
 		return "?"
 	}
 	return fmt.Sprintf("%.1f ms", float64(t))
+}
+
+func stateOf(p hub.PortalView) string {
+	if p.Contest != nil {
+		return "TWO MACHINES"
+	}
+	return state(p.Online)
+}
+
+// fromBoth names both addresses of an identity that two machines use.
+func fromBoth(a netip.AddrPort, k *hub.Contest) string {
+	if k == nil {
+		return from(a)
+	}
+	return fmt.Sprintf("%s and %s", k.First, k.Second)
 }
 
 func from(a netip.AddrPort) string {

@@ -9,6 +9,7 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
+	"github.com/netport/netport/server/internal/hub"
 	"github.com/netport/netport/server/internal/registry"
 )
 
@@ -46,6 +47,9 @@ type Status struct {
 	// Pending counts the certificates that wait for a CA key that is elsewhere.
 	Pending      int       `json:"certificates_waiting"`
 	PendingSince time.Time `json:"certificates_waiting_since,omitzero"`
+	// Contested are the identities that two machines use at the same time, now or within
+	// the last hour.
+	Contested []hub.Contested `json:"contested"`
 	// In strict mode: grants that are in force for nobody before they are signed, and
 	// whether the authorities are to be signed too.
 	Strict              bool `json:"strict"`
@@ -73,6 +77,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
 		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
+	s.Contested = d.hub.Contests()
 	s.Strict = service.Registry.Strict()
 	s.Unsigned, s.UnsignedAuthorities = service.Unsigned()
 	var err error

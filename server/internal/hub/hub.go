@@ -75,7 +75,8 @@ type Hub struct {
 	tickets  tickets
 	stamped  map[wire.GrantID]grant.Grant // the freshest stamp of each grant that was sent
 	switched map[identity.ID]time.Time    // when a connection last took another's place
-	ended    time.Time                    // grants that ended until then were taken back
+	contests map[identity.ID]*Contest
+	ended    time.Time // grants that ended until then were taken back
 }
 
 // link is the half of a control connection that the hub uses.
@@ -93,7 +94,8 @@ type connection[Out wire.Message] struct {
 	address   netip.AddrPort
 	software  string
 	since     time.Time
-	told      bool // it has said which revocations it holds, and hears of new ones
+	asked     time.Time // for a sign of life, since another came that may not take its place yet; zero: it was not
+	told      bool      // it has said which revocations it holds, and hears of new ones
 	renewal   renewal
 	until     map[wire.GrantID]time.Time // of a portal: the end of each stamp it was sent
 	measured  bool                       // of a portal: it has said its round trips to relays
@@ -107,6 +109,7 @@ func New(o Options) *Hub {
 		relays:   make(map[string]*connection[wire.ToRelay]),
 		stamped:  make(map[wire.GrantID]grant.Grant),
 		switched: make(map[identity.ID]time.Time),
+		contests: make(map[identity.ID]*Contest),
 		ended:    time.Now(),
 		tickets:  newTickets(),
 	}

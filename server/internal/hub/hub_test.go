@@ -317,25 +317,6 @@ func TestConnectionEndsWithItsCertificate(t *testing.T) {
 	})
 }
 
-// F32: two machines with one certificate change places at most every 10 s.
-func TestMachinesThatFightForAName(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "ann")
-		switches := 0
-		for range 120 { // two minutes, one attempt a second
-			if _, reason := w.enter("ann"); reason == wire.ReasonNone {
-				switches++
-			} else if reason != wire.ReasonBusy {
-				t.Errorf("refused with %v", reason)
-			}
-			w.run(time.Second)
-		}
-		if switches < 10 || switches > 14 {
-			t.Errorf("%d changes in 120 s, want one in 10 s", switches)
-		}
-	})
-}
-
 // What the older connection still says does not count, nor does its end.
 func TestReplacedConnectionIsPowerless(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

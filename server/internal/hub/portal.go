@@ -107,25 +107,6 @@ func (h *Hub) enterPortal(c *connection[wire.ToPortal]) (wire.Reason, string) {
 	return wire.ReasonNone, ""
 }
 
-// takenText is what the younger of two connections of one identity is told.
-const takenText = "another machine with this identity has just connected: one identity is for one machine"
-
-// takeOver lets c take the place of old, unless old has just taken another's.
-// Then old has to show that it is alive, and c may come again.
-func takeOver[Out wire.Message](h *Hub, old, c *connection[Out]) bool {
-	id := c.peer.ID
-	if c.since.Sub(h.switched[id]) < switchTime {
-		h.counts.fights.Add(string(id.Role))
-		h.log.Warn("two machines use one identity", "peer", id, "first", old.address, "second", c.address)
-		old.link.Probe()
-		return false
-	}
-	h.switched[id] = c.since
-	h.log.Info("newer connection takes over", "peer", id, "first", old.address, "second", c.address)
-	old.link.Close(wire.ReasonReplaced, "")
-	return true
-}
-
 func (h *Hub) leavePortal(c *connection[wire.ToPortal]) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -16,6 +16,7 @@ type PortalView struct {
 	Since    time.Time      `json:"since,omitzero"`
 	Software string         `json:"software,omitempty"`
 	Grants   int            `json:"grants"`
+	Contest  *Contest       `json:"contest,omitempty"`
 }
 
 // Portals returns all enrolled portals, by name.
@@ -28,6 +29,7 @@ func (h *Hub) Portals() []PortalView {
 		v := PortalView{Portal: p, Grants: len(h.registry.Of(p.Name, now))}
 		if c := h.portals[p.Name]; c != nil {
 			v.Online, v.From, v.Since, v.Software = true, c.address, c.since, c.software
+			v.Contest = h.contestOf(c.peer.ID, now)
 		}
 		list = append(list, v)
 	}
@@ -41,6 +43,7 @@ type RelayView struct {
 	From     netip.AddrPort    `json:"from,omitzero"`
 	Software string            `json:"software,omitempty"`
 	State    *broker.RelayView `json:"state,omitempty"` // of one that is connected
+	Contest  *Contest          `json:"contest,omitempty"`
 }
 
 // Relays returns all enrolled relays, by name.
@@ -56,6 +59,7 @@ func (h *Hub) Relays() []RelayView {
 		v := RelayView{Relay: r}
 		if c := h.relays[r.Name]; c != nil {
 			v.Online, v.From, v.Software = true, c.address, c.software
+			v.Contest = h.contestOf(c.peer.ID, time.Now())
 			if s, ok := states[r.Name]; ok {
 				v.State = &s
 			}
