@@ -1,13 +1,19 @@
 package joining
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -35,33 +41,48 @@ func newStrictWorld(t *testing.T) *world {
 	return w
 }
 
-// sign is the operator's part: he reads a request, compares the keys with those that the
-// portals show themselves, and signs his policy.
-func (w *world) sign(request, policy string, portals ...string) (signed string) {
+// operator is the path of a file that the operator keeps elsewhere.
+func (w *world) operator(name string) string { return filepath.Join(w.folder("operator"), name) }
+
+// admit is the operator's part when portals join: each shows its key and waits, he compares that with what the server
+// says that waits, signs, and brings the certificates back.
+func (w *world) admit(portals ...string) {
 	w.t.Helper()
-	file := filepath.Join(w.folder("operator"), "policy.toml")
+	joining := make(map[string]*program)
+	args := []string{"ca", "sign", "--ca", w.operator("ca.pem"), "--key", w.operator("ca.key"), "--known", w.operator("known.toml")}
+	accept := args
+	for _, name := range portals {
+		cmd := w.command("portal", "join", "--config", w.config(name))
+		cmd.Stdin = strings.NewReader(w.invite("portal", name))
+		p := w.launch("join "+name, cmd)
+		p.waitLog("Waiting for an operator")
+		_, shown, _ := strings.Cut(p.text(), "key is\n  ")
+		accept = append(accept, "--accept", name+"="+strings.Fields(shown)[0])
+		joining[name] = p
+	}
+	requests := w.ask("ca", "pending")
+	if out, err := w.output("server", strings.NewReader(requests), args...); err == nil || !strings.Contains(out, `"certificates":[]`) {
+		w.t.Fatalf("signed for portals that nobody has accepted: %v, %s", err, out)
+	}
+	signed := w.run("server", strings.NewReader(requests), accept...)
+	w.run("server", strings.NewReader(signed), "ca", "install", "--config", w.config("server"))
+	for name, p := range joining {
+		if <-p.done; p.err != nil {
+			w.t.Fatalf("%s: %v\n%s", name, p.err, p.text())
+		}
+	}
+}
+
+// sign is the operator's part when a policy is to be in force: the portals in the request are those that he has admitted.
+func (w *world) sign(policy string) {
+	w.t.Helper()
+	file := w.operator("policy.toml")
 	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	args := []string{
-		"policy", "sign", "--key", filepath.Join(w.folder("operator"), "policy.key"), "--policy", file, "--known", filepath.Join(w.folder("operator"), "known.toml"),
-	}
-	_, err := w.output("server", strings.NewReader(request), args...)
-	if err == nil {
-		w.t.Fatal("unknown portals were signed for")
-	}
-	for _, name := range portals {
-		var s status
-		if err := json.Unmarshal([]byte(w.run("portal", nil, "status", "--json", "--config", w.config(name))), &s); err != nil {
-			w.t.Fatal(err)
-		}
-		key := regexp.MustCompile(`--accept ` + name + `=(` + s.Identity.Key + `[0-9a-f]{48})`).FindStringSubmatch(err.Error())
-		if key == nil {
-			w.t.Fatalf("%s says its key is %s, and the operator is shown: %v", name, s.Identity.Key, err)
-		}
-		args = append(args, "--accept", name+"="+key[1])
-	}
-	return w.run("server", strings.NewReader(request), args...)
+	signed := w.run("server", strings.NewReader(w.ask("policy", "request")),
+		"policy", "sign", "--key", w.operator("policy.key"), "--policy", file, "--known", w.operator("known.toml"))
+	w.run("server", strings.NewReader(signed), "policy", "install", "--config", w.config("server"))
 }
 
 // granted waits until a portal has exactly the forward, or none.
@@ -86,57 +107,59 @@ func (w *world) granted(portal, forward string) {
 	})
 }
 
-// TestStolenStrictServerRoutesAndGrantsNothing: what was signed on the operator's machine
-// is taken by portals that joined. A thief with every file of the server runs it with a
-// policy key of his own: portals go on talking to it, and take none of its grants.
+// TestStolenStrictServerRoutesAndGrantsNothing: what was signed on the operator's machine is taken by portals that
+// joined. A thief with every file of the server runs it with a policy key and a CA of his own: portals go on talking to
+// it, and take neither its grants nor its CA.
 func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 	w := newStrictWorld(t)
 	var portals = []string{"ann", "plant"}
+	w.admit(portals...)
+	running := make(map[string]*program)
 	for _, name := range portals {
-		if err := w.join("portal", name, w.invite("portal", name)); err != nil {
-			t.Fatal(err)
-		}
-		w.start("portal", name)
+		running[name] = w.start("portal", name)
 		w.waitStatus(name, "connected", time.Minute, func(s status) bool { return s.Server.Connected })
 	}
 	forward := func(name, target string) string {
 		return fmt.Sprintf("[[forward]]\nname = %q\nfrom = \"ann stdio:\"\nto = \"plant tcp://%s\"\n", name, target)
 	}
-	signed := w.sign(w.ask("policy", "request"), "domain = \"example.org\"\n"+forward("web", "127.0.0.1:80"), portals...)
-	w.run("server", strings.NewReader(signed), "policy", "install", "--config", w.config("server"))
+	w.sign("domain = \"example.org\"\n" + forward("web", "127.0.0.1:80"))
 	for _, name := range portals {
 		w.granted(name, "web")
 	}
 
 	// The thief: all that the server has, but nobody's signature.
 	w.server.stop()
-	for _, name := range []string{"cert.pem", "key.pem", "ca.pem", "ca.key", "stamp.key", "config.toml", "state.db"} {
-		if _, err := os.Stat(filepath.Join(w.folder("server"), name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"policy.key", "policy.toml", "known.toml"} {
+	w.noSecrets("ca.key", "policy.key")
+	for _, name := range []string{"policy.key", "policy.toml", "known.toml", "ca.key"} {
 		if _, err := os.Stat(filepath.Join(w.folder("server"), name)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the server has %s: %v", name, err)
 		}
 	}
-	w.run("server", nil, "init", "--dir", w.folder("thief"), "--domain", domain, "--address", w.address)
-	for _, name := range []string{"cert.pem", "key.pem", "ca.pem", "ca.key", "stamp.key"} {
-		b, err := os.ReadFile(filepath.Join(w.folder("server"), name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(w.folder("thief"), name), b, 0o600); err != nil {
-			t.Fatal(err)
+	for _, args := range [][]string{{"ca", "roll"}, {"issue", "portal", "mallory", "--out", w.folder("mallory")}, {"ca", "request"}} {
+		if out, err := w.output("server", nil, append(args, "--config", w.config("server"))...); err == nil {
+			t.Errorf("the stolen server did %q: %s", args, out)
 		}
 	}
+	w.run("server", nil, "init", "--dir", w.folder("thief"), "--domain", domain, "--address", w.address)
+	for _, name := range []string{"cert.pem", "key.pem", "stamp.key"} {
+		w.copy(filepath.Join(w.folder("server"), name), filepath.Join(w.folder("thief"), name))
+	}
 	// The portals' keys come with the portals.
-	if err := daemon.EditConfig(w.config("thief"), daemon.Set("accept_issued_elsewhere", true)); err != nil {
+	w.copy(filepath.Join(w.folder("server"), "ca.pem"), filepath.Join(w.folder("thief"), "ca.pem"))
+	if err := daemon.EditConfig(w.config("thief"), daemon.Set("accept_issued_elsewhere", true), daemon.Set("ca_key", "")); err != nil {
 		t.Fatal(err)
 	}
 	w.startServer("thief")
 	for _, name := range portals {
 		w.waitStatus(name, "connected to the thief", time.Minute, func(s status) bool { return s.Server.Connected })
+	}
+	w.run("server", nil, "ca", "new", "--domain", domain, "--out", w.folder("mallory"))
+	w.run("server", nil, "ca", "trust", filepath.Join(w.folder("mallory"), "ca.pem"), "--config", w.config("thief"))
+	for _, name := range portals {
+		running[name].waitLog("authorities of the server not taken")
+		if s := w.waitStatus(name, "still as it was", time.Minute, func(s status) bool { return s.Server.Connected }); s.Identity.Authorities != 1 {
+			t.Errorf("%s trusts the authorities of version %d", name, s.Identity.Authorities)
+		}
 	}
 	stolen := filepath.Join(w.dir, "stolen.toml")
 	if err := os.WriteFile(stolen, []byte("domain = \"example.org\"\n"+forward("web", "127.0.0.1:80")+strings.Replace(forward("shell", "127.0.0.1:22"), "stdio:", "tcp://127.0.0.1:2222", 1)), 0o600); err != nil {
@@ -162,5 +185,75 @@ func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 	w.startServer("server")
 	for _, name := range portals {
 		w.granted(name, "web")
+	}
+}
+
+// noSecrets wants that nothing of the server's folder holds one of the operator's keys, however it is written.
+func (w *world) noSecrets(names ...string) {
+	w.t.Helper()
+	for _, name := range names {
+		secret := secretOf(w.t, w.operator(name))
+		seen := 0
+		err := filepath.WalkDir(w.folder("server"), func(file string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			b, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			seen++
+			for _, form := range [][]byte{secret, []byte(hex.EncodeToString(secret))} {
+				if bytes.Contains(bytes.ToLower(b), form) || bytes.Contains(b, form) {
+					w.t.Errorf("%s holds %s", file, name)
+				}
+			}
+			for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+				if bytes.Contains(block.Bytes, secret) {
+					w.t.Errorf("%s holds %s", file, name)
+				}
+			}
+			return nil
+		})
+		if err != nil || seen < 5 {
+			w.t.Fatalf("looked at %d files: %v", seen, err)
+		}
+	}
+}
+
+// secretOf returns the secret number of a private key.
+func secretOf(t *testing.T, file string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		secret, err := key.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return secret
+	case ed25519.PrivateKey:
+		return key.Seed()
+	}
+	t.Fatalf("%s is a key of type %T", file, key)
+	return nil
+}
+
+func (w *world) copy(from, to string) {
+	w.t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o600)
+	}
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }

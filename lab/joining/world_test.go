@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,8 @@ type world struct {
 	dir     string
 	address string // of the server
 	server  *program
+
+	environment []string // of the programs, besides the test's
 }
 
 // newWorld makes a server and starts it.
@@ -67,6 +70,7 @@ func (w *world) config(name string) string { return filepath.Join(w.folder(name)
 func (w *world) command(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(w.dir, "netport-"+role), args...)
 	cmd.Dir = w.dir
+	cmd.Env = append(os.Environ(), w.environment...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
@@ -121,6 +125,7 @@ type status struct {
 	Identity    struct {
 		Key         string `json:"key"`
 		Revocations uint64 `json:"revocations_epoch"`
+		Authorities uint64 `json:"authorities_version"`
 	} `json:"identity"`
 	Server struct {
 		Connected bool `json:"connected"`
