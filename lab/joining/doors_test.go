@@ -35,7 +35,7 @@ func each(try func(tls.Certificate) bool) func([]tls.Certificate) []bool {
 func (f *fortress) doors() []door {
 	portal, relay, server := identity.Portal, identity.Relay, identity.Server
 	f.ask("issue", "portal", "ann", "--out", f.folder("ann"))
-	f.ask("issue", "relay", "relay-2", "--address", "127.0.0.1", "--out", f.folder("relay-2"))
+	f.issueRelay("relay-2", 0)
 	return []door{
 		{"a portal, as the one who dials it", []identity.Role{portal}, false, each(func(cert tls.Certificate) bool { return f.tunnel(true, cert) })},
 		{"a portal, as the one it dials", []identity.Role{portal}, true, each(func(cert tls.Certificate) bool { return f.tunnel(false, cert) })},

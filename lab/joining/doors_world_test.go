@@ -82,12 +82,7 @@ func newFortress(t *testing.T) *fortress {
 		}
 	}
 
-	w.ask("issue", "relay", "relay-1", "--address", "127.0.0.1", "--out", w.folder("relay-1"))
-	shared := netip.MustParseAddrPort(f.shared).Port()
-	if err := daemon.EditConfig(w.config("relay-1"), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{"127.0.0.1"}),
-		daemon.Set("mode", "userspace"), daemon.Set("shared_tcp_port", shared), daemon.Set("shared_udp_port", 0)); err != nil {
-		t.Fatal(err)
-	}
+	w.issueRelay("relay-1", netip.MustParseAddrPort(f.shared).Port())
 	w.start("relay", "relay-1")
 	w.ask("issue", "portal", "plant", "--out", w.folder("plant"))
 	w.start("portal", "plant")
@@ -100,6 +95,16 @@ func newFortress(t *testing.T) *fortress {
 	w.ask("policy", "apply", policy)
 	f.connect()
 	return f
+}
+
+// issueRelay makes the folder of a relay on loopback, with or without a shared TCP port.
+func (w *world) issueRelay(name string, shared uint16) {
+	w.t.Helper()
+	w.ask("issue", "relay", name, "--address", "127.0.0.1", "--out", w.folder(name))
+	if err := daemon.EditConfig(w.config(name), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{"127.0.0.1"}),
+		daemon.Set("mode", "userspace"), daemon.Set("shared_tcp_port", shared), daemon.Set("shared_udp_port", 0)); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // connect connects mallory to the server and waits for its grant.

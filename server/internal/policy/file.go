@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/identity"
@@ -22,5 +23,9 @@ func ReadFile(name string) ([]byte, error) {
 			return nil, fmt.Errorf("read policy %s: it belongs to user %d, and this process runs as user %d; run: chown %d %s", name, st.Uid, os.Geteuid(), os.Geteuid(), name)
 		}
 	}
-	return identity.ReadFileLimit(name, conffile.MaxSize)
+	b, err := identity.ReadFileLimit(name, conffile.MaxSize)
+	if err == nil && !utf8.Valid(b) { // on the way to the server its bytes would be replaced by others
+		return nil, &conffile.Error{File: name, Text: "it is not UTF-8 text"}
+	}
+	return b, err
 }

@@ -368,7 +368,11 @@ func TestPolicyFileThatIsNoFileIsRefused(t *testing.T) {
 	}
 	f.Truncate(1 << 30)
 	f.Close()
-	for _, name := range []string{dir, filepath.Join(dir, "absent"), "/dev/zero", large} {
+	wide := filepath.Join(dir, "wide") // which would get to the server as something else
+	if err := os.WriteFile(wide, []byte("\xff\xfed\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{dir, filepath.Join(dir, "absent"), "/dev/zero", large, wide} {
 		if _, err := ReadFile(name); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
