@@ -32,6 +32,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/supervise"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -61,6 +62,7 @@ type Portal struct {
 	entry    *entry.Entry
 	exit     *exit.Exit
 	calls    *calls
+	opened   bool // owned by look: the listeners of kept grants were seen open
 }
 
 // New makes a portal from its configuration and takes its socket: it fails
@@ -156,6 +158,7 @@ func (p *Portal) Run(ctx context.Context) error {
 	rest.Go(func() { p.network.Run(rest.ctx) })
 	rest.Go(func() { p.follow(rest.ctx) })
 	rest.Go(func() { p.state.Run(rest.ctx, p.kept) })
+	rest.Go(func() { supervise.Run(ctx, p.log, p.look) })
 	var err error
 	select {
 	case <-ctx.Done():

@@ -32,6 +32,7 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/proto/privilege"
+	"github.com/netport/netport/proto/supervise"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/config"
@@ -86,7 +87,8 @@ type Daemon struct {
 	stopping bool          // nor any more
 	ended    lease.Traffic // of sessions that are gone
 	load     wire.RelayLoad
-	carried  uint64 // bytes, at the last sweep
+	carried  uint64    // bytes, at the last sweep
+	swept    time.Time // when
 }
 
 // New returns a Daemon that has opened nothing. When everything is open secure is called, to give back all capabilities but those
@@ -242,6 +244,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("relay runs", "name", d.id.Name, "ports", fmt.Sprintf("%d-%d", d.cfg.First, d.cfg.Last),
 		"shared_tcp", d.cfg.SharedTCP, "shared_udp", d.cfg.SharedUDP, "mode", mode, "why", why, "loopback", d.cfg.AllowLoopback)
 
+	running.Go(func() { supervise.Run(ctx, d.log, d.look) })
 	d.watch(ctx, parts)
 	d.moveAway(parts)
 	d.stop()
@@ -332,6 +335,7 @@ func (d *Daemon) sweep(now time.Time) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.swept = now
 	carried := total[0] + total[1]
 	load := wire.RelayLoad{Sessions: uint32(d.leases.Len()), Rate: (max(carried, d.carried) - d.carried) / uint64(sweepInterval/time.Second)}
 	d.carried = carried

@@ -17,6 +17,7 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics"
 	"github.com/netport/netport/proto/metrics/scrape"
+	"github.com/netport/netport/proto/supervise"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/hub"
@@ -171,6 +172,7 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 		d.log.Info("listening", "address", l.Addr().String(), "domain", cfg.Domain)
 		start(func(ctx context.Context) error { return d.accept(ctx, l) })
 	}
+	parts.Go(func() { supervise.Run(ctx, d.log, d.look) })
 	<-ctx.Done()
 	d.log.Info("stopping")
 	parts.Wait()

@@ -77,6 +77,7 @@ type Hub struct {
 	switched map[identity.ID]time.Time    // when a connection last took another's place
 	contests map[identity.ID]*Contest
 	ended    time.Time // grants that ended until then were taken back
+	ticked   time.Time // the last turn of Run
 }
 
 // link is the half of a control connection that the hub uses.
@@ -111,6 +112,7 @@ func New(o Options) *Hub {
 		switched: make(map[identity.ID]time.Time),
 		contests: make(map[identity.ID]*Contest),
 		ended:    time.Now(),
+		ticked:   time.Now(),
 		tickets:  newTickets(),
 	}
 	h.broker = broker.New(rules{h.registry}, outlet{h}, o.MaxSessions)
@@ -150,8 +152,17 @@ func (h *Hub) Run(ctx context.Context) error {
 func (h *Hub) tick(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.ticked = now
 	h.broker.Tick(now)
 	h.tellPlaces()
+}
+
+// Pulse returns how many portals and relays are connected, and when Run has last taken
+// a turn.
+func (h *Hub) Pulse() (portals, relays int, ticked time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.portals), len(h.relays), h.ticked
 }
 
 // tellPlaces tells all portals where to measure relays, if that has changed. It
