@@ -59,6 +59,8 @@ func open(path string, end time.Time) (*session, error) {
 // what to do.
 func bare(err error) error {
 	switch {
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() == 0:
+		return errors.New("a portal gives back what root may do more than others: run it as a user of the group tss, which has the device on most systems")
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("user %d has no right to it: add that user to the group tss, which has it on most systems", os.Geteuid())
 	case errors.Is(err, syscall.EBUSY):
