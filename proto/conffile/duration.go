@@ -20,7 +20,7 @@ func ParseDuration(s string) (time.Duration, error) {
 		if !ok {
 			continue
 		}
-		n, err := strconv.ParseUint(digits, 10, 16)
+		n, err := strconv.ParseUint(digits, 10, 32)
 		if err != nil {
 			break
 		}
@@ -42,12 +42,11 @@ func FormatDuration(d time.Duration) string {
 		return strconv.Itoa(int(d/day)) + "d"
 	}
 	s := d.String()
-	s = strings.TrimSuffix(s, "0s")
-	if cut, ok := strings.CutSuffix(s, "h0m"); ok {
-		s = cut + "h"
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
 	}
-	if s == "" {
-		return "0s"
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
 }

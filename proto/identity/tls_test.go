@@ -35,8 +35,8 @@ func TestProvenPeersKnowEachOther(t *testing.T) {
 		conn *tls.Conn
 		want Peer
 	}{
-		{c, Peer{server.ID, server.Key(), s.cert.NotAfter}},
-		{d, Peer{client.ID, client.Key(), p.cert.NotAfter}},
+		{c, Peer{server.ID, server.Key(), s.cert.NotAfter, string(s.cert.SerialNumber.Bytes())}},
+		{d, Peer{client.ID, client.Key(), p.cert.NotAfter, string(p.cert.SerialNumber.Bytes())}},
 	} {
 		state := tt.conn.ConnectionState()
 		got, err := PeerOf(state)
