@@ -91,15 +91,16 @@
 //	    |<-------------------------------------->|
 //	    | Enrol (token, secret, request)         |
 //	    |--------------------------------------->| token good? for this name?
-//	    |                      EnrolWait (key)   | an operator is to approve: at once,
-//	    |<---------------------------------------| and then every 30 seconds
+//	    |                      EnrolWait (key)   | an operator is to approve or to sign:
+//	    |<---------------------------------------| at once, and then every 30 seconds
 //	    |              Authorities, Enrolled     |
 //	    |<---------------------------------------| or EnrolRefused
 //
 // TLS and Enrol together have 10 seconds; a server that is silent for 75 is gone. The
 // policy key in Enrolled is pinned from then on; it has signed Authorities. A token
 // is good for one key until its end: the same key may ask again, and gets its
-// certificate again. Every token that is not good is refused in the same words.
+// certificate again; while an operator has to sign that elsewhere, for 30 days from when
+// it asked last. Every token that is not good is refused in the same words.
 //
 // Without a token the same exchange renews the certificate that was presented in the
 // handshake, for as long after its end as the server allows, unless it was revoked or
@@ -109,7 +110,9 @@
 //
 // A portal or relay asks for a new certificate (Renew) when two thirds of the life
 // of its own and a random part of a tenth are over, and connects anew with it. Renewed
-// has the chain; RenewRefused says why not, and what is held goes on. The request may
+// has the chain; RenewRefused says why not, and what is held goes on. With ReasonWaiting an
+// operator has to sign first, where the key is, and Renewed follows when he has; whoever
+// connects anew meanwhile asks anew. The request may
 // be for a new key; until the server has seen that, permissions name either key. Nothing that runs
 // is touched.
 //
@@ -126,7 +129,11 @@
 // RevocationsComplete, and from then on each that is new. They are kept on disk, hold for
 // ever, end what runs, and count in every handshake. A server whose epoch is below
 // that of RevocationsHeld has lost some: both sides say so, nothing is forgotten, and who
-// holds more asks for all of them (RevocationsHeld 0).
+// holds more asks for all of them (RevocationsHeld 0). None is forgotten with time: clocks
+// may be behind, certificates from elsewhere may last long, and a key may be certified
+// anew. Of one name the last revocation takes the place of the others. At the bound (below)
+// a server refuses to revoke more, and a portal or relay that is told of more holds on to
+// those it has, and says so.
 //
 // # Time
 //
@@ -157,9 +164,10 @@
 // Versions: Hello has the highest version that its sender speaks. The server
 // answers with the version that both speak from then on, at most that one; if
 // there is none it says Goodbye with ReasonVersion and a text that has both
-// numbers. Who cannot speak the version of a Welcome closes. This is version 4;
+// numbers. Who cannot speak the version of a Welcome closes. This is version 5;
 // version 1 had no packet mode, version 2 no tickets and no moves of sessions,
-// version 3 no renewals and no revocations, and none of them is spoken any more.
+// version 3 no renewals and no revocations, version 4 no signature in GrantsComplete,
+// and none of them is spoken any more.
 // Within a version nothing in a message ever changes: a new field is a new type
 // of message. A type that the receiver does not know is skipped and counted; a
 // known type in the wrong direction closes the connection. A transport bit that
@@ -214,7 +222,11 @@
 // of which it had every grant, takes no other grant of a lower one than it holds,
 // from the server or from an entry (of that version itself only from the server),
 // and no GrantsComplete lowers it; one that follows a grant which could not be
-// taken does not raise it.
+// taken does not raise it, nor does one whose version the policy key has not signed.
+// So nobody else makes portals wait for a version that never comes. Of that version, or
+// above it, it remembers too what the server has removed or not put again, and takes none of
+// it back from anybody. A server that cannot sign removes without raising the version;
+// what is to be granted again after that is signed anew, as a later version.
 //
 // A portal that changes its key has permissions for both keys for a while. They
 // are of one pair of ends, and what runs goes on. Something is opened where a

@@ -88,6 +88,7 @@ type Keeper struct {
 	asked     uint32           // number of the last request
 	refused   bool             // a server refused the certificate
 	waits     time.Time        // since when an operator has to sign the next one; zero: nobody has
+	next      identity.KeyHash // of the next one, when a new key was asked for last
 	arrived   [][]byte         // which came for the last request, long after it
 	anew      bool             // connected since that was asked for
 	leave     func()           // ends a wait over the enrolment protocol

@@ -126,6 +126,9 @@ func (k *Keeper) attempted(ctx context.Context, now time.Time, leaf *x509.Certif
 	if errors.As(err, &r) && r.reason == wire.ReasonWaiting {
 		k.awaitOperator()
 		k.failures, k.again = 0, now.Add(lastPause/2+share(lastPause/2))
+		if at := lastChance(leaf); k.RenewKey && now.Before(at) && at.Before(k.again) {
+			k.again = at
+		}
 		err = nil
 	} else {
 		k.mu.Lock()
@@ -215,9 +218,8 @@ func (k *Keeper) attempt(ctx context.Context, late bool) error {
 	if err != nil {
 		return err
 	}
-	next := identity.HashPublic(key.Public())
-	if fresh && k.hooks.Renewing != nil {
-		k.hooks.Renewing(k.credentials.Key(), next)
+	if fresh {
+		k.renewing(identity.HashPublic(key.Public()))
 	}
 	var chain []*x509.Certificate
 	if late {
@@ -283,7 +285,7 @@ func (k *Keeper) take(chain []*x509.Certificate, key crypto.Signer, fresh bool) 
 // nextKey returns the key of the next certificate. A new one is on disk before
 // anybody is asked for anything.
 func (k *Keeper) nextKey() (key crypto.Signer, fresh bool, err error) {
-	if !k.RenewKey {
+	if !k.RenewKey || k.waitedTooLong() {
 		return k.credentials.Certificate().PrivateKey.(crypto.Signer), false, nil
 	}
 	file := nextKey(k.Key)
@@ -293,6 +295,32 @@ func (k *Keeper) nextKey() (key crypto.Signer, fresh bool, err error) {
 		key, err = k.Keys.Make(file, k.Key)
 	}
 	return key, true, err
+}
+
+// renewing notes the key of the next certificate, which is a new one.
+func (k *Keeper) renewing(next identity.KeyHash) {
+	k.mu.Lock()
+	k.next = next
+	k.mu.Unlock()
+	if k.hooks.Renewing != nil {
+		k.hooks.Renewing(k.credentials.Key(), next)
+	}
+}
+
+// waitedTooLong reports whether a certificate for a new key was waited for so long that
+// the one that is held is renewed with its own key first: an operator who does not come
+// must not cost the identity.
+func (k *Keeper) waitedTooLong() bool {
+	k.mu.Lock()
+	waits := !k.waits.IsZero()
+	k.mu.Unlock()
+	return waits && !k.clock.Now().Before(lastChance(k.credentials.Leaf()))
+}
+
+// lastChance is from when on a certificate is renewed with any key: seven eighths of its
+// life are over.
+func lastChance(leaf *x509.Certificate) time.Time {
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 8)
 }
 
 // ask asks over the connection to the server.

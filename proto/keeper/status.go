@@ -3,28 +3,34 @@ package keeper
 import (
 	"fmt"
 	"time"
+
+	"github.com/netport/netport/proto/identity"
 )
 
 // Status is how the credentials are.
 type Status struct {
-	Renewal     string        `json:"renewal,omitempty"`                  // why the last attempt failed
-	Waits       time.Time     `json:"renewal_waits_since,omitzero"`       // for an operator
-	Key         string        `json:"key"`                                // first digits of its hash
-	Authorities uint64        `json:"authorities_version"`                // 0: those of the CA file
-	Revocations uint64        `json:"revocations_epoch"`                  // 0: none
-	Regression  *uint64       `json:"server_revocations_epoch,omitempty"` // of a server that has lost some
-	Clock       time.Duration `json:"clock_ahead_ns"`                     // of the machine, against the server's; negative: behind
+	Renewal     string           `json:"renewal,omitempty"`            // why the last attempt failed
+	Waits       time.Time        `json:"renewal_waits_since,omitzero"` // for an operator
+	Key         identity.KeyHash `json:"key"`
+	NextKey     identity.KeyHash `json:"next_key,omitzero"`                  // that waits for an operator
+	Authorities uint64           `json:"authorities_version"`                // 0: those of the CA file
+	Revocations uint64           `json:"revocations_epoch"`                  // 0: none
+	Regression  *uint64          `json:"server_revocations_epoch,omitempty"` // of a server that has lost some
+	Clock       time.Duration    `json:"clock_ahead_ns"`                     // of the machine, against the server's; negative: behind
 }
 
 // Status returns how the credentials are.
 func (k *Keeper) Status() Status {
 	s := Status{
-		Key:         k.credentials.Key().String(),
+		Key:         k.credentials.Key(),
 		Revocations: k.credentials.Revocations().Epoch(), Clock: k.clock.Off(),
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s.Authorities, s.Waits = k.version, k.waits
+	if !s.Waits.IsZero() {
+		s.NextKey = k.next
+	}
 	if k.last != nil {
 		s.Renewal = k.last.Error()
 	}
@@ -42,7 +48,11 @@ func (s Status) Lines() []string {
 		lines = append(lines, "the certificate was not renewed: "+s.Renewal)
 	}
 	if !s.Waits.IsZero() {
-		lines = append(lines, fmt.Sprintf("the next certificate waits for an operator to sign it since %s", s.Waits.Local().Format(time.DateTime)))
+		line := fmt.Sprintf("the next certificate waits for an operator to sign it since %s", s.Waits.Local().Format(time.DateTime))
+		if !s.NextKey.IsZero() {
+			line += fmt.Sprintf(", for the key %x", s.NextKey[:])
+		}
+		lines = append(lines, line)
 	}
 	if s.Regression != nil {
 		lines = append(lines, fmt.Sprintf("epoch regression: the server has lost revocations (%d there, %d here); those held here go on", *s.Regression, s.Revocations))

@@ -72,6 +72,43 @@ func TestRenewalWaitsForAnOperator(t *testing.T) {
 	}
 }
 
+// TestIdentityOutlivesAnOperatorWhoDoesNotCome: a certificate for a new key is waited for
+// until little is left of the one that is held. Then that is renewed with its own key, and
+// the new one is asked for again in its time.
+func TestIdentityOutlivesAnOperatorWhoDoesNotCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.RenewKey = true })
+		r.connect()
+		leaf, own := r.Credentials().Leaf(), r.Credentials().Key()
+		m, _ := r.waitAsked()
+		next := keyIn(r, m)
+		for ; keyIn(r, m) != own; m, _ = r.waitAsked() {
+			if got := keyIn(r, m); got != next {
+				t.Fatalf("asked for the key %s, and for %s before", got, next)
+			}
+			r.handle(wire.RenewRefused{Request: m.Request, Reason: wire.ReasonWaiting})
+			if s := r.Status(); s.NextKey != next || s.Key != own || len(s.Lines()) != 1 {
+				t.Fatalf("status says %+v", s)
+			}
+		}
+		left, life := leaf.NotAfter.Sub(time.Now()), leaf.NotAfter.Sub(leaf.NotBefore)
+		if left < life/8-time.Hour || left > life/8 {
+			t.Errorf("%v are left of %v when it asks with its own key", left, life)
+		}
+		r.wantPair(r.issue(m, r.ca))
+		if s := r.Status(); s.Key != own || !s.NextKey.IsZero() {
+			t.Errorf("status says %+v", s)
+		}
+		if m, _ = r.waitAsked(); keyIn(r, m) != next {
+			t.Errorf("the next renewal is for the key %s, not for %s", keyIn(r, m), next)
+		}
+		r.wantPair(r.issue(m, r.ca))
+		if r.Credentials().Key() != next {
+			t.Error("it has another key")
+		}
+	})
+}
+
 func ownKey(r *rig) crypto.PublicKey { return r.Credentials().Leaf().PublicKey }
 
 func keyIn(r *rig, m wire.Renew) identity.KeyHash {

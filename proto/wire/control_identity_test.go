@@ -210,6 +210,27 @@ func largestIdentityMessages() []Message {
 	}
 }
 
+func TestVersionIsSignedByOneKeyForOneUse(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := GrantsComplete{Version: 7}.Sign(private)
+	if !good.SignedBy(public) || good.SignedBy(testKey) || good.SignedBy(nil) {
+		t.Fatal("a signature is not judged by its key alone")
+	}
+	higher := good
+	higher.Version++
+	authorities := Authorities{Version: 7}.Sign(private)
+	for name, m := range map[string]GrantsComplete{
+		"another version": higher, "unsigned": {Version: 7}, "the signature of other authorities": {Version: 7, Signature: authorities.Signature},
+	} {
+		if m.SignedBy(public) {
+			t.Errorf("%s passes", name)
+		}
+	}
+}
+
 func TestAuthoritiesAreSignedWhole(t *testing.T) {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/ed25519"
 	"encoding/binary"
 	"net/netip"
 )
@@ -303,14 +304,40 @@ func ParseRemoveGrant(b []byte) (RemoveGrant, error) {
 	return finish(m, &r)
 }
 
+// completeContext begins what the policy key signs of a version.
+const completeContext = "netport-policy-version/1\x00"
+
 // GrantsComplete says that the portal now has every grant of a policy version
 // that concerns it; server to portal, after the first PutGrants of a
 // connection and after each change. Grants that a new connection did not put
 // before it are gone. An exit refuses a grant it does not hold if the grant's
 // version is not above this one.
 //
-//	version uint64
-type GrantsComplete struct{ Version uint64 }
+// The policy key signs that there is such a version, once for all portals: a
+// portal takes none that is not signed, so that nobody else makes it refuse what is
+// to come. What is gone needs no signature.
+//
+//	version   uint64    0: no policy was applied yet, which nobody signs
+//	signature [64]byte  Ed25519 by the policy key, of "netport-policy-version/1", a zero byte, and version
+type GrantsComplete struct {
+	Version   uint64
+	Signature [ed25519.SignatureSize]byte
+}
+
+// Sign returns m with the signature of the policy key.
+func (m GrantsComplete) Sign(policy ed25519.PrivateKey) GrantsComplete {
+	copy(m.Signature[:], ed25519.Sign(policy, m.signed()))
+	return m
+}
+
+// SignedBy reports whether the policy key has signed m.
+func (m GrantsComplete) SignedBy(policy ed25519.PublicKey) bool {
+	return len(policy) == ed25519.PublicKeySize && ed25519.Verify(policy, m.signed(), m.Signature[:])
+}
+
+func (m GrantsComplete) signed() []byte {
+	return binary.BigEndian.AppendUint64([]byte(completeContext), m.Version)
+}
 
 // Type implements Message.
 func (GrantsComplete) Type() Type { return TypeGrantsComplete }
@@ -318,13 +345,15 @@ func (GrantsComplete) toPortal()  {}
 
 // AppendTo implements Message.
 func (m GrantsComplete) AppendTo(b []byte) []byte {
-	return binary.BigEndian.AppendUint64(b, m.Version)
+	return append(binary.BigEndian.AppendUint64(b, m.Version), m.Signature[:]...)
 }
 
-// ParseGrantsComplete reads a GrantsComplete.
+// ParseGrantsComplete reads a GrantsComplete. It checks its form, not its signature.
 func ParseGrantsComplete(b []byte) (GrantsComplete, error) {
 	r := NewReader(b)
-	return finish(GrantsComplete{Version: r.Uint64()}, &r)
+	m := GrantsComplete{Version: r.Uint64()}
+	r.Copy(m.Signature[:])
+	return finish(m, &r)
 }
 
 // PeerState tells a portal whether another portal, with which it shares a

@@ -180,9 +180,10 @@ var controlGoldens = append([]golden{
 			"0012", // reason
 	},
 	{
-		GrantsComplete{Version: 0x0102030405060708},
+		GrantsComplete{Version: 0x0102030405060708, Signature: [64]byte(bytes.Repeat([]byte{0xab}, 64))},
 		toPortal,
-		"0102030405060708",
+		"0102030405060708" + // version
+			strings.Repeat("ab", 64), // signature
 	},
 	{
 		PeerState{Name: "b.c-1", Online: true},

@@ -51,6 +51,7 @@ The path of a carrier of a tunnel is one of:
 
 func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 	fmt.Fprintf(w, "portal   %s of %s, running for %s, certificate until %s\n", s.Portal, s.Domain, since(now, s.Started), s.Certificate.Format(time.DateOnly))
+	fmt.Fprintf(w, "key      %x\n", s.Identity.Key[:])
 	if s.Server.Connected {
 		fmt.Fprintf(w, "server   %s at %s, connected for %s, policy version %d\n", s.Server.Name, s.Server.Address, since(now, s.Server.Since), s.Server.Policy)
 	} else {

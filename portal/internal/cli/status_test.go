@@ -9,6 +9,8 @@ import (
 	"github.com/netport/netport/portal/internal/control"
 	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/keeper"
 )
 
 func TestStatusReadsAsAPersonWants(t *testing.T) {
@@ -26,13 +28,14 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 		}, {
 			Peer: "x", Session: "0a1b2c3e", Since: now.Add(-time.Hour), Waiting: now.Add(-3 * time.Second), Relay: "relay-1", Streams: 1,
 		}, {Peer: "y", Session: "0a1b2c3f", Relay: "relay-2"}},
-		Unreachable: 2,
+		Unreachable: 2, Identity: keeper.Status{Key: identity.KeyHash{0x51}},
 	}
 	var b bytes.Buffer
 	if err := printStatus(&b, s, now); err != nil {
 		t.Fatal(err)
 	}
 	want := `portal   laptop-ann of example.org, running for 1h30m, certificate until 2027-11-22
+key      5100000000000000000000000000000000000000000000000000000000000000
 server   server at 192.0.2.1:443, connected for 59s, policy version 7
 warning  0h02m ago the server said: another? machine
 UDP      2 datagrams found no one listening at their target, 0 were too large for the way there

@@ -131,7 +131,7 @@ func New(cfg Config) *Client {
 		tickets: newTickets(cfg.Credentials.Now(), cfg.Kept.Tickets), networks: newNetworks(cfg.Kept.Networks, cfg.Changed), times: newTimes(),
 	}
 	if cfg.Kept.Grants.Known {
-		c.version = cfg.Kept.Grants.Completed
+		c.version = cfg.Kept.Grants.Completed.Version
 	}
 	c.networks.enter(cfg.Network)
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
@@ -269,11 +269,14 @@ func (c *Client) handle(m wire.ToPortal) error {
 		c.Changed()
 		return nil
 	case wire.GrantsComplete:
-		c.Grants.Complete(m.Version)
+		version, err := c.Grants.Complete(m)
+		if err != nil {
+			c.Log.Warn("policy version of the server not taken", "error", err)
+		}
 		joined := c.Grants.Peers()
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.version = m.Version
+		c.version = version
 		c.tickets.only(joined)
 		c.Changed()
 		return nil

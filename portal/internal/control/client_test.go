@@ -331,12 +331,12 @@ func TestBadGrantOfTheServerClosesNothing(t *testing.T) {
 	forged := slices.Clone(g.AppendTo(nil))
 	forged[len(forged)-1] ^= 1
 	s.conn.Send(wire.PutGrant{Grant: forged})
-	s.conn.Send(wire.GrantsComplete{Version: 1})
+	s.conn.Send(wire.GrantsComplete{Version: 1}.Sign(s.policy))
 	if c := <-s.changes; c.Kind != grants.Begin || c.Grant.ID() != g.ID() {
 		t.Errorf("change %d of %q", c.Kind, c.Grant.Forward)
 	}
 	s.conn.Send(wire.RemoveGrant{Grant: g.ID(), Reason: wire.ReasonGrantRemoved})
-	s.conn.Send(wire.GrantsComplete{Version: 2})
+	s.conn.Send(wire.GrantsComplete{Version: 2}.Sign(s.policy))
 	if c := <-s.changes; c.Kind != grants.End || c.Reason != wire.ReasonGrantRemoved {
 		t.Errorf("change %d, %v", c.Kind, c.Reason)
 	}

@@ -48,7 +48,7 @@ func TestTicketsAreForPeersOfGrantsAndEnd(t *testing.T) {
 	if got := tickets.For("stranger"); len(got) != 0 {
 		t.Errorf("a ticket with whom no grant joins: %+v", got)
 	}
-	s.conn.Send(wire.GrantsComplete{Version: 1})
+	s.conn.Send(wire.GrantsComplete{Version: 1}.Sign(s.policy))
 	s.settled()
 	var kept state.Kept
 	s.client.Keep(&kept)
@@ -95,7 +95,7 @@ func TestClientGoesOnFromWhatWasKept(t *testing.T) {
 	s.client.mu.Unlock()
 	var kept state.Kept
 	s.client.Keep(&kept)
-	kept.Grants = state.Grants{Completed: 8, Known: true}
+	kept.Grants = state.Grants{Completed: wire.GrantsComplete{Version: 8}, Known: true}
 	again := New(Config{Credentials: someone(t), Servers: []string{"first.example"}, Grants: s.keeper, Kept: kept, Changed: func() {}, Log: s.client.Log})
 	if got := again.Tickets().For("factory"); len(got) != 1 {
 		t.Errorf("tickets %+v", got)

@@ -4,8 +4,10 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"math"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,8 +20,8 @@ import (
 
 // steal takes the server over: certificate, stamp key and CA key are the thief's
 // now, and all grants from here on are signed by a policy key of his own. The true
-// one was not there.
-func (w *world) steal() {
+// one was not there; it is returned.
+func (w *world) steal() (right ed25519.PrivateKey) {
 	w.Helper()
 	_, own, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -27,7 +29,8 @@ func (w *world) steal() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.policy = own
+	right, w.policy = w.policy, own
+	return right
 }
 
 // tell has the server say something to a portal.
@@ -68,6 +71,7 @@ func TestStolenServerGrantsNothing(t *testing.T) {
 	over := permission("over")
 	over.End = time.Now().Add(-time.Minute).UTC().Truncate(time.Second)
 	ended := stamped(over, w.policy)
+	first := wire.GrantsComplete{Version: 1}.Sign(w.policy)
 	w.steal()
 
 	altered := kept
@@ -86,7 +90,7 @@ func TestStolenServerGrantsNothing(t *testing.T) {
 		"that was taken back": {gone.Stamp(w.stamp, time.Now()), "is of policy version 1, and version 2"},
 	}
 	for _, p := range []*testPortal{ann, factory} {
-		w.tell(p.name, wire.GrantsComplete{Version: 1}) // as if nothing had come since
+		w.tell(p.name, first) // as if nothing had come since
 		for _, c := range tried {
 			w.tell(p.name, wire.PutGrant{Grant: c.grant.AppendTo(nil)})
 		}
@@ -115,6 +119,57 @@ func TestStolenServerGrantsNothing(t *testing.T) {
 	if got, err := ask(w.dial("tcp", web.Listen.HostPort()), "hello"); got != "hello" {
 		t.Errorf("what was granted before: %q, %v", got, err)
 	}
+}
+
+// TestStolenServerLocksNobodyOut: the thief tells portals of versions that nobody has
+// signed, up to the highest there is, and takes grants away. When the operator has his
+// server back, what he signs next counts at once; what was taken away comes back signed
+// anew, not as it was.
+func TestStolenServerLocksNobodyOut(t *testing.T) {
+	w := newWorld(t)
+	ann, factory, web := w.pair()
+	right := w.steal()
+	signed := wire.GrantsComplete{Version: 1}.Sign(right)
+	altered := signed
+	altered.Version = 9
+	highest := wire.GrantsComplete{Version: math.MaxUint64}
+	for _, p := range []*testPortal{ann, factory} {
+		for _, m := range []wire.GrantsComplete{altered, highest, highest.Sign(w.policy), highest.Sign(w.stamp)} {
+			w.tell(p.name, m)
+			w.wait(p.name+" to have refused it", func() bool {
+				list := p.Status().Refusals
+				return len(list) == 1 && list[0].Version == m.Version && strings.Contains(list[0].Text, "the policy key has not signed that")
+			})
+		}
+		w.tell(p.name, wire.RemoveGrant{Grant: web.ID(), Reason: wire.ReasonGrantRemoved})
+		w.tell(p.name, signed)
+		w.wait(p.name+" to lose its grant", func() bool { return len(p.Status().Forwards) == 0 })
+		if got := p.Status().Server.Policy; got != 1 {
+			t.Errorf("%s: policy version %d counts", p.name, got)
+		}
+	}
+
+	// The operator has it again.
+	w.mu.Lock()
+	w.policy = right
+	w.mu.Unlock()
+	web = web.Stamp(w.stamp, time.Now())
+	for _, p := range []*testPortal{ann, factory} {
+		w.tell(p.name, wire.PutGrant{Grant: web.AppendTo(nil)})
+		w.tell(p.name, signed)
+	}
+	ann.wantConclusion("web", false, "was taken back here: have all permissions signed anew")
+	p := web.Permission
+	p.Version = w.nextVersion()
+	w.mu.Lock()
+	w.grants = nil
+	w.mu.Unlock()
+	w.grant(p)
+	ann.waitState("web", Up)
+	if got, err := ask(w.dial("tcp", web.Listen.HostPort()), "hello"); got != "hello" {
+		t.Errorf("signed anew: %q, %v", got, err)
+	}
+	w.wait("version 2", func() bool { return ann.Status().Server.Policy == 2 && factory.Status().Server.Policy == 2 })
 }
 
 // TestStolenServerPassesOffNoPortal: with the CA key the thief makes a certificate

@@ -214,7 +214,7 @@ func (w *world) sendGrantsLocked(name string) {
 			w.conns[name].Send(wire.PutGrant{Grant: g.AppendTo(nil)})
 		}
 	}
-	w.conns[name].Send(wire.GrantsComplete{Version: w.version})
+	w.conns[name].Send(wire.GrantsComplete{Version: w.version}.Sign(w.policy))
 }
 
 // tickets gives two portals tickets for every relay there is.
@@ -405,7 +405,7 @@ func (w *world) revoke(g grant.Grant) {
 	for _, name := range []string{g.Exit.Name, g.Entry.Name} {
 		if c := w.conns[name]; c != nil { // else it hears of it when it is back
 			c.Send(wire.RemoveGrant{Grant: g.ID(), Reason: wire.ReasonGrantRemoved})
-			c.Send(wire.GrantsComplete{Version: w.version})
+			c.Send(wire.GrantsComplete{Version: w.version}.Sign(w.policy))
 		}
 	}
 }

@@ -115,7 +115,7 @@ func (w *world) grant(target string, change ...func(*grant.Permission)) grant.Gr
 	if err := w.set.Put(g.AppendTo(nil)); err != nil {
 		w.Fatal(err)
 	}
-	w.set.Complete(1)
+	w.set.Complete(wire.GrantsComplete{Version: 1}.Sign(policyKey))
 	return g
 }
 

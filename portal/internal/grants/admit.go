@@ -122,7 +122,7 @@ func (s *Set) takeAhead(now time.Time, peer identity.Peer, id wire.GrantID, sign
 	if r := g.Valid(now); r != wire.ReasonNone {
 		return g, refuse(r, "grant %q does not hold now, by the clock here", g.Forward)
 	}
-	if g.Version <= s.completed || s.removed[id] {
+	if g.Version <= s.completed.Version || s.removed[id] {
 		return g, refuse(wire.ReasonGrantRemoved, "grant %q of policy version %d was removed", g.Forward, g.Version)
 	}
 	if !s.hold(g, held{grant: g, ahead: true}) {

@@ -90,9 +90,18 @@ func (k *Keeper) Remove(id wire.GrantID, reason wire.Reason) {
 	k.change(func(now time.Time) []Change { return k.set.Remove(now, id, reason) })
 }
 
-// Complete says that every grant of a policy version was put.
-func (k *Keeper) Complete(version uint64) {
-	k.change(func(now time.Time) []Change { return k.set.Complete(now, version) })
+// Complete says that every grant of a policy version was put, and returns the version
+// that counts then: the highest of which that was so; 0 if there is none. See
+// Set.Complete for the error.
+func (k *Keeper) Complete(m wire.GrantsComplete) (version uint64, err error) {
+	k.change(func(now time.Time) (changes []Change) {
+		changes, err = k.set.Complete(now, m)
+		if k.set.complete {
+			version = k.set.completed.Version
+		}
+		return changes
+	})
+	return version, err
 }
 
 // Admit decides about what a peer asks for; see Set.Admit.

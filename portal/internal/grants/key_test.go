@@ -42,13 +42,13 @@ func TestNewKeyCutsNothing(t *testing.T) {
 	w := newWorld(t, "exit")
 	old := sign(permission(1, "web", "ann", "exit"), w.now)
 	w.want("put", w.put(old), Begin)
-	w.set.Complete(w.now, 1)
+	w.complete(1)
 	if got := w.admitKey("ann", nextKey, old); got != wire.ReasonNotGranted {
 		t.Errorf("the new key before there is a permission for it: %v", got)
 	}
 	renewed := sign(rekeyed(permission(2, "web", "ann", "exit")), w.now)
 	w.want("the permission for the new key", w.put(renewed), Renew)
-	w.want("complete", w.set.Complete(w.now, 2))
+	w.want("complete", w.complete(2))
 
 	for _, g := range []grant.Grant{old, renewed} {
 		for _, key := range []identity.KeyHash{party("ann").Key, nextKey} {
@@ -84,7 +84,7 @@ func TestEntryWithANewKeyIsAheadOfItsExit(t *testing.T) {
 	w := newWorld(t, "exit")
 	old := sign(permission(1, "web", "ann", "exit"), w.now)
 	w.put(old)
-	w.set.Complete(w.now, 1)
+	w.complete(1)
 	renewed := sign(rekeyed(permission(2, "web", "ann", "exit")), w.now)
 	if got := w.admitKey("ann", identity.KeyHash{3}, renewed); got != wire.ReasonNotGranted {
 		t.Errorf("shown by a key that no grant names: %v", got)
@@ -125,18 +125,18 @@ func TestOlderPolicyIsRefused(t *testing.T) {
 	stays := sign(other, w.now)
 	w.put(gone)
 	w.put(stays)
-	w.set.Complete(w.now, 3)
+	w.complete(3)
 	w.set.Remove(w.now, gone.ID(), wire.ReasonNone)
-	w.want("complete", w.set.Complete(w.now, 5), End)
+	w.want("complete", w.complete(5), End)
 	for name, again := range map[string]*world{"the same portal": w, "after a restart": w.restart(w.set.Kept())} {
 		again.set.Connected(stamps())
 		if _, err := again.set.Put(w.now, gone.AppendTo(nil)); err == nil || reasonOf(err) != wire.ReasonGrantRemoved {
 			t.Errorf("%s: an old grant again: %v", name, err)
 		}
 		again.put(stays)
-		again.set.Complete(w.now, 2)
-		if again.set.completed != 5 {
-			t.Errorf("%s: version %d counts after a lower one", name, again.set.completed)
+		again.complete(2)
+		if again.set.completed.Version != 5 {
+			t.Errorf("%s: version %d counts after a lower one", name, again.set.completed.Version)
 		}
 		if _, err := again.set.Put(w.now, gone.AppendTo(nil)); err == nil {
 			t.Errorf("%s: an old grant after a lower version", name)
@@ -163,13 +163,13 @@ func TestVersionIsNotCompleteWithoutItsGrants(t *testing.T) {
 	if _, err := w.set.Put(w.now, g.AppendTo(nil)); reasonOf(err) != wire.ReasonBadSignature {
 		t.Fatal(err)
 	}
-	w.set.Complete(w.now, 5)
+	w.complete(5)
 	w.set.policy = public(policyKey)
 	w.set.Connected(stamps())
 	w.want("with the right key", w.put(g), Begin)
-	w.want("complete", w.set.Complete(w.now, 5))
-	if w.set.completed != 5 || len(w.set.Refusals()) != 0 {
-		t.Errorf("version %d, refusals %v", w.set.completed, w.set.Refusals())
+	w.want("complete", w.complete(5))
+	if w.set.completed.Version != 5 || len(w.set.Refusals()) != 0 {
+		t.Errorf("version %d, refusals %v", w.set.completed.Version, w.set.Refusals())
 	}
 }
 
@@ -177,7 +177,7 @@ func TestVersionIsNotCompleteWithoutItsGrants(t *testing.T) {
 // it comes.
 func TestRefusalsAreKeptAndBounded(t *testing.T) {
 	w := newWorld(t, "exit")
-	w.set.Complete(w.now, 1)
+	w.complete(1)
 	altered := sign(permission(1, "altered", "ann", "exit"), w.now)
 	altered.Target = endpoint.MustParse("tcp://10.0.0.6:22")
 	foreign := permission(1, "foreign", "ann", "exit")
@@ -227,7 +227,7 @@ func TestVersionsBeginAnewWithAnotherPolicyKey(t *testing.T) {
 	w := newWorld(t, "exit")
 	p := permission(3, "web", "ann", "exit")
 	w.put(sign(p, w.now))
-	w.set.Complete(w.now, 5)
+	w.complete(5)
 	again := &world{t, NewSet(peer("exit"), public(key(9))), w.now}
 	again.set.Restore(again.now, w.set.Kept())
 	again.set.Connected(stamps())

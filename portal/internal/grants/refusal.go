@@ -16,7 +16,7 @@ const maxRefusals = 64
 // proves nothing where its signature is wrong.
 type Refusal struct {
 	At      time.Time
-	Forward string // may be empty: nothing that could be read was shown
+	Forward string // may be empty: nothing that could be read was shown, or it is about a version
 	Peer    string // who has shown it; empty: the server
 	Version uint64 // of the policy
 	Reason  wire.Reason
@@ -44,6 +44,11 @@ func (s *Set) refused(now time.Time, g grant.Grant, peer string, err error) {
 func (s *Set) forgive(g grant.Grant) {
 	id := g.ID()
 	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool { return o.id == id && o.Peer == "" })
+}
+
+// forgiveVersions forgets what was said about versions: the server's is right now.
+func (s *Set) forgiveVersions() {
+	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool { return o.Peer == "" && o.Forward == "" && o.Version != 0 })
 }
 
 // Refusals returns the last refusals, the newest first.

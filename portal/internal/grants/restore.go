@@ -3,7 +3,6 @@ package grants
 import (
 	"bytes"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -31,34 +30,25 @@ func (s *Set) Kept() state.Grants {
 // Restore takes what Kept has returned in an earlier life of this portal. Each
 // grant is checked as if the server had put it, by the stamp keys of then, and
 // holds until a new connection is complete or its stamp is over. What is not
-// right is left out. If nothing is, by the policy key of now, then the versions
-// were those of another policy key too, and begin anew.
+// right is left out. Versions that another policy key has signed than that of now do
+// not count: they begin anew.
 func (s *Set) Restore(now time.Time, kept state.Grants) []Change {
 	s.stamp = kept.Stamp
-	if kept.Known {
+	if kept.Known && (kept.Completed.Version == 0 || kept.Completed.SignedBy(s.policy)) {
 		s.completed, s.complete = kept.Completed, true
 	}
 	for _, id := range kept.Removed[:min(len(kept.Removed), maxHeld)] {
 		s.removed[id] = true
 	}
 	var changes []Change
-	signed, foreign := false, false
 	for _, b := range kept.Held {
 		g, err := grant.Parse(b)
-		if err != nil || !s.ours(g.Permission) {
+		if err != nil || !s.ours(g.Permission) || s.verify(g) != wire.ReasonNone {
 			continue
 		}
-		if s.verify(g) != wire.ReasonNone {
-			foreign = true
-			continue
-		}
-		signed = true
 		if !s.removed[g.ID()] && s.hold(g, held{grant: g}) {
 			changes = append(changes, s.settle(now, PairOf(g.Permission))...)
 		}
-	}
-	if foreign && !signed {
-		s.completed, s.complete = math.MaxUint64, false
 	}
 	return changes
 }

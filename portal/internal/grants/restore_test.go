@@ -21,7 +21,7 @@ func TestKeptGrantsHoldAsLongAsTheirStamps(t *testing.T) {
 	w := newWorld(t, "exit")
 	g := sign(permission(1, "web", "ann", "exit"), w.now)
 	w.put(g)
-	w.want("complete", w.set.Complete(w.now, 1))
+	w.want("complete", w.complete(1))
 	kept := w.set.Kept()
 
 	again := &world{t, NewSet(peer("exit"), public(policyKey)), w.now.Add(time.Hour)}
@@ -59,12 +59,12 @@ func TestKeptGrantsEndWithTheNextCompleteConnection(t *testing.T) {
 	stays, goes := sign(permission(1, "stays", "ann", "exit"), w.now), sign(permission(1, "goes", "bo", "exit"), w.now)
 	w.put(stays)
 	w.put(goes)
-	w.set.Complete(w.now, 1)
+	w.complete(1)
 	again := w.restart(w.set.Kept())
 	again.set.Connected(again.set.stamp)
 	w.want("put again", again.put(stays))
 	again.wantAdmit("until it is complete", "bo", goes, false, wire.ReasonNone)
-	if end := w.want("complete", again.set.Complete(again.now, 2), End); end.Grant.Forward != "goes" {
+	if end := w.want("complete", again.complete(2), End); end.Grant.Forward != "goes" {
 		t.Errorf("ended %q", end.Grant.Forward)
 	}
 }
@@ -74,7 +74,7 @@ func TestRestartForgetsNoRemoval(t *testing.T) {
 	w := newWorld(t, "exit")
 	old, later := sign(permission(1, "old", "ann", "exit"), w.now), sign(permission(5, "later", "ann", "exit"), w.now)
 	w.put(old)
-	w.set.Complete(w.now, 2)
+	w.complete(2)
 	w.set.Remove(w.now, old.ID(), wire.ReasonNone)
 	w.put(later)
 	w.set.Remove(w.now, later.ID(), wire.ReasonNone)
@@ -95,7 +95,7 @@ func TestNothingIsWonByAlteringWhatIsKept(t *testing.T) {
 	w := newWorld(t, "exit")
 	g := sign(permission(1, "web", "ann", "exit"), w.now)
 	w.put(g)
-	w.set.Complete(w.now, 1)
+	w.complete(1)
 	kept := w.set.Kept()
 	check := func(what string, held []byte, stamp []byte) {
 		t.Helper()

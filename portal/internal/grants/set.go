@@ -75,16 +75,17 @@ type Set struct {
 	policy ed25519.PublicKey
 
 	stamp []ed25519.PublicKey // of the server connected last
-	// completed is the highest policy version of which every grant was here.
-	// Until there is one, no grant is above it. It never falls.
-	completed uint64
+	// completed is the highest policy version of which every grant was here, as the
+	// policy key signed it. Until there is one, no grant is above it. It never falls.
+	completed wire.GrantsComplete
 	complete  bool // completed is such a version
 	missed    bool // a grant of the connection of now was not taken
 	pairs     map[Pair]*pair
 	ids       map[wire.GrantID]Pair // of every id in a pair's held or ids
 	count     int                   // of all held
 	moved     bool                  // there are times that no Tick has seen
-	// removed are grants above completed that the server has taken back.
+	// removed are grants of completed, or above it, that the server has taken back. No
+	// server brings one again, until a higher version is complete.
 	removed  map[wire.GrantID]bool
 	refusals []Refusal // oldest first
 }
@@ -113,11 +114,14 @@ type pair struct {
 	reason  wire.Reason
 }
 
+// none is completed before there is a version: nothing is above it.
+var none = wire.GrantsComplete{Version: math.MaxUint64}
+
 // NewSet returns an empty Set of the portal self, whose permissions policy
 // signs.
 func NewSet(self identity.Peer, policy ed25519.PublicKey) *Set {
 	return &Set{
-		self: self.ID, own: []identity.KeyHash{self.Key}, policy: policy, completed: math.MaxUint64,
+		self: self.ID, own: []identity.KeyHash{self.Key}, policy: policy, completed: none,
 		pairs: make(map[Pair]*pair), ids: make(map[wire.GrantID]Pair), removed: make(map[wire.GrantID]bool),
 	}
 }
@@ -147,7 +151,6 @@ func (s *Set) Put(now time.Time, encoded []byte) ([]Change, error) {
 		s.refused(now, g, "", err)
 		return nil, err
 	}
-	delete(s.removed, g.ID())
 	s.forgive(g)
 	return s.settle(now, PairOf(g.Permission)), nil
 }
@@ -164,11 +167,17 @@ func (s *Set) check(encoded []byte) (grant.Grant, error) {
 	if r := s.verify(g); r != wire.ReasonNone {
 		return g, refuse(r, "grant %q: %v: the policy key or the stamp key is not the one this portal trusts, or somebody has altered it", g.Forward, r)
 	}
-	if key, known := s.ids[g.ID()]; s.complete && g.Version < s.completed && (!known || s.pairs[key].held[g.ID()] == nil) {
-		return g, refuse(wire.ReasonGrantRemoved, "grant %q is of policy version %d, and version %d, which was complete here, did not have it: have the policy applied anew", g.Forward, g.Version, s.completed)
+	if s.removed[g.ID()] {
+		return g, refuse(wire.ReasonGrantRemoved, "grant %q of policy version %d was taken back here: %s", g.Forward, g.Version, anew)
+	}
+	if key, known := s.ids[g.ID()]; s.complete && g.Version < s.completed.Version && (!known || s.pairs[key].held[g.ID()] == nil) {
+		return g, refuse(wire.ReasonGrantRemoved, "grant %q is of policy version %d, and version %d, which was complete here, did not have it: %s", g.Forward, g.Version, s.completed.Version, anew)
 	}
 	return g, nil
 }
+
+// anew says what brings back what was taken back by mistake, or by a thief.
+const anew = "have all permissions signed anew (netport-server policy apply --anew, or in strict mode policy sign and install --anew)"
 
 // ours reports whether this portal has part in a permission, with one of its
 // keys.
@@ -214,9 +223,7 @@ func (s *Set) hold(g grant.Grant, h held) bool {
 // Remove takes a grant back. What runs under it ends with the next Complete,
 // or after moveTime, if no other grant carries it on.
 func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Change {
-	if len(s.removed) < maxHeld {
-		s.removed[id] = true
-	}
+	s.takenBack(id)
 	key, known := s.ids[id]
 	if !known || s.pairs[key].held[id] == nil {
 		return nil
@@ -235,21 +242,33 @@ func (s *Set) Remove(now time.Time, id wire.GrantID, reason wire.Reason) []Chang
 	return s.settle(now, key)
 }
 
+// takenBack notes a grant that is not to come again.
+func (s *Set) takenBack(id wire.GrantID) {
+	if len(s.removed) < maxHeld {
+		s.removed[id] = true
+	}
+}
+
 // Complete says that every grant of a policy version is here: those that the
-// server of now has not put are gone. A version below one that was complete is a
-// server that has lost its memory, or was given another: nothing that was taken
-// back comes back by it.
-func (s *Set) Complete(now time.Time, version uint64) []Change {
+// server of now has not put are gone. A version that the policy key has not signed is
+// none. One below one that was complete is a server that has lost its memory, or was
+// given another: nothing that was taken back comes back by it.
+// The error is a *Refused about the version, and is kept among the Refusals; the changes
+// are made all the same.
+func (s *Set) Complete(now time.Time, m wire.GrantsComplete) ([]Change, error) {
+	version, err := m.Version, s.checkVersion(m)
 	switch {
-	case s.complete && version < s.completed:
-		s.refused(now, grant.Grant{Permission: grant.Permission{Version: version}}, "", refuse(wire.ReasonGrantRemoved,
-			"the server's policy version is %d, and version %d was complete here: it works with an old state; have the policy applied there until its version is above", version, s.completed))
-		version = s.completed
+	case err != nil:
+		s.refused(now, grant.Grant{Permission: grant.Permission{Version: version}}, "", err)
+		version = s.completed.Version
 	case s.missed && s.complete: // not every grant is here
-		version = s.completed
+		version = s.completed.Version
 	case !s.missed:
-		s.completed, s.complete = version, true
-		clear(s.removed) // none of them is above version
+		if !s.complete || version > s.completed.Version {
+			clear(s.removed) // none of them is above version
+		}
+		s.completed, s.complete = m, true
+		s.forgiveVersions()
 	}
 	var changes []Change
 	for key, p := range s.pairs {
@@ -257,6 +276,9 @@ func (s *Set) Complete(now time.Time, version uint64) []Change {
 			if !h.confirmed && !(h.ahead && h.grant.Version > version) {
 				delete(p.held, id)
 				s.count--
+				if s.complete && !s.missed && h.grant.Version >= s.completed.Version {
+					s.takenBack(id)
+				}
 			}
 		}
 		if !p.leaving.IsZero() {
@@ -264,7 +286,18 @@ func (s *Set) Complete(now time.Time, version uint64) []Change {
 		}
 		changes = append(changes, s.settle(now, key)...)
 	}
-	return changes
+	return changes, err
+}
+
+// checkVersion says why a version that the server tells of does not count.
+func (s *Set) checkVersion(m wire.GrantsComplete) error {
+	switch {
+	case m.Version != 0 && !m.SignedBy(s.policy):
+		return refuse(wire.ReasonBadSignature, "the server says that its policy is of version %d, and the policy key has not signed that", m.Version)
+	case s.complete && m.Version < s.completed.Version:
+		return refuse(wire.ReasonGrantRemoved, "the server's policy version is %d, and version %d was complete here: it works with an old state; have the policy applied there until its version is above", m.Version, s.completed.Version)
+	}
+	return nil
 }
 
 // Tick finds what has begun or ended by time alone, and returns when to call

@@ -66,6 +66,12 @@ func newWorld(t *testing.T, self string) *world {
 	return w
 }
 
+// complete says that a version is, which the policy key has signed.
+func (w *world) complete(version uint64) []Change {
+	changes, _ := w.set.Complete(w.now, wire.GrantsComplete{Version: version}.Sign(policyKey))
+	return changes
+}
+
 func (w *world) put(g grant.Grant) []Change {
 	w.Helper()
 	changes, err := w.set.Put(w.now, g.AppendTo(nil))
@@ -122,7 +128,7 @@ func TestGrantBeginsAndRemovalEndsIt(t *testing.T) {
 	w.wantAdmit("its entry", "ann", g, false, wire.ReasonNone)
 	w.want("remove", w.set.Remove(w.now, g.ID(), wire.ReasonNone))
 	w.wantAdmit("removed", "ann", g, true, wire.ReasonGrantRemoved)
-	end := w.want("complete", w.set.Complete(w.now, 2), End)
+	end := w.want("complete", w.complete(2), End)
 	if end.Reason != wire.ReasonGrantRemoved || !slices.Equal(end.IDs, []wire.GrantID{g.ID()}) {
 		t.Errorf("end: %v of %v", end.Reason, end.IDs)
 	}
@@ -154,7 +160,7 @@ func TestRemovalWithANewGrantBehindItMoves(t *testing.T) {
 	w.put(old)
 	w.want("remove", w.set.Remove(w.now, old.ID(), wire.ReasonNone))
 	w.want("put", w.put(renamed), Renew)
-	w.want("complete", w.set.Complete(w.now, 2))
+	w.want("complete", w.complete(2))
 	w.wantAdmit("the new one", "ann", renamed, false, wire.ReasonNone)
 }
 
@@ -218,10 +224,10 @@ func TestSamePairMovesAndDoesNotCut(t *testing.T) {
 		t.Errorf("goes on under %q instead of %q, with the ids %v", c.Grant.Forward, c.Before.Forward, c.IDs)
 	}
 	w.want("remove the first", w.set.Remove(w.now, old.ID(), wire.ReasonNone))
-	w.set.Complete(w.now, 2)
+	w.complete(2)
 	w.wantAdmit("an entry that is behind", "ann", old, false, wire.ReasonNone)
 	w.want("remove the second", w.set.Remove(w.now, renamed.ID(), wire.ReasonNone))
-	end := w.want("complete", w.set.Complete(w.now, 3), End)
+	end := w.want("complete", w.complete(3), End)
 	if len(end.IDs) != 2 {
 		t.Errorf("cut the ids %v, want both", end.IDs)
 	}
@@ -235,12 +241,12 @@ func TestReconnectKeepsUntilComplete(t *testing.T) {
 	gone := sign(p, w.now)
 	w.put(kept)
 	w.put(gone)
-	w.want("complete", w.set.Complete(w.now, 1))
+	w.want("complete", w.complete(1))
 
 	w.set.Connected([]ed25519.PublicKey{public(stampKey)})
 	w.want("put again", w.put(kept))
 	w.wantAdmit("before complete", "bo", gone, false, wire.ReasonNone)
-	end := w.want("complete", w.set.Complete(w.now, 2), End)
+	end := w.want("complete", w.complete(2), End)
 	if end.Grant.Forward != "gone" {
 		t.Errorf("ended %q", end.Grant.Forward)
 	}
@@ -251,14 +257,14 @@ func TestEntryAheadOfItsExit(t *testing.T) {
 	w := newWorld(t, "exit")
 	early := sign(permission(3, "web", "ann", "exit"), w.now)
 	w.wantAdmit("before anything is complete", "ann", early, true, wire.ReasonGrantRemoved)
-	w.set.Complete(w.now, 2)
+	w.complete(2)
 	w.wantAdmit("id alone", "ann", early, false, wire.ReasonNotGranted)
 	w.wantAdmit("shown", "ann", early, true, wire.ReasonNone)
 	w.wantAdmit("id alone, once shown", "ann", early, false, wire.ReasonNone)
 
 	second := sign(permission(4, "second", "bo", "exit"), w.now)
 	w.wantAdmit("of a later version", "bo", second, true, wire.ReasonNone)
-	end := w.want("a version without the first", w.set.Complete(w.now, 3), End)
+	end := w.want("a version without the first", w.complete(3), End)
 	if end.Grant.Forward != "web" {
 		t.Errorf("ended %q", end.Grant.Forward)
 	}
@@ -274,7 +280,7 @@ func TestEntryAheadOfItsExit(t *testing.T) {
 
 func TestForeignAndForgedGrantsAreRefused(t *testing.T) {
 	w := newWorld(t, "exit")
-	w.set.Complete(w.now, 0)
+	w.complete(0)
 	mine := sign(permission(1, "web", "ann", "exit"), w.now)
 	w.put(mine)
 

@@ -28,10 +28,10 @@ type Grants struct {
 	Stamp []ed25519.PublicKey // keys of the server connected last
 	// Completed is the policy version of which every grant was here; Known says
 	// that there was one.
-	Completed uint64
+	Completed wire.GrantsComplete
 	Known     bool
 	Held      [][]byte       // grants, signed and stamped
-	Removed   []wire.GrantID // taken back, of later versions than Completed
+	Removed   []wire.GrantID // taken back, not of earlier versions than Completed
 }
 
 // Network is what was learned of one network about connections that carry
@@ -58,7 +58,7 @@ const (
 //
 // Messages are those of the server, and two of the file's own. A type that the
 // reader does not know is skipped.
-const magic = "NPstate\x01"
+const magic = "NPstate\x02"
 
 // The types of the file's own messages; no message of a connection has a type
 // above 0x7fff.
@@ -91,7 +91,7 @@ func encode(k Kept) []byte {
 		b = wire.AppendMessage(b, wire.PutGrant{Grant: g})
 	}
 	if k.Grants.Known {
-		b = wire.AppendMessage(b, wire.GrantsComplete{Version: k.Grants.Completed})
+		b = wire.AppendMessage(b, k.Grants.Completed)
 	}
 	for _, id := range k.Grants.Removed[:min(len(k.Grants.Removed), maxGrants)] {
 		b = wire.AppendMessage(b, wire.RemoveGrant{Grant: id})
@@ -195,7 +195,7 @@ func (k *Kept) take(t wire.Type, body []byte) error {
 	case wire.PutGrant:
 		k.Grants.Held = append(k.Grants.Held, m.Grant)
 	case wire.GrantsComplete:
-		k.Grants.Completed, k.Grants.Known = m.Version, true
+		k.Grants.Completed, k.Grants.Known = m, true
 	case wire.RemoveGrant:
 		k.Grants.Removed = append(k.Grants.Removed, m.Grant)
 	case wire.Ticket:

@@ -29,7 +29,7 @@ func full() Kept {
 	addr := netip.MustParseAddr("192.0.2.1")
 	return Kept{
 		Grants: Grants{
-			Stamp: []ed25519.PublicKey{bytes.Repeat([]byte{7}, ed25519.PublicKeySize)}, Completed: 3, Known: true,
+			Stamp: []ed25519.PublicKey{bytes.Repeat([]byte{7}, ed25519.PublicKeySize)}, Completed: wire.GrantsComplete{Version: 3, Signature: [64]byte{5}}, Known: true,
 			Held: [][]byte{[]byte("a grant"), []byte("another")}, Removed: []wire.GrantID{{1}, {2}},
 		},
 		Tickets: []wire.Ticket{{
@@ -113,14 +113,14 @@ func TestDamagedFileIsLeftAlone(t *testing.T) {
 	}
 	body := whole[:len(whole)-sha256.Size]
 	later := slices.Clone(body)
-	later[len(magic)-1] = 2
+	later[len(magic)-1]++
 	dir := t.TempDir()
 	for what, file := range map[string]struct {
 		b    []byte
 		mode os.FileMode
 		want string
 	}{
-		"a later version":  {sealed(later), 0o600, "it is of version 2, this program reads version 1"},
+		"a later version":  {sealed(later), 0o600, "it is of version 3, this program reads version 2"},
 		"another program":  {[]byte("#!/bin/sh\necho this is something else, and longer than a header\n"), 0o600, "no file of this program"},
 		"writable by all":  {whole, 0o622, "lets others write it; run: chmod 600"},
 		"cut messages":     {sealed(body[:len(body)-1]), 0o600, "cut or was altered"},
@@ -172,13 +172,13 @@ func TestWritesAreGathered(t *testing.T) {
 		}
 		change := func(n uint64) {
 			mu.Lock()
-			k.Grants.Completed = n
+			k.Grants.Completed.Version = n
 			mu.Unlock()
 			f.Changed()
 		}
 		stored := func() uint64 {
 			_, kept := Open(dir, slog.New(slog.DiscardHandler))
-			return kept.Grants.Completed
+			return kept.Grants.Completed.Version
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -223,7 +223,7 @@ func TestFullDiskIsSaidOnceAndOvercome(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		k := full()
-		k.Grants.Completed = 99
+		k.Grants.Completed.Version = 99
 		running.Go(func() { f.Run(ctx, func() Kept { return k }) })
 		f.Changed()
 		time.Sleep(10 * retry)
@@ -234,12 +234,12 @@ func TestFullDiskIsSaidOnceAndOvercome(t *testing.T) {
 		if err := os.Rename(away, dir); err != nil {
 			t.Fatal(err)
 		}
-		if _, kept := Open(dir, log(&said)); kept.Grants.Completed != 3 {
+		if _, kept := Open(dir, log(&said)); kept.Grants.Completed.Version != 3 {
 			t.Errorf("the old file holds %+v", kept.Grants)
 		}
 		time.Sleep(2 * retry)
 		synctest.Wait()
-		if _, kept := Open(dir, log(&said)); kept.Grants.Completed != 99 {
+		if _, kept := Open(dir, log(&said)); kept.Grants.Completed.Version != 99 {
 			t.Errorf("once it can be written: %+v", kept.Grants)
 		}
 		if s := said.String(); strings.Count(s, "\n") != 2 || !strings.Contains(s, "state is kept again") {

@@ -160,6 +160,7 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 		server += ", last to " + s.Server
 	}
 	fmt.Fprintf(w, "relay     %s of %s, version %s, up %v, certificate until %s\n", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second), s.Certificate.Format(time.DateOnly))
+	fmt.Fprintf(w, "key       %x\n", s.Identity.Key[:])
 	fmt.Fprintf(w, "server    %s\n", command.Clean(server))
 	for _, line := range s.Identity.Lines() {
 		fmt.Fprintf(w, "identity  %s\n", command.Clean(line))

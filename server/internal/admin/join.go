@@ -117,11 +117,11 @@ func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x5
 	if err != nil {
 		return nil, &enrol.Refusal{Reason: wire.ReasonProtocol, Text: err.Error()}
 	}
-	if s.Registry.Strict() && p.ID.Role == identity.Portal && asked.Key != p.Key {
-		return nil, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: "nothing would be granted to a new key before it is signed for (the server is in strict mode): renew with the key of now, without renew_key"}
-	}
 	if held, ok := s.Registry.Enrolled(p.ID.Role, p.ID.Name); !ok || !held.Holds(p.Key) {
 		return nil, &enrol.Refusal{Reason: wire.ReasonRevoked, Text: "the key is not enrolled any more"}
+	}
+	if asked.Key != p.Key && !s.granted(p.ID, asked.Key) {
+		return nil, s.propose(p, asked.Key)
 	}
 	chain, e, err := s.issue(ctx, p.ID.Role, p.ID.Name, asked.Public, csr, p.Serial)
 	if errors.Is(err, errIssuesElsewhere) {
@@ -143,6 +143,24 @@ func (s *Service) Renew(ctx context.Context, p identity.Peer, csr []byte) ([]*x5
 	}
 	s.Audit.Write(audit.Record{Event: "renew", Answer: audit.Done, Portal: p.ID.Name, Version: diff.Version, Detail: detail})
 	return chain, nil
+}
+
+// granted reports whether who takes another key loses nothing by that.
+func (s *Service) granted(id identity.ID, key identity.KeyHash) bool {
+	return id.Role != identity.Portal || s.Registry.Granted(id.Name, key)
+}
+
+// propose notes that a portal wants another key, for the next request of signatures. Until
+// permissions name it, the portal goes on with the key of now. The error says so.
+func (s *Service) propose(p identity.Peer, key identity.KeyHash) error {
+	s.change.Lock()
+	defer s.change.Unlock()
+	diff, err := s.Registry.Propose(p.ID.Name, p.Key, key)
+	if err != nil {
+		return err
+	}
+	s.changed(diff)
+	return fmt.Errorf("%w: the key %s", pending.ErrPermissions, key)
 }
 
 // RenewLate makes a new certificate for a peer whose own has ended. enrol.ErrWait is as
@@ -171,14 +189,18 @@ func (s *Service) RenewLate(ctx context.Context, p identity.Peer, csr []byte) (J
 const keyChangeTime = time.Hour
 
 // Settle makes the key that a peer has shown itself with the only one of its name,
-// where it has two: the new one at once, and the old one when the change has had its
-// time, for then its holder has lost the new one.
+// where it has two: the new one at once, if permissions may name it, and the old one when
+// the change has had its time, for then its holder has lost the new one. One that waits
+// for permissions stays.
 func (s *Service) Settle(p identity.Peer) error {
 	held, ok := s.Registry.Enrolled(p.ID.Role, p.ID.Name)
 	if !ok || held.Next.IsZero() || !held.Holds(p.Key) {
 		return nil
 	}
-	if p.Key == held.Key && s.now().Sub(held.NextSince) < keyChangeTime {
+	if p.Key == held.Key && (held.NextSince.IsZero() || s.now().Sub(held.NextSince) < keyChangeTime) {
+		return nil
+	}
+	if p.Key == held.Next && !s.granted(p.ID, held.Next) { // it would lose what is granted to the other
 		return nil
 	}
 	s.change.Lock()

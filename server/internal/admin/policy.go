@@ -22,6 +22,9 @@ type PolicyRequest struct {
 	Step   string `json:"step"`
 	File   string `json:"file"` // as the operator named it
 	Source string `json:"source"`
+	// Anew has apply sign all permissions anew: portals take them back though they had
+	// lost them.
+	Anew bool `json:"anew,omitempty"`
 }
 
 // PolicyResult says what came of it. A policy with failed tests is not applied.
@@ -53,7 +56,7 @@ func (s *Service) Policy(r PolicyRequest) (PolicyResult, error) {
 		}
 		return result, err
 	}
-	diff, err := s.Registry.Apply(p, r.File, []byte(r.Source))
+	diff, err := s.Registry.Apply(p, r.File, []byte(r.Source), r.Anew)
 	if err != nil {
 		return result, fmt.Errorf("apply policy %s: %w; the policy before stays in force", r.File, err)
 	}
@@ -135,6 +138,8 @@ type Shown struct {
 	Grants   int              `json:"grants"`
 	Forwards []ShownForward   `json:"forwards"`
 	Allowed  []policy.Opening `json:"allowed"` // on request
+	// Pending are those of them that wait to be signed.
+	Pending []policy.Opening `json:"pending,omitempty"`
 }
 
 // ShownForward is a forward with all that the policy says of it.
@@ -145,7 +150,7 @@ type ShownForward struct {
 
 // Show returns the policy in force.
 func (s *Service) Show(struct{}) (Shown, error) {
-	shown := Shown{Applied: s.Registry.Applied(), Grants: s.Registry.Grants(), Allowed: s.Registry.Openings()}
+	shown := Shown{Applied: s.Registry.Applied(), Grants: s.Registry.Grants(), Allowed: s.Registry.Openings(), Pending: s.Registry.Pending()}
 	if p := s.Registry.Policy(); p != nil {
 		for i := range p.Forwards {
 			shown.Forwards = append(shown.Forwards, ShownForward{p.Forwards[i], p.Forwards[i].Says()})

@@ -45,6 +45,7 @@ type Service struct {
 	signer    ed25519.PrivateKey // its secret half; nil in strict mode: it is elsewhere
 	authority authority
 	now       func() time.Time
+	log       *slog.Logger
 
 	change sync.Mutex // held while the state changes and the change is made known
 	// Who is told of what; set before the commands are served.
@@ -76,9 +77,10 @@ func Open(cfg *config.Config, log *slog.Logger) (*Service, error) {
 	}
 	service := &Service{
 		Config: cfg, Registry: r, Commits: commits, Audit: audit.New(cfg.State, log), Desk: enrol.NewDesk(s, time.Now),
-		store: s, public: public, signer: signer, now: time.Now,
-		changed: func(registry.Diff) {}, revoked: func([]registry.Revoked) {}, authoritiesChanged: func() {}, signed: func() {},
+		store: s, public: public, signer: signer, now: time.Now, log: log,
+		revoked: func([]registry.Revoked) {}, authoritiesChanged: func() {}, signed: func() {},
 	}
+	service.OnChange(func(registry.Diff) {})
 	service.pending = pending.New(cfg.Domain, s, func() []*x509.Certificate { return service.Bundle().Trusted }, time.Now)
 	if err := service.openAuthority(); err != nil {
 		s.Close()
@@ -113,7 +115,12 @@ func (s *Service) Close() error { return s.store.Close() }
 
 // OnChange sets what is told of each change, in the order of the changes. It is
 // called before the commands are served.
-func (s *Service) OnChange(f func(registry.Diff)) { s.changed = f }
+func (s *Service) OnChange(f func(registry.Diff)) {
+	s.changed = func(d registry.Diff) {
+		f(d)
+		s.auditLapsed(d)
+	}
+}
 
 // OnRevoke sets what is told of each list of revocations, after what OnChange has set.
 func (s *Service) OnRevoke(f func([]registry.Revoked)) { s.revoked = f }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -69,7 +70,7 @@ func (s *Service) SignRequest(struct{}) (strict.Request, error) {
 	}
 	q := strict.Request{
 		Domain: s.Config.Domain, PolicyKey: s.Registry.PolicyKey(), Version: s.Registry.Applied().Version + 1,
-		Authorities: s.unsigned().AppendTo(nil),
+		Openings: s.Registry.Pending(), Authorities: s.unsigned().AppendTo(nil),
 	}
 	for _, p := range s.Registry.Portals() {
 		q.Portals = append(q.Portals, strict.Portal{Name: p.Name, Key: p.Key, Next: p.Next})
@@ -80,25 +81,33 @@ func (s *Service) SignRequest(struct{}) (strict.Request, error) {
 	return q, nil
 }
 
-// InstallSigned puts in force what was signed elsewhere, if every signature is right and
-// its version is above the one in force.
-func (s *Service) InstallSigned(signed strict.Signed) (PolicyResult, error) {
-	s.change.Lock()
-	defer s.change.Unlock()
-	result, err := s.installSigned(signed)
-	if err == nil {
-		s.broughtSigned()
-	} else {
-		s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Refused, Detail: err.Error()})
-	}
-	return result, err
+// InstallRequest asks to put in force what was signed elsewhere.
+type InstallRequest struct {
+	strict.Signed
+	// Anew has what was signed take the place of what is in force and says the same:
+	// portals take it back though they had lost it.
+	Anew bool `json:"anew,omitempty"`
 }
 
-func (s *Service) installSigned(signed strict.Signed) (PolicyResult, error) {
+// InstallSigned puts in force what was signed elsewhere, if every signature is right and
+// its version is above the one in force.
+func (s *Service) InstallSigned(r InstallRequest) (PolicyResult, error) {
+	result, err := s.installSigned(r)
+	if err != nil {
+		s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Refused, Detail: err.Error()})
+		return result, err
+	}
+	s.broughtSigned()
+	return result, nil
+}
+
+func (s *Service) installSigned(r InstallRequest) (PolicyResult, error) {
+	s.change.Lock()
+	defer s.change.Unlock()
 	if !s.Registry.Strict() {
 		return PolicyResult{}, errors.New("install policy: the policy key is here: netport-server policy apply")
 	}
-	o, err := strict.Open(signed, s.Config.Domain, s.public)
+	o, err := strict.Open(r.Signed, s.Config.Domain, s.public)
 	if err != nil {
 		return PolicyResult{}, fmt.Errorf("install policy: %w", err)
 	}
@@ -106,11 +115,13 @@ func (s *Service) installSigned(signed strict.Signed) (PolicyResult, error) {
 	if err != nil {
 		return PolicyResult{}, fmt.Errorf("install policy: %w", err)
 	}
-	diff, err := s.Registry.Install(p, o.File, []byte(o.Source), o.Version, o.Permissions)
+	waited := s.Registry.Pending()
+	diff, err := s.Registry.Install(p, o.File, []byte(o.Source), registry.Signed{Complete: o.Complete, Grants: o.Permissions, For: o.For, Anew: r.Anew})
 	if err != nil {
 		return PolicyResult{}, err
 	}
 	s.changed(diff)
+	s.auditOpened(waited, diff.Version)
 	s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Done, Version: diff.Version,
 		Detail: fmt.Sprintf("%s, signed elsewhere at %s: %d grants added, %d removed, %d unchanged, %d wait", o.File, o.Time.Format(time.RFC3339), len(diff.Added), len(diff.Removed), diff.Kept, diff.Waiting)})
 	result := PolicyResult{
@@ -118,9 +129,20 @@ func (s *Service) installSigned(signed strict.Signed) (PolicyResult, error) {
 		Applied: true, Version: diff.Version, Added: len(diff.Added), Removed: len(diff.Removed), Unchanged: diff.Kept,
 	}
 	if diff.Waiting > 0 {
-		result.Warnings = append(result.Warnings, fmt.Sprintf("%d grants wait for a signature: keys have changed since the request", diff.Waiting))
+		result.Warnings = append(result.Warnings, fmt.Sprintf("%d grants wait for a signature: of new keys, or of what is allowed on request (netport-server policy request)", diff.Waiting))
 	}
 	return result, s.installAuthorities(o.Authorities)
+}
+
+// auditOpened writes down which of the openings that waited are open now.
+func (s *Service) auditOpened(waited []policy.Opening, version uint64) {
+	left := s.Registry.Pending()
+	for _, o := range waited {
+		if !slices.Contains(left, o) {
+			s.Audit.Write(audit.Record{Event: "allow", Answer: audit.Granted, Forward: o.Forward, Portal: o.Only, Version: version,
+				Detail: fmt.Sprintf("until %s by %s, signed elsewhere", o.Until.Format(time.RFC3339), o.By)})
+		}
+	}
 }
 
 // installAuthorities keeps the signed authorities and tells everybody, if they are those
@@ -145,7 +167,8 @@ func (s *Service) installAuthorities(m wire.Authorities) error {
 	return nil
 }
 
-// Unsigned says what waits for a signature, in strict mode.
-func (s *Service) Unsigned() (grants int, authorities bool) {
-	return s.Registry.Waiting(), s.signer == nil && s.Authorities().Version != s.Bundle().Version
+// Unsigned says what waits for a signature, in strict mode: grants, the authorities, and
+// the portals of which a key is new since the last one.
+func (s *Service) Unsigned() (grants int, authorities bool, portals []string) {
+	return s.Registry.Waiting(), s.signer == nil && s.Authorities().Version != s.Bundle().Version, s.Registry.Unsigned()
 }

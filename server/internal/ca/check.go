@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/identity"
 )
 
@@ -43,7 +44,7 @@ func Check(chain []*x509.Certificate, id identity.ID, public crypto.PublicKey, l
 		return nil, errors.New("the certificate is good for any extended key usage, which no portal takes")
 	}
 	if life > 0 && leaf.NotAfter.Sub(now) > life+life/10+time.Minute {
-		return nil, fmt.Errorf("the certificate lasts until %s, longer than certificate_life (%s) says", leaf.NotAfter.UTC().Format(time.RFC3339), FormatDuration(life))
+		return nil, fmt.Errorf("the certificate lasts until %s, longer than certificate_life (%s) says", leaf.NotAfter.UTC().Format(time.RFC3339), conffile.FormatDuration(life))
 	}
 	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: want}
 	for _, c := range trusted {

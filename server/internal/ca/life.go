@@ -2,10 +2,9 @@ package ca
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/netport/netport/proto/conffile"
 )
 
 const (
@@ -18,7 +17,7 @@ const (
 
 // ParseLife reads how long a certificate lasts: "90m", "12h", "30d", "2y".
 func ParseLife(s string) (time.Duration, error) {
-	life, err := ParseDuration(s)
+	life, err := conffile.ParseDuration(s)
 	if err != nil {
 		return 0, err
 	}
@@ -26,46 +25,4 @@ func ParseLife(s string) (time.Duration, error) {
 		return 0, errors.New("a certificate lasts a minute to 10 years, as in \"30d\"")
 	}
 	return life, nil
-}
-
-// ParseDuration reads a length of time as time.ParseDuration does, or a whole
-// number of days (d, 24 hours), weeks (w) or years (y, 365 days).
-func ParseDuration(s string) (time.Duration, error) {
-	for unit, length := range map[string]time.Duration{"d": day, "w": 7 * day, "y": 365 * day} {
-		digits, ok := strings.CutSuffix(s, unit)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseUint(digits, 10, 16)
-		if err != nil {
-			break
-		}
-		if n > uint64(maxDuration/length) {
-			return 0, fmt.Errorf("%q is too long", s)
-		}
-		return time.Duration(n) * length, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf("%q is no length of time: write it as \"90m\", \"12h\", \"30d\" or \"2y\"", s)
-	}
-	return d, nil
-}
-
-const maxDuration = time.Duration(1<<63 - 1)
-
-// FormatDuration writes a length of time as ParseDuration reads it.
-func FormatDuration(d time.Duration) string {
-	if d >= day && d%day == 0 {
-		return strconv.Itoa(int(d/day)) + "d"
-	}
-	s := d.String()
-	s = strings.TrimSuffix(s, "0s")
-	if cut, ok := strings.CutSuffix(s, "h0m"); ok {
-		s = cut + "h"
-	}
-	if s == "" {
-		return "0s"
-	}
-	return s
 }

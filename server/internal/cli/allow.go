@@ -22,7 +22,10 @@ func newAllow() *cobra.Command {
 		Long: `Allow a forward on request for a time: one that has on_request in the policy.
 
 It ends by itself, at both portals, also while they have no server. To allow it again
-sets a new end. What was allowed, by whom and until when, is in the audit log.`,
+sets a new end. What was allowed, by whom and until when, is in the audit log.
+
+In strict mode it opens when it was signed: by "policy sign --allow FORWARD" where the
+policy key is. Its time runs from now on.`,
 		Example: `  netport-server allow plc-web --for 2h --by ann
   netport-server allow plc-web --for 30m --by ann --only laptop-bo
   netport-server allow --list
@@ -72,11 +75,15 @@ func allow(c *cobra.Command, file string, asJSON bool, r admin.AllowRequest) err
 		return command.JSON(c.OutOrStdout(), result)
 	}
 	if r.End {
-		fmt.Fprintf(c.OutOrStdout(), "%s is ended: %d grants removed\n", r.Forward, result.Removed)
+		fmt.Fprintf(c.OutOrStdout(), "%s is ended: %s removed\n", r.Forward, command.Count(result.Removed, "grant"))
 		return nil
 	}
 	o := result.Openings[0]
 	fmt.Fprintf(c.OutOrStdout(), "%s is allowed for %s until %s\n", o.Forward, whom(o), o.Until.Local().Format(time.DateTime+" MST"))
+	if result.Waits {
+		fmt.Fprintf(c.ErrOrStderr(), "It opens when it was signed: netport-server policy request, policy sign --allow %s where the policy key is, policy install\n", o.Key())
+		return nil
+	}
 	if result.Added == 0 {
 		fmt.Fprintln(c.ErrOrStderr(), "warning: it comes to no new grant: are its portals enrolled, and is it not allowed so long already?")
 	}
@@ -91,7 +98,7 @@ func whom(o policy.Opening) string {
 }
 
 func listAllowed(c *cobra.Command, file string, asJSON bool) error {
-	var list []policy.Opening
+	var list []admin.AllowedOpening
 	if err := askState(c.Context(), file, admin.CommandAllowed, struct{}{}, &list); err != nil {
 		return err
 	}
@@ -101,10 +108,14 @@ func listAllowed(c *cobra.Command, file string, asJSON bool) error {
 	return printAllowed(c.OutOrStdout(), list)
 }
 
-func printAllowed(w io.Writer, list []policy.Opening) error {
+func printAllowed(w io.Writer, list []admin.AllowedOpening) error {
 	var rows [][]string
 	for _, o := range list {
-		rows = append(rows, []string{o.Forward, dash(o.Only), since(o.Since), since(o.Until), o.By})
+		state := "open"
+		if o.Waits {
+			state = "not signed"
+		}
+		rows = append(rows, []string{o.Forward, dash(o.Only), state, since(o.Since), since(o.Until), o.By})
 	}
-	return command.Table(w, []string{"FORWARD", "ONLY", "SINCE", "UNTIL", "BY"}, rows)
+	return command.Table(w, []string{"FORWARD", "ONLY", "STATE", "SINCE", "UNTIL", "BY"}, rows)
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/server/internal/admin"
-	"github.com/netport/netport/server/internal/ca"
 	"github.com/netport/netport/server/internal/enrol"
 	"github.com/netport/netport/server/internal/registry"
 )
@@ -43,11 +43,11 @@ func newInviteOf(role identity.Role) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Name = args[0]
 			var err error
-			if r.Life, err = ca.ParseDuration(life); err != nil {
+			if r.Life, err = conffile.ParseDuration(life); err != nil {
 				return command.Usagef("--ttl: %w", err)
 			}
 			if r.Life < time.Minute || r.Life > enrol.MaxLife {
-				return command.Usagef("--ttl is a minute to %s", ca.FormatDuration(enrol.MaxLife))
+				return command.Usagef("--ttl is a minute to %s", conffile.FormatDuration(enrol.MaxLife))
 			}
 			if c.Flags().Changed("count") && r.Count < 1 {
 				return command.Usagef("--count is 1 or more")

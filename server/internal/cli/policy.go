@@ -42,7 +42,7 @@ the operator's, and the server puts in force only what was signed there:
 
 func newPolicyStep(step, short, example string) *cobra.Command {
 	var file string
-	var asJSON bool
+	var asJSON, anew bool
 	c := &cobra.Command{
 		Use:     step + " FILE",
 		Short:   short,
@@ -53,7 +53,7 @@ func newPolicyStep(step, short, example string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := admin.PolicyRequest{Step: step, File: args[0], Source: string(b)}
+			r := admin.PolicyRequest{Step: step, File: args[0], Source: string(b), Anew: anew}
 			result, err := askPolicy(c, file, r)
 			if err != nil {
 				return err
@@ -73,7 +73,15 @@ func newPolicyStep(step, short, example string) *cobra.Command {
 	}
 	configFlag(c, &file)
 	jsonFlag(c, &asJSON)
+	if step == admin.PolicyApply {
+		anewFlag(c, &anew)
+	}
 	return c
+}
+
+// anewFlag is for what puts a policy in force.
+func anewFlag(c *cobra.Command, anew *bool) {
+	c.Flags().BoolVar(anew, "anew", false, "take every permission newly signed, also those that say what one in force says: for portals that say one was taken back, by an old state or a stolen server")
 }
 
 // askPolicy has the policy judged where the names are known. To check a file, a
@@ -100,16 +108,20 @@ func printPolicy(c *cobra.Command, r admin.PolicyRequest, result admin.PolicyRes
 		fmt.Fprintln(c.ErrOrStderr(), f)
 	}
 	out := c.OutOrStdout()
-	fmt.Fprintf(out, "%s: %d forwards, %d grants\n", r.File, result.Forwards, result.Grants)
+	fmt.Fprintf(out, "%s: %s, %s\n", r.File, command.Count(result.Forwards, "forward"), command.Count(result.Grants, "grant"))
 	if r.Step != admin.PolicyCheck {
 		fmt.Fprintf(out, "%d of %d tests passed\n", result.Tests-len(result.Failed), result.Tests)
 	}
 	switch {
 	case result.Applied:
-		fmt.Fprintf(out, "in force as version %d: %d grants added, %d removed, %d unchanged\n", result.Version, result.Added, result.Removed, result.Unchanged)
+		fmt.Fprintln(out, inForce(result))
 	case r.Step == admin.PolicyApply:
 		fmt.Fprintln(c.ErrOrStderr(), "not applied: the policy before stays in force")
 	}
+}
+
+func inForce(r admin.PolicyResult) string {
+	return fmt.Sprintf("in force as version %d: %s added, %d removed, %d unchanged", r.Version, command.Count(r.Added, "grant"), r.Removed, r.Unchanged)
 }
 
 func newPolicyShow() *cobra.Command {

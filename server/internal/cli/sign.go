@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ sign" where the policy key is.`,
 
 func newPolicySign() *cobra.Command {
 	var keyFile, policyFile, knownFile string
-	var accept, authorities []string
+	var accept, authorities, allow []string
 	c := &cobra.Command{
 		Use:   "sign --key FILE --policy FILE --known FILE",
 		Short: "Sign a policy for a server that has no policy key (strict mode)",
@@ -48,10 +49,13 @@ it, sign what the policy says and nothing else, and print it for "policy install
 
 The keys of the request are compared with those in the file of what is known. A
 name that is new, or that comes with another key, is refused until you have
-compared the key with the portal's own ("netport-portal status --json" shows its digits) and
-accepted it: by the option that is printed, or by a line in that file.`,
-		Example: "  netport-server policy sign --key policy.key --policy policy.toml --known known.toml < request > signed",
-		Args:    command.Args(),
+compared the key with the portal's own ("netport-portal status" shows it) and
+accepted it: by the option that is printed, or by a line in that file. A portal's next
+key (renew_key) and what was allowed on request ("allow") are left out until you say so:
+by --accept and --allow.`,
+		Example: `  netport-server policy sign --key policy.key --policy policy.toml --known known.toml < request > signed
+  netport-server policy sign --key policy.key --policy policy.toml --known known.toml --allow plc-web < request > signed`,
+		Args: command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, f := range []string{"key", "policy", "known"} {
 				if !c.Flags().Changed(f) {
@@ -65,6 +69,10 @@ accepted it: by the option that is printed, or by a line in that file.`,
 			if job.Accepted, err = accepted(accept, authorities); err != nil {
 				return err
 			}
+			for _, text := range allow {
+				forward, only, _ := strings.Cut(text, "=")
+				job.Accepted.Openings = append(job.Accepted.Openings, policy.OpeningKey{Forward: forward, Only: only})
+			}
 			r, err := job.Sign(time.Now())
 			if err != nil {
 				return fmt.Errorf("sign policy %s: %w", policyFile, err)
@@ -75,7 +83,7 @@ accepted it: by the option that is printed, or by a line in that file.`,
 			if err := r.Known.Save(knownFile); err != nil { // first: no version is signed twice
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "signed version %d: %d grants for %d portals\n", r.Known.Version, r.Grants, len(r.Known.Portals))
+			fmt.Fprintf(c.ErrOrStderr(), "signed version %d: %s for %s\n", r.Known.Version, command.Count(r.Grants, "grant"), command.Count(len(r.Known.Portals), "portal"))
 			return json.NewEncoder(c.OutOrStdout()).Encode(r.Signed)
 		},
 	}
@@ -84,6 +92,7 @@ accepted it: by the option that is printed, or by a line in that file.`,
 	c.Flags().StringVar(&knownFile, "known", "", "the file of the keys that are known; it is made the first time")
 	c.Flags().StringArrayVar(&accept, "accept", nil, "take this key for a portal: `NAME=KEY`, all 64 digits (may be repeated)")
 	c.Flags().StringArrayVar(&authorities, "accept-ca", nil, "take this `KEY` for an authority (may be repeated)")
+	c.Flags().StringArrayVar(&allow, "allow", nil, "open what was allowed of a `FORWARD` on request: for all its portals, or as FORWARD=PORTAL for one (may be repeated)")
 	return c
 }
 
@@ -107,6 +116,8 @@ func readJSON(in io.Reader, what string, v any) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("read %s from standard input: %w", what, err)
+	case len(bytes.TrimSpace(b)) == 0:
+		return fmt.Errorf("read %s from standard input: nothing came: did the command before it refuse?", what)
 	case len(b) == strict.MaxSigned+1024:
 		return fmt.Errorf("read %s from standard input: it is larger than %d bytes", what, strict.MaxSigned)
 	}
@@ -145,7 +156,7 @@ func showSigning(w io.Writer, r strict.Result) bool {
 		fmt.Fprintln(w, f)
 	}
 	if len(r.Failed) > 0 {
-		fmt.Fprintf(w, "not signed: %d tests of the policy fail\n", len(r.Failed))
+		fmt.Fprintf(w, "not signed: of the policy's tests, %d failed\n", len(r.Failed))
 		return false
 	}
 	for _, s := range r.Strangers {
@@ -160,27 +171,40 @@ func showSigning(w io.Writer, r strict.Result) bool {
 		fmt.Fprintf(w, "%s: its key %s: %s\n", who, what, s.Flag())
 	}
 	if len(r.Strangers) > 0 {
-		fmt.Fprintf(w, "not signed: compare these %d keys with what the portals themselves show (netport-portal status --json), then accept them\n", len(r.Strangers))
+		fmt.Fprintf(w, "not signed: compare %s with what the portals themselves show (netport-portal status), then accept what is right\n", command.Count(len(r.Strangers), "key"))
 		return false
 	}
+	for _, s := range r.Later {
+		fmt.Fprintf(w, "left out: the next key of portal %s, until you accept it: %s\n", s.Portal, s.Flag())
+	}
+	for _, o := range r.Closed {
+		fmt.Fprintf(w, "left out: %s asks for %s: --allow %s\n", command.Clean(o.By), openingText(o), command.Clean(o.Key().String()))
+	}
+	for _, o := range r.Opened {
+		fmt.Fprintf(w, "opens %s, as %s asks\n", openingText(o), command.Clean(o.By))
+	}
 	return true
+}
+
+func openingText(o policy.Opening) string {
+	return fmt.Sprintf("%s for %s until %s", command.Clean(o.Forward), command.Clean(whom(o)), o.Until.Local().Format(time.DateTime+" MST"))
 }
 
 func newPolicyInstall() *cobra.Command {
 	var file string
 	var asJSON bool
+	var r admin.InstallRequest
 	c := &cobra.Command{
 		Use:     "install",
 		Short:   "Put in force what was signed where the policy key is (strict mode)",
 		Example: "  netport-server policy install < signed",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			var signed strict.Signed
-			if err := readJSON(c.InOrStdin(), "what was signed", &signed); err != nil {
+			if err := readJSON(c.InOrStdin(), "what was signed", &r.Signed); err != nil {
 				return err
 			}
 			var result admin.PolicyResult
-			if err := askState(c.Context(), file, admin.CommandInstall, signed, &result); err != nil {
+			if err := askState(c.Context(), file, admin.CommandInstall, r, &result); err != nil {
 				return err
 			}
 			if asJSON {
@@ -189,11 +213,12 @@ func newPolicyInstall() *cobra.Command {
 			for _, w := range result.Warnings {
 				fmt.Fprintln(c.ErrOrStderr(), "warning:", command.Clean(w))
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "in force as version %d: %d grants added, %d removed, %d unchanged\n", result.Version, result.Added, result.Removed, result.Unchanged)
+			_, err := fmt.Fprintln(c.OutOrStdout(), inForce(result))
 			return err
 		},
 	}
 	configFlag(c, &file)
 	jsonFlag(c, &asJSON)
+	anewFlag(c, &r.Anew)
 	return c
 }

@@ -71,20 +71,35 @@ certificate  until %s
 			_, err = fmt.Fprintf(w, "certificates %d wait for the CA key, the first since %s: netport-server ca pending\n", s.Pending, s.PendingSince.Local().Format(time.DateTime))
 		}
 		if err == nil && s.Strict {
-			what := "nothing waits"
-			switch {
-			case s.Unsigned > 0:
-				what = fmt.Sprintf("%d grants wait (netport-server policy request)", s.Unsigned)
-			case s.UnsignedAuthorities:
-				what = "the authorities wait (netport-server policy request)"
-			}
-			_, err = fmt.Fprintf(w, "signatures   made elsewhere (strict mode): %s\n", what)
+			_, err = fmt.Fprintf(w, "signatures   made elsewhere (strict mode): %s\n", unsigned(s))
 		}
 		if err == nil && s.Missing > 0 {
 			_, err = fmt.Fprintf(w, "audit        %d records are not written: see the log; is the disk full?\n", s.Missing)
 		}
 		return err
 	})
+}
+
+// unsigned says what waits for a signature.
+func unsigned(s daemon.Status) string {
+	var what []string
+	if s.Unsigned > 0 {
+		what = append(what, command.Count(s.Unsigned, "grant"))
+	}
+	if s.UnsignedAuthorities {
+		what = append(what, "the authorities")
+	}
+	if n := len(s.UnsignedPortals); n > 0 {
+		names := strings.Join(s.UnsignedPortals[:min(n, 5)], ", ")
+		if n > 5 {
+			names += ", ..."
+		}
+		what = append(what, "new keys of "+command.Count(n, "portal")+" ("+names+")")
+	}
+	if len(what) == 0 {
+		return "nothing waits"
+	}
+	return "to be signed: " + strings.Join(what, ", ") + " (netport-server policy request)"
 }
 
 func newPortals() *cobra.Command {

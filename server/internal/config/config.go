@@ -125,7 +125,7 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, f.Errorf("certificate_life", "certificate_life: %v", err)
 	}
-	late, err := ca.ParseDuration(r.RenewAfterExpiry)
+	late, err := conffile.ParseDuration(r.RenewAfterExpiry)
 	if err != nil {
 		return nil, f.Errorf("renew_after_expiry", "renew_after_expiry: %v", err)
 	}

@@ -163,6 +163,7 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 	var audit sync.WaitGroup
 	audit.Go(func() { service.Audit.Run(auditCtx) })
 	start(d.hub.Run)
+	start(service.Run)
 	start(d.own.Run)
 	start(socket.Run)
 	if page != nil {

@@ -55,6 +55,8 @@ type Status struct {
 	Strict              bool `json:"strict"`
 	Unsigned            int  `json:"grants_not_signed"`
 	UnsignedAuthorities bool `json:"authorities_not_signed"`
+	// UnsignedPortals are those of which a key is new since the policy was signed.
+	UnsignedPortals []string `json:"portals_not_signed"`
 }
 
 func (d *daemon) views(cfg *config.Config, service *admin.Service) map[string]local.Handler {
@@ -79,7 +81,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 	}
 	s.Contested = d.hub.Contests()
 	s.Strict = service.Registry.Strict()
-	s.Unsigned, s.UnsignedAuthorities = service.Unsigned()
+	s.Unsigned, s.UnsignedAuthorities, s.UnsignedPortals = service.Unsigned()
 	var err error
 	if s.Pending, s.PendingSince, err = service.Waiting(); err != nil {
 		d.log.Error("not known which certificates wait", "error", err)

@@ -16,7 +16,7 @@ func (h *Hub) Changed(d registry.Diff) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	h.dropOldKeys(now)
-	h.takeBack(now, d.Removed, wire.ReasonGrantRemoved)
+	h.takeBack(now, d.Removed)
 	concerned := make(map[string]bool)
 	for _, p := range d.Removed {
 		concerned[p.Entry.Name], concerned[p.Exit.Name] = true, true
@@ -36,9 +36,10 @@ func (h *Hub) Changed(d registry.Diff) {
 			h.owe(name, peer, "")
 		}
 	}
+	complete := h.registry.Applied().Complete()
 	for name := range concerned {
 		if c := h.portals[name]; c != nil {
-			c.link.Send(wire.GrantsComplete{Version: d.Version})
+			c.link.Send(complete)
 		}
 	}
 	h.broker.Repin(now)
@@ -49,19 +50,25 @@ func exitOf(p grant.Permission) string  { return p.Exit.Name }
 func entryOf(p grant.Permission) string { return p.Entry.Name }
 
 // takeBack removes grants from the portals that hold them.
-func (h *Hub) takeBack(now time.Time, list []grant.Permission, reason wire.Reason) {
+func (h *Hub) takeBack(now time.Time, list []grant.Permission) {
+	why := func(p grant.Permission) wire.Reason {
+		if registry.Ended(p, now) {
+			return wire.ReasonGrantExpired
+		}
+		return wire.ReasonGrantRemoved
+	}
 	for _, end := range []func(grant.Permission) string{exitOf, entryOf} {
 		for _, p := range list {
 			id := p.ID()
 			delete(h.stamped, id)
 			if c := h.portals[end(p)]; c != nil {
 				delete(c.until, id)
-				c.link.Send(wire.RemoveGrant{Grant: id, Reason: reason})
+				c.link.Send(wire.RemoveGrant{Grant: id, Reason: why(p)})
 			}
 		}
 	}
 	for _, p := range list {
-		h.broker.Unjoined(now, p.Entry.Name, p.Exit.Name, reason)
+		h.broker.Unjoined(now, p.Entry.Name, p.Exit.Name, why(p))
 		if !h.registry.Joined(p.Entry.Name, p.Exit.Name, now) {
 			delete(h.tickets.standing, pairOf(p.Entry.Name, p.Exit.Name))
 		}
@@ -109,7 +116,7 @@ func (h *Hub) care(now time.Time) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.takeBack(now, h.registry.EndedBetween(h.ended, now), wire.ReasonGrantExpired)
+	h.takeBack(now, h.registry.EndedBetween(h.ended, now))
 	h.ended = now
 	h.age(now)
 	for id, at := range h.switched {

@@ -92,7 +92,7 @@ func (w *world) apply(text string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	d, err := w.registry.Apply(p, "policy.toml", []byte(text))
+	d, err := w.registry.Apply(p, "policy.toml", []byte(text), false)
 	if err != nil {
 		w.t.Fatal(err)
 	}

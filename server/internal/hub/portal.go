@@ -86,7 +86,7 @@ func (h *Hub) enterPortal(c *connection[wire.ToPortal]) (wire.Reason, string) {
 		h.put(c, g, c.since)
 		peers[otherOf(g.Permission, name)] = true
 	}
-	c.link.Send(wire.GrantsComplete{Version: h.registry.Applied().Version})
+	c.link.Send(h.registry.Applied().Complete())
 	if h.hasRelay {
 		c.link.Send(wire.RelayState{Ready: true})
 	}

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
-	"github.com/netport/netport/server/internal/ca"
 )
 
 const (
@@ -145,9 +145,9 @@ func (p *Policy) readOnRequest(f *Forward, raw *rawForward) error {
 	if !p.file.Has(key) {
 		return nil
 	}
-	d, err := ca.ParseDuration(raw.OnRequest)
+	d, err := conffile.ParseDuration(raw.OnRequest)
 	if err == nil && (d < minOpening || d > maxOpening || d%time.Second != 0) {
-		err = fmt.Errorf("%q: it is %s to %s", raw.OnRequest, ca.FormatDuration(minOpening), ca.FormatDuration(maxOpening))
+		err = fmt.Errorf("%q: it is %s to %s", raw.OnRequest, conffile.FormatDuration(minOpening), conffile.FormatDuration(maxOpening))
 	}
 	if err != nil {
 		return p.file.Errorf(key, "forward %q: on_request: %v", f.Name, err)
@@ -164,7 +164,7 @@ func (f *Forward) Says() (list []string) {
 		}
 	}
 	t := &f.terms
-	say(f.onRequest > 0, "on request for %s", ca.FormatDuration(f.onRequest))
+	say(f.onRequest > 0, "on request for %s", conffile.FormatDuration(f.onRequest))
 	say(!f.until.IsZero(), "until %s", f.until.Format(time.RFC3339))
 	if !t.Hours.IsZero() {
 		say(true, "hours %s", hoursText(t.Hours, f.zone))

@@ -69,18 +69,18 @@ func TestOpeningGrantsUntilItsEnd(t *testing.T) {
 	shorter := parse(t, strings.Replace(onRequest, `"8h"`, `"30m"`, 1))
 	want("with a shorter time", shorter, now, 30*time.Minute, 30*time.Minute)
 	want("after it", shorter, now.Add(30*time.Minute), 0, 0)
-	if live := shorter.Live(open, now.Add(30*time.Minute)); len(live) > 0 {
-		t.Errorf("still kept: %v", live)
+	if live, over := shorter.Live(open, now.Add(30*time.Minute)); len(live) > 0 || len(over) != 2 || over[0].Only != "" || over[1].Only != "bo" {
+		t.Errorf("still kept: %v; over: %v", live, over)
 	}
 	for what, text := range map[string]string{
 		"granted always now": strings.Replace(onRequest, `on_request = "8h"`, "", 1),
 		"renamed":            strings.Replace(onRequest, `"shell"`, `"ssh"`, 1),
 	} {
-		if live := parse(t, text).Live(open, now); len(live) > 0 {
+		if live, over := parse(t, text).Live(open, now); len(live) > 0 || len(over) != 2 {
 			t.Errorf("%s: still kept: %v", what, live)
 		}
 	}
-	if live := p.Live(open, now); len(live) != 2 {
+	if live, over := p.Live(open, now); len(live) != 2 || len(over) > 0 {
 		t.Errorf("kept %v, want both", live)
 	}
 }
@@ -106,5 +106,33 @@ func TestOnlyWhatThePolicySaysIsAllowed(t *testing.T) {
 		if o, err := p.Open(c.forward, c.only, "cy", c.length, c.at); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s for %v: %+v, %v; want %s", c.forward, c.length, o, err, c.want)
 		}
+	}
+}
+
+// TestOpeningMadeElsewhereIsWithinThePolicy: who signs what another machine has noted
+// takes nothing that he could not have allowed himself.
+func TestOpeningMadeElsewhereIsWithinThePolicy(t *testing.T) {
+	p := parse(t, onRequest)
+	o, err := p.Open("shell", "bo", "cy", 8*time.Hour, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func(*Opening){
+		"longer":        func(o *Opening) { o.Until = o.Until.Add(time.Second) },
+		"without end":   func(o *Opening) { o.Until = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"later":         func(o *Opening) { o.Since, o.Until = o.Since.Add(time.Hour), o.Until.Add(time.Hour) },
+		"never":         func(o *Opening) { o.Until = o.Since },
+		"another's":     func(o *Opening) { o.Only = "plant" },
+		"granted":       func(o *Opening) { o.Forward = "always" },
+		"not there":     func(o *Opening) { o.Forward = "shel" },
+		"from long ago": func(o *Opening) { o.Since = o.Since.Add(-time.Hour) },
+	} {
+		other := o
+		if change(&other); p.CheckOpening(other, now) == nil {
+			t.Errorf("%s: %+v passes", what, other)
+		}
+	}
+	if err := p.CheckOpening(o, now.Add(-time.Minute)); err != nil {
+		t.Errorf("by a clock that is a minute behind: %v", err)
 	}
 }

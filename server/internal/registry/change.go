@@ -12,8 +12,9 @@ import (
 )
 
 // Apply makes p, read from source, the policy in force. It must have passed its
-// tests and CheckNames.
-func (r *Registry) Apply(p *policy.Policy, file string, source []byte) (Diff, error) {
+// tests and CheckNames. What is in force already and says the same stays as it is,
+// unless all is to be signed anew.
+func (r *Registry) Apply(p *policy.Policy, file string, source []byte, anew bool) (Diff, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
 	if r.Strict() {
@@ -21,10 +22,11 @@ func (r *Registry) Apply(p *policy.Policy, file string, source []byte) (Diff, er
 	}
 	r.mu.RLock()
 	next := Applied{
-		Version: r.applied.Version + 1, File: file, Source: string(source),
+		Version: r.applied.Version, File: file, Source: string(source),
 		Time: r.now().UTC(), Cause: "policy applied", Key: r.PolicyKey(),
 	}
 	who := r.holdersLocked()
+	who.anew = anew
 	r.mu.RUnlock()
 	return r.commit(store.Change{}, next, p, who, nil)
 }
@@ -82,7 +84,6 @@ func (r *Registry) putPortal(p Portal, cause string) (Diff, error) {
 	r.mu.RLock()
 	next, rules, who := r.applied, r.policy, r.holdersLocked()
 	r.mu.RUnlock()
-	next.Version++
 	next.Cause = "portal " + p.Name + " " + cause
 	who.set(p.Name, p.Enrolment)
 	change := store.Change{Put: map[string][]byte{portalPrefix + p.Name: value}}
@@ -101,8 +102,8 @@ func (r *Registry) putRelay(p Relay) error {
 }
 
 // commit writes a change together with what it does to the permissions, then
-// makes it visible. With rules nil the permissions stay as they are. update is
-// called under the lock of the maps.
+// makes it visible. With rules nil the permissions stay as they are. The version rises,
+// where the policy key is here to sign it. update is called under the lock of the maps.
 func (r *Registry) commit(change store.Change, next Applied, rules *policy.Policy, who holders, update func()) (Diff, error) {
 	if change.Put == nil {
 		change.Put = make(map[string][]byte)
@@ -110,16 +111,22 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 	diff := Diff{Version: r.applied.Version}
 	grants := r.grants
 	if rules != nil {
-		who.open = rules.Live(who.open, r.now())
+		var lapsed []policy.Opening
+		who.open, lapsed = rules.Live(who.open, r.now())
 		if err := r.putOpenings(who.open, &change); err != nil {
 			return Diff{}, err
 		}
 		next.Zones = rules.Zones()
-		grants, diff = r.compile(rules, who, next.Version, &change)
-		if len(diff.Removed)+len(diff.Added) == 0 && r.applied.Version > 0 && r.applied.Source == next.Source {
-			next = r.applied // nothing that is granted has changed
-			diff.Version = next.Version
+		installed := next.Version > r.applied.Version
+		if !r.Strict() {
+			next.Version++
+			r.sign(&next)
 		}
+		grants, diff = r.compile(rules, who, next.Version, &change)
+		if len(diff.Removed)+len(diff.Added) == 0 && r.applied.Version > 0 && r.applied.Source == next.Source && !installed {
+			next = r.applied // nothing that is granted has changed
+		}
+		diff.Version, diff.Lapsed = next.Version, lapsed
 		value, err := json.Marshal(next)
 		if err != nil {
 			return Diff{}, err
@@ -170,15 +177,14 @@ func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, ch
 	var added []grant.Grant
 	var sign []grant.Permission
 	for _, p := range who.expand(rules.Grants(who.keys, who.open, r.now())) {
-		if g, ok := same[content(p)]; ok {
-			delete(same, content(p))
-			grants.add(g)
-			diff.Kept++
-			continue
-		}
-		g, ok := who.signed[content(p)]
+		before, held := same[content(p)]
+		g, signed := who.signed[content(p)]
 		switch {
-		case ok:
+		case held && (!who.anew || r.Strict() && !signed):
+			delete(same, content(p))
+			grants.add(before)
+			diff.Kept++
+		case signed:
 			added = append(added, g)
 		case r.Strict():
 			diff.Waiting++

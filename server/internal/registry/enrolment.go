@@ -21,7 +21,8 @@ type Enrolment struct {
 	Issuer identity.KeyHash `json:"issuer,omitzero"`
 	Serial string           `json:"serial,omitempty"`
 	// Next is a second key, which was enrolled under Key's authority and takes its
-	// place when its holder has shown itself with it. Zero: none.
+	// place when its holder has shown itself with it. Zero: none. NextSince is when its
+	// certificate was made; zero: it waits for permissions that name it (Propose).
 	Next      identity.KeyHash `json:"next,omitzero"`
 	NextSince time.Time        `json:"next_since,omitzero"`
 }
@@ -66,10 +67,29 @@ func (r *Registry) Renew(role identity.Role, name string, from identity.KeyHash,
 	if !ok || !old.Holds(from) {
 		return Diff{}, fmt.Errorf("renew %s %s: the key %s is not enrolled", role, name, from)
 	}
-	if e.Key != from {
+	switch {
+	case e.Key != from:
 		e.Key, e.Next, e.NextSince = from, e.Key, e.Issued
+	case old.Key == from && old.NextSince.IsZero(): // what was proposed still waits
+		e.Next = old.Next
 	}
 	return r.put(role, name, e, "renewed with a new key")
+}
+
+// Propose notes a key that a portal, which has proven the key from, wants to have next:
+// the permissions that name it are to be signed elsewhere first.
+func (r *Registry) Propose(name string, from, next identity.KeyHash) (Diff, error) {
+	r.change.Lock()
+	defer r.change.Unlock()
+	e, ok := r.Enrolled(identity.Portal, name)
+	if !ok || !e.Holds(from) {
+		return Diff{}, fmt.Errorf("renew portal %s: the key %s is not enrolled", name, from)
+	}
+	if e.Key == from && e.Next == next {
+		return Diff{Version: r.Applied().Version}, nil
+	}
+	e.Key, e.Next, e.NextSince = from, next, time.Time{}
+	return r.put(identity.Portal, name, e, "wants another key")
 }
 
 // Settle makes the key that a name was seen with its only one.
@@ -103,6 +123,7 @@ type holders struct {
 	keys, next map[string]identity.KeyHash
 	open       policy.Openings        // and what is open to them on request
 	signed     map[string]grant.Grant // by content: what was signed elsewhere
+	anew       bool                   // what is signed now takes the place of what says the same
 }
 
 func (h holders) set(name string, e Enrolment) {

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -13,13 +12,11 @@ import (
 )
 
 // Allow opens a forward on request for a time, for all portals that it is from or
-// for one only, on the word of by. It replaces what was allowed the same before.
+// for one only, on the word of by. It replaces what was allowed the same before. In
+// strict mode it opens when it was signed (Pending).
 func (r *Registry) Allow(forward, only, by string, length time.Duration) (policy.Opening, Diff, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
-	if r.Strict() {
-		return policy.Opening{}, Diff{}, fmt.Errorf("allow forward %s: %w", forward, ErrStrict)
-	}
 	if r.policy == nil {
 		return policy.Opening{}, Diff{}, fmt.Errorf("no policy was applied yet")
 	}
@@ -53,10 +50,46 @@ func (r *Registry) reopen(cause string, update func(policy.Openings)) (Diff, err
 	r.mu.RLock()
 	next, rules, who := r.applied, r.policy, r.holdersLocked()
 	r.mu.RUnlock()
-	next.Version++
 	next.Cause = cause
 	update(who.open)
 	return r.commit(store.Change{}, next, rules, who, nil)
+}
+
+// Lapse forgets the openings that have ended by themselves: Diff.Lapsed.
+func (r *Registry) Lapse() (Diff, error) {
+	r.change.Lock()
+	defer r.change.Unlock()
+	r.mu.RLock()
+	var lapsed []policy.Opening
+	if r.policy != nil {
+		_, lapsed = r.policy.Live(r.openings, r.now())
+	}
+	r.mu.RUnlock()
+	if len(lapsed) == 0 {
+		return Diff{Version: r.Applied().Version}, nil
+	}
+	return r.reopen("what was allowed on request has ended", func(policy.Openings) {})
+}
+
+// Pending returns the openings under which something waits for a signature, by forward
+// and portal; in strict mode only.
+func (r *Registry) Pending() []policy.Opening {
+	open := r.Openings()
+	if !r.Strict() || len(open) == 0 {
+		return nil
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	held := r.heldLocked()
+	who := r.holdersLocked()
+	waits := make(map[policy.OpeningKey]bool)
+	for _, p := range who.expand(r.policy.Grants(who.keys, who.open, r.now())) {
+		if !held[content(p)] {
+			waits[policy.OpeningKey{Forward: p.Forward}] = true
+			waits[policy.OpeningKey{Forward: p.Forward, Only: p.Entry.Name}] = true
+		}
+	}
+	return slices.DeleteFunc(open, func(o policy.Opening) bool { return !waits[o.Key()] })
 }
 
 // Openings returns what is allowed on request now, by forward and portal.
@@ -66,9 +99,8 @@ func (r *Registry) Openings() []policy.Opening {
 	if r.policy == nil {
 		return nil
 	}
-	return slices.SortedFunc(maps.Values(r.policy.Live(r.openings, r.now())), func(a, b policy.Opening) int {
-		return cmp.Or(cmp.Compare(a.Forward, b.Forward), cmp.Compare(a.Only, b.Only))
-	})
+	live, _ := r.policy.Live(r.openings, r.now())
+	return slices.SortedFunc(maps.Values(live), policy.Opening.Compare)
 }
 
 // Allowed returns what was allowed on request, as far as it is kept.

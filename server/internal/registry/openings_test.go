@@ -121,7 +121,7 @@ func TestHoursMeanTheSameAfterARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Apply(p, "policy.toml", []byte(text)); err != nil {
+	if _, err := r.Apply(p, "policy.toml", []byte(text), false); err != nil {
 		t.Fatal(err)
 	}
 	before := ids(r, "ann")

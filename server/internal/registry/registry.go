@@ -23,6 +23,7 @@ import (
 
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/policy"
 	"github.com/netport/netport/server/internal/store"
 )
@@ -35,6 +36,7 @@ const (
 	revocationPrefix = "revocation/"
 	openingPrefix    = "opening/"
 	policyKey        = "policy"
+	signedForKey     = "signed-for"
 )
 
 // Portal is an enrolled portal. A name has one key, and a second one while it
@@ -54,8 +56,10 @@ type Relay struct {
 
 // Applied is the policy in force.
 type Applied struct {
-	Version uint64    `json:"version"` // rises with every change of what is granted
-	File    string    `json:"file"`    // as it was named
+	// Version rises with every change of what is granted; in strict mode with every
+	// signed policy, for nobody else can sign it.
+	Version uint64    `json:"version"`
+	File    string    `json:"file"` // as it was named
 	Source  string    `json:"source"`
 	Time    time.Time `json:"time"` // when the file was applied
 	Cause   string    `json:"cause"`
@@ -63,6 +67,17 @@ type Applied struct {
 	// Zones are the rules of the time zones that the policy names, as they were when
 	// it was applied.
 	Zones map[string]string `json:"zones,omitempty"`
+	// Signature is the policy key's, of the version.
+	Signature []byte `json:"version_signature,omitempty"`
+}
+
+// Complete returns the version as portals are told it.
+func (a Applied) Complete() wire.GrantsComplete {
+	m := wire.GrantsComplete{Version: a.Version}
+	if copy(m.Signature[:], a.Signature) == 0 {
+		return wire.GrantsComplete{} // of a strict server that began as another
+	}
+	return m
 }
 
 // Diff is what a change did to the grants.
@@ -72,6 +87,8 @@ type Diff struct {
 	Added   []grant.Permission
 	Kept    int
 	Waiting int // in strict mode: permissions that are not signed
+	// Lapsed are openings that have ended by themselves.
+	Lapsed []policy.Opening
 }
 
 // Registry is the whole of it.
@@ -95,7 +112,9 @@ type Registry struct {
 	policy    *policy.Policy // what applied.Source says; nil before the first
 	openings  policy.Openings
 	grants    *index
-	waiting   int // permissions of the policy in force that are not signed; in strict mode only
+	// In strict mode only:
+	waiting   int       // permissions of the policy in force that are not signed
+	signedFor signedFor // when that policy was signed
 }
 
 // Open reads the registry of a domain from a store. signer is the policy key.
@@ -138,6 +157,9 @@ func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25
 	if r.applied.Version == 0 {
 		return r, nil
 	}
+	if err := load(r, signedForKey, func(s signedFor) { r.signedFor = s }); err != nil {
+		return nil, err
+	}
 	if own := r.PolicyKey(); r.applied.Key != own {
 		return nil, fmt.Errorf("read state: the permissions in force are signed by the policy key %s, and the configuration names %s: put the old policy key back", r.applied.Key, own)
 	}
@@ -146,6 +168,9 @@ func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25
 		return nil, fmt.Errorf("read state: the policy in force, version %d: %w", r.applied.Version, err)
 	}
 	r.policy = p
+	if !r.Strict() {
+		r.sign(&r.applied) // of a state that knew no such signature
+	}
 	entries, err := s.List(permissionPrefix)
 	if err != nil {
 		return nil, err
@@ -159,7 +184,7 @@ func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25
 	}
 	if r.Strict() {
 		who := r.holdersLocked()
-		who.open = p.Live(who.open, now())
+		who.open, _ = p.Live(who.open, now())
 		_, diff := r.compile(p, who, r.applied.Version, &store.Change{Put: make(map[string][]byte)})
 		r.waiting = diff.Waiting
 	}

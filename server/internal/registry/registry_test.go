@@ -84,7 +84,7 @@ func apply(r *Registry, source string) (Diff, error) {
 	if err != nil {
 		return Diff{}, err
 	}
-	return r.Apply(p, "policy.toml", []byte(source))
+	return r.Apply(p, "policy.toml", []byte(source), false)
 }
 
 func mustApply(t *testing.T, r *Registry, source string) Diff {

@@ -30,9 +30,15 @@ func (v Revoked) Revocation() identity.Revocation {
 	return identity.Revocation{Epoch: v.Epoch, Role: v.Role, Name: v.Name, Before: v.Before, Key: v.Key, Issuer: v.Issuer, Serial: string(serial)}
 }
 
+// ErrFull says that there are as many revocations as portals and relays hold. None is
+// forgotten to make room: a portal's clock may be behind, an authority elsewhere may have
+// made certificates of any length, and a key that was revoked must never be enrolled again.
+var ErrFull = fmt.Errorf("%d revocations are the most that portals and relays hold, and none is forgotten: \"invite NAME --replace\" takes a key its name away without one", identity.MaxRevocations)
+
 // Revoke takes back what the list says; epochs and times are set here. Whoever is
 // enrolled under a name or a key of the list is enrolled no more, and permissions
-// that name him are gone. All of it is one commit.
+// that name him are gone. All of it is one commit. A revocation that says no more than a
+// newer one is forgotten; it returns ErrFull, and changes nothing, where there is no room.
 func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 	r.change.Lock()
 	defer r.change.Unlock()
@@ -40,6 +46,10 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 	next, rules, who, epoch := r.applied, r.policy, r.holdersLocked(), max(r.epochLocked(), r.told)
 	r.mu.RUnlock()
 	change := store.Change{Put: make(map[string][]byte)}
+	kept := r.superseded(list, &change)
+	if len(kept)+len(list) > identity.MaxRevocations {
+		return nil, Diff{}, fmt.Errorf("revoke: %w", ErrFull)
+	}
 	var portals, relays []string
 	at := r.now().UTC().Truncate(time.Second)
 	for i := range list {
@@ -53,7 +63,7 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 		if err != nil {
 			return nil, Diff{}, err
 		}
-		change.Put[fmt.Sprintf("%s%016x", revocationPrefix, epoch)] = value
+		change.Put[revocationKey(epoch)] = value
 		for name, p := range r.portals {
 			if v.hits(identity.Portal, name, p.Enrolment) && who.drop(name) {
 				portals = append(portals, name)
@@ -70,8 +80,6 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 	}
 	if len(portals) == 0 {
 		rules = nil
-	} else {
-		next.Version++
 	}
 	diff, err := r.commit(change, next, rules, who, func() {
 		for _, name := range portals {
@@ -80,10 +88,29 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 		for _, name := range relays {
 			delete(r.relays, name)
 		}
-		r.revoked = append(r.revoked, list...)
+		r.revoked = append(kept, list...)
 	})
 	return list, diff, err
 }
+
+// superseded returns the revocations that still say something beside those of the list, in
+// a list of its own, and has the change delete the others: the older ones of a name that is
+// revoked anew. change is held.
+func (r *Registry) superseded(list []Revoked, change *store.Change) []Revoked {
+	kept := make([]Revoked, 0, len(r.revoked)+len(list))
+	for _, old := range r.revoked {
+		if slices.ContainsFunc(list, func(v Revoked) bool {
+			return v.Name != "" && v.Role == old.Role && v.Name == old.Name && !v.Before.Before(old.Before)
+		}) {
+			change.Delete = append(change.Delete, revocationKey(old.Epoch))
+			continue
+		}
+		kept = append(kept, old)
+	}
+	return kept
+}
+
+func revocationKey(epoch uint64) string { return fmt.Sprintf("%s%016x", revocationPrefix, epoch) }
 
 // hits reports whether an enrolled name loses its enrolment: a certificate alone is
 // not the name's.

@@ -12,6 +12,7 @@ import (
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/policy"
 )
 
 // Known is what the operator's machine knows of the domain: it is what a request is
@@ -106,6 +107,7 @@ func keyList(list []identity.KeyHash) string {
 type Accepted struct {
 	Portals     map[string][]identity.KeyHash
 	Authorities []identity.KeyHash
+	Openings    []policy.OpeningKey // of forwards on request
 }
 
 // Stranger is a key of a request that is not known.
@@ -125,16 +127,16 @@ func (s Stranger) Flag() string {
 }
 
 // learn compares a request with what is known, and returns what is known after it, and
-// who is not known and was not accepted.
-func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted) (Known, []Stranger, error) {
+// who is not known and was not accepted. later are the second keys of those whose first
+// is known: they can wait, for their portals go on with the first.
+func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted) (after Known, strangers, later []Stranger, err error) {
 	// Who is not enrolled any more is forgotten: his key may have been revoked.
 	next := k.clone()
 	next.Domain, next.Authorities, next.Portals = q.Domain, nil, make(map[string][]identity.KeyHash)
 	maps.DeleteFunc(next.Relays, func(name string, _ []identity.KeyHash) bool { return !slices.Contains(q.Relays, name) })
-	var strangers []Stranger
 	for _, p := range q.Portals {
 		if err := identity.CheckName(p.Name); err != nil {
-			return Known{}, nil, err
+			return Known{}, nil, nil, err
 		}
 		known := k.Portals[p.Name]
 		var keys []identity.KeyHash
@@ -143,7 +145,12 @@ func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted)
 				continue
 			}
 			if !slices.Contains(known, key) && !slices.Contains(accepted.Portals[p.Name], key) {
-				strangers = append(strangers, Stranger{Portal: p.Name, Key: key, Other: len(known) > 0})
+				s := Stranger{Portal: p.Name, Key: key, Other: len(known) > 0}
+				if key == p.Next {
+					later = append(later, s)
+					continue
+				}
+				strangers = append(strangers, s)
 			}
 			keys = append(keys, key)
 		}
@@ -151,7 +158,7 @@ func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted)
 	}
 	certificates, err := identity.ParseChain(authorities.Certificates)
 	if err != nil {
-		return Known{}, nil, fmt.Errorf("the authorities: %w", err)
+		return Known{}, nil, nil, fmt.Errorf("the authorities: %w", err)
 	}
 	for _, c := range certificates {
 		key := identity.HashKey(c)
@@ -160,7 +167,7 @@ func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted)
 		}
 		next.Authorities = append(next.Authorities, key)
 	}
-	return next, strangers, nil
+	return next, strangers, later, nil
 }
 
 // check reports why a request is not for this domain and key.

@@ -3,6 +3,7 @@ package strict
 import (
 	"crypto/ed25519"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/netport/netport/proto/grant"
@@ -26,12 +27,16 @@ type Job struct {
 	Accepted Accepted
 }
 
-// Result is what came of it. With strangers, tests that fail, nothing is signed.
+// Result is what came of it. With strangers, or tests that fail, nothing is signed. What
+// is later or closed is left out of what is signed.
 type Result struct {
 	Signed    Signed
 	Known     Known // after it
 	Grants    int
 	Strangers []Stranger
+	Later     []Stranger       // second keys
+	Closed    []policy.Opening // that were not accepted
+	Opened    []policy.Opening
 	Failed    []string // tests of the policy
 	Warnings  []string
 }
@@ -54,10 +59,9 @@ func (j Job) Sign(now time.Time) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	keys, portals := make(map[string]identity.KeyHash), make([]registry.Portal, len(q.Portals))
-	for i, e := range q.Portals {
+	keys := make(map[string]identity.KeyHash)
+	for _, e := range q.Portals {
 		keys[e.Name] = e.Key
-		portals[i] = registry.Portal{Name: e.Name, Enrolment: registry.Enrolment{Key: e.Key, Next: e.Next}}
 	}
 	relays := make(map[string]bool)
 	for _, name := range q.Relays {
@@ -70,17 +74,35 @@ func (j Job) Sign(now time.Time) (Result, error) {
 	for _, err := range p.Test(now) {
 		r.Failed = append(r.Failed, err.Error())
 	}
-	if r.Known, r.Strangers, err = j.Known.learn(q, authorities, j.Accepted); err != nil || len(r.Strangers)+len(r.Failed) > 0 {
+	r.Known, r.Strangers, r.Later, err = j.Known.learn(q, authorities, j.Accepted)
+	if err == nil {
+		r.Opened, r.Closed, err = j.openings(p, now)
+	}
+	if err != nil || len(r.Strangers)+len(r.Failed) > 0 {
 		return r, err
 	}
+	portals, open := make([]registry.Portal, len(q.Portals)), make(policy.Openings)
+	for i, e := range q.Portals {
+		portals[i] = registry.Portal{Name: e.Name, Enrolment: registry.Enrolment{Key: e.Key}}
+		if slices.Contains(r.Known.Portals[e.Name], e.Next) {
+			portals[i].Next = e.Next
+		}
+	}
+	for _, o := range r.Opened {
+		open[o.Key()] = o
+	}
 	r.Known.Version = max(q.Version, j.Known.Version+1)
-	list := registry.Permissions(p, portals, now)
+	list := registry.Permissions(p, portals, open, now)
 	for i := range list {
 		list[i].Version = r.Known.Version
 	}
 	body := Body{
 		Domain: q.Domain, Version: r.Known.Version, Time: now.UTC().Truncate(time.Second), File: j.File, Source: string(j.Source),
 		Zones: p.Zones(), Authorities: authorities.Sign(j.Key).AppendTo(nil),
+		Complete: wire.GrantsComplete{Version: r.Known.Version}.Sign(j.Key).AppendTo(nil),
+	}
+	for _, e := range q.Portals {
+		body.For = append(body.For, registry.SignedPortal{Name: e.Name, Keys: r.Known.Portals[e.Name]})
 	}
 	for _, g := range registry.Sign(list, j.Key) {
 		body.Grants = append(body.Grants, g.AppendTo(nil))
@@ -88,4 +110,27 @@ func (j Job) Sign(now time.Time) (Result, error) {
 	r.Grants = len(list)
 	r.Signed, err = seal(body, j.Key)
 	return r, err
+}
+
+// openings divides the openings of the request into those that are accepted, which the
+// policy must allow, and the others.
+func (j Job) openings(p *policy.Policy, now time.Time) (opened, closed []policy.Opening, err error) {
+	asked := make(map[policy.OpeningKey]bool)
+	for _, o := range j.Request.Openings {
+		asked[o.Key()] = true
+		if !slices.Contains(j.Accepted.Openings, o.Key()) {
+			closed = append(closed, o)
+			continue
+		}
+		if err := p.CheckOpening(o, now); err != nil {
+			return nil, nil, fmt.Errorf("allow forward %s: %w", o.Forward, err)
+		}
+		opened = append(opened, o)
+	}
+	for _, k := range j.Accepted.Openings {
+		if !asked[k] {
+			return nil, nil, fmt.Errorf("allow forward %s: the request does not ask for that: has it ended, or was it signed already?", k)
+		}
+	}
+	return opened, closed, nil
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/policy"
+	"github.com/netport/netport/server/internal/registry"
 )
 
 // MaxSigned bounds a request and what is signed, in bytes: it travels to the server in one
@@ -36,6 +38,8 @@ type Request struct {
 	Version uint64   `json:"version"`
 	Portals []Portal `json:"portals"`
 	Relays  []string `json:"relays"`
+	// Openings are of forwards on request, and wait to be signed.
+	Openings []policy.Opening `json:"openings,omitempty"`
 	// Authorities are whom the server's domain trusts (wire.Authorities, not signed).
 	Authorities []byte `json:"authorities"`
 }
@@ -56,8 +60,11 @@ type Body struct {
 	Source  string            `json:"source"`
 	Zones   map[string]string `json:"zones,omitempty"`
 	Grants  [][]byte          `json:"grants"` // each with the signature of its own that portals look at
-	// Authorities is signed in the same way.
+	// Complete (wire.GrantsComplete, of Version) and Authorities are signed in the same way.
+	Complete    []byte `json:"complete"`
 	Authorities []byte `json:"authorities"`
+	// For are the portals, with the keys that are known where it was signed.
+	For []registry.SignedPortal `json:"for"`
 }
 
 // Signed is a Body with a signature over all of its bytes.
@@ -81,6 +88,7 @@ func seal(b Body, key ed25519.PrivateKey) (Signed, error) {
 type Opened struct {
 	Body
 	Permissions []grant.Grant
+	Complete    wire.GrantsComplete
 	Authorities wire.Authorities
 }
 
@@ -107,6 +115,9 @@ func Open(s Signed, domain string, key ed25519.PublicKey) (Opened, error) {
 	var err error
 	if o.Authorities, err = wire.ParseAuthorities(o.Body.Authorities); err != nil || !o.Authorities.SignedBy(key) {
 		return Opened{}, errors.New("its authorities are broken or not signed")
+	}
+	if o.Complete, err = wire.ParseGrantsComplete(o.Body.Complete); err != nil || o.Complete.Version != o.Version || !o.Complete.SignedBy(key) {
+		return Opened{}, errors.New("its version is not signed as portals want it: was it signed by an older netport-server?")
 	}
 	return o, nil
 }
