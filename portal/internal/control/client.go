@@ -95,6 +95,7 @@ type Client struct {
 	mu       sync.Mutex // guards the following
 	conn     *Conn      // nil: not connected
 	since    time.Time  // of this state
+	connects uint64     // so far
 	server   string     // name of the server connected last
 	address  netip.AddrPort
 	told     []string // servers that a server has told of
@@ -184,6 +185,7 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 	c.Grants.Connected(welcome.Stamp)
 	c.mu.Lock()
 	c.conn, c.since, c.server = conn, time.Now(), conn.Peer().ID.Name
+	c.connects++
 	c.address = addrOf(conn.RemoteAddr())
 	clear(c.peers)
 	c.relay = false
@@ -480,6 +482,7 @@ type Status struct {
 	Address   string    `json:"address,omitempty"`
 	Policy    uint64    `json:"policy_version"` // of which every grant is here; 0: none yet
 	Servers   []string  `json:"servers"`        // in the order in which they are tried first
+	Connects  uint64    `json:"connects"`       // how often it has connected
 	// Contest is what the server said, at the time Contested, of another machine that
 	// has this portal's identity; empty if that was over an hour ago.
 	Contest   string    `json:"contest,omitempty"`
@@ -493,7 +496,7 @@ const contestTime = time.Hour
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Servers: wirecontrol.Addresses(c.Config.Servers)}
+	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Connects: c.connects, Servers: wirecontrol.Addresses(c.Config.Servers)}
 	for _, a := range wirecontrol.Addresses(c.told) {
 		if !slices.Contains(s.Servers, a) {
 			s.Servers = append(s.Servers, a)

@@ -23,6 +23,7 @@ const (
 	CallExplain = "explain"
 	CallConnect = "connect" // goes on as a stream
 	CallOutcome = "outcome" // of a connect
+	CallMetrics = "metrics"
 )
 
 // PingArgs asks for one round trip.
@@ -55,6 +56,7 @@ func (p *Portal) serve() {
 	p.socket.Handle(CallExplain, p.explain)
 	p.socket.HandleStream(CallConnect, p.connect)
 	p.socket.Handle(CallOutcome, p.outcome)
+	p.socket.Handle(CallMetrics, func(context.Context, json.RawMessage) (any, error) { return p.Metrics().String(), nil })
 }
 
 func (p *Portal) ping(ctx context.Context, raw json.RawMessage) (any, error) {

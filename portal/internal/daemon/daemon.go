@@ -26,6 +26,7 @@ import (
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/state"
+	"github.com/netport/netport/portal/internal/traffic"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/grant"
@@ -63,6 +64,7 @@ type Portal struct {
 	exit     *exit.Exit
 	calls    *calls
 	opened   bool // owned by look: the listeners of kept grants were seen open
+	traffic  traffic.Ledger
 }
 
 // New makes a portal from its configuration and takes its socket: it fails
@@ -115,6 +117,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	})
 	p.pool = peers.New(peers.Config{
 		Credentials: credentials, Server: p.client, Finder: peers.Paths(p.finder), Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
+		Account: p.account, Stalled: p.traffic.Stalled,
 		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
 		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
 	})
@@ -159,6 +162,9 @@ func (p *Portal) Run(ctx context.Context) error {
 	rest.Go(func() { p.follow(rest.ctx) })
 	rest.Go(func() { p.state.Run(rest.ctx, p.kept) })
 	rest.Go(func() { supervise.Run(ctx, p.log, p.look) })
+	if p.config.MetricsFile != "" {
+		rest.Go(func() { p.writeMetrics(rest.ctx) })
+	}
 	var err error
 	select {
 	case <-ctx.Done():

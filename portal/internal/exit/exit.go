@@ -26,6 +26,7 @@ import (
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/metrics"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -85,6 +86,8 @@ type Exit struct {
 	unreachable atomic.Uint64
 	oversized   atomic.Uint64
 	limitedOut  atomic.Uint64
+	failed      metrics.Counts // dials that failed, by why
+	forbidden   metrics.Counts // what peers asked for and no grant or owner allows, by why
 
 	mu     sync.Mutex // guards the following
 	limits map[grants.Pair]*limits
@@ -167,6 +170,12 @@ type Counters struct {
 // Counters returns what was counted.
 func (x *Exit) Counters() Counters {
 	return Counters{Unreachable: x.unreachable.Load(), Oversized: x.oversized.Load(), Limited: x.limitedOut.Load()}
+}
+
+// Refused returns how often peers asked in vain, by why: because no grant or this
+// portal's owner allows it, or because the target could not be dialled.
+func (x *Exit) Refused() (forbidden, failed map[string]uint64) {
+	return x.forbidden.All(), x.failed.All()
 }
 
 // Use is what a pair of ends uses of its limits.
@@ -319,8 +328,20 @@ func (x *Exit) refuse(peer identity.Peer, open wire.Open, g grant.Grant, err err
 		x.log.Debug("dial given up", attrs...)
 		return context.Canceled
 	}
+	if forbids(err) {
+		x.forbidden.Add(reason.String())
+	} else {
+		x.failed.Add(reason.String())
+	}
 	x.log.Warn("refused to a peer", attrs...)
 	return tunnel.Refuse(reason, "%s", told)
+}
+
+// forbids reports whether an error is a refusal, and not one of the dial.
+func forbids(err error) bool {
+	_, refused := errors.AsType[*grants.Refused](err)
+	_, denied := errors.AsType[*allow.Denied](err)
+	return refused || denied
 }
 
 // reasonOf returns the reason of an error, and the words a peer may read. What

@@ -27,6 +27,7 @@ type member struct {
 	since    time.Time
 
 	// The Pool's lock guards the following.
+	stall      time.Time // since when nothing that is open got through; zero: it does
 	trouble    time.Time // since when not all carriers answer, or none is left; zero: all do
 	recoveries int       // how often another carrier has come in such a trouble
 	up         bool      // its first carrier was attached
@@ -64,7 +65,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 	m.tunnel = tunnel.New(tunnel.Config{
 		Client: met.Conn.Client(), Handler: p.Handler, Budget: p.Budget,
 		Idle: idleTime, Linger: p.Linger, Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
-		More: m.more, Next: m.next, Came: p.Review, Trouble: m.troubled, Left: m.left,
+		Account: p.Account, More: m.more, Next: m.next, Came: p.Review, Trouble: m.troubled, Left: m.left,
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,6 +90,7 @@ func (m *member) run() {
 	pr.tunnels = slices.DeleteFunc(pr.tunnels, func(o *member) bool { return o == m })
 	pr.ended = reason
 	up := m.up
+	m.flowsLocked(time.Now())
 	p.settleLocked(pr)
 	p.tidyLocked(pr)
 	p.mu.Unlock()
@@ -172,18 +174,40 @@ func (m *member) left(id wire.SessionID, _ error) {
 // troubled is tunnel.Config.Trouble.
 func (m *member) troubled(t tunnel.Trouble) {
 	p := m.pool
+	now, s := time.Now(), m.tunnel.Stats()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t == tunnel.Well {
 		m.trouble = time.Time{}
+		m.flowsLocked(now)
 		return
 	}
+	m.stallsLocked(now, s)
 	if m.trouble.IsZero() {
 		m.trouble = time.Now()
 	}
 	if !p.closed && !m.over() {
 		p.searchLocked(m.peer)
 	}
+}
+
+// stallsLocked notes since when nothing gets through, if no carrier answers and
+// something is open.
+func (m *member) stallsLocked(now time.Time, s tunnel.Stats) {
+	if !m.stall.IsZero() || s.Streams+s.Flows == 0 || slices.ContainsFunc(s.Each, func(c tunnel.CarrierStats) bool { return !c.Silent }) {
+		return
+	}
+	if m.stall = now; !s.Lingering.IsZero() {
+		m.stall = s.Lingering // when the peer was last heard
+	}
+}
+
+// flowsLocked notes that something gets through again, or that nothing will.
+func (m *member) flowsLocked(now time.Time) {
+	if !m.stall.IsZero() && m.pool.Stalled != nil {
+		m.pool.Stalled(m.peer.name, now.Sub(m.stall))
+	}
+	m.stall = time.Time{}
 }
 
 // view is a peer as its meetings see it.

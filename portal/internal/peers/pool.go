@@ -85,6 +85,10 @@ type Config struct {
 	// Recheck says why what a peer has presented is trusted no more, whatever the
 	// time is.
 	Recheck func(chain []*x509.Certificate) error
+	// Account is tunnel.Config.Account; Stalled is told for how long nothing of what was
+	// open got through to a peer, when something does again or nothing will. Both may be nil.
+	Account func(id wire.GrantID, mine bool) tunnel.Account
+	Stalled func(peer string, d time.Duration)
 	Handler tunnel.Handler // of what peers open
 	Budget  *tunnel.Budget
 	Linger  time.Duration // how long a tunnel without a carrier waits for one

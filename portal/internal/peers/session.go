@@ -265,6 +265,7 @@ func (s *session) tunnelOf(met meeting.Met) (*member, error) {
 			if s.peer.carriersLocked(m) == 0 || !m.trouble.IsZero() {
 				m.recoveries++
 				m.trouble = time.Time{}
+				m.flowsLocked(time.Now())
 			}
 			s.comeLocked(m, met)
 			return m, nil

@@ -103,6 +103,7 @@ func (t *Tunnel) serve(ctx context.Context, peer *x509.Certificate, id uint32, e
 	}
 	switch e := e.(type) {
 	case *pipe:
+		e.enter()
 		if !e.connect(conn) {
 			abort(conn) // the stream was reset meanwhile: a plain close would say that it was whole
 			return
@@ -117,6 +118,7 @@ func (t *Tunnel) serve(ctx context.Context, peer *x509.Certificate, id uint32, e
 			e.cut(&EndError{Text: text}, true)
 			return
 		}
+		e.enter()
 		e.serve(conn)
 	}
 }

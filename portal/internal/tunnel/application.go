@@ -23,7 +23,7 @@ func (p *pipe) finish() (Totals, error) {
 	<-p.ended
 	p.mu.Lock()
 	why := p.why
-	totals := Totals{Sent: p.st.Acked(), Received: p.st.Written()}
+	totals := p.totalsLocked()
 	p.mu.Unlock()
 	if why != nil {
 		abort(p.app)

@@ -110,6 +110,7 @@ func (p *pipe) forgetLocked() {
 	p.t.budget.add(-p.held)
 	p.held = 0
 	p.gone = true
+	p.leaveAccountLocked()
 	p.open = nil
 	p.asked = nil
 	if p.at != nil {

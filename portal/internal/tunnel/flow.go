@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/netport/netport/proto/wire"
@@ -44,6 +45,8 @@ type Flow struct {
 
 	cancel context.CancelFunc // of the Handler's call, on the other side
 
+	out, in atomic.Uint64 // bytes of datagrams that were sent on, to the peer and from it
+
 	mu       sync.Mutex
 	open     []byte // the OPEN frame, until the peer has answered
 	behind   int    // datagrams that followed it
@@ -52,6 +55,7 @@ type Flow struct {
 	conn     net.Conn // on the other side, once it is dialled
 	held     [][]byte // datagrams that wait for conn
 	heldLen  int
+	account  Account // nil: none yet, or it has left
 	over     bool
 	sent     bool // our RESET
 	received bool // the peer's RESET
@@ -84,6 +88,8 @@ func (t *Tunnel) OpenFlow(ctx context.Context, grant wire.GrantID, signed []byte
 		t.forget(f.id)
 		return nil, &EndError{Reason: wire.ReasonBusy, Text: "the carrier's queue is full"}
 	}
+	f.out.Add(uint64(len(first)))
+	f.enter()
 	return f, nil
 }
 
@@ -130,12 +136,17 @@ func (f *Flow) Send(b []byte) bool {
 		f.t.drops.Add(1)
 		return false
 	case behind && l.conn.Try(wire.AppendFrame(nil, f.id, wire.Datagram{Data: b})):
+		f.out.Add(uint64(len(b)))
 		return true
 	case behind:
 		f.t.drops.Add(1)
 		return false
 	}
-	return l.conn.Datagram(f.id, b)
+	if !l.conn.Datagram(f.id, b) {
+		return false
+	}
+	f.out.Add(uint64(len(b)))
+	return true
 }
 
 // openOnLocked says OPEN on a carrier, if it has not been said there.
@@ -238,7 +249,9 @@ func flowEnd(err error) *EndError {
 func (f *Flow) write(b []byte) {
 	if _, err := f.conn.Write(b); err != nil {
 		f.t.drops.Add(1)
+		return
 	}
+	f.in.Add(uint64(len(b)))
 }
 
 // frame implements end.
@@ -281,6 +294,7 @@ func (f *Flow) datagram(b []byte) {
 		if first {
 			f.t.peerHolds(f.grant, true)
 		}
+		f.in.Add(uint64(len(b)))
 		sink.Datagram(b)
 	}
 }
@@ -329,6 +343,10 @@ func (f *Flow) end(why *EndError) {
 	f.held = nil
 	f.open = nil
 	conn := f.conn
+	if f.account != nil {
+		f.account.Leave(f, f.Carried())
+		f.account = nil
+	}
 	f.mu.Unlock()
 	if !first {
 		return

@@ -88,6 +88,9 @@ func (p *pipe) moveLocked(l *link) {
 		p.at.lane.Ready()
 		return
 	}
+	if p.account != nil {
+		p.account.Moved()
+	}
 	m := p.st.Move()
 	p.at.first = wire.AppendFrame(append([]byte(nil), p.open...), p.id, m)
 	p.at.lane.Urgent()
@@ -142,6 +145,9 @@ func (p *pipe) resume(l *link, m wire.Resume) error {
 	answer, ok, err := p.st.Follow(m)
 	if err != nil || !ok {
 		return err
+	}
+	if p.account != nil {
+		p.account.Moved()
 	}
 	p.at.first = wire.AppendFrame(nil, p.id, answer)
 	p.goOnLocked()

@@ -33,6 +33,7 @@ func (t *Tunnel) OfferStream(ctx context.Context, grant wire.GrantID, signed []b
 	if err := p.offered(ctx, app); err != nil {
 		return Totals{}, err
 	}
+	p.enter()
 	took()
 	src := newSource()
 	return p.carry(rawio.NewReader(app, src), src)

@@ -43,6 +43,7 @@ func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []by
 		}
 		return Totals{}, err
 	}
+	p.enter()
 	src := newSource()
 	reader := rawio.NewReader(app, src)
 	p.mu.Lock()

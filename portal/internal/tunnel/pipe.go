@@ -43,6 +43,8 @@ type pipe struct {
 	why      *EndError     // of the reset
 	ended    chan struct{} // closed when both halves have ended, or reset
 
+	account Account // nil: none yet, or it has left
+
 	asked *link // where a move was asked for, or a RESET said, apart from at
 	moves allowance
 }

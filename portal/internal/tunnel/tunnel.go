@@ -65,6 +65,9 @@ type Config struct {
 	// once an answer is overdue on every carrier or all are lost; 0 is two
 	// minutes. Then its streams are reset.
 	Linger time.Duration
+	// Account returns who adds up what the streams and flows of a grant carry; mine are
+	// those that this side opens. It may return nil.
+	Account func(id wire.GrantID, mine bool) Account
 	// Log names the peer in its attributes.
 	Log *slog.Logger
 
