@@ -96,6 +96,7 @@ type Keeper struct {
 	unsynced  int              // revocations that came and were not acted on
 	behind    uint64           // epoch of a server that has lost revocations; only if regressed
 	regressed bool
+	missing   int   // revocations that the server told since the last connection and that are not held
 	last      error // of the last attempt to renew; nil: it went well
 }
 
@@ -153,7 +154,7 @@ func (k *Keeper) Refused() {
 // Connected takes a connection to a server: send queues a message for it.
 func (k *Keeper) Connected(send func(FromBoth)) {
 	k.mu.Lock()
-	k.send, k.refused, k.regressed, k.anew = send, false, false, true
+	k.send, k.refused, k.regressed, k.missing, k.anew = send, false, false, 0, true
 	if k.leave != nil {
 		k.leave()
 	}

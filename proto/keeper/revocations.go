@@ -131,7 +131,13 @@ func (l *log) close() { l.file.Close() }
 // takeRevocation takes one: every handshake from here on counts it.
 func (k *Keeper) takeRevocation(m wire.Revocation) {
 	if err := k.credentials.Revocations().Add(m.Revocation); err != nil {
-		k.Log.Error("revocation of the server not taken", "revoked", m.String(), "error", err)
+		k.mu.Lock()
+		k.missing++
+		first := k.missing == 1
+		k.mu.Unlock()
+		if first {
+			k.Log.Error("revocation of the server not taken; those that are held go on", "revoked", m.String(), "error", err)
+		}
 		return
 	}
 	k.mu.Lock()

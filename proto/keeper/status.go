@@ -15,6 +15,7 @@ type Status struct {
 	NextKey     identity.KeyHash `json:"next_key,omitzero"`                  // that waits for an operator
 	Authorities uint64           `json:"authorities_version"`                // 0: those of the CA file
 	Revocations uint64           `json:"revocations_epoch"`                  // 0: none
+	Missing     int              `json:"revocations_not_held,omitempty"`     // there is no room for them
 	Regression  *uint64          `json:"server_revocations_epoch,omitempty"` // of a server that has lost some
 	Clock       time.Duration    `json:"clock_ahead_ns"`                     // of the machine, against the server's; negative: behind
 }
@@ -27,7 +28,7 @@ func (k *Keeper) Status() Status {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s.Authorities, s.Waits = k.version, k.waits
+	s.Authorities, s.Waits, s.Missing = k.version, k.waits, k.missing
 	if !s.Waits.IsZero() {
 		s.NextKey = k.next
 	}
@@ -53,6 +54,9 @@ func (s Status) Lines() []string {
 			line += fmt.Sprintf(", for the key %x", s.NextKey[:])
 		}
 		lines = append(lines, line)
+	}
+	if s.Missing > 0 {
+		lines = append(lines, fmt.Sprintf("%d revocations of the server are not held: there is no room for more than %d", s.Missing, identity.MaxRevocations))
 	}
 	if s.Regression != nil {
 		lines = append(lines, fmt.Sprintf("epoch regression: the server has lost revocations (%d there, %d here); those held here go on", *s.Regression, s.Revocations))
