@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -59,14 +57,7 @@ func NewBroker(t testing.TB, host *topo.Host) *Broker {
 	}
 	b.own = newDaemon(t, b.bin, "server", host)
 	b.run("init", "--dir", b.own.dir, "--domain", Domain, "--address", host.Addr().String())
-	file := func(name string) string { return filepath.Join(b.own.dir, name) }
-	if err := os.Chown(file("key.pem"), os.Geteuid(), os.Getegid()); err != nil { // whose key it is reads it
-		t.Fatal(err)
-	}
-	credentials, err := identity.Load(file("cert.pem"), file("key.pem"), file("ca.pem"), identity.Server, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	credentials := Credentials(t, b.own.dir, identity.Server)
 	b.tls = credentials.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Relay, ""))
 	ctx, stop := context.WithCancel(t.Context())
 	t.Cleanup(b.running.Wait) // after the listener was closed

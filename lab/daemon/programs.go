@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // roles are the programs that there are, netport-ROLE each.
@@ -66,7 +68,7 @@ func (d *Daemon) Install(change func(program []byte) []byte) {
 	}
 	d.installed++
 	name := filepath.Join(d.host.Dir(), fmt.Sprintf("%s.%d", filepath.Base(d.program), d.installed))
-	if err := os.WriteFile(name, change(program), 0o755); err != nil {
+	if err := copyProgram(name, bytes.NewReader(change(program))); err != nil {
 		d.t.Fatalf("%s: install a program: %v", d.name, err)
 	}
 	d.program = name
@@ -93,22 +95,26 @@ func Install(dir string) error {
 		return err
 	}
 	for role, f := range files {
-		if err := copyProgram(programFile(dir, role), f); err != nil {
+		info, err := f.Stat()
+		if err == nil {
+			err = copyProgram(programFile(dir, role), io.NewSectionReader(f, 0, info.Size()))
+		}
+		if err != nil {
 			return fmt.Errorf("install netport-%s: %w", role, err)
 		}
 	}
 	return nil
 }
 
-func copyProgram(name string, from *os.File) error {
-	info, err := from.Stat()
-	if err != nil {
-		return err
-	}
+// copyProgram writes a program. Meanwhile none is started: it would hold the file open for a moment, and a file that is open
+// to be written cannot be run.
+func copyProgram(name string, from io.Reader) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	to, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(to, io.NewSectionReader(from, 0, info.Size()))
+	_, err = io.Copy(to, from)
 	return errors.Join(err, to.Close())
 }

@@ -8,6 +8,7 @@ import (
 
 // Each side of the tunnel has an IP version of its own, and so do the ways to the server and to the relay.
 func TestIPv6(t *testing.T) {
+	t.Parallel()
 	four, six, both := topo.IPv4Only(), topo.IPv6Only(), topo.PortRestricted
 	for _, tt := range []struct {
 		name         string

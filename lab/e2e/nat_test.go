@@ -22,6 +22,7 @@ func carrierGrade(provider, home topo.NAT) site {
 
 // What two private networks may be like, and the path on which their portals meet.
 func TestForwardsPassNATsAndFirewalls(t *testing.T) {
+	t.Parallel()
 	sharedPort := daemon.Set("shared_tcp_port", 443)
 	for _, tt := range []struct {
 		name         string
@@ -70,6 +71,7 @@ func (w *world) wantPath(t *testing.T, path string) {
 // A firewall that looks into connections and ends those that are not TLS, or has them run into nothing: only TLS to port 443
 // gets out. The first client pays for that little more than a second.
 func TestForwardsPassAFirewallThatWantsTLS(t *testing.T) {
+	t.Parallel()
 	for name, verdict := range map[string]string{"that drops": "drop", "that resets": "reject with tcp reset"} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorldOf(t, behind(topo.PortRestricted, topo.BlockUDP, topo.AllowTCP(443)), commonOffice, daemon.Set("shared_tcp_port", 443))
@@ -106,6 +108,7 @@ func (w *world) opensWithin(t *testing.T, most time.Duration) {
 
 // A home that is reached by satellite, over a line that loses packets: whatever gets through there, patience is not given up.
 func TestTunnelComesUpBySatellite(t *testing.T) {
+	t.Parallel()
 	for name, rules := range map[string][]topo.Rule{"all passes": nil, "no UDP": {topo.BlockUDP}} {
 		t.Run(name, func(t *testing.T) {
 			home := behind(topo.PortRestricted, topo.Uplink(link.Shape{Delay: 300 * time.Millisecond, Loss: 0.03}))

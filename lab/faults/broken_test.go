@@ -16,6 +16,7 @@ import (
 // Item 6 of the issue: the lab itself catches a portal that is built wrong. Each case runs where it must fail, and where
 // the same thing works, so that the lab and not the test stops it.
 func TestLabCatchesBrokenPortals(t *testing.T) {
+	t.Parallel()
 	t.Run("one that listens instead of dialling out", func(t *testing.T) {
 		for _, c := range []struct {
 			name    string

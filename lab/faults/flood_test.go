@@ -145,6 +145,7 @@ func (w *world) floodSources(host *topo.Host, each, more int) (list []source) {
 // T6 and G8: half-open connections, many more than are kept, keep no honest portal out and cost little memory, and
 // whoever holds them is gone soon after. What has a tunnel does not notice.
 func TestHalfOpenConnectionsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
 	joins := 20
 	if *full {
 		joins = 100

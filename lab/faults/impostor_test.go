@@ -5,10 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
@@ -28,15 +28,7 @@ func (w *world) identity(role identity.Role, name string, args ...string) *ident
 	w.t.Helper()
 	dir := filepath.Join(w.Server.Dir(), "issued-"+name)
 	w.Server.Run(append([]string{"issue", string(role), name, "--out", dir}, args...)...)
-	file := func(name string) string { return filepath.Join(dir, name) }
-	if err := os.Chown(file("key.pem"), os.Geteuid(), os.Getegid()); err != nil {
-		w.t.Fatal(err)
-	}
-	credentials, err := identity.Load(file("cert.pem"), file("key.pem"), file("ca.pem"), role, nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return credentials
+	return daemon.Credentials(w.t, dir, role)
 }
 
 // join connects an impostor from a host to the server and greets it.

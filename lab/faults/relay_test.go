@@ -29,13 +29,13 @@ func (w *world) relayInUse() string {
 // applications: never is it a clean end. A client that comes when there is no relay is turned away, and served as soon as
 // there is one.
 func TestWithoutAnyRelayStreamsEndWithAReset(t *testing.T) {
+	t.Parallel()
 	const linger = 3 * time.Second
 	for name, lose := range map[string]func(w *world){
 		"killed": func(w *world) { w.relay.Kill() },
 		"silent": func(w *world) { w.relay.Host().SetRules(topo.DropAll) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			w := newNetwork(t)
 			patient := daemon.Set("linger", linger.String())
 			w.laptop, w.factory = w.Portal(w.home.Host("laptop"), patient), w.Portal(w.office.Host("factory"), patient)

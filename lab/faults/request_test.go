@@ -14,7 +14,6 @@ import (
 // What an operator has allowed for a time, and what has hours, ends at both portals at its second, though there is no
 // server any more. What is granted for longer goes on, over the same tunnel.
 func TestWhatIsAllowedForATimeEndsWithoutAServer(t *testing.T) {
-	t.Parallel() // most of it is waiting
 	const length = 20 * time.Second
 	w := newWorld(t)
 	always := w.other()

@@ -162,6 +162,7 @@ func TestDaemonsOutliveSignals(t *testing.T) {
 
 // B99: nobody reads the log, or whoever did is gone; the data does not wait for it.
 func TestLogThatNobodyReadsHoldsNothingUp(t *testing.T) {
+	t.Parallel()
 	for name, closed := range map[string]bool{"full": false, "closed": true} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

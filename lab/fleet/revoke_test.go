@@ -80,6 +80,7 @@ func (f *flood) ended(t *testing.T) {
 
 // T23, G6: whoever is revoked loses what runs, wherever the relay forwards it, and cannot come back with what he has.
 func TestRevokedPortalLosesWhatRuns(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"userspace", "tc"} {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorldAt(t, relayIn(mode))

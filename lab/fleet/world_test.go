@@ -77,7 +77,8 @@ func (w *world) connect(t *testing.T) traffic.Pair {
 // run starts checked streams both ways over one connection.
 func (w *world) run(t *testing.T) *traffic.Traffic {
 	t.Helper()
-	return traffic.Start(t, traffic.Load{Pairs: []traffic.Pair{w.connect(t)}})
+	// A slow one shows a stall as well, and leaves the machine to others for the minutes that it runs.
+	return traffic.Start(t, traffic.Load{Pairs: []traffic.Pair{w.connect(t)}, Rate: 2e6, Block: 4 << 10})
 }
 
 // wantWhole ends the traffic, of which nothing may be lost and which may not have stood still.

@@ -65,13 +65,13 @@ func (a *attack) wantNothingHeard() {
 // G2, T1, T2 and T4: packets with forged sources, whatever they are, take over no leg, reach no leg, and are answered to
 // nobody, while the session carries its own.
 func TestForgedPacketsChangeNothing(t *testing.T) {
+	t.Parallel()
 	count := scaled(100_000, 20)
 	closed := behind(topo.DropUnsolicited)
 	for name, p := range map[string]plan{
 		"tc": {}, "xdp": {mode: "xdp"}, "tc, IPv6": {version: 6, home: closed, office: closed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, p)
 			a := w.attack()
 			m := w.meet(anyTerms)
@@ -117,7 +117,6 @@ func TestForgedPacketsChangeNothing(t *testing.T) {
 // T4: SYNs in the name of a leg's address, from ports that it does not use, make the relay say no more to that address than
 // was said to the relay.
 func TestForgedSYNsAreNotAmplified(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	a := w.attack()
 	m := w.meet(anyTerms)
@@ -140,7 +139,6 @@ func TestForgedSYNsAreNotAmplified(t *testing.T) {
 // T1: the same while portals connect. Whoever can forge the very address of a leg may spoil packet mode for it; the portals
 // meet by another way, about as soon.
 func TestForgedSYNsKeepNoPortalOut(t *testing.T) {
-	t.Parallel()
 	const most = 2 * time.Second
 	n := newNetwork(t, plan{})
 	attacker := forge.New(t, n.lab.Public("attacker"))
@@ -172,7 +170,6 @@ func TestForgedSYNsKeepNoPortalOut(t *testing.T) {
 
 // T13: a session whose leg would be an address that nobody may send to has no packet mode, whatever the server says.
 func TestForbiddenSourcesGetNoPacketMode(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	own := w.relay.Host()
 	for _, addr := range []string{
@@ -190,7 +187,6 @@ func TestForbiddenSourcesGetNoPacketMode(t *testing.T) {
 
 // T5: two relays cannot be made each other's leg, and a relay cannot be made its own: nothing goes round.
 func TestRelaysDoNotSendInCircles(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	first := w.relay
 	second := w.addRelay(w.lab.Public("relay-2"), "tc")
@@ -234,9 +230,9 @@ func TestRelaysDoNotSendInCircles(t *testing.T) {
 
 // A connection that ends leaves its port to the next, and what comes late of the old one is no part of the new.
 func TestPortServesAgainWhenItsConnectionHasEnded(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"closed", "reset"} {
 		t.Run(how, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{})
 			m := w.meet(anyTerms)
 			for round := range 3 {

@@ -25,7 +25,6 @@ import (
 // G9: sessions that come and go, each used over UDP and over TCP, leave nothing: no descriptor, no entry in the kernel's
 // tables. With -full it is 10,000 of them; the rate is in the log.
 func TestSessionsThatComeAndGoLeaveNothing(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	sockets := func() [2]*net.UDPConn { return [2]*net.UDPConn{w.sides[0].ListenUDP(0), w.sides[1].ListenUDP(0)} }
 	if err := w.useOnce(sockets(), 0); err != nil { // what is made once is there before

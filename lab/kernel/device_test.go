@@ -50,9 +50,9 @@ func wantBack(t *testing.T, legs [2]udpLeg) {
 
 // F55: an interface that goes down and up, and one whose MTU changes, forwards on when it is back.
 func TestInterfaceThatComesBackForwardsAgain(t *testing.T) {
+	t.Parallel()
 	for _, mode := range kernelModes {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{mode: mode})
 			m := w.meet(anyTerms)
 			legs, ends := m.bind(), m.connect(0)
@@ -79,7 +79,6 @@ func TestInterfaceThatComesBackForwardsAgain(t *testing.T) {
 
 // An interface that appears while the relay runs is used.
 func TestInterfaceThatAppearsIsUsed(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	host := w.relay.Host()
 	second := host.SecondUplink()
@@ -138,9 +137,9 @@ func passing(t *testing.T, host *topo.Host, kind ebpf.ProgramType) ebpf.ProgramI
 
 // Programs of others stay where they are; the relay takes its place beside them.
 func TestProgramsOfOthersStay(t *testing.T) {
+	t.Parallel()
 	for name, kind := range map[string]ebpf.ProgramType{"at XDP": ebpf.XDP, "at tc": ebpf.SchedCLS} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{})
 			host := w.lab.Public("relay-2")
 			id := passing(t, host, kind)
@@ -165,7 +164,6 @@ func TestProgramsOfOthersStay(t *testing.T) {
 // A relay that is told to take a mode that cannot be had says why and does not start. What an earlier one has left in the
 // kernel goes on.
 func TestModeThatIsTakenIsRefused(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	host := w.relay.Host()
 	m := w.meet(anyTerms)
@@ -198,8 +196,8 @@ func TestModeThatIsTakenIsRefused(t *testing.T) {
 
 // A relay without rights, or on a machine without a BPF file system, serves all the same.
 func TestRelayServesWithWhatItHas(t *testing.T) {
+	t.Parallel()
 	t.Run("no rights", func(t *testing.T) {
-		t.Parallel()
 		w := newWorld(t, plan{})
 		w.relay = w.broker.Relay(w.lab.Public("relay-2"), daemon.Set("mode", "auto"))
 		m := w.meet(anyTerms)
@@ -212,7 +210,6 @@ func TestRelayServesWithWhatItHas(t *testing.T) {
 		}
 	})
 	t.Run("no BPF file system", func(t *testing.T) {
-		t.Parallel()
 		w := newWorld(t, plan{})
 		host := w.relay.Host()
 		w.relay.Stop()
@@ -235,7 +232,6 @@ func TestRelayServesWithWhatItHas(t *testing.T) {
 
 // G12: what a relay that forwards in the kernel keeps of its rights after the start.
 func TestRelayKeepsFewRights(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	const most = 1<<unix.CAP_BPF | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW
 	for line := range strings.Lines(w.relay.Host().Run("cat", fmt.Sprintf("/proc/%d/status", w.relay.Process().PID()))) {

@@ -18,6 +18,7 @@ const narrow = 1280
 // What does not fit the other leg's way is said to the sender as if the relay's address were the destination: TCP sends
 // smaller segments, and the owner of a UDP socket hears it.
 func TestSendersLearnTheOtherLegsMTU(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		mode    string
@@ -34,7 +35,6 @@ func TestSendersLearnTheOtherLegsMTU(t *testing.T) {
 		{"generic XDP, the relay's own interface", "xdp-generic", 4, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			p := plan{mode: tt.mode, version: tt.version}
 			if !tt.relay {
 				p.office = behind(topo.PortRestricted, topo.MTU(narrow))
@@ -125,9 +125,9 @@ func setSocket(t *testing.T, conn *net.UDPConn, level, option, value int) {
 
 // Where nobody says that packets are too large, TCP finds out by itself (RFC 4821), if its host has that on.
 func TestStreamSurvivesAnMTUThatNobodyTells(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"tc", "xdp"} {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{
 				mode:   mode,
 				home:   behind(topo.PortRestricted, topo.BlockICMPErrors),

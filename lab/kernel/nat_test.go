@@ -13,6 +13,7 @@ var anyTerms daemon.Terms
 // What two networks may be like: packet mode and UDP pass all of them, and to each NAT and firewall both are connections
 // that its own side has opened.
 func TestLegsPassNATsAndFirewalls(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		plan plan
@@ -33,7 +34,6 @@ func TestLegsPassNATsAndFirewalls(t *testing.T) {
 		{"generic XDP", plan{mode: "xdp-generic"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, tt.plan)
 			w.check()
 		})
@@ -43,7 +43,6 @@ func TestLegsPassNATsAndFirewalls(t *testing.T) {
 // Legs of different IP versions are carried by user space, since no packet can be rewritten from one to the other. They get
 // no packet ports.
 func TestLegsOfDifferentVersionsAreCarriedByUserSpace(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{home: behind(topo.IPv4Only()), office: behind(topo.IPv6Only())})
 	m := w.meet(daemon.Terms{Sources: [2]netip.Addr{w.sides[0].source(4), w.sides[1].source(6)}})
 	if m.Ready.Packet != [2]uint16{} {
@@ -60,7 +59,6 @@ func TestLegsOfDifferentVersionsAreCarriedByUserSpace(t *testing.T) {
 
 // A hundred sessions at once, of the same two sources, do not mix up what they carry.
 func TestHundredSessionsAtOnce(t *testing.T) {
-	t.Parallel()
 	const sessions = 100
 	w := newWorld(t, plan{})
 	before := stackOf(w.relay.Host())
@@ -101,9 +99,9 @@ func TestHundredSessionsAtOnce(t *testing.T) {
 
 // The relay's legs are on two interfaces with addresses of their own: packets that come by one leave by the other.
 func TestLegsOnTwoInterfaces(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"tc", "xdp"} {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{mode: mode})
 			host := w.lab.Public("relay-2")
 			second := host.SecondUplink()

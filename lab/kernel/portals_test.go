@@ -111,6 +111,7 @@ func (n *network) path() string {
 
 // Portals meet in packet mode wherever that goes, and by another way where it does not.
 func TestPortalsMeetInPacketMode(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		plan plan
@@ -125,7 +126,6 @@ func TestPortalsMeetInPacketMode(t *testing.T) {
 		{"a network that lets no packet port out", plan{home: noPacketPorts}, "relay"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			n := newNetwork(t, tt.plan)
 			n.check()
 			if got := n.path(); got != tt.path {
@@ -148,7 +148,6 @@ func firstPorts() []uint16 {
 
 // A network that shuts packet mode and UDP out costs its portal time once: the way that worked is tried first the next time.
 func TestWayThatWorkedIsTriedFirst(t *testing.T) {
-	t.Parallel()
 	n := newNetwork(t, plan{home: behind(topo.PortRestricted, topo.BlockUDP, topo.AllowTCP(firstPorts()...))})
 	var took [2]time.Duration
 	for i := range took {
@@ -170,9 +169,9 @@ func TestWayThatWorkedIsTriedFirst(t *testing.T) {
 
 // G5: the relay's daemon and the server go and come under a tunnel in packet mode, whose streams notice nothing.
 func TestTunnelOutlivesTheRelaysDaemon(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"tc", "xdp"} {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			n := newNetwork(t, plan{mode: mode})
 			ends := n.connect()
 			if got := n.path(); got != "relay-packet" {
@@ -209,7 +208,6 @@ func TestTunnelOutlivesTheRelaysDaemon(t *testing.T) {
 
 // F7: the relay's machine is rebooted: what it carried is lost, and new connections are carried soon.
 func TestTunnelIsMadeAnewAfterAReboot(t *testing.T) {
-	t.Parallel()
 	const most = 6 * time.Second
 	n := newNetwork(t, plan{})
 	n.connect()

@@ -34,10 +34,10 @@ func (p *pace) Write(b []byte) (int, error) {
 
 // What the operator lets a connection carry in a second is what gets through of more, in each direction by itself.
 func TestRatesAreHeld(t *testing.T) {
+	t.Parallel()
 	const rate, offered, seconds = 500, 2000, 2
 	for _, mode := range kernelModes {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{mode: mode, config: []daemon.Option{daemon.Set("packets_per_second", rate)}})
 			legs := w.meet(anyTerms).bind()
 			d := meter.Datagrams{Count: offered * seconds, Interval: time.Second / offered, Key: []byte("lab")}

@@ -20,13 +20,13 @@ var kernelModes = []string{"tc", "xdp", "xdp-generic"}
 // G5, F3 and F4: while the daemon is killed and away, comes back, is restarted and is replaced by another version, the
 // kernel forwards on, and each new daemon takes over what it finds: the session, its counters, the program's place.
 func TestDaemonGoesAndComesAndNothingIsLost(t *testing.T) {
+	t.Parallel()
 	away := time.Second
 	if *full {
 		away = 10 * time.Second
 	}
 	for _, mode := range kernelModes {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{mode: mode})
 			m := w.meet(anyTerms)
 			legs, ends := m.bind(), m.connect(0)
@@ -117,6 +117,7 @@ func wantSilence(t testing.TB, legs [2]udpLeg) {
 // F5: a new version that does not fit what is there, or that the kernel does not let in, changes nothing: the old program
 // forwards on, and the daemon says why. The old version takes it up again.
 func TestVersionThatDoesNotFitLeavesTheOldOneAtWork(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		spoil func(t *testing.T, relay *daemon.Relay) (repair func())
@@ -144,7 +145,6 @@ func TestVersionThatDoesNotFitLeavesTheOldOneAtWork(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{})
 			m := w.meet(anyTerms)
 			legs, ends := m.bind(), m.connect(0)
@@ -181,9 +181,9 @@ func TestVersionThatDoesNotFitLeavesTheOldOneAtWork(t *testing.T) {
 
 // F6: when the daemon never comes back, what is used goes on, and what is not dies by its own lifetime.
 func TestSessionsOutliveTheDaemonOnlyWhileTheyAreUsed(t *testing.T) {
+	t.Parallel()
 	for _, mode := range kernelModes {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			const lifetime = 2 * time.Second
 			w := newWorld(t, plan{mode: mode})
 			m := w.meet(daemon.Terms{Lifetime: lifetime})
@@ -214,7 +214,6 @@ func TestSessionsOutliveTheDaemonOnlyWhileTheyAreUsed(t *testing.T) {
 
 // A relay that is started anew in another mode takes its sessions with it: the new program is there before the old one goes.
 func TestModeIsChangedAndNothingIsLost(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{mode: "xdp"})
 	m := w.meet(anyTerms)
 	legs, ends := m.bind(), m.connect(0)
@@ -232,7 +231,6 @@ func TestModeIsChangedAndNothingIsLost(t *testing.T) {
 
 // F7: a relay whose machine was rebooted has no sessions and says so; new ones work at once.
 func TestRebootedRelayBeginsAnew(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	m := w.meet(anyTerms)
 	legs, ends := m.bind(), m.connect(0)
@@ -259,9 +257,9 @@ func TestRebootedRelayBeginsAnew(t *testing.T) {
 
 // What "netport-relay unload" leaves is a machine that has never seen a relay.
 func TestUnloadTakesEverythingDown(t *testing.T) {
+	t.Parallel()
 	for _, mode := range kernelModes {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{mode: mode})
 			m := w.meet(anyTerms)
 			legs := m.bind()

@@ -89,11 +89,11 @@ func (m *meeting) moveLeg(i int, counter uint64, y *tally) udpLeg {
 // A leg that binds from another socket, as after a change of its NAT's mapping, moves while datagrams come: each reaches it
 // at the old place or at the new one. What was recorded of the first bind moves it nowhere (T3).
 func TestLegThatMovesLosesNothing(t *testing.T) {
+	t.Parallel()
 	const moves = 5
 	count := scaled(50_000, 20)
 	for _, mode := range kernelModes {
 		t.Run(mode, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, plan{mode: mode})
 			a := w.attack()
 			m := w.meet(anyTerms)
@@ -156,7 +156,6 @@ func TestLegThatMovesLosesNothing(t *testing.T) {
 // T2 for TCP: a reset or data that is forged with the very addresses and ports of a flow is judged by its ends, which want
 // the right sequence numbers: the relay does not know them, and passes it on.
 func TestBlindSegmentsDoNotBreakAConnection(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{})
 	a := w.attack()
 	m := w.meet(anyTerms)

@@ -10,7 +10,6 @@ import (
 
 // F29: what the network lets through becomes less, while traffic runs, and more again.
 func TestNetworkLetsLittleThrough(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{carriers: overBoth})
 	for _, c := range []struct {
 		name  string
@@ -32,7 +31,6 @@ func TestNetworkLetsLittleThrough(t *testing.T) {
 
 // F54: ways appear and vanish, while traffic runs: packets that the relay's kernel forwards, and QUIC.
 func TestWaysComeAndGo(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{carriers: overBoth, relays: []daemon.Option{daemon.InKernel("tc")}})
 	switches := []struct {
 		name  string

@@ -15,7 +15,6 @@ import (
 // F52: the relay's word that it has made a session arrives at the very moment when the server gives it up. Whichever it is,
 // server and relay know the same sessions in the end, and the next client is served.
 func TestRelayAnswersAtTheDeadline(t *testing.T) {
-	t.Parallel()                     // it mostly waits
 	const deadline = 5 * time.Second // of a relay's answer
 	w := newWorld(t, plan{carriers: overBoth, relayHosts: []topo.HostOption{topo.Uplink(link.Shape{})}})
 	for range whole(1, 50) {

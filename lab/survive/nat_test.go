@@ -16,7 +16,6 @@ import (
 // F18: the NAT forgets a UDP mapping within 2 s of silence. What the far side says after a long silence arrives, and what
 // is sent to keep the way open is little.
 func TestMappingExpires(t *testing.T) {
-	t.Parallel()
 	const keepalive, megabytes = 15 * time.Second, 5.0
 	nat := topo.Symmetric
 	nat.UDPTimeout = 2 * time.Second

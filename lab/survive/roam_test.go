@@ -66,7 +66,6 @@ func TestAddressChangesItsIPVersion(t *testing.T) {
 			p.homeIP, p.officeIP = p.officeIP, p.homeIP
 		}
 		t.Run(fmt.Sprintf("%s to %s, factory moves %t", c.from, c.to, c.factory), func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, p)
 			host := w.laptop.Host()
 			if c.factory {

@@ -137,12 +137,10 @@ func newWorld(t *testing.T, p plan) *world {
 	return w
 }
 
-// overEach tells a story over carriers of each kind, in a world of its own. Stories mostly wait, and so are told side by
-// side, as many as there are processors.
+// overEach tells a story over carriers of each kind, in a world of its own, and side by side.
 func overEach(t *testing.T, p plan, story func(t *testing.T, w *world)) {
 	for _, carriers := range []kind{overTLS, overQUIC} {
 		t.Run(string(carriers), func(t *testing.T) {
-			t.Parallel()
 			p := p
 			p.carriers = carriers
 			story(t, newWorld(t, p))

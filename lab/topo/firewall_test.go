@@ -78,6 +78,7 @@ func portOf(conn *net.UDPConn) uint16 { return conn.LocalAddr().(*net.UDPAddr).A
 
 // inside --- gate (firewall, no NAT) --- inet --- outside
 func TestFirewallsPassAndDropWhatTheyShould(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name                 string
 		rules                []topo.Rule
@@ -95,7 +96,6 @@ func TestFirewallsPassAndDropWhatTheyShould(t *testing.T) {
 	} {
 		for _, where := range []string{"router", "host"} {
 			t.Run(tt.name+" on a "+where, func(t *testing.T) {
-				t.Parallel()
 				l := topo.New(t)
 				outside := l.Public("outside")
 				gate := l.Router("gate")
@@ -145,6 +145,7 @@ func TestRulesChangeUnderALiveConnection(t *testing.T) {
 // Two hosts that only dial, each the other: their SYNs meet on the way (a simultaneous open, RFC 9293, section 3.5). Filters
 // without memory before both do not let that pass, as a relay would learn that forwards each side's SYN to the other.
 func TestFiltersWithoutMemoryStopASimultaneousOpen(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		rules []topo.RouterOption
@@ -155,7 +156,6 @@ func TestFiltersWithoutMemoryStopASimultaneousOpen(t *testing.T) {
 		{"WantACK", []topo.RouterOption{topo.WantACK}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			l := topo.New(t)
 			far := topo.Uplink(link.Shape{Delay: 50 * time.Millisecond}) // more than the two need to begin
 			a, b := l.Router("gate-a", tt.rules...).Host("a", far), l.Router("gate-b", tt.rules...).Host("b")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/netport/netport/lab/link"
 	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/stage"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -134,10 +135,16 @@ func TestPanicLeavesNoNamespaceBehind(t *testing.T) {
 		t.Fatal("the scenario did not start its programs")
 	}
 	childEnds, detachedEnds := watch(t, child), watch(t, detached)
-	namespace, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", child))
+	name := fmt.Sprintf("/proc/%d/ns/net", child)
+	namespace, err := os.Readlink(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	handle, err := os.Open(name) // while it is open no other namespace gets the number
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer handle.Close()
 	stdin.Close()
 	if _, err := io.Copy(io.Discard, stdout); err != nil {
 		t.Fatal(err)
@@ -186,6 +193,7 @@ func inNamespace(t *testing.T, namespace string) (threads []string) {
 
 func TestLabLeavesNothingBehind(t *testing.T) {
 	need.Root(t)
+	stage.EnterSerially(t)
 	before := machine(t)
 	var namespaces []string
 	t.Run("lab", func(t *testing.T) {

@@ -101,6 +101,7 @@ func filtering(t *testing.T, inside *net.UDPConn, one, two observer) topo.Behavi
 //
 //	+--- two
 func TestNATsBehaveAsTheyAreDefined(t *testing.T) {
+	t.Parallel()
 	names := []string{"", "endpoint", "address", "address and port"}
 	for m := topo.EndpointIndependent; m <= topo.AddressAndPortDependent; m++ {
 		for f := topo.EndpointIndependent; f <= topo.AddressAndPortDependent; f++ {
@@ -122,6 +123,7 @@ func TestNATsBehaveAsTheyAreDefined(t *testing.T) {
 
 // A portal that listens and does not dial out cannot be reached, whatever the NAT: nothing has made a mapping.
 func TestListenerBehindNATIsUnreachableWithoutDialling(t *testing.T) {
+	t.Parallel()
 	for name, nat := range map[string]topo.NAT{"full cone": topo.FullCone, "port restricted": topo.PortRestricted, "symmetric": topo.Symmetric} {
 		t.Run(name, func(t *testing.T) {
 			l := topo.New(t)
@@ -172,6 +174,7 @@ func punch(t *testing.T, natA, natB topo.NAT) bool {
 }
 
 func TestHolePunching(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		a, b topo.NAT

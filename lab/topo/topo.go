@@ -34,6 +34,7 @@ import (
 
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/ns"
+	"github.com/netport/netport/lab/stage"
 )
 
 var seedFlag = flag.Uint64("lab.seed", 0, "seed of the emulated links and of the moments of faults; 0 picks one")
@@ -65,11 +66,13 @@ type Option func(*Lab)
 // NoCapture leaves out the packet captures. For benchmarks, where a copy of each packet would count.
 func NoCapture() Option { return func(l *Lab) { l.capturing = false } }
 
-// New makes a lab with nothing but the internet in it. Needs root.
+// New makes a lab with nothing but the internet in it. Needs root. From then on the test runs beside others, as
+// package stage tells.
 func New(t testing.TB, options ...Option) *Lab {
 	t.Helper()
 	need.Root(t)
 	need.Program(t, "nft")
+	stage.Enter(t)
 	l := &Lab{t: t, seed: *seedFlag, capturing: true}
 	if l.seed == 0 {
 		l.seed = rand.Uint64()

@@ -85,6 +85,7 @@ func reaches(t *testing.T, from, to *topo.Host, addr netip.Addr, want bool) bool
 
 // inside --- gate --- inet --- narrow
 func TestMTUOfAnUplinkIsToldToSenders(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		rules []topo.RouterOption

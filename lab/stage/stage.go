@@ -1,0 +1,103 @@
+// Package stage lets the lab's stories be told side by side, since most of what they do is wait: those of one package, and
+// those of several test processes on one machine. It owns the machine's places for them. The file whose bytes are locked for
+// them is all that it leaves behind; a process that ends, however it ends, leaves its places to others.
+//
+// A test that makes a topology (topo.New) is on the stage by itself, until it ends. A test whose subtests do calls
+// testing.T.Parallel itself.
+package stage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// places is how many stories there is room for: each keeps a processor busy for a third of the time.
+func places() int64 { return int64(max(2*runtime.NumCPU(), 3)) }
+
+// on has the names of this process's tests that are on the stage.
+var on = struct {
+	sync.Mutex
+	tests map[string]bool
+}{tests: make(map[string]bool)}
+
+// Enter makes the test one that runs beside others (testing.T.Parallel) and waits for a place on the stage, which it has
+// until it ends. It does nothing for a test that is on the stage, and for the subtests of one.
+func Enter(t testing.TB) {
+	t.Helper()
+	if isOn(t.Name()) {
+		return
+	}
+	if beside, ok := t.(interface{ Parallel() }); ok {
+		beside.Parallel()
+	}
+	EnterSerially(t)
+}
+
+// EnterSerially is Enter for a test beside which no other of its package may run. It comes before all else in the test.
+func EnterSerially(t testing.TB) {
+	t.Helper()
+	name := t.Name()
+	file, err := takePlace()
+	if err != nil {
+		t.Fatalf("wait for a place on the lab's stage: %v", err)
+	}
+	setOn(name, true)
+	t.Cleanup(func() {
+		setOn(name, false)
+		if err := file.Close(); err != nil { // which gives the place back
+			t.Errorf("leave the lab's stage: %v", err)
+		}
+	})
+}
+
+func setOn(test string, is bool) {
+	on.Lock()
+	defer on.Unlock()
+	on.tests[test] = is
+}
+
+// isOn says whether a test or one that it is a part of is on the stage.
+func isOn(test string) bool {
+	on.Lock()
+	defer on.Unlock()
+	for !on.tests[test] {
+		if test == "" {
+			return false
+		}
+		test = test[:max(strings.LastIndexByte(test, '/'), 0)]
+	}
+	return true
+}
+
+// takePlace waits until one is free. A place is a byte of the file, whose lock belongs to who has opened the file.
+func takePlace() (*os.File, error) {
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("netport-stage-%d", os.Geteuid()))
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for place := range places() {
+			lock := unix.Flock_t{Type: unix.F_WRLCK, Start: place, Len: 1}
+			switch err := unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &lock); err {
+			case nil:
+				return file, nil
+			case unix.EAGAIN, unix.EACCES, unix.EINTR: // taken
+			default:
+				file.Close()
+				return nil, fmt.Errorf("lock %s: %w", name, err)
+			}
+		}
+		<-tick.C
+	}
+}
