@@ -20,8 +20,8 @@ import (
 	"github.com/netport/netport/lab/need"
 )
 
-// TestEnvironmentChangesNothing: no secrets of a TLS connection are written to a file and
-// no proxy is asked, whatever variables are set (T40).
+// TestEnvironmentChangesNothing: no secrets of a TLS connection are written to a file, no
+// proxy is asked and nothing else is loaded by any of the programs, whatever variables are set (T40).
 func TestEnvironmentChangesNothing(t *testing.T) {
 	var asked atomic.Int64
 	proxy, err := net.Listen("tcp", "127.0.0.1:0")
@@ -40,19 +40,25 @@ func TestEnvironmentChangesNothing(t *testing.T) {
 		}
 	}()
 	keys := t.TempDir()
-	for _, name := range []string{"SSLKEYLOGFILE", "QLOGDIR", "GOCOVERDIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+	for _, name := range []string{
+		"SSLKEYLOGFILE", "QLOGDIR", "GOCOVERDIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
+		"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_DEBUG_OUTPUT", "LD_PROFILE_OUTPUT", "OPENSSL_CONF", "SSL_CERT_FILE",
+	} {
 		value := filepath.Join(keys, name)
 		if strings.HasSuffix(strings.ToLower(name), "proxy") {
 			value = "http://" + proxy.Addr().String()
 		}
 		t.Setenv(name, value)
 	}
-	w := newWorld(t)
-	if err := w.join("portal", "ann", w.invite("portal", "ann")); err != nil {
+	t.Setenv("LD_DEBUG", "all")
+	t.Setenv("GODEBUG", "tlsmlkem=0,tls10server=1,netdns=cgo,http2debug=2")
+	m := newMachine(t, nil)
+	if err := m.join("portal", "bob", m.invite("portal", "bob")); err != nil {
 		t.Fatal(err)
 	}
-	w.start("portal", "ann")
-	w.waitStatus("ann", "connected", time.Minute, func(s status) bool { return s.Server.Connected })
+	m.start("portal", "bob")
+	m.waitStatus("bob", "connected", time.Minute, func(s status) bool { return s.Server.Connected })
+	m.carries(t)
 	if list, err := os.ReadDir(keys); err != nil || len(list) > 0 {
 		t.Errorf("written beside what was to be: %v, %v", list, err)
 	}

@@ -6,6 +6,7 @@ package joining
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/need"
 )
 
 const domain = "example.org"
@@ -31,13 +33,26 @@ type world struct {
 	address string // of the server
 	server  *program
 
-	environment []string // of the programs, besides the test's
+	environment []string            // of the programs, besides the test's
+	user        *syscall.Credential // of all that is started; nil: the test's own
 }
 
 // newWorld makes a server and starts it.
 func newWorld(t *testing.T, options ...daemon.Option) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
+	return newWorldOf(t, nil, options...)
+}
+
+// newWorldOf is newWorld with programs of another user.
+func newWorldOf(t *testing.T, user *syscall.Credential, options ...daemon.Option) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), user: user}
+	if user != nil {
+		need.Root(t) // to start programs as another user
+		if err := errors.Join(os.Chmod(filepath.Dir(w.dir), 0o755), os.Chmod(w.dir, 0o755), os.Chown(w.dir, int(user.Uid), int(user.Gid))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := daemon.Install(w.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +86,7 @@ func (w *world) command(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(w.dir, "netport-"+role), args...)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), w.environment...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: w.user}
 	return cmd
 }
 

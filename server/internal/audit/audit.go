@@ -49,7 +49,7 @@ const (
 // Record is one line. Empty fields are left out.
 type Record struct {
 	Time    time.Time       `json:"time"`
-	Event   string          `json:"event"` // session, connect, policy, enrol, audit
+	Event   string          `json:"event"` // session, connect, contest, policy, enrol, audit
 	Answer  string          `json:"answer"`
 	Reason  string          `json:"reason,omitempty"`
 	Portal  string          `json:"portal,omitempty"` // who asked

@@ -78,7 +78,7 @@ func (h *Hub) contested(id identity.ID, first, second netip.AddrPort, now time.T
 	k.recorded = now
 	h.log.Warn("two machines use one identity: find the copy; if it is not yours, revoke the name and invite it anew", "peer", id, "first", first, "second", second)
 	h.audit.Write(audit.Record{
-		Event: "connect", Answer: audit.Refused, Reason: wire.ReasonBusy.String(), Portal: id.Name, From: second.String(),
+		Event: "contest", Answer: audit.Refused, Portal: id.Name, From: second.String(),
 		Detail: fmt.Sprintf("two machines use one identity: %s, from %s and from %s", id, first, second),
 	})
 }
