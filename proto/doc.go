@@ -81,8 +81,8 @@
 // # Enrolment
 //
 // Who is to become a portal or relay gets a token (package invite) out of band: role,
-// name, the servers, the fingerprint of the authority above their certificates, an
-// id and a secret. It makes a key and connects with netport-enrol/1, to the ports of
+// name, the servers, the fingerprint of the authority above their certificates, the
+// policy key, an id and a secret. It makes a key and connects with netport-enrol/1, to the ports of
 // the control protocol. The server's chain ends with its root. Who joins finds the
 // authority of the token in it, or ends the handshake, and trusts that one alone.
 //
@@ -97,8 +97,8 @@
 //	    |<---------------------------------------| or EnrolRefused
 //
 // TLS and Enrol together have 10 seconds; a server that is silent for 75 is gone. The
-// policy key in Enrolled is pinned from then on; it has signed Authorities. A token
-// is good for one key until its end: the same key may ask again, and gets its
+// policy key of the token must be in Enrolled and have signed Authorities, and is pinned
+// from then on. A token is good for one key until its end: the same key may ask again, and gets its
 // certificate again; while an operator has to sign that elsewhere, for 30 days from when
 // it asked last. Every token that is not good is refused in the same words.
 //

@@ -18,9 +18,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/netport/netport/proto/control"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/invite"
 	"github.com/netport/netport/proto/wire"
@@ -182,9 +184,10 @@ func (c *Client) join(ctx context.Context, raw net.Conn, t invite.Token, key cry
 	if err != nil {
 		return Result{}, err
 	}
-	// These keys are believed, here and never again, because the server is under
-	// the authority that the token names.
-	r := Result{ID: id, Policy: m.Policy}
+	if !slices.ContainsFunc(m.Policy, func(k ed25519.PublicKey) bool { return k.Equal(t.Policy) }) {
+		return Result{}, fmt.Errorf("the server's policy key is not %s, as the token says: it is another's server, or its policy key was changed since the token was made", grant.FormatKey(t.Policy))
+	}
+	r := Result{ID: id, Policy: []ed25519.PublicKey{t.Policy}}
 	if err := r.take(bundle, m, &joining.Early); err != nil {
 		return Result{}, err
 	}

@@ -99,7 +99,7 @@ func (s *server) asked() []wire.Enrol {
 
 func (s *server) token() invite.Token {
 	s.Helper()
-	t, err := invite.New(identity.Portal, "ann", identity.FingerprintOf(s.own.Root()), []string{s.address})
+	t, err := invite.New(identity.Portal, "ann", identity.FingerprintOf(s.own.Root()), s.policy.Public().(ed25519.PublicKey), []string{s.address})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -165,6 +165,12 @@ func TestJoiningBelievesNothingThatDoesNotFit(t *testing.T) {
 		}, ""},
 		{"no authorities", func(c *tls.Conn, m wire.Enrol) { say(c, s.enrolled(m)) }, "not signed by the policy key"},
 		{"authorities of another policy key", altered(func(a *wire.Authorities, _ *wire.Enrolled, _ wire.Enrol) { *a = a.Sign(key(2)) }), "not signed by the policy key"},
+		{"another policy key, and all that it signs", altered(func(a *wire.Authorities, e *wire.Enrolled, _ wire.Enrol) {
+			*a, e.Policy = a.Sign(key(2)), []ed25519.PublicKey{key(2).Public().(ed25519.PublicKey)}
+		}), "the server's policy key is not"},
+		{"a policy key more, which signs", altered(func(a *wire.Authorities, e *wire.Enrolled, _ wire.Enrol) {
+			*a, e.Policy = a.Sign(key(2)), append(e.Policy, key(2).Public().(ed25519.PublicKey))
+		}), "not signed by the policy key"},
 		{"authorities that are none", altered(func(a *wire.Authorities, _ *wire.Enrolled, _ wire.Enrol) {
 			a.Certificates = [][]byte{{1}}
 			*a = a.Sign(s.policy)

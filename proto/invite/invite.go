@@ -5,10 +5,11 @@
 //
 //	netport-join-BASE64URL
 //
-//	format    uint8     1
+//	format    uint8     2
 //	role      uint8     1 portal, 3 relay
 //	name      blob
 //	authority [32]byte  fingerprint of the CA certificate above the server's
+//	policy    [32]byte  the policy key, Ed25519
 //	id        [16]byte  what the server finds the token by
 //	secret    [32]byte  of which the server keeps a hash alone
 //	servers   count     1 to 16 texts, each "host" or "host:port"
@@ -19,6 +20,7 @@ package invite
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -35,7 +37,7 @@ import (
 
 const (
 	prefix = "netport-join-"
-	format = 1
+	format = 2
 	check  = 4
 	// MaxToken is the longest token that is read, in bytes.
 	MaxToken = 8192
@@ -47,14 +49,15 @@ type Token struct {
 	Role      identity.Role // identity.Portal or identity.Relay
 	Name      string
 	Authority identity.Fingerprint // of the CA above the server's certificate
+	Policy    ed25519.PublicKey    // the policy key of the domain
 	ID        wire.TokenID
 	Secret    wire.Secret
 	Servers   []string // 1 to wire.MaxServers, as config files name them
 }
 
 // New returns a token with a random id and secret.
-func New(role identity.Role, name string, authority identity.Fingerprint, servers []string) (Token, error) {
-	t := Token{Role: role, Name: name, Authority: authority, Secret: wire.NewSecret(), Servers: servers}
+func New(role identity.Role, name string, authority identity.Fingerprint, policy ed25519.PublicKey, servers []string) (Token, error) {
+	t := Token{Role: role, Name: name, Authority: authority, Policy: policy, Secret: wire.NewSecret(), Servers: servers}
 	rand.Read(t.ID[:])
 	return t, t.validate()
 }
@@ -65,6 +68,9 @@ func (t Token) validate() error {
 	}
 	if t.Role != identity.Portal && t.Role != identity.Relay {
 		return fmt.Errorf("a %q cannot join: portals and relays can", string(t.Role))
+	}
+	if len(t.Policy) != ed25519.PublicKeySize {
+		return errors.New("a token without the policy key")
 	}
 	if n := len(t.Servers); n == 0 || n > wire.MaxServers {
 		return fmt.Errorf("a token with %d servers: 1 to %d are allowed", n, wire.MaxServers)
@@ -84,7 +90,7 @@ func (t Token) validate() error {
 func (t Token) Reveal() string {
 	b := wire.AppendRole([]byte{format}, t.Role)
 	b = wire.AppendBlob(b, []byte(t.Name))
-	b = append(b, t.Authority[:]...)
+	b = append(append(b, t.Authority[:]...), t.Policy...)
 	b = append(append(b, t.ID[:]...), t.Secret[:]...)
 	b = wire.AppendServers(b, t.Servers)
 	return prefix + base64.RawURLEncoding.EncodeToString(append(b, sumOf(b)...))
@@ -112,8 +118,9 @@ func Parse(text []byte) (Token, error) {
 	if f := r.Uint8(); f != format {
 		return Token{}, fmt.Errorf("read the join token: it is of format %d, this program reads %d: install the version of the server", f, format)
 	}
-	t := Token{Role: wire.ReadRole(&r), Name: string(r.Blob(identity.MaxName))}
+	t := Token{Role: wire.ReadRole(&r), Name: string(r.Blob(identity.MaxName)), Policy: make(ed25519.PublicKey, ed25519.PublicKeySize)}
 	r.Copy(t.Authority[:])
+	r.Copy(t.Policy)
 	r.Copy(t.ID[:])
 	r.Copy(t.Secret[:])
 	t.Servers = wire.ReadServers(&r)

@@ -51,6 +51,9 @@ files are written beside the configuration: key.pem, cert.pem, ca.pem and the fo
 state. Where an operator has to approve, the command shows the fingerprint of the
 key, for comparison, and waits. It may be interrupted and given again.
 
+The token says which policy key is trusted from then on. Whoever has taken the server
+over makes tokens that say his own: --policy-key takes none but yours.
+
 Root makes the files for the owner of the configuration's folder: a package has made
 /etc/netport/%[1]s for the user of its service.`, role),
 		Example: fmt.Sprintf("  %[1]s join --config /etc/netport/%[2]s/config.toml < token\n  %[1]s join --token /run/secrets/token", program, role),
@@ -62,6 +65,7 @@ Root makes the files for the owner of the configuration's folder: a package has 
 		return command.Args()(c, args)
 	}
 	c.Flags().StringVar(&file, "config", file, fmt.Sprintf("the %s's configuration `FILE` that is to be", role))
+	policyKey := c.Flags().String("policy-key", "", "refuse a token for another policy key than this, `ed25519:...` as \"netport-server policy sign\" prints it")
 	tokenFile := c.Flags().String("token", "", "read the token from a `FILE` that only its owner can read")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if invite.Looks(*tokenFile) || invite.Looks(file) {
@@ -74,6 +78,9 @@ Root makes the files for the owner of the configuration's folder: a package has 
 		if token.Role != role {
 			return fmt.Errorf("the token is for a %s: give it to netport-%s", token.Role, token.Role)
 		}
+		if err := checkPolicyKey(token, *policyKey); err != nil {
+			return err
+		}
 		j := joiner{program: program, config: file, packaged: packaged, folder: filepath.Dir(file), keys: keys, text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
 		return j.join(c.Context(), token)
 	}
@@ -81,6 +88,21 @@ Root makes the files for the owner of the configuration's folder: a package has 
 }
 
 var onCommandLine = command.Usagef("a token on the command line can be read by every process of this machine, so this one is spoilt: have the server make another, and give that on standard input or in a file with --token")
+
+// checkPolicyKey compares a token with the policy key that its holder wants; "" is any.
+func checkPolicyKey(token invite.Token, want string) error {
+	if want == "" {
+		return nil
+	}
+	key, err := grant.ParseKey(want)
+	if err != nil {
+		return command.Usagef("--policy-key: %w", err)
+	}
+	if !key.Equal(token.Policy) {
+		return fmt.Errorf("the token is for the policy key %s, and yours is %s: whoever made the token does not work with your key", grant.FormatKey(token.Policy), want)
+	}
+	return nil
+}
 
 func readToken(file string, stdin io.Reader, notes io.Writer) (invite.Token, error) {
 	if file != "" {

@@ -66,7 +66,7 @@ func (s *Service) Invite(r InviteRequest) ([]Invited, error) {
 	}
 	out := make([]Invited, 0, len(made))
 	for _, m := range made {
-		t := invite.Token{Role: m.Role, Name: m.Name, Authority: identity.FingerprintOf(root), ID: m.ID, Secret: m.Secret, Servers: s.Config.Servers}
+		t := invite.Token{Role: m.Role, Name: m.Name, Authority: identity.FingerprintOf(root), Policy: s.public, ID: m.ID, Secret: m.Secret, Servers: s.Config.Servers}
 		out = append(out, Invited{Name: m.Name, Token: t.Reveal(), Ends: m.Ends})
 		detail := string(m.Role) + ", token " + m.ID.String() + ", until " + m.Ends.Format(time.RFC3339)
 		if m.Approve {

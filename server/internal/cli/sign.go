@@ -83,7 +83,7 @@ by --accept and --allow.`,
 			if err := r.Known.Save(knownFile); err != nil { // first: no version is signed twice
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "signed version %d: %s for %s\n", r.Known.Version, command.Count(r.Grants, "grant"), command.Count(len(r.Known.Portals), "portal"))
+			fmt.Fprintf(c.ErrOrStderr(), "signed version %d with the policy key %s: %s for %s\n", r.Known.Version, job.Request.PolicyKey, command.Count(r.Grants, "grant"), command.Count(len(r.Known.Portals), "portal"))
 			return json.NewEncoder(c.OutOrStdout()).Encode(r.Signed)
 		},
 	}
