@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+
+	"github.com/netport/netport/proto/address/addresstest"
 )
 
 func TestMeaningsBeginWithTheAddress(t *testing.T) {
@@ -82,5 +84,13 @@ func TestKindSeesThroughEveryEncoding(t *testing.T) {
 	}
 	if got := KindOf(netip.Addr{}); got != Unspecified {
 		t.Errorf("KindOf(no address) = %v, want %v", got, Unspecified)
+	}
+}
+
+func TestForbiddenAddressesAreNotOrdinary(t *testing.T) {
+	for _, s := range addresstest.Forbidden {
+		if got := KindOf(netip.MustParseAddr(s)); got == Ordinary {
+			t.Errorf("%s is an %s address", s, got)
+		}
 	}
 }

@@ -41,6 +41,9 @@ type Dialer[In, Out wire.Message] struct {
 	Book *Book
 	// More returns servers that Keep tries after those it was given.
 	More func() []string
+	// Permit reports why an address, to which a server of More leads, is not dialled.
+	// Without it any is.
+	Permit func(netip.Addr) error
 	// Told is given the server's time, if its certificate is right at that time.
 	Told func(time.Time)
 	// Refused is called when a server has refused the certificate.
@@ -57,13 +60,18 @@ type Dialer[In, Out wire.Message] struct {
 // (RFC 8305). A host whose name cannot be looked up, or not soon, or that leads to
 // somebody else, is dialled at the addresses of the Book.
 func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, Out], wire.Welcome, error) {
+	return d.dial(ctx, address, nil)
+}
+
+// dial is Dial, where permit, if it is not nil, says why an address is not dialled.
+func (d *Dialer[In, Out]) dial(ctx context.Context, address string, permit func(netip.Addr) error) (*Conn[In, Out], wire.Welcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, wire.Welcome{}, fmt.Errorf("dial server %s: %w", address, err)
 	}
-	r := newRace(ctx, d.resolver)
+	r := newRace(ctx, d.resolver, permit)
 	defer r.stop()
 	r.dial(address)
 	good := d.Book.good(host)
@@ -131,12 +139,17 @@ type raw struct {
 	err  error
 }
 
-func newRace(ctx context.Context, resolver *net.Resolver) *race {
+func newRace(ctx context.Context, resolver *net.Resolver, permit func(netip.Addr) error) *race {
 	r := &race{raws: make(chan raw, 1+maxGood)}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	// A Go connection's own keepalive every 15 s would cost more than all our
 	// messages; Conn keeps itself alive.
 	r.dialer = net.Dialer{KeepAlive: -1, Resolver: resolver, ControlContext: func(_ context.Context, _, address string, socket syscall.RawConn) error {
+		if permit != nil {
+			if err := permitted(address, permit); err != nil {
+				return err
+			}
+		}
 		retrySoon(socket)
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -144,6 +157,15 @@ func newRace(ctx context.Context, resolver *net.Resolver) *race {
 		return nil
 	}}
 	return r
+}
+
+// permitted judges "address:port", as a name was resolved.
+func permitted(address string, permit func(netip.Addr) error) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	return permit(ap.Addr())
 }
 
 func (r *race) dial(address string) {

@@ -62,7 +62,7 @@ func (d *Dialer[In, Out]) Keep(ctx context.Context, addresses []string, use func
 	for {
 		var lived time.Duration
 		round, hurried := d.round(ctx)
-		conn, welcome, address := d.dialAny(round, d.order(last, addresses))
+		conn, welcome, address := d.dialAny(round, d.order(last, addresses), addresses)
 		hurry := hurried()
 		if conn != nil {
 			last = address
@@ -189,10 +189,14 @@ func (b *backoff) pause(lived time.Duration) time.Duration {
 	return p
 }
 
-// dialAny tries each address once.
-func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses []string) (*Conn[In, Out], wire.Welcome, string) {
+// dialAny tries each address once. Permit judges those that are not of trusted.
+func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses, trusted []string) (*Conn[In, Out], wire.Welcome, string) {
 	for _, a := range addresses {
-		conn, welcome, err := d.Dial(ctx, a)
+		permit := d.Permit
+		if slices.Contains(trusted, a) {
+			permit = nil
+		}
+		conn, welcome, err := d.dial(ctx, a, permit)
 		if err == nil {
 			return conn, welcome, a
 		}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +33,8 @@ type records struct {
 	mu    sync.Mutex
 	texts []string
 	times []time.Time
+	most  int    // calls full when there are so many
+	full  func() // may be nil
 }
 
 func (r *records) Enabled(context.Context, slog.Level) bool { return true }
@@ -40,6 +44,9 @@ func (r *records) Handle(_ context.Context, rec slog.Record) error {
 	text := rec.Message
 	rec.Attrs(func(a slog.Attr) bool { text += " " + a.Key + "=" + a.Value.String(); return true })
 	r.texts, r.times = append(r.texts, text), append(r.times, time.Now())
+	if r.full != nil && len(r.texts) >= r.most {
+		r.full()
+	}
 	return nil
 }
 
@@ -165,4 +172,65 @@ func TestPauseStartsAnewAfterALongConnection(t *testing.T) {
 	if got := b.pause(settled + 1); got < firstBackoff/2 || got > firstBackoff {
 		t.Errorf("after a long connection: a pause of %v, want %v to %v", got, firstBackoff/2, firstBackoff)
 	}
+}
+
+// G7: where a server that was told of leads is judged by the address that is to be dialled, whatever it is called; what
+// the configuration names is not.
+func TestServersThatWereToldOfAreJudgedWhereTheyLead(t *testing.T) {
+	r := newRoles(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var arrived atomic.Int64
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			arrived.Add(1)
+			c.Close()
+		}
+	})
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := []string{"localhost:" + port, "127.0.0.1:" + port, "[::ffff:127.0.0.1]:" + port}
+	var judged []netip.Addr
+	var mu sync.Mutex
+	for _, c := range []struct {
+		what             string
+		configured, told []string
+		want             bool
+	}{{"told of", []string{deadAddress(t)}, named, false}, {"configured", named, nil, true}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		log := &records{Handler: slog.DiscardHandler, most: len(c.configured) + len(c.told), full: cancel}
+		d := r.dialer()
+		d.Log = slog.New(log)
+		d.More = func() []string { return c.told }
+		d.Permit = func(a netip.Addr) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if judged = append(judged, a.Unmap()); a.Unmap().IsLoopback() {
+				return errors.New("not there")
+			}
+			return nil
+		}
+		arrived.Store(0)
+		if err := d.Keep(ctx, c.configured, nil); err != nil {
+			t.Error(err)
+		}
+		if got := arrived.Load() > 0; got != c.want {
+			t.Errorf("%s: %d connections arrived", c.what, arrived.Load())
+		}
+		if !c.want && (len(judged) < len(named) || !strings.Contains(strings.Join(log.texts, "\n"), "not there")) {
+			t.Errorf("%s: %v were judged; logged %q", c.what, judged, log.texts)
+		}
+		cancel()
+	}
+	l.Close()
+	served.Wait()
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/state"
+	"github.com/netport/netport/proto/address"
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
@@ -98,8 +99,9 @@ type Client struct {
 	connects uint64     // so far
 	server   string     // name of the server connected last
 	address  netip.AddrPort
-	told     []string // servers that a server has told of
-	version  uint64   // policy version that is complete
+	told     []string   // servers that a server has told of
+	toldAt   netip.Addr // where that was reached; invalid: in an earlier life
+	version  uint64     // policy version that is complete
 	peers    map[string]bool
 	relay    bool // as the server says: there is one for a new session
 	requests map[uint32]*request
@@ -137,7 +139,7 @@ func New(cfg Config) *Client {
 	c.networks.enter(cfg.Network)
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
 		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log,
-		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Hurry: c.hurry,
+		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Permit: c.permit, Hurry: c.hurry,
 		Told: func(at time.Time) { c.Identity.Told(at) }, Refused: func() { c.Identity.Refused() },
 	}
 	return c
@@ -317,10 +319,25 @@ func (c *Client) serversLocked(list []string) {
 		}
 		good = append(good, s)
 	}
+	c.toldAt = c.address.Addr()
 	if !slices.Equal(good, c.told) {
 		c.told = good
 		c.Changed()
 	}
+}
+
+// permit judges where a server leads that a server has told of: whoever has stolen that
+// one reaches nothing by this portal that a portal has no business with. Only a server
+// on this machine may name another on it.
+func (c *Client) permit(a netip.Addr) error {
+	c.mu.Lock()
+	here := c.toldAt.IsLoopback()
+	c.mu.Unlock()
+	a = a.Unmap()
+	if kind := address.KindOf(a); kind != address.Ordinary && !(here && a.IsLoopback()) {
+		return fmt.Errorf("a server has named it, and it leads to %s, a %s address: only this portal's own configuration can name that", a, kind)
+	}
+	return nil
 }
 
 // peerState takes whether another portal is connected, and reports whether that

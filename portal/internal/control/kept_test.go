@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/state"
+	"github.com/netport/netport/proto/address/addresstest"
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
@@ -248,6 +250,28 @@ func TestServerWasWhereItIsLookedFor(t *testing.T) {
 		c := New(Config{Credentials: someone(t), Servers: test.servers, Kept: state.Kept{Hosts: test.kept}, Changed: func() {}})
 		if got := c.Server().String(); got != test.want {
 			t.Errorf("servers %q, kept %v: %s, want %s", test.servers, test.kept, got, test.want)
+		}
+	}
+}
+
+// G7: no server leads a portal to these by the name of another server; one on this machine may name
+// another on it.
+func TestForbiddenAddressesAreNoServers(t *testing.T) {
+	for _, teller := range []string{"192.0.2.1", "10.0.0.1", "127.0.0.1"} {
+		c := New(Config{Credentials: someone(t), Changed: func() {}})
+		c.address = netip.AddrPortFrom(netip.MustParseAddr(teller), 443)
+		c.serversLocked([]string{"server.example"})
+		for _, s := range addresstest.Forbidden {
+			a := netip.MustParseAddr(s)
+			if err := c.permit(a); err == nil && !(c.address.Addr().IsLoopback() && a.Unmap().IsLoopback()) {
+				t.Errorf("a server at %s has %s dialled", teller, s)
+			}
+		}
+		if err := errors.Join(c.permit(netip.MustParseAddr("192.0.2.9")), c.permit(netip.MustParseAddr("10.0.0.9"))); err != nil {
+			t.Error(err)
+		}
+		if err := c.permit(netip.MustParseAddr("127.0.0.1")); (err == nil) != c.address.Addr().IsLoopback() {
+			t.Errorf("a server at %s and 127.0.0.1: %v", teller, err)
 		}
 	}
 }

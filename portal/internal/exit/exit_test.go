@@ -14,12 +14,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/address/addresstest"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
@@ -236,6 +238,49 @@ func TestNamesThatLeadSomewhereForbiddenAreNeverDialled(t *testing.T) {
 			t.Errorf("%v, dialled %q", got, dialed.dialed)
 		}
 	})
+}
+
+// G7, T14: whatever a name leads to of these is not dialled, alone or beside a good answer; nor is what is
+// written so that a lax reader takes it for one of them.
+func TestForbiddenAddressesAreNotDialled(t *testing.T) {
+	var answers atomic.Pointer[[]netip.Addr]
+	server := &nameServer{answer: func(string, int) ([]netip.Addr, string) { return *answers.Load(), "" }}
+	w := newWorld(t, allow.List{}, server.start(t))
+	dialed := &recorder{}
+	w.exit.dialer = dialed
+	named := w.grant("tcp://db.test:5432")
+	for _, s := range addresstest.Forbidden {
+		a := netip.MustParseAddr(s)
+		if a.Zone() != "" {
+			continue // no answer has one
+		}
+		for _, list := range [][]netip.Addr{{a}, {netip.MustParseAddr("192.0.2.10"), a}} {
+			answers.Store(&list)
+			if _, got := w.open(wire.OpenStream, named); got != wire.ReasonForbidden {
+				t.Errorf("%v: %v", list, got)
+			}
+		}
+	}
+	answers.Store(&[]netip.Addr{netip.MustParseAddr("127.0.0.1")})
+	for _, s := range addresstest.Words {
+		for _, text := range []string{"tcp://" + s + ":5432", "udp://" + s + ":53"} {
+			e, err := endpoint.Parse(text)
+			if err != nil || e.Host() == "::1" { // one that a grant may name
+				continue
+			}
+			kind := wire.OpenStream
+			if e.Datagram() {
+				kind = wire.OpenFlow
+			}
+			g := w.grant(text, func(p *grant.Permission) { p.Forward = "words" })
+			if _, got := w.open(kind, g); got != wire.ReasonForbidden {
+				t.Errorf("%q: %v", text, got)
+			}
+		}
+	}
+	if len(dialed.dialed) > 0 {
+		t.Errorf("dialled %q", dialed.dialed)
+	}
 }
 
 // catcher counts the connections that reach it.

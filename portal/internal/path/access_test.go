@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/netport/netport/proto/address/addresstest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -75,6 +76,18 @@ func TestRelaysAtForbiddenAddressesAreNotDialled(t *testing.T) {
 	}
 	if err := checkAccess(access("10.0.0.2", 20000, 0), netip.Addr{}); err == nil {
 		t.Error("a private relay of a server at no known address was taken")
+	}
+}
+
+// G7, T29: no server leads a portal to these by the name of a relay, for a session, a ticket or a measurement.
+func TestForbiddenAddressesAreNoRelays(t *testing.T) {
+	for _, s := range addresstest.Forbidden {
+		a := wire.RelayAccess{Name: "r", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr(s)}, TCP: 20000, UDP: 20000, SharedTCP: 443}
+		for _, server := range []string{"192.0.2.1", "10.0.0.1"} {
+			if err := checkAccess(a, netip.MustParseAddr(server)); err == nil {
+				t.Errorf("a server at %s has a relay at %s dialled", server, s)
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/netport/netport/proto/address/addresstest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -117,5 +118,15 @@ func TestMachineKnowsItsInterfaces(t *testing.T) {
 	}
 	if m.Has(netip.MustParseAddr("192.0.2.77")) {
 		t.Error("192.0.2.77 is taken for an own address")
+	}
+}
+
+// T13, G7: a relay sends to no address but one that a leg came from, and takes none from these.
+func TestForbiddenAddressesAreNoSources(t *testing.T) {
+	for _, s := range addresstest.Forbidden {
+		a := netip.MustParseAddr(s)
+		if r := rules(false); r.Allows(netip.AddrPortFrom(a, 4000)) || r.Admits(a) {
+			t.Errorf("a leg from %s is taken", s)
+		}
 	}
 }
