@@ -163,7 +163,7 @@
 //
 // Versions: Hello has the highest version that its sender speaks. The server
 // answers with the version that both speak from then on, at most that one; if
-// there is none it says Goodbye with ReasonVersion and a text that has both
+// there is none it says Goodbye with ReasonVersion and a text that says which side is older, with both
 // numbers. Who cannot speak the version of a Welcome closes. This is version 5;
 // version 1 had no packet mode, version 2 no tickets and no moves of sessions,
 // version 3 no renewals and no revocations, version 4 no signature in GrantsComplete,

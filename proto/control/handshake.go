@@ -58,7 +58,7 @@ func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Ou
 	switch m := any(m).(type) {
 	case wire.Welcome:
 		if m.Version != wire.ControlVersion {
-			return nil, wire.Welcome{}, fmt.Errorf("server speaks version %d of the control protocol, this program speaks version %d", m.Version, wire.ControlVersion)
+			return nil, wire.Welcome{}, errors.New(wire.VersionText("control", "the server", m.Version, "this program", wire.ControlVersion))
 		}
 		if err := d.hear(m, early); err != nil {
 			return nil, wire.Welcome{}, err
@@ -141,7 +141,7 @@ func Greeted(ctx context.Context, c *record.Conn) (*Accepted, error) {
 		return nil, fmt.Errorf("hello of %s: %w", peer.ID, err)
 	}
 	if a.Hello.Version < wire.ControlVersion {
-		text := fmt.Sprintf("the server speaks version %d of the control protocol, %s speaks version %d", wire.ControlVersion, peer.ID.Name, a.Hello.Version)
+		text := wire.VersionText("control", "the server", wire.ControlVersion, string(peer.ID.Role)+" "+peer.ID.Name, a.Hello.Version)
 		a.Refuse(wire.ReasonVersion, text)
 		return nil, errors.New(text)
 	}

@@ -135,7 +135,8 @@ func TestServerRefusesGreetings(t *testing.T) {
 		reason wire.Reason
 		text   string // in the error here and in what the peer is told
 	}{
-		{"version 1", wire.AppendMessage(nil, wire.Hello{Version: 1}), wire.ReasonVersion, fmt.Sprintf("the server speaks version %d of the control protocol, p speaks version 1", wire.ControlVersion)},
+		{"version 1", wire.AppendMessage(nil, wire.Hello{Version: 1}), wire.ReasonVersion, fmt.Sprintf("the server speaks version %d of the control protocol, portal p version 1: upgrade portal p", wire.ControlVersion)},
+		{"the version before", wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion - 1}), wire.ReasonVersion, fmt.Sprintf("the server speaks version %d of the control protocol, portal p version %d: upgrade portal p", wire.ControlVersion, wire.ControlVersion-1)},
 		{"another message first", wire.AppendMessage(nil, wire.OpenSession{Request: 1, Peer: "q"}), wire.ReasonProtocol, "type 16 came first"},
 		{"Goodbye first", wire.AppendMessage(nil, wire.Goodbye{}), wire.ReasonProtocol, "type 5 came first"},
 		{"an unknown type first", frame(999, []byte{1}), wire.ReasonProtocol, "type 999 came first"},
@@ -211,7 +212,11 @@ func TestPortalSaysWhatIsWrongWithItsServer(t *testing.T) {
 		{"a later version", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
 			s.send(wire.Welcome{Version: wire.ControlVersion + 1})
-		}), fmt.Sprintf("server speaks version %d of the control protocol, this program speaks version %d", wire.ControlVersion+1, wire.ControlVersion)},
+		}), fmt.Sprintf("the server speaks version %d of the control protocol, this program version %d: upgrade this program", wire.ControlVersion+1, wire.ControlVersion)},
+		{"an earlier version", asServer(r.server, func(s script) {
+			s.want(wire.TypeHello)
+			s.send(wire.Welcome{Version: wire.ControlVersion - 1})
+		}), fmt.Sprintf("the server speaks version %d of the control protocol, this program version %d: upgrade the server", wire.ControlVersion-1, wire.ControlVersion)},
 		{"another message first", asServer(r.server, func(s script) {
 			s.want(wire.TypeHello)
 			s.send(wire.GrantsComplete{Version: 1})

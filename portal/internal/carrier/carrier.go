@@ -125,7 +125,7 @@ func (c *carrier) checkHello(f wire.FrameHeader, body []byte) (wire.TunnelHello,
 	if len(body) >= 2 {
 		// A HELLO of another version may have another layout.
 		if v := binary.BigEndian.Uint16(body); v != wire.TunnelVersion {
-			return wire.TunnelHello{}, fmt.Errorf("HELLO: the peer speaks tunnel version %d, this portal %d; update the older portal", v, wire.TunnelVersion)
+			return wire.TunnelHello{}, errors.New("HELLO: " + wire.VersionText("tunnel", "the peer", v, "this portal", wire.TunnelVersion))
 		}
 	}
 	m, err := wire.ParseTunnelHello(body)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -207,7 +208,8 @@ func TestFirstFrameMustBeTheRightHello(t *testing.T) {
 		want  string
 	}{
 		{"another frame", func([]byte) []byte { return data(1, 1) }, "not HELLO"},
-		{"another version", func(b []byte) []byte { b[wire.FrameHeaderLen+1]++; return b }, "version 3"},
+		{"a later version", func(b []byte) []byte { b[wire.FrameHeaderLen+1]++; return b }, fmt.Sprintf("the peer speaks version %d of the tunnel protocol, this portal version %d: upgrade this portal", wire.TunnelVersion+1, wire.TunnelVersion)},
+		{"an earlier version", func(b []byte) []byte { b[wire.FrameHeaderLen+1]--; return b }, fmt.Sprintf("the peer speaks version %d of the tunnel protocol, this portal version %d: upgrade the peer", wire.TunnelVersion-1, wire.TunnelVersion)},
 		{"another session", func(b []byte) []byte { b[wire.FrameHeaderLen+2]++; return b }, "HELLO names session"},
 		{"another connection", func(b []byte) []byte { b[wire.FrameHeaderLen+19]++; return b }, "carrier 1"},
 		{"a stream's number", func(b []byte) []byte { b[7]++; return b }, "HELLO names"},

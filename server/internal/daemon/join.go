@@ -87,7 +87,7 @@ func readEnrol(ctx context.Context, c *record.Conn) (wire.Enrol, error) {
 // joined waits for what becomes of a request.
 func (d *daemon) joined(ctx context.Context, c *record.Conn, m wire.Enrol, from netip.Addr, proven func()) (admin.Joined, error) {
 	if m.Version < wire.ControlVersion {
-		return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonVersion, Text: fmt.Sprintf("the server speaks version %d, this program speaks version %d", wire.ControlVersion, m.Version)}
+		return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonVersion, Text: wire.VersionText("control", "the server", wire.ControlVersion, "this program", m.Version)}
 	}
 	try := func() (admin.Joined, identity.KeyHash, error) { return d.service.Join(ctx, m, from) }
 	if m.Token.IsZero() {

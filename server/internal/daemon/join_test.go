@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -319,10 +320,13 @@ func TestBrokenEnrolments(t *testing.T) {
 	if _, err := j.join(); !isRefused(err, wire.ReasonProtocol) {
 		t.Errorf("something else in place of a request: %v", err)
 	}
-	j = r.joiner(token)
-	j.ask.Version = 1
-	if _, err := j.join(); !isRefused(err, wire.ReasonVersion) {
-		t.Errorf("version 1: %v", err)
+	for _, older := range []uint16{1, wire.ControlVersion - 1} {
+		j = r.joiner(token)
+		j.ask.Version = older
+		want := fmt.Sprintf("the server speaks version %d of the control protocol, this program version %d: upgrade this program", wire.ControlVersion, older)
+		if _, err := j.join(); !isRefused(err, wire.ReasonVersion) || !strings.Contains(err.Error(), want) {
+			t.Errorf("version %d: %v, want %q", older, err, want)
+		}
 	}
 	r.wantServing()
 	r.joiner(token).mustJoin()
