@@ -17,6 +17,10 @@ LDFLAGS := -X github.com/netport/netport/proto/command.Version=$(VERSION) \
 	-X github.com/netport/netport/proto/clock.built=$(BUILT)
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
+# Tests mostly wait, so more packages run at once than there are processors. How many
+# of the lab's stories do, package stage sees to.
+LABTEST := NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 4 -parallel 4
+
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -42,12 +46,13 @@ test: ## run every test; the lab's only as root
 	@scripts/setup
 	@scripts/check
 	@$(MAKE) --no-print-directory demo
-	@scripts/gotest -timeout 5m $(addprefix ./,$(addsuffix /...,$(filter-out lab,$(MODULES))))
+	@scripts/gotest -timeout 5m -p 4 $(addprefix ./,$(addsuffix /...,$(filter-out lab,$(MODULES))))
 	@scripts/gotest -timeout 5m -tags pkcs11 ./portal/internal/keystore/...
-	@NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 4 -parallel 4 ./lab/...
+	@$(LABTEST) ./lab/...
 
 lab-test: build ## run the network namespace topologies alone, as root or with sudo
-	@scripts/lab-test
+	@scripts/as-root true # Or say at once what is missing.
+	@$(LABTEST) -exec $(CURDIR)/scripts/as-root ./lab/...
 
 lab-soak: build ## run the tests of faults and attacks with their whole numbers, as root or with sudo
 	@for package in faults kernel survive e2e; do \
