@@ -72,6 +72,9 @@ func (c *carrier) Peer() *x509.Certificate { return c.chain[0] }
 // Chain implements Conn.
 func (c *carrier) Chain() []*x509.Certificate { return c.chain }
 
+// Since implements Conn.
+func (c *carrier) Since() time.Time { return c.cfg.Since }
+
 // Session implements Conn.
 func (c *carrier) Session() wire.SessionID { return c.cfg.Session }
 

@@ -25,11 +25,21 @@ type Config struct {
 	Session    wire.SessionID
 	Connection uint16      // its number in the session
 	TLS        *tls.Config // OverTCP's; QUIC has proven its peer already
+	// Since is from before the handshake. Zero: now, which over TCP is before it.
+	Since time.Time
 	// Idle says for how long the carrier may carry nothing before the TLS
 	// client sends a PING, to keep the state of NATs on the way; the server
 	// waits 30 seconds longer. It is asked each time the carrier becomes
 	// idle. Nil: 280 seconds on TCP, 15 on QUIC.
 	Idle func() time.Duration
+}
+
+// begun returns the configuration with the moment at which the carrier was begun.
+func (c Config) begun() Config {
+	if c.Since.IsZero() {
+		c.Since = time.Now()
+	}
+	return c
 }
 
 // Conn is one carrier. Its methods are safe for concurrent use, but for
@@ -43,6 +53,8 @@ type Conn interface {
 	Peer() *x509.Certificate
 	// Chain is what the peer has presented: Peer, then its authorities.
 	Chain() []*x509.Certificate
+	// Since is a moment before this portal has shown its own certificate.
+	Since() time.Time
 	// Session is the session that the carrier belongs to, and Connection its
 	// number there.
 	Session() wire.SessionID

@@ -61,7 +61,7 @@ func OverQUIC(ctx context.Context, conn *quic.Conn, cfg Config) (Conn, error) {
 		cfg.Idle = func() time.Duration { return idleUDP }
 	}
 	c := &quicCarrier{conn: conn, joined: make(chan struct{}), streams: make(map[uint32]*quicStream), wake: make(chan struct{}, 1)}
-	c.cfg, c.kind, c.send, c.abort = cfg, wire.CarrierQUIC, c.Send, c.Abort
+	c.cfg, c.kind, c.send, c.abort = cfg.begun(), wire.CarrierQUIC, c.Send, c.Abort
 	c.live.init()
 	c.outbox.init(conn)
 	if err := c.open(ctx); err != nil {

@@ -56,7 +56,7 @@ func OverTCP(ctx context.Context, conn net.Conn, cfg Config) (Conn, error) {
 	conf.DynamicRecordSizingDisabled = true
 	conf.SessionTicketsDisabled = true
 	c := &tcpCarrier{raw: conn, socket: newSocket(conn)}
-	c.cfg, c.kind, c.send, c.abort = cfg, wire.CarrierTCP, c.Send, c.Abort
+	c.cfg, c.kind, c.send, c.abort = cfg.begun(), wire.CarrierTCP, c.Send, c.Abort
 	if cfg.Client {
 		c.tls = record.Client(c.socket, conf)
 	} else {

@@ -114,6 +114,7 @@ func (m *Meeting) prove(ctx context.Context, w path.Way) (carrier.Conn, error) {
 		}
 		return conn, err
 	case path.PacketWay:
+		conf.Since = time.Now()
 		conn, err := w.Quic(ctx, m.client, m.TLS, carrier.QUICConfig())
 		if err != nil {
 			return nil, err

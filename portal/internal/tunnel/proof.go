@@ -27,7 +27,7 @@ var errProof = errors.New("what the peer has proven itself with on it holds no m
 type Proof struct {
 	Chain  []*x509.Certificate // what the peer has presented, its leaf first
 	Client bool                // this portal is the TLS client, who makes carriers
-	Since  time.Time           // when it was attached
+	Since  time.Time           // from before this portal has shown its own certificate
 }
 
 // Review has judge decide about every carrier. judge must not call the tunnel.
@@ -36,7 +36,7 @@ func (t *Tunnel) Review(judge func(Proof) Verdict) {
 	links := slices.Clone(t.links)
 	t.mu.Unlock()
 	for _, l := range links {
-		switch verdict := judge(Proof{l.conn.Chain(), l.conn.Client(), l.since}); verdict {
+		switch verdict := judge(Proof{l.conn.Chain(), l.conn.Client(), l.conn.Since()}); verdict {
 		case Drop:
 			l.conn.Abort(errProof)
 		default:

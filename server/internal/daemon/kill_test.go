@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,6 +17,8 @@ import (
 
 // runConfig names the configuration of a server that this test binary is to run.
 const runConfig = "NETPORT_TEST_RUN"
+
+var full = flag.Bool("full", false, "run with the whole numbers of the threat list, which takes minutes more")
 
 func TestMain(m *testing.M) {
 	file := os.Getenv(runConfig)
@@ -53,7 +56,10 @@ func (r *rig) launch() *process {
 // less, and so are invitations that were used.
 func TestRevocationSurvivesAKill(t *testing.T) {
 	rounds := 20
-	if testing.Short() {
+	switch {
+	case *full:
+		rounds = 200
+	case testing.Short():
 		rounds = 3
 	}
 	r := newRig(t, "witness")
