@@ -144,7 +144,7 @@ func (f *Family) Is(yes bool, labels ...string) {
 }
 
 // AppendTo appends the page as text, sorted by name and labels. Families without a
-// series are left out.
+// series are named all the same: so who reads the page sees what there may be.
 func (p *Page) AppendTo(b []byte) []byte {
 	left := p.Gauge("metrics_left_out", "Series that are not on this page because their family has too many.")
 	for _, f := range p.families {
@@ -162,9 +162,6 @@ func (p *Page) AppendTo(b []byte) []byte {
 func (p *Page) String() string { return string(p.AppendTo(nil)) }
 
 func (f *Family) appendTo(b []byte) []byte {
-	if len(f.series) == 0 {
-		return b
-	}
 	b = append(b, "# HELP "+f.name+" "...)
 	b = append(b, escapeHelp.Replace(f.help)...)
 	b = append(b, "\n# TYPE "+f.name+" "+string(f.kind)+"\n"...)

@@ -49,6 +49,8 @@ netport_relay_test_connected 1
 # TYPE netport_relay_test_drops_total counter
 netport_relay_test_drops_total{reason="limit",plane="kernel"} 5
 netport_relay_test_drops_total{reason="tls",plane="kernel"} 18446744073709551615
+# HELP netport_relay_test_none Nothing.
+# TYPE netport_relay_test_none gauge
 # HELP netport_relay_test_stalled_seconds_total Time.
 # TYPE netport_relay_test_stalled_seconds_total counter
 netport_relay_test_stalled_seconds_total 1.5
