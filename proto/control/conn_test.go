@@ -102,7 +102,7 @@ func TestServerRefusesWhatBreaksTheProtocol(t *testing.T) {
 		{"trailing byte", frame(wire.TypePing, make([]byte, 9)), "malformed"},
 		{"Hello again", wire.AppendMessage(nil, wire.Hello{Version: wire.ControlVersion}), "after the greeting"},
 		{"Welcome", wire.AppendMessage(nil, wire.Welcome{Version: wire.ControlVersion}), "wrong direction"},
-		{"Session", frame(wire.TypeGrantsComplete, make([]byte, 8)), "wrong direction"},
+		{"Session", wire.AppendMessage(nil, wire.GrantsComplete{Version: 1}), "wrong direction"},
 		{"a relay's message", wire.AppendMessage(nil, wire.RelayLoad{}), "wrong direction"},
 		{"a message to a relay", wire.AppendMessage(nil, wire.EndSession{}), "wrong direction"},
 		{"HTTP", []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), "malformed"},

@@ -42,10 +42,10 @@ type Check func(Peer) error
 func Expect(role Role, name string) Check {
 	return func(p Peer) error {
 		if p.ID.Role != role {
-			return fmt.Errorf("peer is %s, expected a %s", p.ID, role)
+			return fmt.Errorf("peer is %s (key %s), expected a %s", p.ID, p.Key, role)
 		}
 		if name != "" && p.ID.Name != name {
-			return fmt.Errorf("peer is %s, expected the name %q", p.ID, name)
+			return fmt.Errorf("peer is %s (key %s), expected the name %q", p.ID, p.Key, name)
 		}
 		return nil
 	}

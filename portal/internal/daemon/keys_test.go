@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,14 +134,16 @@ func TestTunnelIsNotForAKeyThatNoGrantNames(t *testing.T) {
 	factory := w.parties["factory"]
 	w.hostile("factory", "ann") // with a key of its own
 	w.mu.Lock()
+	minted := w.parties["factory"].Key
 	w.parties["factory"] = factory
 	w.mu.Unlock()
 	w.wait("a tunnel with it", func() bool { _, _, ok := ann.pool.Live("factory"); return ok })
 	_, err := ann.pool.Tunnel(t.Context(), "factory", g.ID())
 	none, ok := errors.AsType[*peers.Unavailable](err)
-	if !ok || none.Reason != wire.ReasonWrongPeer {
-		t.Errorf("a tunnel with a minted factory: %v", err)
+	if !ok || none.Reason != wire.ReasonWrongPeer || !strings.Contains(err.Error(), minted.String()) {
+		t.Errorf("a tunnel with a minted factory of the key %v: %v", minted, err)
 	}
+	ann.wantConclusion("web", false, "has the key "+minted.String()+", which no grant", "It fails at factory: it has another key than the policy knows")
 	if got, err := w.askFresh(g.Listen.HostPort()); err == nil {
 		t.Errorf("a connection through it: %q", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"log/slog"
 	"math"
 	"net"
 	"strconv"
@@ -244,25 +245,35 @@ func TestStolenServerChangesNeitherAuthoritiesNorRevocations(t *testing.T) {
 }
 
 // TestStolenServerWithThePolicyKeyMeetsTheOwnersList: who has the policy key too grants
-// what he likes, and nothing but the list of the exit's owner is left.
+// what he likes, and nothing but the list of the exit's owner is left (T32). The exit's
+// log names what was asked for, and by whom.
 func TestStolenServerWithThePolicyKeyMeetsTheOwnersList(t *testing.T) {
 	w := newWorld(t)
+	var log lines
+	w.log = slog.New(slog.NewTextHandler(&log, nil))
 	echo := w.echo("tcp", "127.0.0.1:0")
 	catcher, caught := w.catcher()
 	ann := w.portal("ann", "")
 	w.portal("factory", "[dial]\nallow = [\"tcp://"+echo.Addr().String()+"\"]\n")
 	listed := w.grant(w.permission("listed", "ann", "tcp://"+w.freePort("tcp"), "factory", "tcp://"+echo.Addr().String()))
 	other := w.grant(w.permission("other", "ann", "tcp://"+w.freePort("tcp"), "factory", "tcp://127.0.0.1:"+strconv.Itoa(int(catcher))))
+	shell := w.grant(w.permission("shell", "ann", "tcp://"+w.freePort("tcp"), "factory", "tcp://127.0.0.1:22"))
 	ann.waitState("listed", Up)
-	w.wait("the grant of the thief", func() bool { return len(ann.Status().Forwards) == 2 })
+	w.wait("the grants of the thief", func() bool { return len(ann.Status().Forwards) == 3 })
 	if got, err := ask(w.dial("tcp", listed.Listen.HostPort()), "hello"); got != "hello" {
 		t.Errorf("what the owner allows: %q, %v", got, err)
 	}
-	if conn, err := net.Dial("tcp", other.Listen.HostPort()); err == nil {
-		if got, err := ask(conn, "hello"); err == nil {
-			t.Errorf("what the owner does not allow answered %q", got)
+	for _, g := range []grant.Grant{other, shell} {
+		if conn, err := net.Dial("tcp", g.Listen.HostPort()); err == nil {
+			if got, err := ask(conn, "hello"); err == nil {
+				t.Errorf("what the owner does not allow answered %q", got)
+			}
+			conn.Close()
 		}
-		conn.Close()
+		w.wait("factory's log to name what it refuses", func() bool {
+			return log.has(`msg="refused to a peer" portal=factory`, "peer=ann", "grant="+g.ID().String(), "target="+g.Target.String(), wire.ReasonForbidden.String())
+		})
+		ann.wantConclusion(g.Forward, false, "It fails at factory", "[dial] list")
 	}
 	if n := caught.Load(); n != 0 {
 		t.Errorf("%d connections reached what the owner does not allow", n)

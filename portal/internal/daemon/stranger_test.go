@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -188,6 +189,18 @@ func (l *lines) count(part string) int {
 	return strings.Count(l.b.String(), part)
 }
 
+// has reports whether a line has all the parts.
+func (l *lines) has(parts ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.b.String()) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // TestStolenSessionIsOfNoUse: somebody who has the whole of another's session, its
 // id, its leg and the leg's secret, meets the other portal at the relay and is no
 // peer for it, on either side of the handshake.
@@ -238,7 +251,8 @@ func TestStolenSessionIsOfNoUse(t *testing.T) {
 	if got := factory.Status().Tunnels; len(got) > 0 && got[0].Up {
 		t.Errorf("tunnels %+v", got)
 	}
-	w.wait("what factory says of it", func() bool { return log.count(`expected the name \"ann\"`) >= tries/2 })
+	who := fmt.Sprintf(`peer is %s (key %s), expected the name \"ann\"`, own.ID, own.Key())
+	w.wait("factory to say who it really was: "+who, func() bool { return log.count(who) >= tries/2 })
 	if log.count("carrier up") != 0 {
 		t.Error("a carrier was taken")
 	}
