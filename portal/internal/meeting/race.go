@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -135,5 +136,10 @@ func strange(err error) bool {
 	if _, ok := errors.AsType[syscall.Errno](err); ok {
 		return false
 	}
-	return !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)
+	for _, ended := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, io.ErrClosedPipe, os.ErrDeadlineExceeded, context.Canceled} {
+		if errors.Is(err, ended) {
+			return false
+		}
+	}
+	return true
 }
