@@ -18,7 +18,7 @@ const (
 	readyInterval = 50 * time.Millisecond
 	// lookInterval is how often one that is ready is looked at, at least, so that
 	// what the manager shows of it is not old.
-	lookInterval = 30 * time.Second
+	lookInterval = 10 * time.Second
 	// looksPerWatchdog is how often it is looked at in the time after which the
 	// watchdog would end it.
 	looksPerWatchdog = 4

@@ -94,7 +94,7 @@ type Daemon struct {
 // New returns a Daemon that has opened nothing. When everything is open secure is called, to give back all capabilities but those
 // that are still needed.
 func New(cfg config.Config, log *slog.Logger, secure func(keep privilege.Set) error) *Daemon {
-	d := &Daemon{cfg: cfg, log: log, secure: secure, started: time.Now(), drops: new(drop.Counters)}
+	d := &Daemon{cfg: cfg, log: log, secure: secure, started: time.Now(), swept: time.Now(), drops: new(drop.Counters)}
 	d.sources = &source.Rules{
 		AllowLoopback: cfg.AllowLoopback, Own: d.machine.Has, Deny: cfg.Deny,
 		Ports: source.Ports{First: cfg.First, Last: cfg.Last, SharedTCP: cfg.SharedTCP, SharedUDP: cfg.SharedUDP},
