@@ -108,6 +108,7 @@ type Client struct {
 	next     uint32
 	doubted  time.Time // when the way to the server was another, as something showed
 	hastened time.Time // when the server was dialled at once for that
+	anew     time.Time // when what was being dialled was given up for that
 	tickets  tickets
 	networks networks
 	// What the server said last of another machine with this identity, and when.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -300,6 +301,24 @@ func TestServerIsDialledAtOnceWhenItIsLostUnderARequest(t *testing.T) {
 	s.wantRefused(err, wire.ReasonServerGone)
 	s.connected()
 	if took := time.Since(begin); took > time.Second {
+		t.Errorf("connected again after %v, want a moment", took)
+	}
+}
+
+// The way changes twice: what is dialled after the first change hears nothing after
+// the second, and is not waited for.
+func TestServerIsDialledAnewWhenTheWayChangesUnderTheDial(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	s.lose.Store(true) // of the next connection
+	s.conn.Abort(errors.New("the way is another now"))
+	for s.lose.Load() { // until the server has answered, and in vain
+		runtime.Gosched()
+	}
+	begin := time.Now()
+	s.client.Check()
+	s.connected()
+	if took := time.Since(begin); took > wirecontrol.HandshakeTimeout/4 {
 		t.Errorf("connected again after %v, want a moment", took)
 	}
 }

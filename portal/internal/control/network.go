@@ -94,14 +94,22 @@ func (c *Client) NetworkChanged(name string) {
 	c.dial()
 }
 
+// dialAnewEvery is how often at most Check has a server dialled anew.
+const dialAnewEvery = 2 * time.Second
+
 // Check has the connection prove within 5 seconds that it lives: something shows
-// that the way to the server is another now.
+// that the way to the server is another now. Where there is none the server is
+// dialled at once, and anew: a greeting that began on the way before is never
+// answered.
 func (c *Client) Check() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.doubted = time.Now()
 	if c.conn != nil {
 		c.conn.Probe()
+	} else if c.doubted.Sub(c.anew) > dialAnewEvery {
+		c.anew = c.doubted
+		c.dial()
 	}
 }
 
