@@ -28,18 +28,18 @@ func TestTPMBehindADeviceFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Iflag, raw.Oflag, raw.Lflag = 0, 0, 0
-	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, raw); err != nil {
-		t.Fatal(err)
-	}
 	path := fmt.Sprintf("/dev/pts/%d", n)
 	held, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0) // until then it hangs up after each use
 	if err != nil {
+		t.Fatal(err)
+	}
+	mode, err := unix.IoctlGetTermios(int(held.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode.Iflag, mode.Oflag, mode.Lflag = 0, 0, 0
+	mode.Cc[unix.VMIN], mode.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(int(held.Fd()), unix.TCSETS, mode); err != nil {
 		t.Fatal(err)
 	}
 
@@ -51,17 +51,14 @@ func TestTPMBehindADeviceFile(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		b := make([]byte, maxLen)
-		for {
-			n, err := behind.Read(b)
+		for { // a terminal cuts messages as it likes
+			command, err := message(behind)
 			if err != nil {
 				return
 			}
-			if _, err = conn.Write(b[:n]); err == nil {
-				n, err = conn.Read(b)
-			}
+			response, err := raw{conn}.Send(command)
 			if err == nil {
-				_, err = behind.Write(b[:n])
+				_, err = behind.Write(response)
 			}
 			if err != nil {
 				t.Error(err)
@@ -71,7 +68,7 @@ func TestTPMBehindADeviceFile(t *testing.T) {
 	})
 	m := New(path)
 	_, file := made(t, m)
-	key, err := New(path).Load(file)
+	key, err := m.Load(file) // a device file of the kernel serves several users apart, this one does not
 	if err != nil {
 		t.Fatal(err)
 	}

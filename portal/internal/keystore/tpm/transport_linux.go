@@ -8,21 +8,23 @@ import (
 	"net"
 	"os"
 	"time"
-
-	"github.com/google/go-tpm/tpm2"
-	"github.com/google/go-tpm/tpm2/transport"
 )
 
 const (
-	headerLen = 10 // of a response: tag, size, code
-	maxLen    = 4096
+	maxLen = 4096 // of a response
 	// firstPause is before a command is repeated; the next ones double.
 	firstPause = 5 * time.Millisecond
 )
 
+// transport takes one command at a time.
+type transport interface {
+	Send(command []byte) (response []byte, err error)
+	io.Closer
+}
+
 // patient repeats a command for a TPM that says that it could not begin yet.
 type patient struct {
-	transport.TPMCloser
+	transport
 	conn net.Conn // the same, if it is a socket
 	end  time.Time
 }
@@ -35,60 +37,54 @@ func (p *patient) until(end time.Time) {
 	}
 }
 
-// Send sends a command until it is taken.
-func (p *patient) Send(command []byte) ([]byte, error) {
+// do sends a command until it is taken, and returns what follows the header of the
+// response.
+func (p *patient) do(command []byte) (*reader, error) {
 	for pause := firstPause; ; pause *= 2 {
-		b, err := p.TPMCloser.Send(command)
+		b, err := p.Send(command)
 		if err != nil {
 			return nil, err
 		}
-		if len(b) < headerLen {
-			return nil, fmt.Errorf("its answer has %d bytes", len(b))
-		}
-		if tpm2.TPMRC(binary.BigEndian.Uint32(b[6:])) != tpm2.TPMRCRetry || time.Now().Add(pause).After(p.end) {
-			return b, nil
+		r, err := answer(b)
+		if rc, ok := errors.AsType[code](err); !ok || rc != codeRetry || time.Now().Add(pause).After(p.end) {
+			return r, err
 		}
 		<-time.After(pause)
 	}
 }
 
-// device is a TPM behind a device file.
-type device struct{ *os.File }
+// raw is a TPM that takes commands as they are: a device file, or a socket as swtpm's.
+type raw struct{ io.ReadWriteCloser }
 
-// Send sends a command and reads the response, which comes whole or not at all.
-func (d device) Send(command []byte) ([]byte, error) {
-	if _, err := d.Write(command); err != nil {
+// Send sends a command and reads the response.
+func (t raw) Send(command []byte) ([]byte, error) {
+	if _, err := t.Write(command); err != nil {
 		return nil, lost(err)
 	}
-	b := make([]byte, maxLen)
-	n, err := d.Read(b)
+	b, err := message(t)
 	if err != nil {
 		return nil, lost(err)
 	}
-	return b[:n], nil
+	return b, nil
 }
 
-// socket is a TPM behind a Unix socket that takes raw commands, as swtpm's.
-type socket struct{ net.Conn }
-
-// Send sends a command and reads the response.
-func (s socket) Send(command []byte) ([]byte, error) {
-	if _, err := s.Write(command); err != nil {
-		return nil, lost(err)
+// message reads one message. A device file wants to be read at once, whatever the length.
+func message(from io.Reader) ([]byte, error) {
+	b, n := make([]byte, maxLen), 0
+	for want := headerLen; n < want; {
+		m, err := from.Read(b[n:])
+		if n += m; n >= headerLen {
+			size := binary.BigEndian.Uint32(b[2:])
+			if size < headerLen || size > maxLen {
+				return nil, fmt.Errorf("its answer says that it is %d bytes long", size)
+			}
+			want = int(size)
+		}
+		if err != nil && n < want {
+			return nil, err
+		}
 	}
-	b := make([]byte, headerLen, maxLen)
-	if _, err := io.ReadFull(s, b); err != nil {
-		return nil, lost(err)
-	}
-	n := binary.BigEndian.Uint32(b[2:])
-	if n < headerLen || n > maxLen {
-		return nil, fmt.Errorf("its answer says that it is %d bytes long", n)
-	}
-	b = b[:n]
-	if _, err := io.ReadFull(s, b[headerLen:]); err != nil {
-		return nil, lost(err)
-	}
-	return b, nil
+	return b[:n], nil
 }
 
 func lost(err error) error {
