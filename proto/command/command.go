@@ -58,10 +58,15 @@ func Group(c *cobra.Command) *cobra.Command {
 }
 
 func group(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return Usagef("unknown command %q; see \"%s --help\"", args[0], c.CommandPath())
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	for _, top := range c.Root().Commands() {
+		if c.HasParent() && top.Name() == args[0] {
+			return Usagef("unknown command %q: it is not in %q: %s", args[0], c.Name(), top.CommandPath())
+		}
+	}
+	return Usagef("unknown command %q; see \"%s --help\"", args[0], c.CommandPath())
 }
 
 // Args returns a check that exactly the named arguments are given.
@@ -99,14 +104,34 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 	if err == nil {
 		return 0
 	}
+	if isUsage(err) {
+		err = unknown(root, args, err)
+	}
 	if !errors.Is(err, ErrShown) {
 		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), err)
 	}
-	var usage usageError
-	if errors.As(err, &usage) {
+	if isUsage(err) {
 		return 2
 	}
 	return 1
+}
+
+func isUsage(err error) bool {
+	var usage usageError
+	return errors.As(err, &usage)
+}
+
+// unknown returns the error about a command that does not exist in place of one about its
+// flags, which no command knows either.
+func unknown(root *cobra.Command, args []string, err error) error {
+	c, rest, _ := root.Find(args)
+	if c == nil || !c.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return err
+	}
+	if other := c.ValidateArgs(rest[:1]); other != nil {
+		return other
+	}
+	return err
 }
 
 // Versions gives every command of a program its --version. Run does that by itself.

@@ -40,6 +40,10 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"ok a b", 2, "netport-test: unexpected argument \"b\"; see \"netport-test ok --help\"\n"},
 		{"nonsense", 2, "netport-test: unknown command \"nonsense\"; see \"netport-test --help\"\n"},
 		{"group nonsense", 2, "netport-test: unknown command \"nonsense\"; see \"netport-test group --help\"\n"},
+		{"group ok --config x a", 2, "netport-test: unknown command \"ok\": it is not in \"group\": netport-test ok\n"},
+		{"group nonsense --config x", 2, "netport-test: unknown command \"nonsense\"; see \"netport-test group --help\"\n"},
+		{"nonsense --config x", 2, "netport-test: unknown command \"nonsense\"; see \"netport-test --help\"\n"},
+		{"group --nonsense", 2, "netport-test: unknown flag: --nonsense; see \"netport-test group --help\"\n"},
 		{"ok --nonsense", 2, "netport-test: unknown flag: --nonsense; see \"netport-test ok --help\"\n"},
 	} {
 		var out, errs bytes.Buffer
