@@ -72,8 +72,7 @@ type Keeper struct {
 	wake        chan struct{} // capacity 1: something that Run waits for has changed
 
 	// Owned by Run.
-	warned   time.Duration    // before the end, of the last warning about
-	warnedOf time.Time        // a certificate that ends then
+	ending   Ending           // warnings
 	due      time.Time        // when the certificate is to be renewed,
 	dueOf    time.Time        // that ends then
 	again    time.Time        // not before,

@@ -12,6 +12,7 @@ func (k *Keeper) Metrics(p *metrics.Page) {
 	s := k.Status()
 	Expiry(p, k.credentials)
 	p.Gauge("certificate_renewal_failed", "Whether the last attempt to renew the certificate has failed.").Is(s.Renewal != "")
+	p.Gauge("certificate_renewal_waits", "Whether the next certificate waits for an operator to sign it.").Is(!s.Waits.IsZero())
 	p.Gauge("revocations_epoch", "How many revocations are held: all of them up to this number.").Set(float64(s.Revocations))
 	p.Gauge("revocations_lost", "Whether the server has lost revocations that are held here.").Is(s.Regression != nil)
 	p.Gauge("authorities_version", "Version of the list of trusted CAs; 0: those of the CA file.").Set(float64(s.Authorities))

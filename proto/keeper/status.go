@@ -9,6 +9,7 @@ import (
 
 // Status is how the credentials are.
 type Status struct {
+	Ends        time.Time        `json:"ends_soon,omitzero"`           // the certificate; zero: not soon
 	Renewal     string           `json:"renewal,omitempty"`            // why the last attempt failed
 	Waits       time.Time        `json:"renewal_waits_since,omitzero"` // for an operator
 	Key         identity.KeyHash `json:"key"`
@@ -25,6 +26,9 @@ func (k *Keeper) Status() Status {
 	s := Status{
 		Key:         k.credentials.Key(),
 		Revocations: k.credentials.Revocations().Epoch(), Clock: k.clock.Off(),
+	}
+	if leaf := k.credentials.Leaf(); Soon(k.clock.Now(), leaf) {
+		s.Ends = leaf.NotAfter.UTC()
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -45,11 +49,21 @@ func (k *Keeper) Status() Status {
 // Lines says in words what is not as it should be, for people; none if all is well.
 func (s Status) Lines() []string {
 	var lines []string
-	if s.Renewal != "" {
-		lines = append(lines, "the certificate was not renewed: "+s.Renewal)
+	ends := ""
+	if !s.Ends.IsZero() {
+		ends = " that ends at " + s.Ends.Local().Format(time.DateTime)
+	}
+	switch {
+	case s.Renewal != "":
+		lines = append(lines, "the certificate"+ends+" was not renewed: "+s.Renewal)
+	case ends != "" && s.Waits.IsZero():
+		lines = append(lines, "the certificate"+ends+" was not renewed: no server was there, or it does not answer")
 	}
 	if !s.Waits.IsZero() {
 		line := fmt.Sprintf("the next certificate waits for an operator to sign it since %s", s.Waits.Local().Format(time.DateTime))
+		if ends != "" {
+			line += "; there is one" + ends
+		}
 		if !s.NextKey.IsZero() {
 			line += fmt.Sprintf(", for the key %x", s.NextKey[:])
 		}

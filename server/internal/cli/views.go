@@ -59,6 +59,9 @@ certificate  until %s
 		if err == nil && s.Ending > 0 {
 			_, err = fmt.Fprintf(w, "warning      %d certificates of portals and relays end soon or have ended: %s\n", s.Ending, strings.Join(s.EndingNames, ", "))
 		}
+		if err == nil && len(s.Soon) > 0 {
+			_, err = fmt.Fprintf(w, "warning      soon to end: %s\n", strings.Join(s.Soon, ", "))
+		}
 		for _, k := range s.Contested {
 			if err == nil {
 				_, err = fmt.Fprintf(w, "warning      two machines use the identity of %s %s, at %s and %s: find the copy, or revoke it and invite it anew\n", k.Role, k.Name, k.First, k.Second)

@@ -24,6 +24,8 @@ func (d *daemon) metrics(cfg *config.Config) *metrics.Page {
 	p.Gauge("grants_unsigned", "Grants that wait for the operator's signature (strict mode).").Set(float64(s.Unsigned))
 	p.Gauge("authorities_unsigned", "Whether the list of CAs waits for the operator's signature (strict mode).").Is(s.UnsignedAuthorities)
 	p.Gauge("enrolments_waiting", "Devices that wait for an operator's approval.").Set(float64(s.Waiting))
+	p.Gauge("certificates_waiting", "Certificates that wait for a CA key that is elsewhere (ca pending).").Set(float64(s.Pending))
+	p.Gauge("certificates_waiting_timestamp_seconds", "Since when the first of them waits, in Unix time.").Time(s.PendingSince)
 	p.Gauge("revocations_epoch", "How many revocations there are: all of them up to this number.").Set(float64(d.service.Registry.Epoch()))
 	p.Gauge("audit_records_missing", "Audit records that could not be written, and are not yet noted as lost.").Set(float64(s.Missing))
 	p.Histogram("store_commit_seconds", "How long it took to have a change of the state on disk.", d.service.Commits.Snapshot())

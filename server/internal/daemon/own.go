@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/pending"
@@ -22,8 +23,8 @@ const (
 	// lookTime is how often the server looks after its own certificate at least;
 	// one that lasts for minutes is looked at more often.
 	lookTime = time.Minute
-	// warnTime is how often an end that comes near is logged.
-	warnTime = 12 * time.Hour
+	// remindTime is how often it is logged that certificates wait for an operator.
+	remindTime = 12 * time.Hour
 	// patienceTime is for how long a certificate may wait for an operator before it is
 	// logged again.
 	patienceTime = 24 * time.Hour
@@ -41,9 +42,10 @@ type own struct {
 	wake        chan struct{} // capacity 1: another authority issues, or an operator has signed
 
 	// Owned by Run.
-	warned  time.Time
-	waiting bool      // the next certificate waits for an operator, which was logged
-	spoken  time.Time // when it was logged last that certificates wait for one
+	ending  keeper.Ending                       // of the server's certificate
+	cas     map[identity.KeyHash]*keeper.Ending // of the trusted authorities, by key
+	waiting bool                                // the next certificate waits for an operator, which was logged
+	spoken  time.Time                           // when it was logged last that certificates wait for one
 }
 
 func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own, error) {
@@ -140,16 +142,44 @@ func (o *own) look(ctx context.Context, now time.Time) {
 		o.waiting = errors.Is(err, pending.ErrWaits)
 	}
 	o.remind(now)
-	leaf := o.credentials.Leaf()
-	if left := leaf.NotAfter.Sub(now); left < leaf.NotAfter.Sub(leaf.NotBefore)/6 && now.Sub(o.warned) >= warnTime {
-		o.warned = now
-		o.log.Warn("server's certificate ends soon and was not renewed", "until", leaf.NotAfter, "file", o.cfg.Certificate)
+	o.warn(now)
+}
+
+// soon names the certificates that end soon, of the server and of authorities, and when.
+func (o *own) soon(now time.Time) (list []string) {
+	if leaf := o.credentials.Leaf(); keeper.Soon(now, leaf) {
+		list = append(list, "the server's certificate at "+leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
+	for _, ca := range o.credentials.Authorities() {
+		if keeper.Soon(now, ca) {
+			list = append(list, fmt.Sprintf("the CA %v at %s", identity.HashKey(ca), ca.NotAfter.UTC().Format(time.RFC3339)))
+		}
+	}
+	return list
+}
+
+// warn speaks of certificates that end: the server's, and those of authorities.
+func (o *own) warn(now time.Time) {
+	leaf := o.credentials.Leaf()
+	if left, due := o.ending.Due(now, leaf); due {
+		o.log.Warn("server's certificate ends soon and was not renewed", "until", leaf.NotAfter, "left", left.Round(time.Second), "file", o.cfg.Certificate)
+	}
+	cas := make(map[identity.KeyHash]*keeper.Ending)
+	for _, ca := range o.credentials.Authorities() {
+		key := identity.HashKey(ca)
+		if cas[key] = o.cas[key]; cas[key] == nil {
+			cas[key] = new(keeper.Ending)
+		}
+		if left, due := cas[key].Due(now, ca); due {
+			o.log.Warn("a trusted CA ends soon, and with it all that it has signed: netport-server ca roll makes another", "ca", key, "until", ca.NotAfter, "left", left.Round(time.Second))
+		}
+	}
+	o.cas = cas
 }
 
 // remind logs now and then that certificates wait for an operator to sign them.
 func (o *own) remind(now time.Time) {
-	if !o.service.Waits() || now.Sub(o.spoken) < warnTime {
+	if !o.service.Waits() || now.Sub(o.spoken) < remindTime {
 		return
 	}
 	n, since, err := o.service.Waiting()

@@ -39,6 +39,8 @@ type Status struct {
 	Sessions int       `json:"sessions"`
 	Missing  uint64    `json:"audit_missing"` // records that cannot be written now
 	Expires  time.Time `json:"certificate_expires"`
+	// Soon names the certificates of the server and of CAs that end soon, and when.
+	Soon []string `json:"ending_soon,omitempty"`
 	// Ending counts the portals and relays whose certificates have lived more than
 	// five sixths of their lives and were not renewed, and EndingNames names a few.
 	Ending      int      `json:"certificates_ending"`
@@ -80,6 +82,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
 	s.Contested = d.hub.Contests()
+	s.Soon = d.own.soon(time.Now())
 	s.Strict = service.Registry.Strict()
 	s.Unsigned, s.UnsignedAuthorities, s.UnsignedPortals = service.Unsigned()
 	var err error
