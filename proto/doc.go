@@ -18,8 +18,9 @@
 //	clock     the time, on devices that may not know it
 //	local     the Unix socket between a command line and its daemon
 //	conffile  configuration files; command: conventions of command lines; join: one of them
+//	metrics   what daemons count, as Prometheus reads it
 //
-// The last four are no part of the protocol.
+// The last five are no part of the protocol.
 //
 // # Words
 //
