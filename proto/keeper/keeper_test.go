@@ -305,6 +305,20 @@ func TestWhatIsOfNoUseIsNotTaken(t *testing.T) {
 	})
 }
 
+// elsewhere are keys that are destroyed where they are when they are no longer used.
+type elsewhere struct {
+	identity.KeyFiles
+	destroyed []identity.KeyHash
+}
+
+func (e *elsewhere) Discard(file string) error {
+	key, err := e.Load(file)
+	if err == nil {
+		e.destroyed = append(e.destroyed, identity.HashPublic(key.Public()))
+	}
+	return err
+}
+
 // TestCrashInTheMiddleOfANewKey has what a crash leaves after each step.
 func TestCrashInTheMiddleOfANewKey(t *testing.T) {
 	for _, tt := range []struct {
@@ -323,7 +337,8 @@ func TestCrashInTheMiddleOfANewKey(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRig(t, func(c *Config) { c.RenewKey = true })
+				var keys elsewhere
+				r := newRig(t, func(c *Config) { c.RenewKey, c.Keys = true, &keys })
 				old := r.Credentials().Leaf()
 				r.connect()
 				m, _ := r.waitAsked()
@@ -342,17 +357,22 @@ func TestCrashInTheMiddleOfANewKey(t *testing.T) {
 				if exists(nextKey(r.config.Key)) == tt.new {
 					t.Errorf("the next key is there: %t", !tt.new)
 				}
-				if tt.new {
-					return
+				if !tt.new {
+					if len(keys.destroyed) > 0 {
+						t.Error("the key that is in use is destroyed")
+					}
+					r.connect()
+					again, _ := r.waitAsked()
+					request, err := identity.ParseRequest(again.CSR)
+					r.must(err)
+					if request.Key != asked.Key {
+						t.Error("another key than the server may know already")
+					}
+					r.wantPair(r.issue(again, r.ca))
 				}
-				r.connect()
-				again, _ := r.waitAsked()
-				request, err := identity.ParseRequest(again.CSR)
-				r.must(err)
-				if request.Key != asked.Key {
-					t.Error("another key than the server may know already")
+				if want := []identity.KeyHash{identity.HashKey(old)}; !slices.Equal(keys.destroyed, want) {
+					t.Errorf("destroyed are %v, want the old key %v", keys.destroyed, want)
 				}
-				r.wantPair(r.issue(again, r.ca))
 			})
 		})
 	}
