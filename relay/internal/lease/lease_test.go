@@ -198,6 +198,35 @@ func prove(m wire.CreateSession, n uint8, connection uint16) leg.Preface {
 	return p
 }
 
+// T12: a portal that knows another's session, and even the secret of its own leg of one, tries 10,000 times to be a leg of
+// it, and to guess an id: nothing is taken, and the session is there for whose it is.
+func TestNobodyGuessesALeg(t *testing.T) {
+	const tries = 10_000
+	table := newTable()
+	m, foreign := order("a", "b"), order("c", "d")
+	s := create(t, table, m)
+	create(t, table, foreign)
+	for i := range tries {
+		guess := m
+		guess.Legs[0].Secret, guess.Legs[1].Secret = wire.NewSecret(), foreign.Legs[i%2].Secret
+		if got := table.Prove(start, prove(guess, uint8(i%2), 0), home, s.Port); got != drop.WrongMAC {
+			t.Fatalf("try %d at a secret: %v", i, got)
+		}
+		guess = foreign
+		if guess.ID = m.ID; i%2 == 0 {
+			guess.ID = wire.NewSessionID()
+		}
+		if got := table.Prove(start, prove(guess, uint8(i%2), 0), home, 0); got == drop.None {
+			t.Fatalf("try %d at an id: taken", i)
+		}
+	}
+	for side := range uint8(2) {
+		if got := table.Prove(start, prove(m, side, 0), home, s.Port); got != drop.None {
+			t.Errorf("the true leg %d: %v", side, got)
+		}
+	}
+}
+
 func TestPrefaceIsJudged(t *testing.T) {
 	table := newTable()
 	m, foreign := order("a", "b"), order("c", "d")
