@@ -21,19 +21,24 @@ func Until(t testing.TB, what string, ready func() error) {
 // Within is Until for what must come sooner.
 func Within(t testing.TB, what string, limit time.Duration, ready func() error) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
+	begin := time.Now()
 	for late := time.After(limit); ; {
 		err := ready()
 		if err == nil {
 			return
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(Pause(time.Since(begin))):
 		case <-late:
 			t.Fatalf("not %s within %v: %v", what, limit, err)
 		}
 	}
+}
+
+// Pause is how long to wait before a condition is looked at again that has been waited for so long already: a tenth of that,
+// within bounds. Looking costs the processor that others wait for.
+func Pause(waited time.Duration) time.Duration {
+	return min(max(waited/10, 20*time.Millisecond), 200*time.Millisecond)
 }
 
 // Passing lets time pass, for a fault that lasts.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -137,15 +138,14 @@ func (d *Daemon) ask(v any, args ...string) error {
 // dies: what says what was waited for, and the last error what was missing.
 func (d *Daemon) until(what string, ready func() error) {
 	d.t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
+	begin := time.Now()
 	for late := time.After(patience); ; {
 		err := ready()
 		if err == nil {
 			return
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(await.Pause(time.Since(begin))):
 		case <-d.process.Done():
 			d.t.Fatalf("%s %s: ended with status %d while it was waited for: %s", d.role, d.name, d.process.Wait(), what)
 		case <-late:
