@@ -72,6 +72,7 @@ func TestInlineTablesInListsHavePlaces(t *testing.T) {
 	}
 }
 
+// B78, B79.
 func TestBadFilesAreRefusedWithTheirPlace(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "alow = 1\n", `f:1:1: unknown key "alow"`},

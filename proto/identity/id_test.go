@@ -82,7 +82,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestOddIdentitiesInCertificates puts the odd writings and odd combinations of
+// TestOddIdentitiesInCertificates (T21, B68) puts the odd writings and odd combinations of
 // names into signed certificates: what crypto/x509 still reads, we refuse.
 func TestOddIdentitiesInCertificates(t *testing.T) {
 	ca := newCA(t, nil, "CA", nil)

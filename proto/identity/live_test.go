@@ -99,7 +99,7 @@ func TestTrustHoldsForTheNextHandshake(t *testing.T) {
 	}
 }
 
-// TestRevocationsOfEachKind says for each kind whom it hits, in the next handshake
+// TestRevocationsOfEachKind (T23, B72, B73) says for each kind whom it hits, in the next handshake
 // and of those that were accepted before.
 func TestRevocationsOfEachKind(t *testing.T) {
 	root, other := newCA(t, nil, "Root", nil), newCA(t, nil, "Other", nil)

@@ -55,7 +55,7 @@ func TestProvenPeersKnowEachOther(t *testing.T) {
 	}
 }
 
-// TestRolesMatrix presents every role where every role is expected, on both
+// TestRolesMatrix (T21, B69) presents every role where every role is expected, on both
 // sides of a connection.
 func TestRolesMatrix(t *testing.T) {
 	ca := newCA(t, nil, "CA", nil)
@@ -80,7 +80,7 @@ func TestRolesMatrix(t *testing.T) {
 	}
 }
 
-// TestCertificates presents good and bad chains as a client and as a server.
+// TestCertificates (T22, B65-B71) presents good and bad chains as a client and as a server.
 func TestCertificates(t *testing.T) {
 	ca := newCA(t, nil, "CA", nil)
 	me := newLeaf(t, &ca, Portal, "me", nil)
@@ -270,7 +270,7 @@ func edKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-// TestWeakAlgorithmsAreRefused has what no program makes any more: certificates
+// TestWeakAlgorithmsAreRefused (B71) has what no program makes any more: certificates
 // whose bytes were changed to say so. What they say is judged before the
 // signature itself.
 func TestWeakAlgorithmsAreRefused(t *testing.T) {
@@ -302,6 +302,7 @@ func TestWeakAlgorithmsAreRefused(t *testing.T) {
 	}
 }
 
+// T20: neither side takes less than TLS 1.3 with the protocol that is its own.
 func TestTLSSettingsAreNotWeakened(t *testing.T) {
 	ca := newCA(t, nil, "CA", nil)
 	p, s := newLeaf(t, &ca, Portal, "p", nil), newLeaf(t, &ca, Server, "s", nil)
@@ -350,7 +351,7 @@ func TestTLSSettingsAreNotWeakened(t *testing.T) {
 	}
 }
 
-// TestNoSessionIsResumed has one side that would resume, so that only the
+// TestNoSessionIsResumed (T23) has one side that would resume, so that only the
 // other's refusal is left; the check runs in every handshake.
 func TestNoSessionIsResumed(t *testing.T) {
 	ca := newCA(t, nil, "CA", nil)
@@ -400,7 +401,7 @@ func TestCheckOfTheCallerEndsTheHandshake(t *testing.T) {
 	}
 }
 
-// TestCostlyCertificatesCostLittle bounds what a stranger can make us compute.
+// TestCostlyCertificatesCostLittle (T22, B71, B30) bounds what a stranger can make us compute.
 // The figure includes the stranger's own half of the handshake.
 func TestCostlyCertificatesCostLittle(t *testing.T) {
 	const limit = 50 * time.Millisecond

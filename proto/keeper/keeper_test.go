@@ -469,6 +469,7 @@ func revocation(epoch uint64, k byte) wire.Revocation {
 	return wire.Revocation{Revocation: identity.Revocation{Epoch: epoch, Key: key(k)}}
 }
 
+// B76: what is kept of the revocations is what was whole; the server is told from where on.
 func TestRevocationsLastAndAreActedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -533,6 +534,7 @@ func TestOwnRevocationIsSaid(t *testing.T) {
 	})
 }
 
+// B76: older revocations take nothing back.
 func TestServerThatLostRevocationsIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)

@@ -173,6 +173,7 @@ func (w *world) catcher() (port uint16, caught *atomic.Int64) {
 	return port, caught
 }
 
+// T10, T11: an entry portal without rules reaches what it was granted, and nothing else, by no kind of request.
 func TestHostileEntryPortalReachesNothingItWasNotGranted(t *testing.T) {
 	w := newWorld(t)
 	port, caught := w.catcher()

@@ -23,7 +23,7 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
-// TestOnlyTheProvenNameCounts: of the four pairs of a certificate and of the name
+// TestOnlyTheProvenNameCounts (T9): of the four pairs of a certificate and of the name
 // in what is shown, two are honest. The others are refused, and kept under the
 // name of the certificate.
 func TestOnlyTheProvenNameCounts(t *testing.T) {
@@ -67,7 +67,7 @@ func TestOnlyTheProvenNameCounts(t *testing.T) {
 	}
 }
 
-// TestSecondTargetsOfAnApprovedTunnelAreRefused: a tunnel with a granted stream
+// TestSecondTargetsOfAnApprovedTunnelAreRefused (T10, T11): a tunnel with a granted stream
 // open on it is no way to other addresses, in whatever form they are asked for, nor
 // to other kinds, nor back.
 func TestSecondTargetsOfAnApprovedTunnelAreRefused(t *testing.T) {
@@ -201,7 +201,7 @@ func (l *lines) has(parts ...string) bool {
 	return false
 }
 
-// TestStolenSessionIsOfNoUse: somebody who has the whole of another's session, its
+// TestStolenSessionIsOfNoUse (T12): somebody who has the whole of another's session, its
 // id, its leg and the leg's secret, meets the other portal at the relay and is no
 // peer for it, on either side of the handshake.
 func TestStolenSessionIsOfNoUse(t *testing.T) {

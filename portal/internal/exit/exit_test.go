@@ -150,6 +150,7 @@ func (r *recorder) DialContext(_ context.Context, network, address string) (net.
 	return here, nil
 }
 
+// T14, B88: a name is judged by where it leads, at each dial.
 func TestNamesThatLeadSomewhereForbiddenAreNeverDialled(t *testing.T) {
 	good := netip.MustParseAddr("192.0.2.10")
 	for answer, want := range map[string]wire.Reason{
