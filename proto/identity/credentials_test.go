@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -268,6 +269,26 @@ func TestCertificateFiles(t *testing.T) {
 		if spent > 100*time.Millisecond || keys > 100*time.Millisecond {
 			t.Errorf("%s: took %v as certificates, %v as a key; want at most 100 ms", tt.name, spent, keys)
 		}
+	}
+}
+
+// B74, B75, B78: a file that is far too large costs no more than one that is a little too large.
+func TestHugeFilesAreNotRead(t *testing.T) {
+	huge := write(t, filepath.Join(t.TempDir(), "huge"), nil, 0o600)
+	if err := os.Truncate(huge, 1<<30); err != nil { // it takes no place on the disk
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, certs := LoadCertificates(huge)
+	_, key := LoadKey(huge)
+	_, large := ReadFileLimit(huge, 4<<20)
+	runtime.ReadMemStats(&after)
+	for _, err := range []error{certs, key, large} {
+		wantError(t, "1 GB", err, huge, "larger than")
+	}
+	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 64 {
+		t.Errorf("%d MB were taken for it", used)
 	}
 }
 
