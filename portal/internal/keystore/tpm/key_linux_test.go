@@ -69,16 +69,6 @@ func inside(t *testing.T, soft *tpmtest.TPM, f func(*session) error) {
 	}
 }
 
-// named returns what the library that the tests use calls a key.
-func named(t *testing.T, s *session, handle uint32) *tpm2.NamedHandle {
-	t.Helper()
-	rsp, err := tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(handle)}.Execute(s.tpm)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tpm2.NamedHandle{Handle: tpm2.TPMHandle(handle), Name: rsp.Name}
-}
-
 // objects returns the handles of a kind that the TPM has.
 func objects(t *testing.T, soft *tpmtest.TPM, kind tpm2.TPMHandle) (list []tpm2.TPMHandle) {
 	t.Helper()
@@ -154,31 +144,32 @@ func TestManyHandshakesAtOnce(t *testing.T) {
 
 func TestPersistentStorageKeyIsPreferred(t *testing.T) {
 	soft := tpmtest.New(t)
-	// evict makes a key persistent, or takes the persistent one away.
-	evict := func(find func(*session) (uint32, error)) {
+	owner := tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}
+	evict := func(object tpm2.AuthHandle) {
 		inside(t, soft, func(s *session) error {
-			handle, err := find(s)
-			if err != nil {
-				return err
+			if object.Handle == 0 {
+				var err error
+				if object, err = s.parent(tpm2.TPMRHOwner); err != nil {
+					return err
+				}
 			}
-			_, err = tpm2.EvictControl{
-				Auth:         tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
-				ObjectHandle: named(t, s, handle), PersistentHandle: storageKey,
-			}.Execute(s.tpm)
+			_, err := tpm2.EvictControl{Auth: owner, ObjectHandle: &tpm2.NamedHandle{Handle: object.Handle, Name: object.Name}, PersistentHandle: storageKey}.Execute(s.tpm)
 			return err
 		})
 	}
-	evict(func(s *session) (uint32, error) { return s.parent(hierarchyOwner) })
+	evict(tpm2.AuthHandle{})
 	m := New(soft.Path)
 	key, file := made(t, m)
 	if err := sign(key); err != nil {
 		t.Error(err)
 	}
 	f, err := parse(file)
-	if err != nil || f.Parent != storageKey {
+	if err != nil || f.Parent != int64(storageKey) {
 		t.Errorf("wrapped by %#x, %v", f.Parent, err)
 	}
-	evict(func(*session) (uint32, error) { return storageKey, nil })
+	var held tpm2.AuthHandle
+	inside(t, soft, func(s *session) (err error) { held, err = s.parent(storageKey); return err })
+	evict(held)
 	if list := objects(t, soft, persistent); len(list) > 0 {
 		t.Fatalf("still there: %#x", list)
 	}
@@ -192,7 +183,7 @@ func TestWhatTheOwnerForbids(t *testing.T) {
 	fragile := &key{tpm: m}
 	own := keyTemplate
 	defer func() { keyTemplate = own }()
-	keyTemplate = template(fixedTPM|fixedParent|sensitiveDataOrigin|userWithAuth|signs, false)
+	keyTemplate.ObjectAttributes.NoDA = false
 	inside(t, soft, func(s *session) error { _, err := s.make(fragile); return err })
 	if err := sign(fragile); err != nil {
 		t.Fatal(err)
@@ -203,10 +194,9 @@ func TestWhatTheOwnerForbids(t *testing.T) {
 		if err := s.load(fragile); err != nil {
 			return err
 		}
-		object := named(t, s, s.key)
 		for range 100 {
 			_, err := tpm2.Sign{
-				KeyHandle: tpm2.AuthHandle{Handle: object.Handle, Name: object.Name, Auth: tpm2.PasswordAuth([]byte("wrong"))},
+				KeyHandle: tpm2.AuthHandle{Handle: s.key.Handle, Name: s.key.Name, Auth: tpm2.PasswordAuth([]byte("wrong"))},
 				Digest:    tpm2.TPM2BDigest{Buffer: make([]byte, 32)},
 				InScheme: tpm2.TPMTSigScheme{
 					Scheme:  tpm2.TPMAlgECDSA,

@@ -1,29 +1,28 @@
 package tpm
 
 import (
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"net"
 	"os"
 	"syscall"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
 	"golang.org/x/sys/unix"
 )
 
 // storageKey is where the TPM's owner has a storage key persistently, if there is one
 // (TCG TPM v2.0 Provisioning Guidance, section 7.8).
-const storageKey = 0x81000001
+const storageKey = tpm2.TPMHandle(0x81000001)
 
 // session is the open device, and what is loaded there.
 type session struct {
 	tpm    *patient
-	of     *key     // that is loaded; nil: none
-	key    uint32   // its handle
-	loaded []uint32 // to be flushed
+	of     *key // that is loaded; nil: none
+	key    tpm2.NamedHandle
+	loaded []tpm2.TPMHandle // to be flushed
 }
 
 // open opens a device file or a Unix socket.
@@ -39,7 +38,7 @@ func open(path string, end time.Time) (*session, error) {
 		if err != nil {
 			return nil, bare(err)
 		}
-		s := &session{tpm: &patient{transport: raw{conn}, conn: conn}}
+		s := &session{tpm: &patient{TPMCloser: raw{conn}, conn: conn}}
 		s.tpm.until(end)
 		return s, nil
 	case info.Mode()&fs.ModeCharDevice == 0:
@@ -51,7 +50,7 @@ func open(path string, end time.Time) (*session, error) {
 	if err != nil {
 		return nil, bare(err)
 	}
-	s := &session{tpm: &patient{transport: raw{os.NewFile(uintptr(fd), path)}}}
+	s := &session{tpm: &patient{TPMCloser: raw{os.NewFile(uintptr(fd), path)}}}
 	s.tpm.until(end)
 	return s, nil
 }
@@ -86,78 +85,64 @@ func (s *session) close() {
 }
 
 // flush ignores errors: a TPM that is gone has lost the handle as well.
-func (s *session) flush(handle uint32) { s.tpm.do(flush(handle)) }
-
-// parent returns the handle of the key that wraps others, by the one in a key file: it
-// is persistent, or the owner's primary, which comes out the same each time it is made.
-func (s *session) parent(handle uint32) (uint32, error) {
-	if handle != hierarchyOwner {
-		return handle, nil
-	}
-	return s.holds(s.tpm.do(create(codeCreatePrimary, hierarchyOwner, primaryTemplate)))
+func (s *session) flush(h tpm2.TPMHandle) {
+	tpm2.FlushContext{FlushHandle: h}.Execute(s.tpm)
 }
 
-// holds takes the handle at the front of a response.
-func (s *session) holds(r *reader, err error) (uint32, error) {
+// parent returns the key that wraps others, by its handle in a key file: a persistent
+// one, or the owner's primary, which comes out the same each time it is made.
+func (s *session) parent(handle tpm2.TPMHandle) (tpm2.AuthHandle, error) {
+	if handle != tpm2.TPMRHOwner {
+		rsp, err := tpm2.ReadPublic{ObjectHandle: handle}.Execute(s.tpm)
+		if err != nil {
+			return tpm2.AuthHandle{}, err
+		}
+		return tpm2.AuthHandle{Handle: handle, Name: rsp.Name, Auth: tpm2.PasswordAuth(nil)}, nil
+	}
+	rsp, err := tpm2.CreatePrimary{
+		PrimaryHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
+		InPublic:      tpm2.New2B(primaryTemplate),
+	}.Execute(s.tpm)
 	if err != nil {
-		return 0, err
+		return tpm2.AuthHandle{}, err
 	}
-	handle := r.uint32()
-	if r.bad {
-		return 0, errAnswer
-	}
-	s.loaded = append(s.loaded, handle)
-	return handle, nil
+	s.loaded = append(s.loaded, rsp.ObjectHandle)
+	return tpm2.AuthHandle{Handle: rsp.ObjectHandle, Name: rsp.Name, Auth: tpm2.PasswordAuth(nil)}, nil
 }
 
 // make makes a key.
 func (s *session) make(k *key) ([]byte, error) {
-	k.file.Parent = storageKey
-	r, err := s.tpm.do(create(codeCreate, storageKey, keyTemplate))
-	if rc, ok := errors.AsType[code](err); ok && rc.bare() == codeHandle { // there is none
-		k.file.Parent = hierarchyOwner
-		var parent uint32
-		if parent, err = s.parent(hierarchyOwner); err == nil {
-			r, err = s.tpm.do(create(codeCreate, parent, keyTemplate))
-		}
+	k.parent = storageKey
+	parent, err := s.parent(k.parent)
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		k.parent = tpm2.TPMRHOwner
+		parent, err = s.parent(k.parent)
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.uint32() // length of what follows, without the sessions
-	k.file.Private, k.file.Public = r.whole(), r.whole()
-	if r.bad {
-		return nil, errAnswer
-	}
-	if k.ecdsa, err = publicKey(k.file.Public); err != nil {
+	rsp, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(keyTemplate)}.Execute(s.tpm)
+	if err != nil {
 		return nil, err
 	}
-	return k.file.encode()
+	k.public, k.private = rsp.OutPublic, rsp.OutPrivate
+	if k.ecdsa, err = publicKey(k.public); err != nil {
+		return nil, err
+	}
+	return keyFile{Parent: int64(k.parent), Public: tpm2.Marshal(k.public), Private: tpm2.Marshal(k.private)}.encode()
 }
 
-// load loads a key.
+// load loads a key. The primary above it is not needed any more then.
 func (s *session) load(k *key) error {
-	parent, err := s.parent(uint32(k.file.Parent))
+	parent, err := s.parent(k.parent)
 	if err != nil {
 		return err
 	}
-	if s.key, err = s.holds(s.tpm.do(load(parent, k.file))); err != nil {
+	rsp, err := tpm2.Load{ParentHandle: parent, InPrivate: k.private, InPublic: k.public}.Execute(s.tpm)
+	if err != nil {
 		return err
 	}
-	s.of = k
+	s.of, s.key = k, tpm2.NamedHandle{Handle: rsp.ObjectHandle, Name: rsp.Name}
+	s.loaded = append(s.loaded, rsp.ObjectHandle)
 	return nil
-}
-
-// sign signs a SHA-256 digest with the key that is loaded.
-func (s *session) sign(digest []byte) (der []byte, err error) {
-	r, err := s.tpm.do(signature(s.key, digest))
-	if err != nil {
-		return nil, err
-	}
-	r.uint32()
-	scheme, hash, first, second := r.uint16(), r.uint16(), r.sized(), r.sized()
-	if r.bad || scheme != algorithmECDSA || hash != algorithmSHA256 {
-		return nil, errAnswer
-	}
-	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(first), new(big.Int).SetBytes(second)})
 }

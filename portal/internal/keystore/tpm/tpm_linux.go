@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"github.com/netport/netport/portal/internal/keystore/turns"
 )
 
@@ -104,20 +106,21 @@ func (t *TPM) Load(der []byte) (crypto.Signer, error) {
 
 // explain says what to do about an error.
 func explain(err error) error {
-	rc, ok := errors.AsType[code](err)
-	if !ok {
-		return err
+	for _, e := range []struct {
+		code   tpm2.TPMRC
+		advice string
+	}{
+		{tpm2.TPMRCIntegrity, "the key was made by another TPM, or this one was cleared since: this portal has to join anew, with another folder"},
+		{tpm2.TPMRCLockout, "it is in lockout after too many wrong passwords: wait until that has passed, or clear it (tpm2_dictionarylockout --clear-lockout)"},
+		{tpm2.TPMRCBadAuth, "its owner has set a password: have the owner make the storage key persistent (tpm2_evictcontrol, at 0x81000001) without one"},
+		{tpm2.TPMRCAuthFail, "the storage key has a password: only one without can be used"},
+		{tpm2.TPMRCHandle, "the storage key that wraps the key is gone from it"},
+		{tpm2.TPMRCObjectMemory, "others have filled it with keys: use the device that shares it, such as " + Device},
+		{tpm2.TPMRCInitialize, "nobody has started it (TPM2_Startup), as the firmware does"},
+	} {
+		if errors.Is(err, e.code) {
+			return fmt.Errorf("%s (%w)", e.advice, err)
+		}
 	}
-	if advice, ok := map[code]string{
-		codeIntegrity:    "the key was made by another TPM, or this one was cleared since: this portal has to join anew, with another folder",
-		codeLockout:      "it is in lockout after too many wrong passwords: wait until that has passed, or clear it (tpm2_dictionarylockout --clear-lockout)",
-		codeBadAuth:      "its owner has set a password: have the owner make the storage key persistent (tpm2_evictcontrol, at 0x81000001) without one",
-		codeAuthFail:     "the storage key has a password: only one without can be used",
-		codeHandle:       "the storage key that wraps the key is gone from it",
-		codeObjectMemory: "others have filled it with keys: use the device that shares it, such as " + Device,
-		codeInitialize:   "nobody has started it (TPM2_Startup), as the firmware does",
-	}[rc.bare()]; ok {
-		return fmt.Errorf("%s (%w)", advice, err)
-	}
-	return fmt.Errorf("%w (\"tpm2_rc_decode\" tells what it means)", err)
+	return err
 }

@@ -8,23 +8,22 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
 )
 
 const (
-	maxLen = 4096 // of a response
+	headerLen = 10   // of a message: tag, size, code
+	maxLen    = 4096 // of a response
 	// firstPause is before a command is repeated; the next ones double.
 	firstPause = 5 * time.Millisecond
 )
 
-// transport takes one command at a time.
-type transport interface {
-	Send(command []byte) (response []byte, err error)
-	io.Closer
-}
-
-// patient repeats a command for a TPM that says that it could not begin yet.
+// patient repeats a command for a TPM that says that it could not begin yet. Package
+// tpm2 has transports too, which wait for an answer without bound.
 type patient struct {
-	transport
+	transport.TPMCloser
 	conn net.Conn // the same, if it is a socket
 	end  time.Time
 }
@@ -37,17 +36,15 @@ func (p *patient) until(end time.Time) {
 	}
 }
 
-// do sends a command until it is taken, and returns what follows the header of the
-// response.
-func (p *patient) do(command []byte) (*reader, error) {
+// Send sends a command until it is taken.
+func (p *patient) Send(command []byte) ([]byte, error) {
 	for pause := firstPause; ; pause *= 2 {
-		b, err := p.Send(command)
+		b, err := p.TPMCloser.Send(command)
 		if err != nil {
 			return nil, err
 		}
-		r, err := answer(b)
-		if rc, ok := errors.AsType[code](err); !ok || rc != codeRetry || time.Now().Add(pause).After(p.end) {
-			return r, err
+		if tpm2.TPMRC(binary.BigEndian.Uint32(b[6:])) != tpm2.TPMRCRetry || time.Now().Add(pause).After(p.end) {
+			return b, nil
 		}
 		<-time.After(pause)
 	}
@@ -84,7 +81,10 @@ func message(from io.Reader) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return b[:n], nil
+	if size := binary.BigEndian.Uint32(b[2:]); int(size) != n {
+		return nil, fmt.Errorf("its answer is %d bytes long and says %d", n, size)
+	}
+	return b[:n], nil // headerLen at least
 }
 
 func lost(err error) error {
