@@ -24,7 +24,7 @@ LABTEST := NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 4 -
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm
+.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm package-test
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ deb: ## make Debian packages of the three roles in bin/packages, for amd64, arm6
 
 rpm: ## make RPM packages of the same
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb rpm
+
+package-test: ## install, run, upgrade, remove and purge the packages in a Debian booted for it, as root
+	@LDFLAGS='$(LDFLAGS)' scripts/deb-test
 
 
 check: ## look the source over: format, vet, staticcheck, modules, imports, scripts
