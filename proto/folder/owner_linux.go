@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
+	"strconv"
 	"syscall"
 )
 
@@ -41,7 +43,7 @@ func AsOwner(dir string) (restore func(), err error) {
 			panic(fmt.Sprintf("become root again: %v", err))
 		}
 	}
-	err = syscall.Setgroups([]int{int(st.Gid)})
+	err = syscall.Setgroups(groupsOf(int(st.Uid), int(st.Gid)))
 	if err == nil {
 		err = syscall.Setresgid(int(st.Gid), int(st.Gid), gid)
 	}
@@ -53,4 +55,24 @@ func AsOwner(dir string) (restore func(), err error) {
 		return nil, fmt.Errorf("become user %d, the owner of %s: %w", st.Uid, dir, err)
 	}
 	return restore, nil
+}
+
+// groupsOf returns the groups of a user, as its daemon has them: one may be there for a
+// device, such as a TPM.
+func groupsOf(uid, gid int) []int {
+	groups := []int{gid}
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return groups // no name, no groups
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return groups
+	}
+	for _, id := range ids {
+		if n, err := strconv.Atoi(id); err == nil && n != gid {
+			groups = append(groups, n)
+		}
+	}
+	return groups
 }
