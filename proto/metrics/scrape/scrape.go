@@ -146,13 +146,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "metrics are only read", http.StatusMethodNotAllowed)
 	default:
-		s.making.Lock()
-		text := s.page().AppendTo(nil)
-		s.making.Unlock()
+		text := s.text()
 		w.Header().Set("Content-Type", contentType)
 		w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 		w.Write(text) // to whom nothing can be said about an error
 	}
+}
+
+// text makes the page.
+func (s *Server) text() []byte {
+	s.making.Lock()
+	defer s.making.Unlock()
+	return s.page().AppendTo(nil)
 }
 
 // means reports whether a Host header means the address that is served. At a Unix
