@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"time"
 
 	"github.com/netport/netport/proto/grant"
@@ -50,22 +51,33 @@ func (p *Policy) Size() int {
 // portals at the time now, without versions. What names a portal that is not
 // enrolled, has ended, or is granted on request and not open, comes to nothing.
 func (p *Policy) Grants(enrolled map[string]identity.KeyHash, open Openings, now time.Time) []grant.Permission {
+	return p.GrantsOf("", enrolled, open, now)
+}
+
+// GrantsOf returns those of Grants that a portal has part in; "" for all.
+func (p *Policy) GrantsOf(portal string, enrolled map[string]identity.KeyHash, open Openings, now time.Time) []grant.Permission {
 	var list []grant.Permission
 	for i := range p.Forwards {
 		f := &p.Forwards[i]
 		if f.ended(now) {
 			continue
 		}
+		isExit := slices.ContainsFunc(f.To, func(t Target) bool { return t.Exit == portal })
 		for _, name := range f.Entries {
 			key, ok := enrolled[name]
-			if !ok {
+			if !ok || portal != "" && portal != name && !isExit {
 				continue
 			}
 			end, ok := open.end(f, name, now)
 			if !ok {
 				continue
 			}
+			before := len(list)
 			list = f.permissions(list, grant.Party{Name: name, Key: key}, end, enrolled)
+			if portal != "" && portal != name {
+				other := slices.DeleteFunc(list[before:], func(p grant.Permission) bool { return p.Exit.Name != portal })
+				list = list[:before+len(other)]
+			}
 		}
 	}
 	return list

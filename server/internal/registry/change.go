@@ -86,6 +86,9 @@ func (r *Registry) putPortal(p Portal, cause string) (Diff, error) {
 	r.mu.RUnlock()
 	next.Cause = "portal " + p.Name + " " + cause
 	who.set(p.Name, p.Enrolment)
+	if !r.Strict() { // where all that waits is counted
+		who.only = p.Name
+	}
 	change := store.Change{Put: map[string][]byte{portalPrefix + p.Name: value}}
 	return r.commit(change, next, rules, who, func() { r.portals[p.Name] = p })
 }
@@ -109,7 +112,7 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 		change.Put = make(map[string][]byte)
 	}
 	diff := Diff{Version: r.applied.Version}
-	grants := r.grants
+	var added []grant.Grant
 	if rules != nil {
 		var lapsed []policy.Opening
 		who.open, lapsed = rules.Live(who.open, r.now())
@@ -122,16 +125,17 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 			next.Version++
 			r.sign(&next)
 		}
-		grants, diff = r.compile(rules, who, next.Version, &change)
+		if len(lapsed) > 0 {
+			who.only = ""
+		}
+		added, diff = r.compile(rules, who, next.Version, &change)
 		if len(diff.Removed)+len(diff.Added) == 0 && r.applied.Version > 0 && r.applied.Source == next.Source && !installed {
 			next = r.applied // nothing that is granted has changed
 		}
 		diff.Version, diff.Lapsed = next.Version, lapsed
-		value, err := json.Marshal(next)
-		if err != nil {
+		if err := r.putApplied(next, &change); err != nil {
 			return Diff{}, err
 		}
-		change.Put[policyKey] = value
 	}
 	change.If = make(map[string]uint64)
 	for key := range change.Put {
@@ -157,7 +161,8 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 		delete(r.revisions, key)
 	}
 	if rules != nil {
-		r.applied, r.policy, r.grants, r.openings, r.waiting = next, rules, grants, who.open, diff.Waiting
+		r.applied, r.policy, r.openings, r.waiting = next, rules, who.open, diff.Waiting
+		r.grants.change(diff.Removed, added)
 	}
 	if update != nil {
 		update()
@@ -168,22 +173,20 @@ func (r *Registry) commit(change store.Change, next Applied, rules *policy.Polic
 // compile signs what the rules come to, or takes it from what was signed elsewhere. A permission that says the same as one
 // in force stays as it is, version and signature included, so that its id stays
 // and what runs under it goes on.
-func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, change *store.Change) (*index, Diff) {
-	same := make(map[string]grant.Grant, len(r.grants.byID))
-	for _, g := range r.grants.byID {
+func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, change *store.Change) (added []grant.Grant, diff Diff) {
+	same := make(map[string]grant.Grant)
+	for g := range r.grants.of(who.only) {
 		same[content(g.Permission)] = g
 	}
-	grants, diff := newIndex(), Diff{Version: version}
-	var added []grant.Grant
+	diff.Version = version
 	var sign []grant.Permission
-	for _, p := range who.expand(rules.Grants(who.keys, who.open, r.now())) {
-		before, held := same[content(p)]
-		g, signed := who.signed[content(p)]
+	for _, p := range who.expand(rules.GrantsOf(who.only, who.keys, who.open, r.now())) {
+		what := content(p)
+		_, held := same[what]
+		g, signed := who.signed[what]
 		switch {
 		case held && (!who.anew || r.Strict() && !signed):
-			delete(same, content(p))
-			grants.add(before)
-			diff.Kept++
+			delete(same, what)
 		case signed:
 			added = append(added, g)
 		case r.Strict():
@@ -193,8 +196,8 @@ func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, ch
 			sign = append(sign, p)
 		}
 	}
-	for _, g := range append(added, Sign(sign, r.signer)...) {
-		grants.add(g)
+	added = append(added, Sign(sign, r.signer)...)
+	for _, g := range added {
 		diff.Added = append(diff.Added, g.Permission)
 		change.Put[permissionKey(g.Permission)] = g.AppendTo(nil)
 	}
@@ -202,7 +205,24 @@ func (r *Registry) compile(rules *policy.Policy, who holders, version uint64, ch
 		diff.Removed = append(diff.Removed, g.Permission)
 		change.Delete = append(change.Delete, permissionKey(g.Permission))
 	}
-	return grants, diff
+	diff.Kept = len(r.grants.byID) - len(diff.Removed)
+	return added, diff
+}
+
+// putApplied adds to a change what is kept of the policy in force: its text, which may be
+// long, only if that is another.
+func (r *Registry) putApplied(next Applied, change *store.Change) error {
+	if next.Source != r.applied.Source || r.revisions[sourceKey] == 0 {
+		value, err := json.Marshal(next.Source)
+		if err != nil {
+			return err
+		}
+		change.Put[sourceKey] = value
+	}
+	next.Source = ""
+	value, err := json.Marshal(next)
+	change.Put[policyKey] = value
+	return err
 }
 
 // content is all that a permission says but its version.

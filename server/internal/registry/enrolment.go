@@ -124,6 +124,7 @@ type holders struct {
 	open       policy.Openings        // and what is open to them on request
 	signed     map[string]grant.Grant // by content: what was signed elsewhere
 	anew       bool                   // what is signed now takes the place of what says the same
+	only       string                 // the one portal of which anything has changed; "": maybe all
 }
 
 func (h holders) set(name string, e Enrolment) {

@@ -37,6 +37,7 @@ const (
 	openingPrefix    = "opening/"
 	policyKey        = "policy"
 	signedForKey     = "signed-for"
+	sourceKey        = "applied-source"
 )
 
 // Portal is an enrolled portal. A name has one key, and a second one while it
@@ -152,6 +153,9 @@ func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25
 		return nil, err
 	}
 	if err := load(r, policyKey, func(a Applied) { r.applied = a }); err != nil {
+		return nil, err
+	}
+	if err := load(r, sourceKey, func(source string) { r.applied.Source = source }); err != nil {
 		return nil, err
 	}
 	if r.applied.Version == 0 {

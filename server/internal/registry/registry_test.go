@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -380,4 +381,31 @@ func applyUntilKilled(t *testing.T, file string) uint64 {
 	}
 	cmd.Wait()
 	return version
+}
+
+// TestPolicyIsReadWhereItWasKeptBefore: its text was in one entry with the rest, and its
+// version was not signed.
+func TestPolicyIsReadWhereItWasKeptBefore(t *testing.T) {
+	file := create(t)
+	r, s := open(t, file)
+	enrol(t, r, 1, "ann", false)
+	enrol(t, r, 2, "plant", false)
+	mustApply(t, r, text(web))
+	old := r.Applied()
+	old.Signature = nil
+	value, err := json.Marshal(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(store.Change{Put: map[string][]byte{policyKey: value}, Delete: []string{sourceKey}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"at once", "after a change"} {
+		s.Close()
+		r, s = open(t, file)
+		if a := r.Applied(); a.Source != text(web) || r.Grants() != 1 || !a.Complete().SignedBy(r.public) {
+			t.Errorf("%s: %d grants of %+v", what, r.Grants(), a)
+		}
+		enrol(t, r, 3, "ann", true)
+	}
 }
