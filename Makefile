@@ -60,6 +60,7 @@ lab-soak: build ## run the tests of faults and attacks with their whole numbers,
 		(cd lab/$$package && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
 			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 8h -full); \
 	done
+	@go test -count 1 -v -run 'SurvivesAKill|AlikeInTime' ./server/internal/daemon -full
 
 bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: sooner), as root
 	@go build -trimpath -o bin/netport-bench ./lab/bench
