@@ -332,6 +332,10 @@ func TestNothingIsDialledWithoutAValidGrant(t *testing.T) {
 	others := w.grant(target, func(p *grant.Permission) { p.Entry = other.party; p.Forward = "bos" })
 	rekeyed := w.grant(target, func(p *grant.Permission) { p.Entry.Key = other.party.Key; p.Forward = "old-key" })
 
+	ahead := valid.Permission // of a policy that this portal has not heard of yet
+	ahead.Version, ahead.Exit, ahead.Target = valid.Version+1, other.party, endpoint.MustParse(target)
+	elsewhere := grant.Sign(ahead, policyKey).Stamp(stampKey, time.Now())
+
 	altered := valid
 	altered.Target = endpoint.MustParse(target)
 	foreign := grant.Sign(altered.Permission, stampKey).Stamp(stampKey, time.Now())
@@ -354,6 +358,7 @@ func TestNothingIsDialledWithoutAValidGrant(t *testing.T) {
 		"signed by itself":          {wire.Open{Grant: foreign.ID(), Signed: foreign.AppendTo(nil)}, wire.ReasonBadSignature},
 		"stamped by the policy key": {wire.Open{Grant: unstamped.ID(), Signed: unstamped.AppendTo(nil)}, wire.ReasonBadSignature},
 		"with a stamp that is over": {wire.Open{Grant: stale.ID(), Signed: stale.AppendTo(nil)}, wire.ReasonGrantExpired},
+		"a grant of another exit":   {wire.Open{Grant: elsewhere.ID(), Signed: elsewhere.AppendTo(nil)}, wire.ReasonNotGranted},
 		"removed by the policy":     {wire.Open{Grant: removed.ID(), Signed: removed.AppendTo(nil)}, wire.ReasonGrantRemoved},
 		"garbage for a grant":       {wire.Open{Grant: removed.ID(), Signed: []byte("tcp://" + c.Addr().String())}, wire.ReasonProtocol},
 		"datagrams on a stream's":   {wire.Open{Grant: valid.ID(), Kind: wire.OpenFlow}, wire.ReasonNotGranted},
