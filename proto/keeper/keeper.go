@@ -72,12 +72,13 @@ type Keeper struct {
 	wake        chan struct{} // capacity 1: something that Run waits for has changed
 
 	// Owned by Run.
-	ending   Ending           // warnings
-	due      time.Time        // when the certificate is to be renewed,
-	dueOf    time.Time        // that ends then
-	again    time.Time        // not before,
-	failures int              // of it so far
-	rushed   identity.KeyHash // the issuing authority for which it was brought forward
+	ending    Ending           // warnings
+	due       time.Time        // when the certificate is to be renewed,
+	dueOf     time.Time        // that ends then
+	again     time.Time        // not before,
+	failures  int              // of it so far
+	unreached bool             // no server has answered the last attempt
+	rushed    identity.KeyHash // the issuing authority for which it was brought forward
 
 	mu        sync.Mutex       // guards the following
 	send      func(FromBoth)   // nil: not connected

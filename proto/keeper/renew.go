@@ -97,6 +97,9 @@ func (k *Keeper) renew(ctx context.Context) time.Duration {
 	if waits && k.anew { // a server that was not asked yet, or has forgotten it
 		k.again = time.Time{}
 	}
+	if refused && k.unreached { // the pause was for a server that was away: it is back
+		k.again, k.failures = time.Time{}, 0
+	}
 	k.anew, k.arrived = false, nil
 	k.mu.Unlock()
 	expired := now.After(leaf.NotAfter)
@@ -123,7 +126,10 @@ func (k *Keeper) attempted(ctx context.Context, now time.Time, leaf *x509.Certif
 		return longest
 	}
 	var r *refusal
-	if errors.As(err, &r) && r.reason == wire.ReasonWaiting {
+	var refused *enrol.Refused
+	answered := errors.As(err, &r) || errors.As(err, &refused)
+	k.unreached = err != nil && !answered
+	if r != nil && r.reason == wire.ReasonWaiting {
 		k.awaitOperator()
 		k.failures, k.again = 0, now.Add(lastPause/2+share(lastPause/2))
 		if at := lastChance(leaf); k.RenewKey && now.Before(at) && at.Before(k.again) {

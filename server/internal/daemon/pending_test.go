@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
@@ -370,4 +371,53 @@ func chainOf(t *testing.T, m wire.Renewed, request uint32) []*x509.Certificate {
 		t.Fatalf("an answer to %d: %v", m.Request, err)
 	}
 	return chain
+}
+
+// TestNextKeyWaitsForBothSignatures: with neither key on the server a portal has another
+// key when the policy and then the certificate were signed for it. One file of known keys
+// serves both: what the first signature has accepted, the second asks nothing of.
+func TestNextKeyWaitsForBothSignatures(t *testing.T) {
+	r := newRig(t, "ann", "plant")
+	r.apply(web)
+	holder, o := r.takePolicyKey(), r.takeCAKey()
+	ann := r.portal("ann")
+	skipTo[wire.GrantsComplete](ann)
+	fresh := newKey(t)
+	next := identity.HashPublic(fresh.Public())
+	ann.conn.Send(wire.Renew{Request: 5, CSR: r.csr(identity.Portal, "ann", fresh)})
+	if m := skipTo[wire.RenewRefused](ann); m.Reason != wire.ReasonWaiting {
+		t.Fatalf("told %+v", m)
+	}
+	if q := o.requests().Requests; len(q) != 0 {
+		t.Errorf("certificates wait for %+v", q)
+	}
+	holder.install(holder.sign(applying([]string{web}).Source, strict.Accepted{Portals: map[string][]identity.KeyHash{"ann": {next}}}).Signed)
+	if q := o.waits("ann"); q.Key != next {
+		t.Errorf("a certificate waits for the key %s", q.Key)
+	}
+	o.known = holder.known
+	signed := o.sign(0)
+	if len(signed.Made) != 1 || len(signed.Strangers) > 0 {
+		t.Fatalf("%+v", signed)
+	}
+	o.install(signed.Signed)
+	chain := chainOf(t, skipTo[wire.Renewed](ann), 5)
+	if identity.HashKey(chain[0]) != next {
+		t.Error("pushed: a certificate for another key")
+	}
+	// Until it is seen with the new key, the old one counts too.
+	ann.leave()
+	ann = r.portal("ann")
+	ann.leave()
+	if err := r.credentials["ann"].Renew(chain, fresh); err != nil {
+		t.Fatal(err)
+	}
+	ann = r.portal("ann")
+	for key := (identity.KeyHash{}); key != next; {
+		g, err := grant.Parse(skipTo[wire.PutGrant](ann).Grant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key = g.Entry.Key
+	}
 }
