@@ -109,36 +109,23 @@ type daemon struct {
 func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Service) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var listeners []net.Listener
-	closeAll := func() {
-		for _, l := range listeners {
-			l.Close()
-		}
-	}
-	for _, address := range cfg.Listen {
-		// Keepalives of the kernel would wake idle portals every 15 s; the
-		// control protocol has its own.
-		lc := net.ListenConfig{KeepAlive: -1}
-		l, err := lc.Listen(ctx, "tcp", address)
-		if err != nil {
-			closeAll()
-			return listenError(address, err)
-		}
-		listeners = append(listeners, l)
+	listeners, err := listen(ctx, cfg.Listen)
+	if err != nil {
+		return err
 	}
 	socket, err := local.Listen(cfg.Socket, d.log)
 	if err != nil {
-		closeAll()
+		closeAll(listeners)
 		return err
 	}
 	page, err := d.serveMetrics(cfg)
 	if err != nil {
-		closeAll()
+		closeAll(listeners)
 		return errors.Join(err, socket.Close())
 	}
 	// Only now that nothing else can go wrong is there something to keep.
 	if err := firstPolicy(service, d.log); err != nil {
-		closeAll()
+		closeAll(listeners)
 		if page != nil {
 			page.Close()
 		}
