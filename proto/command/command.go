@@ -134,21 +134,10 @@ func unknown(root *cobra.Command, args []string, err error) error {
 	return err
 }
 
-// Versions gives every command of a program its --version. Run does that by itself.
-func Versions(root *cobra.Command) { versions(root, root.Name()) }
-
-// It goes without cobra's SetVersionTemplate: a template calls methods by names that
-// the linker cannot know, so it keeps every exported method, 2.2 MB of them.
-func versions(c *cobra.Command, program string) {
-	c.Version = Version
-	if c.Annotations == nil {
-		c.Annotations = make(map[string]string)
-	}
-	c.Annotations[cobra.CommandDisplayNameAnnotation] = program
-	for _, sub := range c.Commands() {
-		versions(sub, program)
-	}
-}
+// Versions gives a program its --version; Run does that by itself. It goes without cobra's
+// SetVersionTemplate: a template calls methods by names that the linker cannot know,
+// so it keeps every exported method, 2.2 MB of them.
+func Versions(root *cobra.Command) { root.Version = Version }
 
 // ErrShown ends a command with exit code 1 when what went wrong has been
 // printed already.

@@ -30,8 +30,6 @@ func TestExitCodesAndMessages(t *testing.T) {
 		{"ok a", 0, ""},
 		{"--version", 0, ""},
 		{"--help", 0, ""},
-		{"ok --version", 0, ""},
-		{"group x --version", 0, ""},
 		{"", 0, ""},
 		{"group", 0, ""},
 		{"fail", 1, "netport-test: read x: no such file\n"},

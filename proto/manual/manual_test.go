@@ -36,7 +36,7 @@ func TestEveryCommandHasAPage(t *testing.T) {
 		"netport-test":              "netport-test-run(1)",
 		"netport-test-policy":       "netport-test-policy-apply(1)",
 		"netport-test-policy-apply": "netport-test apply",
-		"netport-test-run":          "--version",
+		"netport-test-run":          "netport-test run",
 	} {
 		page, err := os.ReadFile(filepath.Join(dir, "man", name+".1"))
 		if err != nil {
