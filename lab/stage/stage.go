@@ -77,27 +77,49 @@ func isOn(test string) bool {
 	return true
 }
 
-// takePlace waits until one is free. A place is a byte of the file, whose lock belongs to who has opened the file.
+// Byte 0 of the file is the door, at which all but one wait, in turn; the places come after it.
+const door, firstPlace = 0, 1
+
+// takePlace waits until a place is free. A place is a byte of the file, whose lock belongs to who has opened the file.
 func takePlace() (*os.File, error) {
 	name := filepath.Join(os.TempDir(), fmt.Sprintf("netport-stage-%d", os.Geteuid()))
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
+	if err = lockPlace(file); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return file, nil
+}
+
+func lockPlace(file *os.File) error {
+	if err := lock(file, unix.F_OFD_SETLKW, unix.F_WRLCK, door); err != nil {
+		return err
+	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		for place := range places() {
-			lock := unix.Flock_t{Type: unix.F_WRLCK, Start: place, Len: 1}
-			switch err := unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &lock); err {
+			switch err := lock(file, unix.F_OFD_SETLK, unix.F_WRLCK, firstPlace+place); err {
 			case nil:
-				return file, nil
-			case unix.EAGAIN, unix.EACCES, unix.EINTR: // taken
+				return lock(file, unix.F_OFD_SETLK, unix.F_UNLCK, door)
+			case unix.EAGAIN, unix.EACCES: // taken
 			default:
-				file.Close()
-				return nil, fmt.Errorf("lock %s: %w", name, err)
+				return err
 			}
 		}
 		<-tick.C
+	}
+}
+
+// lock locks a byte of the file or gives it back.
+func lock(file *os.File, how int, kind int16, at int64) error {
+	for {
+		err := unix.FcntlFlock(file.Fd(), how, &unix.Flock_t{Type: kind, Start: at, Len: 1})
+		if err != unix.EINTR {
+			return err
+		}
 	}
 }
