@@ -272,7 +272,9 @@
 // 8, must be among those of RelayReady, and session ports are 1024 or above. A portal dials a relay at a
 // loopback address only if it reached its server at one, at a private address
 // only if its server's is private or loopback, and at no link-local,
-// multicast or otherwise special address at all.
+// multicast or otherwise special address at all. Where a server of Servers leads, by its
+// name or address, is judged alike, but that private addresses are dialled; what the
+// portal's own configuration names is not judged.
 //
 // A relay that is about to stop says RelayDraining: it takes no session any more.
 // For each session that it holds the server opens another elsewhere and tells both
