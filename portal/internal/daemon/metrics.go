@@ -80,6 +80,7 @@ func (p *Portal) Metrics() *metrics.Page {
 	datagrams.Add(s.Unreachable, "reason", "unreachable")
 	datagrams.Add(s.Oversized, "reason", "oversized")
 	datagrams.Add(s.Limited, "reason", "limited")
+	m.Gauge("buffered_bytes", "Bytes that all tunnels hold for slow readers and lost paths, or have promised to hold.").Set(float64(p.pool.Budget.Used()))
 	p.forwardMetrics(m, s)
 	p.tunnelMetrics(m, s)
 	return m
