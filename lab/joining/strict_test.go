@@ -67,14 +67,20 @@ func (w *world) admit(portals ...string) {
 	signed := w.run("server", strings.NewReader(requests), accept...)
 	w.run("server", strings.NewReader(signed), "ca", "install", "--config", w.config("server"))
 	for name, p := range joining {
-		if <-p.done; p.err != nil {
+		select {
+		case <-p.done:
+		case <-time.After(await.Patience):
+			w.t.Fatalf("%s has not joined: %s\nthe server: %s", name, p.text(), w.server.text())
+		}
+		if p.err != nil {
 			w.t.Fatalf("%s: %v\n%s", name, p.err, p.text())
 		}
 	}
 }
 
 // sign is the operator's part when a policy is to be in force: the portals in the request are those that he has admitted.
-func (w *world) sign(policy string) {
+// more are options of "policy install".
+func (w *world) sign(policy string, more ...string) {
 	w.t.Helper()
 	file := w.operator("policy.toml")
 	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
@@ -82,7 +88,7 @@ func (w *world) sign(policy string) {
 	}
 	signed := w.run("server", strings.NewReader(w.ask("policy", "request")),
 		"policy", "sign", "--key", w.operator("policy.key"), "--policy", file, "--known", w.operator("known.toml"))
-	w.run("server", strings.NewReader(signed), "policy", "install", "--config", w.config("server"))
+	w.run("server", strings.NewReader(signed), append([]string{"policy", "install", "--config", w.config("server")}, more...)...)
 }
 
 // granted waits until a portal has exactly the forward, or none.
@@ -122,7 +128,8 @@ func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 	forward := func(name, target string) string {
 		return fmt.Sprintf("[[forward]]\nname = %q\nfrom = \"ann stdio:\"\nto = \"plant tcp://%s\"\n", name, target)
 	}
-	w.sign("domain = \"example.org\"\n" + forward("web", "127.0.0.1:80"))
+	policy := "domain = \"example.org\"\n" + forward("web", "127.0.0.1:80")
+	w.sign(policy)
 	for _, name := range portals {
 		w.granted(name, "web")
 	}
@@ -180,11 +187,74 @@ func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 		t.Error("ann listens for the thief")
 	}
 
-	// The server is the operator's again: what he signed is what counts.
+	// Who joins there with a token of the thief's would trust his key; who knows the operator's does not.
+	var request struct {
+		PolicyKey string `json:"policy_key"`
+	}
 	w.server.stop()
 	w.startServer("server")
+	if err := json.Unmarshal([]byte(w.ask("policy", "request")), &request); err != nil {
+		t.Fatal(err)
+	}
+	other := "ed25519:" + strings.Repeat("A", 43) + "="
+	if err := w.try("portal", strings.NewReader(w.invite("portal", "cy")), "join", "--config", w.config("cy"), "--policy-key", other); err == nil || !strings.Contains(err.Error(), "the token is for the policy key "+request.PolicyKey) {
+		t.Errorf("a token for another policy key: %v", err)
+	}
+
+	// The server is the operator's again: what he signs is what counts, also what the thief took away.
+	w.sign(policy, "--anew")
 	for _, name := range portals {
 		w.granted(name, "web")
+	}
+}
+
+// TestStrictServerOpensWhatWasSigned: "allow" on the server opens nothing; what "policy sign" is told to open is open
+// at the portals, until its time is over, which takes no signature.
+func TestStrictServerOpensWhatWasSigned(t *testing.T) {
+	w := newStrictWorld(t)
+	w.admit("ann", "plant")
+	for _, name := range []string{"ann", "plant"} {
+		w.start("portal", name)
+		w.waitStatus(name, "connected", time.Minute, func(s status) bool { return s.Server.Connected })
+	}
+	w.sign("domain = \"example.org\"\n[[forward]]\nname = \"shell\"\nfrom = \"ann stdio:\"\nto = \"plant tcp://127.0.0.1:22\"\non_request = \"1h\"\n")
+	allow := func(args ...string) string {
+		return w.run("server", nil, append(append([]string{"allow"}, args...), "--by", "cy", "--config", w.config("server"))...)
+	}
+	allow("shell", "--for", "20s")
+	list := func() string { return w.run("server", nil, "allow", "--list", "--config", w.config("server")) }
+	if got := list(); !strings.Contains(got, "not signed") {
+		t.Errorf("allowed, and not signed yet:\n%s", got)
+	}
+	args := []string{"policy", "sign", "--key", w.operator("policy.key"), "--policy", w.operator("policy.toml"), "--known", w.operator("known.toml")}
+	install := func(signed string) {
+		w.run("server", strings.NewReader(signed), "policy", "install", "--config", w.config("server"))
+	}
+	install(w.run("server", strings.NewReader(w.ask("policy", "request")), args...))
+	if got := list(); !strings.Contains(got, "not signed") {
+		t.Errorf("signed by who was not told to open it:\n%s", got)
+	}
+	install(w.run("server", strings.NewReader(w.ask("policy", "request")), append(args, "--allow", "shell")...))
+	for _, name := range []string{"ann", "plant"} {
+		w.granted(name, "shell")
+	}
+	for _, want := range []string{"waiting", "granted", "ended"} {
+		await.Until(t, "the audit log to have an opening "+want, func() error {
+			out := w.run("server", nil, "audit", "--json", "--config", w.config("server"))
+			var records []struct{ Event, Answer string }
+			if err := json.Unmarshal([]byte(out), &records); err != nil {
+				return err
+			}
+			for _, r := range records {
+				if r.Event == "allow" && r.Answer == want {
+					return nil
+				}
+			}
+			return errors.New(out)
+		})
+	}
+	if got := list(); strings.Contains(got, "shell") {
+		t.Errorf("open after its time:\n%s", got)
 	}
 }
 
