@@ -24,10 +24,10 @@ LABTEST := NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 4 -
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm package-test
+.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm package-check package-test
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## build netport-server, netport-relay and netport-portal into bin/
 	@for role in $(ROLES); do \
@@ -45,7 +45,7 @@ demo: build ## forward a web server and a name server on this machine (KEEP=1: s
 test: ## run every test; the lab's only as root
 	@scripts/setup
 	@scripts/check
-	@$(MAKE) --no-print-directory demo
+	@$(MAKE) --no-print-directory demo package-check
 	@scripts/gotest -timeout 5m -p 4 $(addprefix ./,$(addsuffix /...,$(filter-out lab,$(MODULES))))
 	@scripts/gotest -timeout 5m -tags pkcs11 ./portal/internal/keystore/...
 	@$(LABTEST) ./lab/...
@@ -73,6 +73,9 @@ deb: ## make Debian packages of the three roles in bin/packages, for amd64, arm6
 
 rpm: ## make RPM packages of the same
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb rpm
+
+package-check: ## check the Debian packages: same bytes twice, lintian, manual pages, units
+	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb-check
 
 package-test: ## install, run, upgrade, remove and purge the packages in a Debian booted for it, as root
 	@LDFLAGS='$(LDFLAGS)' scripts/deb-test
