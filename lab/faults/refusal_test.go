@@ -145,8 +145,8 @@ func TestWhatDoesNotWorkIsSaidWithItsReasonAndPlace(t *testing.T) {
 		waitServer(t, w.laptop, false)
 		// For a moment clients still hear of the attempt before (250 ms). Then each waits whether factory comes to the relay of
 		// a ticket.
+		mark := w.laptop.Process().Mark()
 		await.Within(t, "turned away because of the server", 2*at, func() error {
-			mark := w.laptop.Process().Mark()
 			w.wantTurnedAway(entryPort, at) // F9
 			return logged(w.laptop.Daemon, mark, "connection refused", "forward=refused", "server unreachable")
 		})
