@@ -146,6 +146,10 @@
 // that has expired does not. What is kept for the next life rises by at most 7 days at once,
 // and once an hour. A clock that is ahead is not set back.
 //
+// Where a clock jumps, timers go on, and so does what is valid by the new clock. What has
+// ended by it, a stamp, a permission or a certificate, ends what runs under it at that
+// portal within a minute; server and relay end nothing that runs for it.
+//
 // # Control: greeting
 //
 // A portal or relay dials the server: the ports it was given, or 443 and then
