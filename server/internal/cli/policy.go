@@ -144,7 +144,7 @@ func newPolicyShow() *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), "No policy was applied yet: everything is denied.")
 				return nil
 			}
-			fmt.Fprintf(c.OutOrStdout(), "Version %d (%s), %d grants, from %s of %s\n\n", shown.Version, command.Clean(shown.Cause), shown.Grants, command.Clean(shown.File), shown.Time.Format(time.RFC3339))
+			fmt.Fprintf(c.OutOrStdout(), "Version %d (%s), %s, from %s of %s\n\n", shown.Version, command.Clean(shown.Cause), command.Count(shown.Grants, "grant"), command.Clean(shown.File), shown.Time.Format(time.RFC3339))
 			var rows [][]string
 			for _, f := range shown.Forwards {
 				rows = append(rows, forwardRow(f))
