@@ -39,6 +39,7 @@ import (
 
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 const (
@@ -104,10 +105,10 @@ type Broker struct {
 
 	portals  map[string]*portal
 	relays   map[string]*relay
-	places   map[string]place            // of all relays that have said what they offer
-	placed   int                         // counts the changes of places
-	sessions map[wire.SessionID]*session // asking and open
-	byPair   map[pair][]*session         // see the package
+	places   map[string]place              // of all relays that have said what they offer
+	placed   int                           // counts the changes of places
+	sessions map[wire.SessionID]*session   // asking and open
+	byPair   map[couple.Portals][]*session // see the package
 	ending   map[wire.SessionID]ending
 	moves    int // that may still begin before the next Tick
 }
@@ -119,15 +120,6 @@ type portal struct {
 	sessions int                      // it has part in, asking ones included
 	pending  int                      // requests of its own that wait for a relay
 	times    map[string]time.Duration // its round trips to relays, as it measured them on this connection; 0: no answer
-}
-
-type pair struct{ a, b string }
-
-func pairOf(a, b string) pair {
-	if b < a {
-		a, b = b, a
-	}
-	return pair{a, b}
 }
 
 // session is one that is asked for or open. Index 0 is the opener's side.
@@ -184,7 +176,7 @@ func New(grants Grants, out Outlet, maxSessions int) *Broker {
 		relays:   make(map[string]*relay),
 		sessions: make(map[wire.SessionID]*session),
 		moves:    moveRate,
-		byPair:   make(map[pair][]*session),
+		byPair:   make(map[couple.Portals][]*session),
 		places:   make(map[string]place),
 		ending:   make(map[wire.SessionID]ending),
 	}
@@ -248,7 +240,7 @@ func (s *session) side(name string) int {
 // add makes s known; its id is set.
 func (b *Broker) add(s *session) {
 	b.sessions[s.id] = s
-	p := pairOf(s.names[0], s.names[1])
+	p := couple.Of(s.names[0], s.names[1])
 	b.byPair[p] = append(b.byPair[p], s)
 	if r := b.relays[s.relay]; r != nil {
 		r.ours++
@@ -267,7 +259,7 @@ func (b *Broker) add(s *session) {
 // remove forgets s.
 func (b *Broker) remove(s *session) {
 	delete(b.sessions, s.id)
-	p := pairOf(s.names[0], s.names[1])
+	p := couple.Of(s.names[0], s.names[1])
 	b.byPair[p] = slices.DeleteFunc(b.byPair[p], func(o *session) bool { return o == s })
 	if len(b.byPair[p]) == 0 {
 		delete(b.byPair, p)

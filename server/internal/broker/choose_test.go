@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 // Each case says what the relays "near" and "far" are to the portals a and b,
@@ -99,7 +100,7 @@ func TestOperatorSeesWhatWasMeasured(t *testing.T) {
 	if v := s.b.Sessions(s.now)[0]; v.RoundTrips != [2]Milliseconds{12, 4} || v.Pinned {
 		t.Errorf("session %+v", v)
 	}
-	s.pins[pairOf("b", "a")] = "r1"
+	s.pins[couple.Of("b", "a")] = "r1"
 	if v := s.b.Sessions(s.now)[0]; !v.Pinned {
 		t.Errorf("session %+v", v)
 	}
@@ -108,7 +109,7 @@ func TestOperatorSeesWhatWasMeasured(t *testing.T) {
 func TestPinnedPairMeetsAtItsRelayOrNowhere(t *testing.T) {
 	s := newScript(t, 10)
 	id := s.grant(1, "ann", "plant")
-	s.pins[pairOf("ann", "plant")] = "r2"
+	s.pins[couple.Of("ann", "plant")] = "r2"
 	s.portals("ann", "plant")
 	s.relay("r1", ready)
 	refused := func(number uint32, reason wire.Reason, text string) {

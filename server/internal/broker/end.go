@@ -6,6 +6,7 @@ import (
 
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 // end ends an open session: the relay and both portals are told, but for the
@@ -57,7 +58,7 @@ func (b *Broker) Done(now time.Time, name string, m wire.SessionDone) {
 // Unjoined ends what two portals have between them unless a grant still joins
 // them. reason says what became of the grants.
 func (b *Broker) Unjoined(now time.Time, x, y string, reason wire.Reason) {
-	list := b.byPair[pairOf(x, y)]
+	list := b.byPair[couple.Of(x, y)]
 	if len(list) == 0 || b.grants.Joined(x, y, now) {
 		return
 	}

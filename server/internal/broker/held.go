@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 // holds takes a relay's word for a session that it still holds from before its
@@ -33,7 +34,7 @@ func (b *Broker) holds(now time.Time, r *relay, h wire.HeldSession) {
 		b.toRelay(r.name, wire.EndSession{ID: h.ID, Reason: wire.ReasonGrantRemoved})
 		return
 	}
-	for _, other := range slices.Clone(b.byPair[pairOf(x, y)]) {
+	for _, other := range slices.Clone(b.byPair[couple.Of(x, y)]) {
 		switch {
 		case other.held && other.relay != r.name:
 		case other.held && other.opened.Before(s.opened):

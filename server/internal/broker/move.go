@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 // A session leaves its relay when that is about to stop, or when the policy has
@@ -100,7 +101,7 @@ func (b *Broker) bothOnline(s *session) bool {
 
 // move asks for the successor of s, unless the pair has or awaits one.
 func (b *Broker) move(now time.Time, s *session) {
-	for _, other := range b.byPair[pairOf(s.names[0], s.names[1])] {
+	for _, other := range b.byPair[couple.Of(s.names[0], s.names[1])] {
 		switch {
 		case !other.open:
 			return
@@ -123,7 +124,7 @@ func (b *Broker) move(now time.Time, s *session) {
 // unwanted takes back the successor of s, which a portal has closed, unless a
 // portal has asked for it.
 func (b *Broker) unwanted(s *session, reason wire.Reason) {
-	for _, next := range slices.Clone(b.byPair[pairOf(s.names[0], s.names[1])]) {
+	for _, next := range slices.Clone(b.byPair[couple.Of(s.names[0], s.names[1])]) {
 		if !next.open && next.replaces == s.id && next.asked[0].number == 0 && next.asked[1].number == 0 {
 			b.toRelay(next.relay, wire.EndSession{ID: next.id, Reason: reason})
 			b.remove(next)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 func (s *script) drain(relay string) {
@@ -125,8 +126,8 @@ func TestMoveWaitsForWhatItNeeds(t *testing.T) {
 			func(s *script) { s.b.FromRelay(s.now, "r2", wire.RelayLoad{}); s.after(movePause) },
 		},
 		"the pinned one": {
-			func(s *script) { s.pins[pairOf("ann", "plant")] = "r1" },
-			func(s *script) { delete(s.pins, pairOf("ann", "plant")); s.after(movePause) },
+			func(s *script) { s.pins[couple.Of("ann", "plant")] = "r1" },
+			func(s *script) { delete(s.pins, couple.Of("ann", "plant")); s.after(movePause) },
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -408,7 +409,7 @@ func TestPolicyThatPinsAPairMovesItsSession(t *testing.T) {
 	want[wire.CreateSession](s, "relay r1")
 	s.b.Repin(s.now)
 	s.wantIdle()
-	s.pins[pairOf("ann", "plant")], s.pins[pairOf("bo", "plant")] = "r2", "r2"
+	s.pins[couple.Of("ann", "plant")], s.pins[couple.Of("bo", "plant")] = "r2", "r2"
 	s.b.Repin(s.now)
 	first := want[wire.EndSession](s, "relay r1") // that of bo, which is not open yet
 	if first.ID == old {
@@ -438,16 +439,16 @@ func TestPolicyThatPinsAPairMovesItsSession(t *testing.T) {
 func TestSessionEndsThatCannotMoveToWhereThePolicyWantsIt(t *testing.T) {
 	s, id := annAndPlant(t, "r1")
 	s.meet("ann", "plant", id, "r1")
-	s.pins[pairOf("ann", "plant")] = "r2"
+	s.pins[couple.Of("ann", "plant")] = "r2"
 	s.b.Repin(s.now)
 	s.after(misplacedTime / 2)
 	s.wantIdle()
 	// A change of mind in time.
-	delete(s.pins, pairOf("ann", "plant"))
+	delete(s.pins, couple.Of("ann", "plant"))
 	s.b.Repin(s.now)
 	s.after(misplacedTime)
 	s.wantIdle()
-	s.pins[pairOf("ann", "plant")] = "r2"
+	s.pins[couple.Of("ann", "plant")] = "r2"
 	s.b.Repin(s.now)
 	s.after(misplacedTime)
 	want[wire.SessionEnded](s, "portal ann")

@@ -6,6 +6,7 @@ import (
 
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 // Open handles the request of a portal, which is connected.
@@ -52,7 +53,7 @@ func (b *Broker) doubt(now time.Time, ask asking) {
 	if r == nil || !r.online || now.Sub(r.probed) < probePause {
 		return
 	}
-	for _, s := range b.byPair[pairOf(ask.name, ask.m.Peer)] {
+	for _, s := range b.byPair[couple.Of(ask.name, ask.m.Peer)] {
 		if s.relay == r.name {
 			r.probed = now
 			b.out.ProbeRelay(r.name)
@@ -64,7 +65,7 @@ func (b *Broker) doubt(now time.Time, ask asking) {
 // meets answers a request from what the pair has, and reports whether it could.
 // If not, what the pair had has ended: the portal has no carrier there.
 func (b *Broker) meets(now time.Time, ask asking) bool {
-	list := slices.Clone(b.byPair[pairOf(ask.name, ask.m.Peer)])
+	list := slices.Clone(b.byPair[couple.Of(ask.name, ask.m.Peer)])
 	for _, s := range list {
 		if !s.open {
 			b.joins(now, s, ask)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/audit"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 var (
@@ -23,7 +24,7 @@ type script struct {
 	now     time.Time
 	grants  map[wire.GrantID][3]string // two portals and a forward
 	expired map[wire.GrantID]bool
-	pins    map[pair]string
+	pins    map[couple.Portals]string
 	sent    []sent
 	probed  []string // relays
 	records []audit.Record
@@ -35,7 +36,7 @@ type sent struct {
 }
 
 func newScript(t *testing.T, maxSessions int) *script {
-	s := &script{t: t, now: start, grants: make(map[wire.GrantID][3]string), expired: make(map[wire.GrantID]bool), pins: make(map[pair]string)}
+	s := &script{t: t, now: start, grants: make(map[wire.GrantID][3]string), expired: make(map[wire.GrantID]bool), pins: make(map[couple.Portals]string)}
 	s.b = New(s, s, maxSessions)
 	return s
 }
@@ -74,7 +75,7 @@ func (s *script) Joined(a, b string, now time.Time) bool {
 	return false
 }
 
-func (s *script) Pin(a, b string, _ time.Time) string { return s.pins[pairOf(a, b)] }
+func (s *script) Pin(a, b string, _ time.Time) string { return s.pins[couple.Of(a, b)] }
 
 // Outlet.
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/couple"
 	"github.com/netport/netport/server/internal/registry"
 )
 
@@ -70,7 +71,7 @@ func (h *Hub) takeBack(now time.Time, list []grant.Permission) {
 	for _, p := range list {
 		h.broker.Unjoined(now, p.Entry.Name, p.Exit.Name, why(p))
 		if !h.registry.Joined(p.Entry.Name, p.Exit.Name, now) {
-			delete(h.tickets.standing, pairOf(p.Entry.Name, p.Exit.Name))
+			delete(h.tickets.standing, couple.Of(p.Entry.Name, p.Exit.Name))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/couple"
 	"github.com/netport/netport/server/internal/ticketkey"
 )
 
@@ -27,16 +28,6 @@ const (
 	ticketPause = 100 * time.Millisecond
 )
 
-// pair is an unordered pair of portals.
-type pair struct{ a, b string }
-
-func pairOf(a, b string) pair {
-	if b < a {
-		a, b = b, a
-	}
-	return pair{a, b}
-}
-
 // standing is what the tickets of a pair are.
 type standing struct {
 	generation int
@@ -52,15 +43,15 @@ type tickets struct {
 	masters    []wire.Secret // as they were last told to relays; what they are for no relay
 	generation int           // of all tickets: rises with ends and with the key
 	placed     int           // the broker's count of places, as far as was looked at
-	standing   map[pair]standing
+	standing   map[couple.Portals]standing
 
-	order []pair           // who is owed a look, in turn
-	owed  map[pair][2]bool // and whether a and b are owed tickets in any case
-	wake  chan struct{}    // capacity 1: order is not empty any more
+	order []couple.Portals           // who is owed a look, in turn
+	owed  map[couple.Portals][2]bool // and whether a and b are owed tickets in any case
+	wake  chan struct{}              // capacity 1: order is not empty any more
 }
 
 func newTickets() tickets {
-	return tickets{standing: make(map[pair]standing), owed: make(map[pair][2]bool), wake: make(chan struct{}, 1)}
+	return tickets{standing: make(map[couple.Portals]standing), owed: make(map[couple.Portals][2]bool), wake: make(chan struct{}, 1)}
 }
 
 // age notices that tickets are to change with the time: their end has moved on,
@@ -86,13 +77,13 @@ func (h *Hub) age(now time.Time) {
 // any case, or "".
 func (h *Hub) owe(x, y, to string) {
 	t := &h.tickets
-	p := pairOf(x, y)
+	p := couple.Of(x, y)
 	flags, ok := t.owed[p]
 	if !ok {
 		t.order = append(t.order, p)
 	}
-	flags[0] = flags[0] || p.a == to
-	flags[1] = flags[1] || p.b == to
+	flags[0] = flags[0] || p.A == to
+	flags[1] = flags[1] || p.B == to
 	t.owed[p] = flags
 	select {
 	case t.wake <- struct{}{}:
@@ -124,8 +115,8 @@ func (h *Hub) notePlaces(now time.Time) {
 // notePins has the pairs looked at of which the policy wants another relay.
 func (h *Hub) notePins(now time.Time) {
 	for p, s := range h.tickets.standing {
-		if h.registry.Pin(p.a, p.b, now) != s.pin {
-			h.owe(p.a, p.b, "")
+		if h.registry.Pin(p.A, p.B, now) != s.pin {
+			h.owe(p.A, p.B, "")
 		}
 	}
 }
@@ -141,12 +132,12 @@ func (h *Hub) settle(now time.Time) bool {
 	for _, p := range t.order[:n] {
 		flags := t.owed[p]
 		delete(t.owed, p)
-		if !h.registry.Joined(p.a, p.b, now) {
+		if !h.registry.Joined(p.A, p.B, now) {
 			delete(t.standing, p)
 			continue
 		}
 		s, changed := h.choose(now, p)
-		for i, name := range []string{p.a, p.b} {
+		for i, name := range []string{p.A, p.B} {
 			if c := h.portals[name]; c != nil && (changed || flags[i]) {
 				h.sendTickets(now, c.link, p, i, s, keys)
 			}
@@ -163,10 +154,10 @@ func (h *Hub) settle(now time.Time) bool {
 // there is a reason: fewer than could be, a pin, or that both portals have only
 // now measured. Otherwise they stay, so that tickets come seldom and both portals
 // hold the same.
-func (h *Hub) choose(now time.Time, p pair) (standing, bool) {
+func (h *Hub) choose(now time.Time, p couple.Portals) (standing, bool) {
 	old := h.tickets.standing[p]
-	s := standing{generation: h.tickets.generation, relays: old.relays, measured: old.measured, pin: h.registry.Pin(p.a, p.b, now)}
-	relays, measured := h.broker.Standing(now, p.a, p.b, maxTickets)
+	s := standing{generation: h.tickets.generation, relays: old.relays, measured: old.measured, pin: h.registry.Pin(p.A, p.B, now)}
+	relays, measured := h.broker.Standing(now, p.A, p.B, maxTickets)
 	if old.generation != s.generation || len(old.relays) < maxTickets || old.pin != s.pin || measured && !old.measured {
 		s.relays, s.measured = relays, measured
 	}
@@ -181,7 +172,7 @@ func (h *Hub) choose(now time.Time, p pair) (standing, bool) {
 
 // sendTickets sends a portal its half of a pair's tickets. keys remembers the
 // relays' keys.
-func (h *Hub) sendTickets(now time.Time, to link[wire.ToPortal], p pair, side int, s standing, keys map[string]wire.Secret) {
+func (h *Hub) sendTickets(now time.Time, to link[wire.ToPortal], p couple.Portals, side int, s standing, keys map[string]wire.Secret) {
 	for _, relay := range s.relays {
 		access, set, _ := h.broker.Shared(relay)
 		if set == 0 {
@@ -192,9 +183,9 @@ func (h *Hub) sendTickets(now time.Time, to link[wire.ToPortal], p pair, side in
 			key = h.keys.Of(relay, now)[0]
 			keys[relay] = key
 		}
-		id := ticket.Session(key, p.a, p.b, h.tickets.ends)
+		id := ticket.Session(key, p.A, p.B, h.tickets.ends)
 		to.Send(wire.Ticket{
-			Session: id, Leg: uint8(side), Secret: ticket.Secret(key, id, uint8(side)), Peer: []string{p.b, p.a}[side],
+			Session: id, Leg: uint8(side), Secret: ticket.Secret(key, id, uint8(side)), Peer: []string{p.B, p.A}[side],
 			Relay: access, Transports: set,
 		})
 	}

@@ -64,6 +64,7 @@ import (
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 const (
@@ -114,7 +115,7 @@ type Policy struct {
 	tests     []test
 	byName    map[string]int // forwards
 	listeners map[listener]spot
-	couples   map[couple]agreed
+	couples   map[couple.Portals]agreed
 	zones     zones
 	used      []place // where each portal is first named
 	relays    []place // where each relay is named
@@ -140,7 +141,7 @@ func ParseAgain(name string, data []byte, now time.Time, rules map[string]string
 	}
 	p := &Policy{
 		Domain: raw.Domain, file: f,
-		byName: make(map[string]int), listeners: make(map[listener]spot), couples: make(map[couple]agreed), zones: newZones(rules, now),
+		byName: make(map[string]int), listeners: make(map[listener]spot), couples: make(map[couple.Portals]agreed), zones: newZones(rules, now),
 	}
 	for _, step := range []func(*rawPolicy, time.Time) error{p.readDomain, p.readGroups, p.readForwards, p.readTests} {
 		if err := step(&raw, now); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 // Grant returns the grant with this id, not stamped.
@@ -34,7 +35,7 @@ func (r *Registry) Of(portal string, now time.Time) []grant.Grant {
 func (r *Registry) Joined(a, b string, now time.Time) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for _, id := range r.grants.byPair[pairOf(a, b)] {
+	for _, id := range r.grants.byPair[couple.Of(a, b)] {
 		if !Ended(r.grants.byID[id].Permission, now) {
 			return true
 		}

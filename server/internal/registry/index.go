@@ -7,31 +7,22 @@ import (
 
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
+	"github.com/netport/netport/server/internal/couple"
 )
 
 // index finds grants by what is asked of them.
 type index struct {
 	byID     map[wire.GrantID]grant.Grant
 	byPortal map[string][]wire.GrantID
-	byPair   map[pair][]wire.GrantID
+	byPair   map[couple.Portals][]wire.GrantID
 	ending   []wire.GrantID // those with an end of their own
-}
-
-// pair is an unordered pair of portals.
-type pair struct{ a, b string }
-
-func pairOf(a, b string) pair {
-	if b < a {
-		a, b = b, a
-	}
-	return pair{a, b}
 }
 
 func newIndex() *index {
 	return &index{
 		byID:     make(map[wire.GrantID]grant.Grant),
 		byPortal: make(map[string][]wire.GrantID),
-		byPair:   make(map[pair][]wire.GrantID),
+		byPair:   make(map[couple.Portals][]wire.GrantID),
 	}
 }
 
@@ -41,7 +32,7 @@ func (x *index) add(g grant.Grant) {
 	for _, name := range []string{g.Entry.Name, g.Exit.Name} {
 		x.byPortal[name] = append(x.byPortal[name], id)
 	}
-	p := pairOf(g.Entry.Name, g.Exit.Name)
+	p := couple.Of(g.Entry.Name, g.Exit.Name)
 	x.byPair[p] = append(x.byPair[p], id)
 	if !g.End.IsZero() {
 		x.ending = append(x.ending, id)
@@ -65,12 +56,12 @@ func (x *index) of(portal string) iter.Seq[grant.Grant] {
 // change takes grants out and adds others.
 func (x *index) change(removed []grant.Permission, added []grant.Grant) {
 	gone := make(map[wire.GrantID]bool, len(removed))
-	portals, pairs := make(map[string]bool), make(map[pair]bool)
+	portals, pairs := make(map[string]bool), make(map[couple.Portals]bool)
 	for _, p := range removed {
 		id := p.ID()
 		gone[id] = true
 		delete(x.byID, id)
-		portals[p.Entry.Name], portals[p.Exit.Name], pairs[pairOf(p.Entry.Name, p.Exit.Name)] = true, true, true
+		portals[p.Entry.Name], portals[p.Exit.Name], pairs[couple.Of(p.Entry.Name, p.Exit.Name)] = true, true, true
 	}
 	isGone := func(id wire.GrantID) bool { return gone[id] }
 	drop(x.byPortal, portals, isGone)

@@ -4,19 +4,10 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/server/internal/couple"
 )
 
-// couple is an unordered pair of portals.
-type couple struct{ a, b string }
-
-func coupleOf(a, b string) couple {
-	if b < a {
-		a, b = b, a
-	}
-	return couple{a, b}
-}
-
-// agreed is what the forwards between a couple say of where and how it meets, by the
+// agreed is what the forwards between two portals say of where and how they meet, by the
 // forwards that say so. Two forwards contradict each other even if one of them has
 // ended, or is granted on request only: what a file says must not depend on the clock.
 type agreed struct {
@@ -32,7 +23,7 @@ func (p *Policy) agree(entry string, f *Forward) error {
 		return nil
 	}
 	for _, to := range f.leads(entry) {
-		c := coupleOf(entry, to.Exit)
+		c := couple.Of(entry, to.Exit)
 		a := p.couples[c]
 		switch {
 		case f.relay == "":
@@ -60,7 +51,7 @@ func (p *Policy) agree(entry string, f *Forward) error {
 // Pin returns the relay at which alone two portals may meet at the time now, or
 // "" if they may meet at any.
 func (p *Policy) Pin(a, b string, now time.Time) string {
-	if c := p.couples[coupleOf(a, b)]; c.relayUntil.IsZero() || now.Before(c.relayUntil) {
+	if c := p.couples[couple.Of(a, b)]; c.relayUntil.IsZero() || now.Before(c.relayUntil) {
 		return c.relay
 	}
 	return ""
