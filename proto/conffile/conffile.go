@@ -55,8 +55,9 @@ func (e *Error) Error() string {
 type File struct {
 	Name string
 
-	data  []byte
-	place map[string]unstable.Range // of each key's value
+	data      []byte
+	place     map[string]unstable.Range // of each key's value
+	variables map[string]string         // of the environment, by the keys that they set
 }
 
 // Load reads the TOML file name into v, a pointer to a struct.
@@ -96,11 +97,7 @@ func (f *File) decodeError(err error, v any) error {
 		e := missing.Errors[0]
 		key := e.Key()
 		text := fmt.Sprintf("unknown key %q", firstRunes(strings.Join(key, "."), 100))
-		if len(key) > 0 {
-			if near := nearest(key[len(key)-1], keysOf(reflect.TypeOf(v), nil)); near != "" {
-				text += fmt.Sprintf("; did you mean %q?", near)
-			}
-		}
+		text += hint(reflect.TypeOf(v), key)
 		if more := len(missing.Errors) - 1; more > 0 {
 			text += fmt.Sprintf(" (and %d more unknown keys)", more)
 		}
@@ -108,16 +105,19 @@ func (f *File) decodeError(err error, v any) error {
 		return f.errorAt(line, col, text)
 	case errors.As(err, &bad):
 		line, col := bad.Position()
-		return f.errorAt(line, col, firstRunes(plain(bad.Error(), bad.Key()), 300))
+		return f.errorAt(line, col, firstRunes(plain(bad.Error(), bad.Key(), reflect.TypeOf(v)), 300))
 	}
 	return &Error{File: f.Name, Text: strings.TrimPrefix(err.Error(), "toml: ")}
 }
 
 // plain turns go-toml's words, which name Go types, into ours.
-func plain(text string, key toml.Key) string {
+func plain(text string, key toml.Key, in reflect.Type) string {
 	text = strings.TrimPrefix(text, "toml: ")
 	if strings.HasPrefix(text, "cannot decode") || strings.HasPrefix(text, "cannot store") || strings.Contains(text, "incompatible types") {
-		return fmt.Sprintf("key %q: a value of the wrong type", firstRunes(strings.Join(key, "."), 100))
+		text = fmt.Sprintf("key %q: a value of the wrong type", firstRunes(strings.Join(key, "."), 100))
+		if t, ok := find(in, key); ok {
+			text += ": " + want(t) + " is needed"
+		}
 	}
 	return text
 }
@@ -129,6 +129,9 @@ func plain(text string, key toml.Key) string {
 func (f *File) Errorf(key, format string, args ...any) error {
 	text := fmt.Sprintf(format, args...)
 	for k := key; k != ""; k = parent(k) {
+		if name, ok := f.variables[k]; ok {
+			return inVariable(name, text)
+		}
 		if r, ok := f.place[k]; ok {
 			line, col := f.position(int(r.Offset))
 			return f.errorAt(line, col, text)
@@ -141,6 +144,9 @@ func (f *File) Errorf(key, format string, args ...any) error {
 // table above it if it is not in the file.
 func (f *File) Place(key string) string {
 	for k := key; k != ""; k = parent(k) {
+		if name, ok := f.variables[k]; ok {
+			return name
+		}
 		if r, ok := f.place[k]; ok {
 			line, col := f.position(int(r.Offset))
 			return fmt.Sprintf("%s:%d:%d", f.Name, line, col)
@@ -149,10 +155,11 @@ func (f *File) Place(key string) string {
 	return f.Name
 }
 
-// Has reports whether the file sets the key.
+// Has reports whether the file, or a variable of the environment, sets the key.
 func (f *File) Has(key string) bool {
-	_, ok := f.place[key]
-	return ok
+	_, written := f.place[key]
+	_, set := f.variables[key]
+	return written || set
 }
 
 // Path returns p as the file means it: relative to the file's own folder.

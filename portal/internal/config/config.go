@@ -4,6 +4,7 @@ package config
 
 import (
 	"crypto/ed25519"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -21,6 +22,9 @@ import (
 
 // DefaultFile is where the configuration is looked for.
 const DefaultFile = "/etc/netport/portal/config.toml"
+
+// Prefix is what the variables of the environment begin with that stand for keys.
+const Prefix = "NETPORT_PORTAL_"
 
 const (
 	maxServers = 16
@@ -53,7 +57,12 @@ type Config struct {
 	Dial        allow.List
 	Listen      allow.List
 	Users       users.List // who may connect to what it listens at
+
+	written conffile.Values
 }
+
+// Written returns the values of all keys.
+func (c Config) Written() conffile.Values { return c.written }
 
 // file is the configuration as it is written.
 type file struct {
@@ -84,10 +93,10 @@ type listen struct {
 	Users []any    `toml:"users"`
 }
 
-// Load reads and checks the file name.
+// Load reads and checks the file name, and what the environment says beside it.
 func Load(name string) (Config, error) {
 	raw := defaults()
-	f, err := conffile.Load(name, &raw)
+	f, err := conffile.LoadWith(name, DefaultFile, conffile.Environment{Prefix: Prefix, List: os.Environ()}, &raw)
 	if err != nil {
 		return Config{}, err
 	}
@@ -103,7 +112,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), TPM: f.Path(raw.TPM), CA: f.Path(raw.CA),
 		RenewKey: raw.RenewKey, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
-		Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat},
+		Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat}, written: conffile.ValuesOf(raw),
 	}
 	if len(raw.Servers) == 0 {
 		return Config{}, f.Errorf("servers", `no server: write servers = ["HOST:PORT"]`)

@@ -11,18 +11,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/netport/netport/portal/internal/users"
+	"github.com/netport/netport/proto/conffile/conffiletest"
 	"github.com/netport/netport/proto/endpoint"
 )
 
 func TestReferenceFileShowsEveryKey(t *testing.T) {
-	c, err := Load("reference.toml")
+	everything := conffiletest.Reference(t, "reference.toml", func() any { raw := defaults(); return &raw }, "servers", "policy_key")
+	text := string(everything)
+	if !users.Supported {
+		text = strings.Replace(text, "\nusers = ", "\n# users = ", 1)
+	}
+	c, _, err := load(t, strings.Replace(text, `users = ["ann", 1000]`, `users = ["root", 1000]`, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"netport.example.org:443", "netport-2.example.org"}; !cmp.Equal(c.Servers, want) {
 		t.Errorf("servers %q, want %q", c.Servers, want)
 	}
-	if len(c.PolicyKey) != 32 || c.Socket != filepath.Join("state", "portal.sock") {
+	if len(c.PolicyKey) != 32 || c.Socket != "/run/netport/portal.sock" {
 		t.Errorf("policy key of %d bytes, socket %q", len(c.PolicyKey), c.Socket)
 	}
 	if err := c.Dial.Target(endpoint.MustParse("tcp://10.0.0.6:22")); err == nil {
@@ -31,14 +37,25 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 	if err := c.Listen.Listen(endpoint.MustParse("tcp://0.0.0.0:22")); err == nil {
 		t.Error("the listen list admits an address it does not name")
 	}
-	b, err := os.ReadFile("reference.toml")
+}
+
+func TestEnvironmentHasMoreWeightThanTheFile(t *testing.T) {
+	t.Setenv("NETPORT_PORTAL_LINGER", "5m")
+	t.Setenv("NETPORT_PORTAL_DIAL_ALLOW", `["tcp://10.0.0.5:80"]`)
+	t.Setenv("NETPORT_PORTAL_STATE", "elsewhere")
+	c, dir, err := load(t, minimal+"linger = \"1m\"\ndrain = \"5s\"\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"servers", "certificate", "key", "tpm", "ca", "policy_key", "state", "socket", "metrics_file", "log_level", "log_format", "linger", "drain", "[dial]", "[listen]", "allow", "# users"} {
-		if !strings.Contains(string(b), "\n"+key) {
-			t.Errorf("reference.toml lacks %s", key)
-		}
+	if c.Linger != 5*time.Minute || c.Drain != 5*time.Second || c.State != filepath.Join(dir, "elsewhere") {
+		t.Errorf("linger %v, drain %v, state %s", c.Linger, c.Drain, c.State)
+	}
+	if c.Dial.Target(endpoint.MustParse("tcp://10.0.0.5:80")) != nil || c.Dial.Target(endpoint.MustParse("tcp://10.0.0.6:80")) == nil {
+		t.Error("the list of the environment does not hold")
+	}
+	t.Setenv("NETPORT_PORTAL_DIAL_ALLOW", `["tcp://10.0.0.5:80", "tcp://127.1:80"]`)
+	if _, _, err := load(t, minimal); err == nil || !strings.HasPrefix(err.Error(), `environment variable NETPORT_PORTAL_DIAL_ALLOW: rule "tcp://127.1:80"`) {
+		t.Errorf("a wrong rule there: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,9 @@ import (
 
 // DefaultFile is where the configuration is looked for.
 const DefaultFile = "/etc/netport/relay/config.toml"
+
+// Prefix is what the variables of the environment begin with that stand for keys.
+const Prefix = "NETPORT_RELAY_"
 
 const (
 	maxServers  = 16
@@ -77,7 +81,12 @@ type Config struct {
 	Metrics                          scrape.Address // zero: they are not served
 	TicketKeys                       string         // file
 	Drain                            time.Duration  // how long sessions may be moved elsewhere when the relay stops
+
+	written conffile.Values
 }
+
+// Written returns the values of all keys.
+func (c Config) Written() conffile.Values { return c.written }
 
 // file is the configuration as it is written.
 type file struct {
@@ -111,19 +120,23 @@ type file struct {
 	Drain             string   `toml:"drain"`
 }
 
-// Load reads and checks the file name.
+// Load reads and checks the file name, and what the environment says beside it.
 func Load(name string) (Config, error) {
-	raw := file{
+	raw := defaults()
+	f, err := conffile.LoadWith(name, DefaultFile, conffile.Environment{Prefix: Prefix, List: os.Environ()}, &raw)
+	if err != nil {
+		return Config{}, err
+	}
+	return check(f, raw)
+}
+
+func defaults() file {
+	return file{
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", Socket: "relay.sock",
 		First: 20000, Last: 32767, Capacity: 4000, SessionsPerPortal: 200,
 		Mode: ModeAuto, PinDir: "/sys/fs/bpf/netport-relay", LogLevel: "info", LogFormat: command.LogText,
 		TicketKeys: "tickets.key", Drain: "25s",
 	}
-	f, err := conffile.Load(name, &raw)
-	if err != nil {
-		return Config{}, err
-	}
-	return check(f, raw)
 }
 
 func check(f *conffile.File, raw file) (Config, error) {
@@ -133,7 +146,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 		State: f.Path(raw.State), RenewKey: raw.RenewKey, AllowLoopback: raw.AllowLoopback,
 		Capacity: raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal,
 		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat},
-		TicketKeys: f.Path(raw.TicketKeys),
+		TicketKeys: f.Path(raw.TicketKeys), written: conffile.ValuesOf(raw),
 	}
 	if n := len(raw.Servers); n == 0 || n > maxServers {
 		return Config{}, f.Errorf("servers", `%d servers: name 1 to %d, as servers = ["HOST:PORT"]`, n, maxServers)

@@ -9,14 +9,21 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/conffile/conffiletest"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/metrics/scrape"
 )
 
-func TestReferenceIsRead(t *testing.T) {
-	got, err := Load("reference.toml")
+func TestReferenceFileShowsEveryKey(t *testing.T) {
+	everything := conffiletest.Reference(t, "reference.toml", func() any { raw := defaults(); return &raw }, "servers")
+	name := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(name, everything, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,20 +31,34 @@ func TestReferenceIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	in := func(file string) string { return filepath.Join(filepath.Dir(name), file) }
 	want := Config{
 		Servers:     []string{"netport.example.org:443", "netport-2.example.org"},
-		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", State: "state", Socket: "relay.sock",
+		Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), State: in("state"), Socket: in("relay.sock"),
 		PolicyKey: policy,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")},
-		First:     20000, Last: 32767, PacketFirst: 28672, PacketLast: 32767, SharedTCP: 443, SharedUDP: 443,
+		First:     20000, Last: 32767, PacketFirst: 28672, PacketLast: 32767,
 		Deny:     []netip.Prefix{netip.MustParsePrefix("198.51.100.16/28")},
 		Capacity: 4000, SessionsPerPortal: 200,
-		Mode: "auto", Interfaces: []string{}, PinDir: "/sys/fs/bpf/netport-relay", Log: command.Log{Level: "info", Format: "text"},
+		Mode: "auto", Interfaces: []string{"eth0"}, PinDir: "/sys/fs/bpf/netport-relay", Log: command.Log{Level: "info", Format: "text"},
 		Metrics:    scrape.Address{Network: "unix", Address: "/run/netport/relay-metrics.sock"},
-		TicketKeys: "tickets.key", Drain: 25 * time.Second,
+		TicketKeys: in("tickets.key"), Drain: 25 * time.Second,
 	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestEnvironmentHasMoreWeightThanTheFile(t *testing.T) {
+	t.Setenv("NETPORT_RELAY_CAPACITY", "17")
+	t.Setenv("NETPORT_RELAY_ALLOW_LOOPBACK", "true")
+	c, err := load(t, "servers = [\"example.org\"]\ncapacity = 18\nsessions_per_portal = 5\n")
+	if err != nil || c.Capacity != 17 || c.SessionsPerPortal != 5 || !c.AllowLoopback {
+		t.Errorf("capacity %d, sessions_per_portal %d, allow_loopback %t, %v", c.Capacity, c.SessionsPerPortal, c.AllowLoopback, err)
+	}
+	t.Setenv("NETPORT_RELAY_CAPACITY", "0")
+	if _, err := load(t, "servers = [\"example.org\"]\n"); err == nil || !strings.HasPrefix(err.Error(), "environment variable NETPORT_RELAY_CAPACITY: 0 sessions") {
+		t.Errorf("no capacity there: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ import (
 
 // Default is where the server's configuration is looked for.
 const Default = "/etc/netport/server/config.toml"
+
+// Prefix is what the variables of the environment begin with that stand for keys.
+const Prefix = "NETPORT_SERVER_"
 
 // The names of the files that init makes in one folder.
 const (
@@ -72,7 +76,12 @@ type Config struct {
 	Metrics scrape.Address // zero: they are not served
 
 	SessionsPerPortal int
+
+	written conffile.Values
 }
+
+// Written returns the values of all keys.
+func (c *Config) Written() conffile.Values { return c.written }
 
 // raw is the file as it is written.
 type raw struct {
@@ -106,18 +115,23 @@ const (
 	maxSessions     = 100_000
 )
 
-// Load reads and checks a configuration file.
-func Load(file string) (*Config, error) {
-	r := raw{
+func defaults() raw {
+	return raw{
 		Certificate: "cert.pem", Key: "key.pem", CA: "ca.pem", CAKey: "ca.key",
 		PolicyKey: "policy.key", StampKey: "stamp.key", Policy: PolicyFile,
 		State: ".", Socket: "server.sock", LogLevel: "info", LogFormat: command.LogText,
 		CertificateLife: "30d", RenewAfterExpiry: "90d", SessionsPerPortal: defaultSessions,
 	}
-	f, err := conffile.Load(file, &r)
+}
+
+// Load reads and checks a configuration file, and what the environment says beside it.
+func Load(file string) (*Config, error) {
+	r := defaults()
+	f, err := conffile.LoadWith(file, Default, conffile.Environment{Prefix: Prefix, List: os.Environ()}, &r)
 	if err != nil {
 		return nil, err
 	}
+	written := conffile.ValuesOf(r)
 	if err := check(f, &r); err != nil {
 		return nil, err
 	}
@@ -134,7 +148,7 @@ func Load(file string) (*Config, error) {
 		return nil, f.Errorf("metrics", "%v", err)
 	}
 	if len(r.CACommand) > 0 && strings.Contains(r.CACommand[0], "/") {
-		r.CACommand[0] = f.Path(r.CACommand[0])
+		r.CACommand = append([]string{f.Path(r.CACommand[0])}, r.CACommand[1:]...)
 	}
 	policyKey, public := f.Path(r.PolicyKey), ed25519.PublicKey(nil)
 	if strings.HasPrefix(r.PolicyKey, "ed25519:") {
@@ -153,7 +167,7 @@ func Load(file string) (*Config, error) {
 		CertificateLife: life, RenewAfterExpiry: late,
 		PolicyKey: policyKey, PolicyPublic: public, StampKey: f.Path(r.StampKey),
 		Policy: f.Path(r.Policy), State: f.Path(r.State), Socket: f.Path(r.Socket), Log: command.Log{Level: r.LogLevel, Format: r.LogFormat}, Metrics: address,
-		SessionsPerPortal: r.SessionsPerPortal,
+		SessionsPerPortal: r.SessionsPerPortal, written: written,
 	}, nil
 }
 

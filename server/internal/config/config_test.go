@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/conffile/conffiletest"
 )
 
 func load(t *testing.T, text string) (*Config, error) {
@@ -20,6 +22,39 @@ func load(t *testing.T, text string) (*Config, error) {
 		t.Fatal(err)
 	}
 	return Load(file)
+}
+
+func TestReferenceFileShowsEveryKey(t *testing.T) {
+	everything := conffiletest.Reference(t, "reference.toml", func() any { r := defaults(); return &r }, "domain", "address", "listen")
+	cfg, err := load(t, string(everything))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Metrics.Address != "127.0.0.1:9400" || !cfg.AcceptElsewhere || cfg.CAPassphrase != "/run/credentials/netport/ca" || !slices.Equal(cfg.CACommand, []string{"/usr/local/bin/sign-netport"}) {
+		t.Errorf("its examples are read as %+v", cfg)
+	}
+	if got := Server("example.org", "netport.example.org:443", ":443", "policy.key", "ca.key"); string(got) != reference {
+		t.Errorf("what init makes is not the reference:\n%s", cmp.Diff(reference, string(got)))
+	}
+}
+
+func TestEnvironmentHasMoreWeightThanTheFile(t *testing.T) {
+	t.Setenv("NETPORT_SERVER_CERTIFICATE_LIFE", "2d")
+	t.Setenv("NETPORT_SERVER_LISTEN", `[":8443", ":80"]`)
+	// What Kubernetes says of a service that is called netport-server is no key.
+	t.Setenv("NETPORT_SERVER_SERVICE_HOST", "10.96.0.7")
+	t.Setenv("NETPORT_SERVER_PORT", "tcp://10.96.0.7:443")
+	cfg, err := load(t, string(Server("example.org", "h:443", ":443", "policy.key", "ca.key")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.CertificateLife != 48*time.Hour || !slices.Equal(cfg.Listen, []string{":8443", ":80"}) {
+		t.Errorf("certificate_life %v, listen %q", cfg.CertificateLife, cfg.Listen)
+	}
+	t.Setenv("NETPORT_SERVER_LISTEN", `[":8443", ":0"]`)
+	if _, err := load(t, string(Server("example.org", "h:443", ":443", "policy.key", "ca.key"))); err == nil || !strings.HasPrefix(err.Error(), `environment variable NETPORT_SERVER_LISTEN: listen: port "0"`) {
+		t.Errorf("port 0 there: %v", err)
+	}
 }
 
 func TestFileThatInitMakesIsReadBack(t *testing.T) {
@@ -37,7 +72,7 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), Log: command.Log{Level: "info", Format: "text"}, SessionsPerPortal: 1000,
 		CertificateLife: 30 * 24 * time.Hour, RenewAfterExpiry: 90 * 24 * time.Hour,
 	}
-	if d := cmp.Diff(want, cfg); d != "" {
+	if d := cmp.Diff(want, cfg, cmpopts.IgnoreUnexported(Config{})); d != "" {
 		t.Errorf("configuration (-want +got):\n%s", d)
 	}
 	if got := cfg.StateFile(); got != in("state.db") {
@@ -71,16 +106,16 @@ func TestServersThatPortalsAreToldOf(t *testing.T) {
 func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 	base := string(Server("example.org", "h:443", ":443", "policy.key", "ca.key"))
 	for _, c := range []struct{ from, to, want string }{
-		{`domain = "example.org"`, `domain = "Example"`, `config.toml:5:10: domain: name "Example"`},
+		{`domain = "example.org"`, `domain = "Example"`, `config.toml:8:10: domain: name "Example"`},
 		{`domain = "example.org"`, ``, `config.toml: domain: empty name`},
-		{`address = "h:443"`, `address = "h"`, `config.toml:9:11: address: "h" is not HOST:PORT`},
+		{`address = "h:443"`, `address = "h"`, `config.toml:12:11: address: "h" is not HOST:PORT`},
 		{`address = "h:443"`, `address = ":443"`, `portals need a host to dial`},
 		{`address = "h:443"`, `address = "h:65536"`, `port "65536" is not a number from 1 to 65535`},
 		{`address = "h:443"`, `address = "2001:db8::1:443"`, `is not HOST:PORT (IPv6 in brackets)`},
-		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, `servers = ["netport.example.org", "192.0.2.10:0"]`, `config.toml:14:35: servers: "192.0.2.10:0"`},
+		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, `servers = ["netport.example.org", "192.0.2.10:0"]`, `config.toml:17:35: servers: "192.0.2.10:0"`},
 		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, "servers = [" + strings.Repeat(`"h",`, 17) + "]", `portals keep 16 at most`},
 		{`listen = [":443"]`, `listen = []`, `at least one address`},
-		{`listen = [":443"]`, `listen = [":443", "127.1:443"]`, `config.toml:10:19: listen: "127.1" is neither an IP address nor a DNS name`},
+		{`listen = [":443"]`, `listen = [":443", "127.1:443"]`, `config.toml:13:19: listen: "127.1" is neither an IP address nor a DNS name`},
 		{`listen = [":443"]`, `listen = ["[fe80::1%eth0]:443"]`, `an address with a zone`},
 		{`listen = [":443"]`, `listen = [":0"]`, `port "0"`},
 		{`listen = [":443"]`, `listen = [":+443"]`, `port "+443"`},

@@ -1,86 +1,31 @@
 package config
 
-import "fmt"
+import (
+	_ "embed" // the reference file
+	"fmt"
+	"strconv"
+	"strings"
+)
 
-// Server returns the configuration file that init makes; policyKey is a file or, in
-// strict mode, a public key, and caKey a file or, in strict mode, empty.
+//go:embed reference.toml
+var reference string
+
+// Server returns the configuration file that init makes, which is the reference with its
+// values; policyKey is a file or, in strict mode, a public key, and caKey a file or, in
+// strict mode, empty.
 func Server(domain, address, listen, policyKey, caKey string) []byte {
-	return fmt.Appendf(nil, `# The configuration of netport-server. Paths are relative to this file.
+	text := reference
+	for key, value := range map[string]string{"domain": domain, "address": address, "ca_key": caKey, "policy_key": policyKey} {
+		text = set(text, key, strconv.Quote(value))
+	}
+	return []byte(set(text, "listen", "["+strconv.Quote(listen)+"]"))
+}
 
-# The domain of all names here: spiffe://DOMAIN/portal/NAME. It stands in every
-# certificate and cannot be changed.
-domain = %q
-
-# Where portals and relays find this server (written into what "issue" makes),
-# and where it listens.
-address = %q
-listen = [%q]
-
-# The servers that portals are told of and remember, beside those of their own
-# configuration: HOST or HOST:PORT. Without it: the address above.
-# servers = ["netport.example.org", "192.0.2.10:443"]
-
-# What it proves itself with.
-certificate = "cert.pem"
-key = "key.pem"
-
-# The CA certificates to begin with, when the server is started first. After that the
-# state has them: "ca status", "ca roll", "ca install", "ca trust" and "ca drop".
-ca = "ca.pem"
-
-# The key of the built-in CA, which makes the identities of portals and relays. It
-# may lie in another folder, and be encrypted by a passphrase (one line in a file).
-# "" if there is none here: then who joins or renews waits until its certificate was
-# signed where the key is (netport-server ca pending, ca sign, ca install).
-ca_key = %q
-# ca_passphrase_file = "/run/credentials/netport/ca"
-
-# A program that issues certificates in place of the built-in CA: it gets the
-# request (PEM) on its standard input, NETPORT_URI, NETPORT_ROLE, NETPORT_NAME and
-# NETPORT_LIFE in its environment, and writes the chain (PEM).
-# ca_command = ["/usr/local/bin/sign-netport"]
-
-# Portals may come with certificates that another CA made (SPIRE, step-ca, Vault),
-# if "ca" trusts it: the name in the certificate enrols itself. With ca_key = "" none waits
-# for "ca sign" then: they all get theirs from that CA.
-# accept_issued_elsewhere = true
-
-# How long certificates last: "10m", "12h", "30d", "1y". Portals and relays renew
-# theirs by themselves when two thirds are over. One that has ended while its
-# device slept is renewed all the same if that was not longer ago than this.
-certificate_life = "30d"
-renew_after_expiry = "90d"
-
-# The key that signs permissions, and the one that stamps them fresh for a day.
-# As long as the policy key is here, whoever takes over this server can grant
-# what he likes. Strict mode: the public key itself stands here ("ed25519:..."), the
-# secret one is on another machine, and so are policies signed
-# (netport-server policy request, sign, install).
-policy_key = %q
-stamp_key = "stamp.key"
-
-# The policy to begin with, until the first "policy apply".
-policy = "policy.toml"
-
-# The folder of the state (state.db) and of the audit files (audit.log).
-state = "."
-
-# The socket over which the other commands talk to "run".
-socket = "server.sock"
-
-# Where Prometheus, or curl, asks for metrics (GET /metrics): on a loopback port, which
-# every user of this machine can read, or on a Unix socket, which only this daemon's user
-# and root can. Without it: nowhere.
-# metrics = "127.0.0.1:9400"
-
-# debug, info, warn or error; and as "text" (key=value) or "json" (an object a line).
-# What systemd runs tells its journal the level of each line.
-log_level  = "info"
-log_format = "text"
-
-# The most sessions that one portal may have part in at once.
-sessions_per_portal = 1000
-`, domain, address, listen, caKey, policyKey)
+// set gives a key of the reference another value.
+func set(text, key, value string) string {
+	before, rest, _ := strings.Cut(text, "\n"+key+" = ")
+	_, after, _ := strings.Cut(rest, "\n")
+	return before + "\n" + key + " = " + value + "\n" + after
 }
 
 // Policy returns the policy file that init makes: an example that denies all.

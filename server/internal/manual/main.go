@@ -12,7 +12,6 @@ import (
 
 func main() {
 	os.Exit(manual.Main(cli.New(nil),
-		manual.Example{Name: config.ConfigFile, Text: config.Server("example.org", "netport.example.org:443", ":443", "policy.key", "ca.key")},
 		manual.Example{Name: config.PolicyFile, Text: config.Policy("example.org")},
 	))
 }
