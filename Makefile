@@ -24,7 +24,7 @@ LABTEST := NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 4 -
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm package-check package-test
+.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm deb-source package-check package-test
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,9 @@ deb: ## make Debian packages of the three roles in bin/packages, for amd64, arm6
 
 rpm: ## make RPM packages of the same
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb rpm
+
+deb-source: ## make Debian source packages that build without a network (modules vendored)
+	@VERSION='$(VERSION)' scripts/deb-source
 
 package-check: ## check the Debian packages: same bytes twice, lintian, manual pages, units
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb-check
