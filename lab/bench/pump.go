@@ -10,9 +10,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 
+	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
@@ -118,7 +118,7 @@ type sockets struct {
 // connect makes the connections to the peer: each proves its leg to the relay, which joins it with the peer's of the same
 // number, and is then TLS from end to end. Over UDP it is one leg with one QUIC connection, and streams of that.
 func (p pump) connect(ctx context.Context, from sockets) ([]io.ReadWriteCloser, error) {
-	credentials, err := loadCredentials(p.Credentials, identity.Portal)
+	credentials, err := daemon.LoadCredentials(p.Credentials, identity.Portal)
 	if err != nil {
 		return nil, err
 	}
@@ -177,9 +177,4 @@ func (p pump) dial(ctx context.Context, id leg.ID, secret wire.Secret, dial func
 // packetPort is where a leg makes its connection of that number in packet mode.
 func packetPort(relay netip.Addr, first uint16, connection int) netip.AddrPort {
 	return netip.AddrPortFrom(relay, first+uint16(connection%leg.PacketPorts))
-}
-
-func loadCredentials(dir string, role identity.Role) (*identity.Credentials, error) {
-	file := func(name string) string { return filepath.Join(dir, name) }
-	return identity.Load(file("cert.pem"), file("key.pem"), file("ca.pem"), role, nil)
 }
