@@ -24,7 +24,7 @@ LABTEST := NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 4 -
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench check generate fuzz deb rpm deb-source package-check package-test
+.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench size check generate fuzz deb rpm deb-source package-check package-test
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: 
 	@cd scripts/tools && GOWORK=off go build -trimpath -o ../../bin/tools/wireguard golang.zx2c4.com/wireguard || \
 		echo 'bench: wireguard-go cannot be built here and is left out'
 	@NETPORT_BIN=$(CURDIR)/bin scripts/as-root bin/netport-bench $(BENCHFLAGS)
+
+size: ## say how large the stripped portal is and what each dependency has of it
+	@go run ./lab/size -table
 
 deb: ## make Debian packages of the three roles in bin/packages, for amd64, arm64 and armhf
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb deb
