@@ -116,7 +116,8 @@ func (j *Joining) judge(cs tls.ConnectionState, at time.Time) error {
 
 // CheckIssued reports why a chain (leaf first) that was issued to id for a key is of
 // no use to its holder: it is of somebody else or for another key, or peers that
-// trust roots would not take it at the time at, on either side of a connection.
+// trust roots would not take it at the time at, on the sides of a connection that its
+// role plays.
 func CheckIssued(chain, roots []*x509.Certificate, id ID, key KeyHash, at time.Time) error {
 	if n := len(chain); n == 0 || n > MaxChain {
 		return fmt.Errorf("%d certificates, 1 to %d are allowed", n, MaxChain)
@@ -125,7 +126,7 @@ func CheckIssued(chain, roots []*x509.Certificate, id ID, key KeyHash, at time.T
 	for _, root := range roots {
 		pool.AddCert(root)
 	}
-	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
+	for _, usage := range Usages(id.Role) {
 		p, _, err := verifyChain(chain, pool, at, usage)
 		if err != nil {
 			return err
@@ -138,6 +139,18 @@ func CheckIssued(chain, roots []*x509.Certificate, id ID, key KeyHash, at time.T
 		}
 	}
 	return nil
+}
+
+// Usages returns what the certificate of a role is good for: which sides of a connection
+// it may play.
+func Usages(role Role) []x509.ExtKeyUsage {
+	switch role {
+	case Server:
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	case Admin:
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	}
+	return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 }
 
 // ParseChain reads certificates as messages hold them, DER each.

@@ -19,6 +19,7 @@ const (
 	ProtocolEnrol   = "netport-enrol/1"   // who has no valid certificate yet, or no more, to server
 	ProtocolTunnel  = "netport-tunnel/1"  // portal to portal
 	ProtocolRelay   = "netport-relay/1"   // portal to a relay's shared port
+	ProtocolAdmin   = "netport-admin/1"   // an operator's command to server
 )
 
 // MaxChain is the most certificates a peer may present, leaf included.

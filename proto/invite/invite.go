@@ -43,10 +43,10 @@ const (
 	MaxToken = 8192
 )
 
-// Token lets its holder enrol as one portal or relay. It never prints but by
+// Token lets its holder enrol as one portal, relay or admin. It never prints but by
 // Reveal.
 type Token struct {
-	Role      identity.Role // identity.Portal or identity.Relay
+	Role      identity.Role // anything but identity.Server
 	Name      string
 	Authority identity.Fingerprint // of the CA above the server's certificate
 	Policy    ed25519.PublicKey    // the policy key of the domain
@@ -66,8 +66,8 @@ func (t Token) validate() error {
 	if err := identity.CheckName(t.Name); err != nil {
 		return err
 	}
-	if t.Role != identity.Portal && t.Role != identity.Relay {
-		return fmt.Errorf("a %q cannot join: portals and relays can", string(t.Role))
+	if t.Role != identity.Portal && t.Role != identity.Relay && t.Role != identity.Admin {
+		return fmt.Errorf("a %q cannot join: portals, relays and admins can", string(t.Role))
 	}
 	if len(t.Policy) != ed25519.PublicKeySize {
 		return errors.New("a token without the policy key")

@@ -74,6 +74,28 @@ log_format = "text"
 `, quoted(servers), device, policyKey)
 }
 
+// Admin returns the configuration of a new admin.
+func Admin(servers []string, policyKey string) []byte {
+	return fmt.Appendf(nil, `# With this "netport-server COMMAND --admin FILE" works from this machine. Paths are
+# relative to this file.
+
+# Where the server is, tried in turn.
+servers = [%s]
+
+# Who this admin is, and whose certificates count. The key is for its owner alone. The
+# certificate is renewed in time by the commands themselves.
+certificate = "cert.pem"
+key = "key.pem"
+ca = "ca.pem"
+
+# The key that signs which CAs the domain trusts.
+policy_key = %q
+
+# A folder for what the commands keep: the CAs that are trusted now, and the time.
+state = "state"
+`, quoted(servers), policyKey)
+}
+
 // Relay returns the configuration of a new relay.
 func Relay(servers []string, policyKey string) []byte {
 	return fmt.Appendf(nil, `# The configuration of a relay. Paths are relative to this file.

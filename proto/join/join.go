@@ -1,4 +1,4 @@
-// Package join is the command by which a portal or a relay becomes one: it reads
+// Package join is the command by which a portal, a relay or an admin becomes one: it reads
 // a join token, makes the key on the device, enrols, and writes what "run" needs.
 //
 // It may be interrupted at any moment and given again, with the same token: what
@@ -39,11 +39,12 @@ const (
 // Command returns the join command of the program of a role. keys makes its key; config
 // makes its configuration, and file is where that is written if --config names no other.
 func Command(role identity.Role, file string, keys identity.Keys, config func(servers []string, policyKey string) []byte) *cobra.Command {
-	program, packaged := "netport-"+string(role), file
+	packaged := file
+	w := wordsOf(role, file)
 	c := &cobra.Command{
 		Use:   "join [--token FILE] < TOKEN",
-		Short: fmt.Sprintf("Make this machine a %s, with a token of the server", role),
-		Long: fmt.Sprintf(`Make this machine a %[1]s, with a token of the server ("netport-server invite %[1]s NAME").
+		Short: w.does + ", with a token of the server",
+		Long: fmt.Sprintf(`%[1]s, with a token of the server ("netport-server invite %[2]s NAME").
 
 The token is read from standard input or from a file, never from the command line,
 which every process of a machine can read. The key is made here and stays here. The
@@ -54,9 +55,8 @@ key, for comparison, and waits. It may be interrupted and given again.
 The token says which policy key is trusted from then on. Whoever has taken the server
 over makes tokens that say his own: --policy-key takes none but yours.
 
-Root makes the files for the owner of the configuration's folder: a package has made
-/etc/netport/%[1]s for the user of its service.`, role),
-		Example: fmt.Sprintf("  %[1]s join --config /etc/netport/%[2]s/config.toml < token\n  %[1]s join --token /run/secrets/token", program, role),
+%[3]s`, w.does, role, w.more),
+		Example: fmt.Sprintf("  %[1]s join --config %[2]s < token\n  %[1]s join --token /run/secrets/token", w.program, file),
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) > 0 && invite.Looks(args[0]) {
@@ -76,15 +76,37 @@ Root makes the files for the owner of the configuration's folder: a package has 
 			return err
 		}
 		if token.Role != role {
-			return fmt.Errorf("the token is for a %s: give it to netport-%s", token.Role, token.Role)
+			return fmt.Errorf("the token is for %s: give it to %s join", withArticle(token.Role), wordsOf(token.Role, "").program)
 		}
 		if err := checkPolicyKey(token, *policyKey); err != nil {
 			return err
 		}
-		j := joiner{program: program, config: file, packaged: packaged, folder: filepath.Dir(file), keys: keys, text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
+		j := joiner{program: w.program, role: role, config: file, packaged: packaged, folder: filepath.Dir(file), keys: keys, text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
 		return j.join(c.Context(), token)
 	}
 	return c
+}
+
+// words are what the command says of a role.
+type words struct {
+	program    string
+	does, more string
+}
+
+func wordsOf(role identity.Role, file string) words {
+	if role == identity.Admin {
+		return words{"netport-server", "Make who works here an admin of a server", `Every command then works from here with --admin FILE, the configuration that is
+written; without FILE that is ` + file + `.`}
+	}
+	return words{"netport-" + string(role), "Make this machine a " + string(role), fmt.Sprintf(`Root makes the files for the owner of the configuration's folder: a package has made
+/etc/netport/%s for the user of its service.`, role)}
+}
+
+func withArticle(role identity.Role) string {
+	if role == identity.Admin {
+		return "an admin"
+	}
+	return "a " + string(role)
 }
 
 var onCommandLine = command.Usagef("a token on the command line can be read by every process of this machine, so this one is spoilt: have the server make another, and give that on standard input or in a file with --token")
@@ -123,6 +145,7 @@ func readToken(file string, stdin io.Reader, notes io.Writer) (invite.Token, err
 // joiner is one run of the command.
 type joiner struct {
 	program        string
+	role           identity.Role
 	config, folder string
 	packaged       string // where the service of a package has its configuration
 	keys           identity.Keys
@@ -191,6 +214,9 @@ func (j *joiner) joined(token invite.Token) (bool, error) {
 
 // next says how to go on.
 func (j *joiner) next() string {
+	if j.role == identity.Admin {
+		return fmt.Sprintf("Next:\n  %s status --admin %s\n", j.program, j.config)
+	}
 	s := fmt.Sprintf("Next:\n  %s run --config %s\n", j.program, j.config)
 	if j.config == j.packaged {
 		s += fmt.Sprintf("or, where a package has brought the service:\n  systemctl enable --now %s\n", j.program)

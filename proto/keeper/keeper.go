@@ -92,6 +92,7 @@ type Keeper struct {
 	arrived   [][]byte         // which came for the last request, long after it
 	anew      bool             // connected since that was asked for
 	leave     func()           // ends a wait over the enrolment protocol
+	hasty     bool             // it waits for no operator
 	revoked   *log             // on disk
 	unsynced  int              // revocations that came and were not acted on
 	behind    uint64           // epoch of a server that has lost revocations; only if regressed

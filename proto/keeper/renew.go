@@ -376,6 +376,9 @@ func (k *Keeper) askLate(ctx context.Context, csr []byte) ([]*x509.Certificate, 
 	client := enrol.Client{Software: k.Software, Now: k.clock.Now, Waiting: func(identity.KeyHash) {
 		limit.Stop() // the server gives signs of life from now on
 		k.awaitOperator()
+		if k.hasty {
+			cancel()
+		}
 	}}
 	k.mu.Lock()
 	k.leave = cancel

@@ -11,6 +11,9 @@
 // who calls, only the daemon's user and root are served. A lock beside it
 // keeps a second daemon out; a socket left by a dead daemon is replaced, any
 // other file at its path is not.
+//
+// The same requests can come over any other connection whose other side has proven
+// itself: Answer serves one, and CallOver asks one. Handlers learn who asks (CallerOf).
 package local
 
 import (
@@ -64,8 +67,12 @@ type Server struct {
 	listener *net.UnixListener
 	lock     *os.File
 	log      *slog.Logger
-	handlers map[string]StreamHandler
+	handlers map[string]served
 }
+
+// served answers one command: with a result as JSON, and maybe with what to run on the
+// connection afterwards.
+type served func(ctx context.Context, args json.RawMessage) (result []byte, run func(context.Context, net.Conn), err error)
 
 // Listen takes the socket at path for this process. Its folder must exist, and others
 // must not be able to write in it or to put another in its place.
@@ -74,36 +81,26 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{path: path, listener: s.UnixListener, lock: s.lock, log: log, handlers: make(map[string]StreamHandler)}, nil
+	return &Server{path: path, listener: s.UnixListener, lock: s.lock, log: log, handlers: make(map[string]served)}, nil
 }
 
 // Handle registers a command. All are registered before Run.
 func (s *Server) Handle(command string, h Handler) {
-	s.handlers[command] = func(ctx context.Context, args json.RawMessage) (func(context.Context, net.Conn), error) {
+	s.handlers[command] = func(ctx context.Context, args json.RawMessage) ([]byte, func(context.Context, net.Conn), error) {
 		v, err := h(ctx, args)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		b, err := json.Marshal(v)
-		if err != nil {
-			return nil, err
-		}
-		return func(_ context.Context, c net.Conn) { answer(c, typeResult, b) }, nil
+		return b, nil, err
 	}
 }
 
 // HandleStream registers a command that goes on as a stream.
 func (s *Server) HandleStream(command string, h StreamHandler) {
-	s.handlers[command] = func(ctx context.Context, args json.RawMessage) (func(context.Context, net.Conn), error) {
+	s.handlers[command] = func(ctx context.Context, args json.RawMessage) ([]byte, func(context.Context, net.Conn), error) {
 		run, err := h(ctx, args)
-		if err != nil {
-			return nil, err
-		}
-		return func(ctx context.Context, c net.Conn) {
-			if answer(c, typeResult, []byte("null")) == nil {
-				run(ctx, c)
-			}
-		}, nil
+		return []byte("null"), run, err
 	}
 }
 
@@ -137,7 +134,7 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case room <- struct{}{}:
 		default:
-			answer(c, typeError, []byte("the daemon is busy with other callers; try again"))
+			answer(c, callTimeout, typeError, []byte("the daemon is busy with other callers; try again"))
 			c.Close()
 			continue
 		}
@@ -157,12 +154,22 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	defer c.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
-	if err := checkPeer(c); err != nil {
+	caller, err := checkPeer(c)
+	if err != nil {
 		s.log.Warn("caller refused", "socket", s.path, "error", err)
 		return
 	}
-	c.SetReadDeadline(time.Now().Add(callTimeout))
+	s.Answer(WithCaller(ctx, caller), c, callTimeout, nil)
+}
+
+// Answer serves one request of a caller who has proven himself on another connection
+// (WithCaller), which it closes. The request, and then the answer, has the time limit to
+// pass. admit, if it is not nil, decides about the request when all of it is here; its
+// error is the answer. When ctx is cancelled the connection is closed at once.
+func (s *Server) Answer(ctx context.Context, c net.Conn, limit time.Duration, admit func(command string, args json.RawMessage) error) {
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	c.SetReadDeadline(time.Now().Add(limit))
 	t, b, err := readFrame(c, maxRequest)
 	if err != nil || t != typeRequest {
 		return
@@ -170,25 +177,33 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	c.SetReadDeadline(time.Time{})
 	var r request
 	if err := json.Unmarshal(b, &r); err != nil {
-		answer(c, typeError, []byte("the request is not JSON"))
+		answer(c, limit, typeError, []byte("the request is not JSON"))
 		return
 	}
 	h, ok := s.handlers[r.Command]
 	if !ok {
-		answer(c, typeError, fmt.Appendf(nil, "this daemon has no command %q: are the command and the daemon of the same version?", r.Command))
+		answer(c, limit, typeError, fmt.Appendf(nil, "this daemon has no command %q: are the command and the daemon of the same version?", r.Command))
 		return
 	}
-	run, err := h(ctx, r.Args)
+	if admit != nil {
+		if err := admit(r.Command, r.Args); err != nil {
+			answer(c, limit, typeError, []byte(err.Error()))
+			return
+		}
+	}
+	result, run, err := h(ctx, r.Args)
 	if err != nil {
-		answer(c, typeError, []byte(err.Error()))
+		answer(c, limit, typeError, []byte(err.Error()))
 		return
 	}
-	run(ctx, c)
+	if answer(c, limit, typeResult, result) == nil && run != nil {
+		run(ctx, c)
+	}
 }
 
 // answer writes one frame to a caller that may not read.
-func answer(c net.Conn, t uint16, body []byte) error {
-	c.SetWriteDeadline(time.Now().Add(callTimeout))
+func answer(c net.Conn, limit time.Duration, t uint16, body []byte) error {
+	c.SetWriteDeadline(time.Now().Add(limit))
 	defer c.SetWriteDeadline(time.Time{})
 	return writeFrame(c, t, body)
 }
@@ -225,16 +240,9 @@ func Stream(ctx context.Context, path, command string, args any) (*net.UnixConn,
 }
 
 func ask(ctx context.Context, path, command string, args any) (_ *net.UnixConn, _ []byte, err error) {
-	raw, err := json.Marshal(args)
+	b, err := encode(command, args)
 	if err != nil {
-		return nil, nil, err
-	}
-	b, err := json.Marshal(request{command, raw})
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(b) > maxRequest {
-		return nil, nil, fmt.Errorf("ask the daemon at %s: the request has %d bytes, at most %d are possible", path, len(b), maxRequest)
+		return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
@@ -247,6 +255,50 @@ func ask(ctx context.Context, path, command string, args any) (_ *net.UnixConn, 
 			c.Close()
 		}
 	}()
+	b, err = exchange(ctx, c, b)
+	var said *Error
+	switch {
+	case err == nil:
+		return c, b, nil
+	case ctx.Err() != nil, errors.As(err, &said):
+		return nil, nil, err
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return nil, nil, fmt.Errorf("ask the daemon at %s: it hung up; it serves only its own user and root", path)
+	}
+	return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
+}
+
+// CallOver is Call over a connection on which both sides have proven themselves. Its
+// errors, but for an *Error, are those of the connection.
+func CallOver(ctx context.Context, c net.Conn, command string, args, result any) error {
+	b, err := encode(command, args)
+	if err != nil {
+		return err
+	}
+	if b, err = exchange(ctx, c, b); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, result); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// encode returns the body of a request.
+func encode(command string, args any) ([]byte, error) {
+	raw, err := json.Marshal(args)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(request{command, raw})
+	if err == nil && len(b) > maxRequest {
+		err = fmt.Errorf("the request has %d bytes, at most %d are possible", len(b), maxRequest)
+	}
+	return b, err
+}
+
+// exchange sends a request and returns the result that comes, or the *Error.
+func exchange(ctx context.Context, c net.Conn, b []byte) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// A daemon that has no room answers and closes before it reads. Then this
@@ -255,17 +307,15 @@ func ask(ctx context.Context, path, command string, args any) (_ *net.UnixConn, 
 	t, b, err := readFrame(c, maxAnswer)
 	switch {
 	case ctx.Err() != nil:
-		return nil, nil, ctx.Err()
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return nil, nil, fmt.Errorf("ask the daemon at %s: it hung up; it serves only its own user and root", path)
+		return nil, ctx.Err()
 	case err != nil:
-		return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
+		return nil, err
 	case t == typeError:
-		return nil, nil, &Error{string(b)}
+		return nil, &Error{string(b)}
 	case t != typeResult:
-		return nil, nil, fmt.Errorf("ask the daemon at %s: it answered with a frame of type %d", path, t)
+		return nil, fmt.Errorf("it answered with a frame of type %d", t)
 	}
-	return c, b, nil
+	return b, nil
 }
 
 func dialError(path string, err error) error {

@@ -5,18 +5,18 @@ package local
 import "net"
 
 // checkPeer admits callers of our own user and root.
-func checkPeer(c *net.UnixConn) error {
+func checkPeer(c *net.UnixConn) (Caller, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return err
+		return Caller{}, err
 	}
 	var uid int
 	var cerr error
 	if err := raw.Control(func(fd uintptr) { uid, cerr = callerOf(int(fd)) }); err != nil {
-		return err
+		return Caller{}, err
 	}
 	if cerr != nil {
-		return cerr
+		return Caller{}, cerr
 	}
-	return admit(uid)
+	return localCaller(uid), admit(uid)
 }

@@ -75,7 +75,7 @@ func (s *Socket) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if checkPeer(c) == nil {
+		if _, err := checkPeer(c); err == nil {
 			return c, nil
 		}
 		c.Close()

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/netport/netport/proto/conffile"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/policy"
 	"github.com/netport/netport/server/internal/registry"
@@ -23,7 +24,7 @@ type AllowRequest struct {
 	Forward string `json:"forward"`
 	For     string `json:"for,omitempty"`  // as conffile.ParseDuration reads it
 	Only    string `json:"only,omitempty"` // the one portal it is for
-	By      string `json:"by"`             // whose word it is
+	By      string `json:"by"`             // whose word it is; empty: the admin's who asks
 	End     bool   `json:"end,omitempty"`
 }
 
@@ -38,12 +39,15 @@ type AllowResult struct {
 
 // Allow is on disk when it returns, and portals that are connected have been told.
 // What it opens ends by itself at both portals: its permissions carry their end.
-func (s *Service) Allow(r AllowRequest) (AllowResult, error) {
+func (s *Service) Allow(ctx context.Context, r AllowRequest) (AllowResult, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
+	if r.By == "" {
+		r.By = local.CallerOf(ctx).Admin
+	}
 	result, diff, err := s.allow(r)
 	if err != nil {
-		s.Audit.Write(audit.Record{Event: "allow", Answer: audit.Refused, Forward: r.Forward, Portal: r.Only, Detail: fmt.Sprintf("by %s: %v", r.By, err)})
+		s.note(ctx, audit.Record{Event: "allow", Answer: audit.Refused, Forward: r.Forward, Portal: r.Only, Detail: fmt.Sprintf("by %s: %v", r.By, err)})
 		return result, fmt.Errorf("allow: %w", err)
 	}
 	s.changed(diff)
@@ -57,7 +61,7 @@ func (s *Service) Allow(r AllowRequest) (AllowResult, error) {
 		if r.End {
 			answer, detail = audit.Ended, fmt.Sprintf("allowed until %s by %s, ended by %s: %d grants removed", o.Until.Format(time.RFC3339), o.By, r.By, result.Removed)
 		}
-		s.Audit.Write(audit.Record{Event: "allow", Answer: answer, Forward: o.Forward, Portal: o.Only, Version: diff.Version, Detail: detail})
+		s.note(ctx, audit.Record{Event: "allow", Answer: answer, Forward: o.Forward, Portal: o.Only, Version: diff.Version, Detail: detail})
 	}
 	return result, nil
 }

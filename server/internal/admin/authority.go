@@ -241,7 +241,7 @@ func (s *Service) IssueServer(ctx context.Context, name string, key crypto.Signe
 
 // install puts a bundle in force: on disk first, then here, then everybody is told.
 // change is held.
-func (s *Service) install(next ca.Bundle, what string) error {
+func (s *Service) install(ctx context.Context, next ca.Bundle, what string) error {
 	issuer, err := s.issuerOf(next)
 	if err != nil {
 		return err
@@ -259,7 +259,7 @@ func (s *Service) install(next ca.Bundle, what string) error {
 	if err != nil {
 		return fmt.Errorf("change the authorities: %w", err)
 	}
-	s.Audit.Write(audit.Record{Event: "authority", Answer: audit.Done, Version: next.Version, Detail: what})
+	s.note(ctx, audit.Record{Event: "authority", Answer: audit.Done, Version: next.Version, Detail: what})
 	s.authoritiesChanged()
 	return nil
 }
@@ -296,6 +296,7 @@ type keptAuthority struct {
 	Issuing  bool             `json:"issuing"`
 	Portals  int              `json:"portals"` // whose certificates it, or one below it, signed
 	Relays   int              `json:"relays"`
+	Admins   int              `json:"admins"`
 }
 
 // CAStatus is the domain's authority as the operator is shown it.
@@ -308,7 +309,7 @@ type CAStatus struct {
 	KeyFile     string           `json:"key_file,omitempty"`
 	Life        string           `json:"certificate_life"`
 	Authorities []keptAuthority  `json:"authorities"`
-	// Behind are the portals and relays whose certificates another authority signed
+	// Behind are the portals, relays and admins whose certificates another authority signed
 	// than the one that issues now.
 	Behind []string `json:"behind"`
 	// Pending are the certificates that wait for the CA key, the oldest first.
@@ -345,7 +346,7 @@ func (s *Service) CAStatus(struct{}) (CAStatus, error) {
 	for _, q := range waiting {
 		v.Pending = append(v.Pending, pendingCertificate{Role: q.Role, Name: q.Name, Key: q.Key, Since: q.Since})
 	}
-	counts := make(map[identity.KeyHash][2]int)
+	counts := make(map[identity.KeyHash][3]int)
 	note := func(i int, kind, name string, e registry.Enrolment) {
 		n := counts[e.Issuer]
 		n[i]++
@@ -360,14 +361,17 @@ func (s *Service) CAStatus(struct{}) (CAStatus, error) {
 	for _, r := range s.Registry.Relays() {
 		note(1, "relay", r.Name, r.Enrolment)
 	}
+	for _, a := range s.Registry.Admins() {
+		note(2, "admin", a.Name, a.Enrolment)
+	}
 	for _, c := range b.Trusted {
 		key := identity.HashKey(c)
 		n := counts[key]
 		if b.Issuer != nil && key != b.Issuing && b.Issuer.CheckSignatureFrom(c) == nil { // what the intermediate signed rests on it
 			below := counts[b.Issuing]
-			n[0], n[1] = n[0]+below[0], n[1]+below[1]
+			n[0], n[1], n[2] = n[0]+below[0], n[1]+below[1], n[2]+below[2]
 		}
-		v.Authorities = append(v.Authorities, keptAuthority{Name: c.Subject.CommonName, Key: key, NotAfter: c.NotAfter, Issuing: key == b.Issuing, Portals: n[0], Relays: n[1]})
+		v.Authorities = append(v.Authorities, keptAuthority{Name: c.Subject.CommonName, Key: key, NotAfter: c.NotAfter, Issuing: key == b.Issuing, Portals: n[0], Relays: n[1], Admins: n[2]})
 	}
 	return v, nil
 }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/ca"
 	"github.com/netport/netport/server/internal/registry"
 )
@@ -17,7 +19,7 @@ import (
 // CARoll makes a new root of the domain's own, which issues from now on. The old one
 // vouches for it, so that who has not heard of it takes its certificates, until the
 // old one is dropped.
-func (s *Service) CARoll(struct{}) (CAStatus, error) {
+func (s *Service) CARoll(ctx context.Context, _ struct{}) (CAStatus, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	b := s.Bundle()
@@ -48,7 +50,7 @@ func (s *Service) CARoll(struct{}) (CAStatus, error) {
 	if err := ca.SaveKey(file, next.Key(), s.Config.CAPassphrase); err != nil {
 		return CAStatus{}, err
 	}
-	if err := s.install(bundle, "rolled over to "+bundle.Issuing.String()); err != nil {
+	if err := s.install(ctx, bundle, "rolled over to "+bundle.Issuing.String()); err != nil {
 		os.Remove(file)
 		return CAStatus{}, err
 	}
@@ -76,7 +78,7 @@ type CARequested struct {
 
 // CARequest makes the key of an intermediate here and the request for its
 // certificate, to be signed where the root is.
-func (s *Service) CARequest(struct{}) (CARequested, error) {
+func (s *Service) CARequest(ctx context.Context, _ struct{}) (CARequested, error) {
 	if s.Config.CAKey == "" {
 		return CARequested{}, errors.New("request an intermediate: ca_key is empty: name the file beside which its key is to lie")
 	}
@@ -96,6 +98,7 @@ func (s *Service) CARequest(struct{}) (CARequested, error) {
 	if err := ca.SaveKey(file, key, s.Config.CAPassphrase); err != nil {
 		return CARequested{}, err
 	}
+	s.note(ctx, audit.Record{Event: "authority", Answer: audit.Waiting, Detail: "an intermediate is asked for, whose key is in " + file})
 	return CARequested{Request: string(request), KeyFile: file}, nil
 }
 
@@ -106,7 +109,7 @@ type CAInstallRequest struct {
 }
 
 // CAInstall has an intermediate issue from now on, whose key CARequest made.
-func (s *Service) CAInstall(r CAInstallRequest) (CAStatus, error) {
+func (s *Service) CAInstall(ctx context.Context, r CAInstallRequest) (CAStatus, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	chain, err := identity.ParseCertificates([]byte(r.Chain))
@@ -131,7 +134,7 @@ func (s *Service) CAInstall(r CAInstallRequest) (CAStatus, error) {
 	if len(bundle.Trusted) > len(b.Trusted) && len(bundle.Above) == len(chain)-1 {
 		return CAStatus{}, fmt.Errorf("install an authority: nobody knows its root yet, and no CA key is here that could vouch for it: first \"netport-server ca trust\" the root, and wait until all portals have been connected")
 	}
-	if err := s.install(bundle, "the intermediate "+own.String()+" issues"); err != nil {
+	if err := s.install(ctx, bundle, "the intermediate "+own.String()+" issues"); err != nil {
 		return CAStatus{}, err
 	}
 	return s.CAStatus(struct{}{})
@@ -162,7 +165,7 @@ type CATrustRequest struct {
 }
 
 // CATrust makes authorities count that are elsewhere.
-func (s *Service) CATrust(r CATrustRequest) (CAStatus, error) {
+func (s *Service) CATrust(ctx context.Context, r CATrustRequest) (CAStatus, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	list, err := identity.ParseCertificates([]byte(r.Certificates))
@@ -173,7 +176,7 @@ func (s *Service) CATrust(r CATrustRequest) (CAStatus, error) {
 	if err != nil {
 		return CAStatus{}, fmt.Errorf("trust an authority: %w", err)
 	}
-	if err := s.install(bundle, fmt.Sprintf("%d authorities are trusted", len(bundle.Trusted))); err != nil {
+	if err := s.install(ctx, bundle, fmt.Sprintf("%d authorities are trusted", len(bundle.Trusted))); err != nil {
 		return CAStatus{}, err
 	}
 	return s.CAStatus(struct{}{})
@@ -187,7 +190,7 @@ type CADropRequest struct {
 
 // CADrop makes an authority count no more. Unless forced, it waits until nobody has a
 // certificate by it.
-func (s *Service) CADrop(r CADropRequest) (CAStatus, error) {
+func (s *Service) CADrop(ctx context.Context, r CADropRequest) (CAStatus, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	key, err := s.trustedKey(r.Key)
@@ -201,7 +204,7 @@ func (s *Service) CADrop(r CADropRequest) (CAStatus, error) {
 	if err != nil {
 		return CAStatus{}, fmt.Errorf("drop an authority: %w", err)
 	}
-	if err := s.install(bundle, "the authority "+key.String()+" is dropped"); err != nil {
+	if err := s.install(ctx, bundle, "the authority "+key.String()+" is dropped"); err != nil {
 		return CAStatus{}, err
 	}
 	return s.CAStatus(struct{}{})
@@ -245,6 +248,11 @@ func (s *Service) under(key identity.KeyHash) []string {
 	for _, r := range s.Registry.Relays() {
 		if rests(r.Enrolment) {
 			left = append(left, "relay "+r.Name)
+		}
+	}
+	for _, a := range s.Registry.Admins() {
+		if rests(a.Enrolment) {
+			left = append(left, "admin "+a.Name)
 		}
 	}
 	return left

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -26,6 +27,7 @@ type InviteRequest struct {
 	Life      time.Duration `json:"life"`
 	Approve   bool          `json:"approve,omitempty"`
 	Replace   bool          `json:"replace,omitempty"`
+	ReadOnly  bool          `json:"read_only,omitempty"` // of an admin: it may change nothing
 }
 
 // Invited is a token, whose text is told this once.
@@ -36,7 +38,7 @@ type Invited struct {
 }
 
 // Invite makes tokens: all or none.
-func (s *Service) Invite(r InviteRequest) ([]Invited, error) {
+func (s *Service) Invite(ctx context.Context, r InviteRequest) ([]Invited, error) {
 	names, err := invitedNames(r)
 	if err != nil {
 		return nil, err
@@ -58,7 +60,7 @@ func (s *Service) Invite(r InviteRequest) ([]Invited, error) {
 		if err := s.Registry.CheckEnrol(r.Role, name, r.Replace); err != nil {
 			return nil, fmt.Errorf("invite: %w", err)
 		}
-		list = append(list, enrol.Invitation{Role: r.Role, Name: name, Addresses: r.Addresses, Replace: r.Replace, Approve: r.Approve, Life: r.Life})
+		list = append(list, enrol.Invitation{Role: r.Role, Name: name, Addresses: r.Addresses, Replace: r.Replace, Approve: r.Approve, ReadOnly: r.ReadOnly, Life: r.Life})
 	}
 	made, err := s.Desk.Invite(list)
 	if err != nil {
@@ -72,14 +74,17 @@ func (s *Service) Invite(r InviteRequest) ([]Invited, error) {
 		if m.Approve {
 			detail += ", with approval"
 		}
-		s.Audit.Write(audit.Record{Event: "invite", Answer: audit.Done, Portal: m.Name, Detail: detail})
+		if m.ReadOnly {
+			detail += ", read-only"
+		}
+		s.note(ctx, audit.Record{Event: "invite", Answer: audit.Done, Portal: m.Name, Detail: detail})
 	}
 	return out, nil
 }
 
 func invitedNames(r InviteRequest) ([]string, error) {
-	if r.Role != identity.Portal && r.Role != identity.Relay {
-		return nil, errors.New("invite: only portals and relays are invited")
+	if r.Role != identity.Portal && r.Role != identity.Relay && r.Role != identity.Admin {
+		return nil, errors.New("invite: only portals, relays and admins are invited")
 	}
 	if r.Count == 0 {
 		if err := identity.CheckName(r.Name); err != nil {
@@ -142,19 +147,19 @@ type DecideRequest struct {
 }
 
 // Approve lets a key that waits have its certificate.
-func (s *Service) Approve(r DecideRequest) (enrol.Token, error) {
+func (s *Service) Approve(ctx context.Context, r DecideRequest) (enrol.Token, error) {
 	t, err := s.Desk.Approve(r.Key)
 	if err == nil {
-		s.Audit.Write(audit.Record{Event: "approve", Answer: audit.Done, Portal: t.Name, Detail: string(t.Role) + ", key " + t.Used.String()})
+		s.note(ctx, audit.Record{Event: "approve", Answer: audit.Done, Portal: t.Name, Detail: string(t.Role) + ", key " + t.Used.String()})
 	}
 	return t, err
 }
 
 // Reject ends the token at which a key waits.
-func (s *Service) Reject(r DecideRequest) (enrol.Token, error) {
+func (s *Service) Reject(ctx context.Context, r DecideRequest) (enrol.Token, error) {
 	t, err := s.Desk.Reject(r.Key)
 	if err == nil {
-		s.Audit.Write(audit.Record{Event: "approve", Answer: audit.Refused, Portal: t.Name, Detail: string(t.Role) + ", key " + r.Key})
+		s.note(ctx, audit.Record{Event: "approve", Answer: audit.Refused, Portal: t.Name, Detail: string(t.Role) + ", key " + r.Key})
 	}
 	return t, err
 }

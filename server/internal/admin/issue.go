@@ -51,7 +51,7 @@ func (s *Service) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
-	diff, err := s.enrol(r.Role, r.Name, r.Addresses, e, r.Replace)
+	diff, err := s.enrol(invited{Role: r.Role, Name: r.Name, Addresses: r.Addresses, Replace: r.Replace}, e)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -59,7 +59,7 @@ func (s *Service) Issue(ctx context.Context, r IssueRequest) (Issued, error) {
 	if r.Replace {
 		detail = "new or replaced"
 	}
-	s.Audit.Write(audit.Record{Event: "enrol", Answer: audit.Done, Portal: r.Name, Version: diff.Version, Detail: string(r.Role) + ", key " + e.Key.String() + ", " + detail})
+	s.note(ctx, audit.Record{Event: "enrol", Answer: audit.Done, Portal: r.Name, Version: diff.Version, Detail: string(r.Role) + ", key " + e.Key.String() + ", " + detail})
 	return Issued{
 		Certificate: string(identity.EncodeCertificates(chain...)),
 		CA:          string(identity.EncodeCertificates(s.Bundle().Valid(s.now())...)),
@@ -88,19 +88,30 @@ func (s *Service) readRequest(role identity.Role, name string, der []byte) (iden
 	return asked, nil
 }
 
+// invited is who is to be enrolled.
+type invited struct {
+	Role      identity.Role
+	Name      string
+	Addresses []string // of a relay
+	ReadOnly  bool     // of an admin
+	Replace   bool     // the name may be another's
+}
+
 // enrol writes a name with its key, and makes the change known.
-func (s *Service) enrol(role identity.Role, name string, addresses []string, e registry.Enrolment, replace bool) (registry.Diff, error) {
+func (s *Service) enrol(who invited, e registry.Enrolment) (registry.Diff, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	var diff registry.Diff
 	var err error
-	switch role {
+	switch who.Role {
 	case identity.Portal:
-		diff, err = s.Registry.PutPortal(registry.Portal{Name: name, Enrolment: e}, replace)
+		diff, err = s.Registry.PutPortal(registry.Portal{Name: who.Name, Enrolment: e}, who.Replace)
 	case identity.Relay:
-		err = s.Registry.PutRelay(registry.Relay{Name: name, Enrolment: e, Addresses: addresses}, replace)
+		err = s.Registry.PutRelay(registry.Relay{Name: who.Name, Enrolment: e, Addresses: who.Addresses}, who.Replace)
+	case identity.Admin:
+		err = s.Registry.PutAdmin(registry.Admin{Name: who.Name, Enrolment: e, ReadOnly: who.ReadOnly}, who.Replace)
 	default:
-		err = errors.New("only portals and relays are enrolled")
+		err = errors.New("only portals, relays and admins are enrolled")
 	}
 	if err != nil {
 		return registry.Diff{}, err

@@ -87,7 +87,7 @@ func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request
 
 func (s *Service) enrolByToken(t enrol.Token, e registry.Enrolment, again bool) (registry.Diff, error) {
 	if !again {
-		return s.enrol(t.Role, t.Name, t.Addresses, e, t.Replace)
+		return s.enrol(invited{Role: t.Role, Name: t.Name, Addresses: t.Addresses, ReadOnly: t.ReadOnly, Replace: t.Replace}, e)
 	}
 	s.change.Lock()
 	defer s.change.Unlock()

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -39,7 +40,7 @@ type Installed struct {
 
 // InstallCertificates takes the certificates that were signed where the CA key is, and has
 // who waits for them get them.
-func (s *Service) InstallCertificates(m strict.Certificates) (Installed, error) {
+func (s *Service) InstallCertificates(ctx context.Context, m strict.Certificates) (Installed, error) {
 	if m.Domain != s.Config.Domain {
 		return Installed{}, fmt.Errorf("install certificates: they were signed for the domain %q, and this server's is %q", m.Domain, s.Config.Domain)
 	}
@@ -50,10 +51,10 @@ func (s *Service) InstallCertificates(m strict.Certificates) (Installed, error) 
 	v := Installed{Installed: n}
 	for _, err := range refused {
 		v.Refused = append(v.Refused, err.Error())
-		s.Audit.Write(audit.Record{Event: "certificate", Answer: audit.Refused, Detail: err.Error()})
+		s.note(ctx, audit.Record{Event: "certificate", Answer: audit.Refused, Detail: err.Error()})
 	}
 	if n > 0 {
-		s.Audit.Write(audit.Record{Event: "certificate", Answer: audit.Done, Detail: fmt.Sprintf("%d that were signed elsewhere", n)})
+		s.note(ctx, audit.Record{Event: "certificate", Answer: audit.Done, Detail: fmt.Sprintf("%d that were signed elsewhere", n)})
 		s.broughtSigned()
 	}
 	v.Waiting, _, err = s.Waiting()

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"time"
@@ -43,7 +44,7 @@ type PolicyResult struct {
 }
 
 // Policy checks, tests or applies a policy.
-func (s *Service) Policy(r PolicyRequest) (PolicyResult, error) {
+func (s *Service) Policy(ctx context.Context, r PolicyRequest) (PolicyResult, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	if r.Step == PolicyApply && s.Registry.Strict() {
@@ -52,7 +53,7 @@ func (s *Service) Policy(r PolicyRequest) (PolicyResult, error) {
 	p, result, err := CheckPolicy(r, s.Registry, s.now())
 	if err != nil || r.Step != PolicyApply || len(result.Failed) > 0 {
 		if r.Step == PolicyApply {
-			s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Refused, Detail: r.File})
+			s.note(ctx, audit.Record{Event: "policy", Answer: audit.Refused, Detail: r.File})
 		}
 		return result, err
 	}
@@ -61,7 +62,7 @@ func (s *Service) Policy(r PolicyRequest) (PolicyResult, error) {
 		return result, fmt.Errorf("apply policy %s: %w; the policy before stays in force", r.File, err)
 	}
 	s.changed(diff)
-	s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Done, Version: diff.Version,
+	s.note(ctx, audit.Record{Event: "policy", Answer: audit.Done, Version: diff.Version,
 		Detail: fmt.Sprintf("%s: %d grants added, %d removed, %d unchanged", r.File, len(diff.Added), len(diff.Removed), diff.Kept)})
 	result.Applied, result.Version = true, diff.Version
 	result.Added, result.Removed, result.Unchanged = len(diff.Added), len(diff.Removed), diff.Kept
@@ -115,7 +116,7 @@ func (s *Service) Diff(r PolicyRequest) (PolicyDiff, error) {
 
 // ApplyFirst applies the policy file of the configuration if no policy was ever
 // applied. A missing file is as good as an empty one: it denies all.
-func (s *Service) ApplyFirst() (PolicyResult, error) {
+func (s *Service) ApplyFirst(ctx context.Context) (PolicyResult, error) {
 	if s.Registry.Applied().Version > 0 {
 		return PolicyResult{}, nil
 	}
@@ -129,7 +130,7 @@ func (s *Service) ApplyFirst() (PolicyResult, error) {
 	if err != nil {
 		return PolicyResult{}, err
 	}
-	return s.Policy(PolicyRequest{Step: PolicyApply, File: s.Config.Policy, Source: string(b)})
+	return s.Policy(ctx, PolicyRequest{Step: PolicyApply, File: s.Config.Policy, Source: string(b)})
 }
 
 // Shown is the policy in force.

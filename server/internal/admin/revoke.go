@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ type RevokedResult struct {
 
 // Revoke takes certificates back. It is on disk when it returns, and everybody who is
 // connected has been told.
-func (s *Service) Revoke(r RevokeRequest) (RevokedResult, error) {
+func (s *Service) Revoke(ctx context.Context, r RevokeRequest) (RevokedResult, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	list, err := s.toRevoke(r)
@@ -66,12 +67,12 @@ func (s *Service) Revoke(r RevokeRequest) (RevokedResult, error) {
 	for _, v := range list {
 		result.Epoch = v.Epoch
 		result.What = append(result.What, v.Revocation().String())
-		s.Audit.Write(audit.Record{Event: "revoke", Answer: audit.Done, Portal: v.Name, Version: diff.Version, Detail: fmt.Sprintf("epoch %d: %s", v.Epoch, v.Revocation())})
+		s.note(ctx, audit.Record{Event: "revoke", Answer: audit.Done, Portal: v.Name, Version: diff.Version, Detail: fmt.Sprintf("epoch %d: %s", v.Epoch, v.Revocation())})
 	}
 	if r.Authority != "" {
 		bundle, err := s.Bundle().Drop(list[0].Key)
 		if err == nil {
-			err = s.install(bundle, "the authority "+list[0].Key.String()+" was revoked")
+			err = s.install(ctx, bundle, "the authority "+list[0].Key.String()+" was revoked")
 		}
 		if err != nil {
 			return result, fmt.Errorf("revoke: its certificates count no more, but it is still in the list of authorities: %w", err)

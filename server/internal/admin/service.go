@@ -143,33 +143,39 @@ func (s *Service) broughtSigned() {
 // not.
 func (s *Service) Commands() map[string]local.Handler {
 	return map[string]local.Handler{
+		CommandAdmins:     handler(s.Admins),
+		CommandAudit:      handler(s.Tail),
+		CommandVerify:     handler(s.VerifyAudit),
 		CommandIssue:      handlerWith(s.Issue),
-		CommandInvite:     handler(s.Invite),
+		CommandInvite:     handlerWith(s.Invite),
 		CommandEnrolments: handler(s.Enrolments),
-		CommandApprove:    handler(s.Approve),
-		CommandReject:     handler(s.Reject),
-		CommandRevoke:     handler(s.Revoke),
+		CommandApprove:    handlerWith(s.Approve),
+		CommandReject:     handlerWith(s.Reject),
+		CommandRevoke:     handlerWith(s.Revoke),
 		CommandCAStatus:   handler(s.CAStatus),
-		CommandCARoll:     handler(s.CARoll),
-		CommandCADrop:     handler(s.CADrop),
-		CommandCARequest:  handler(s.CARequest),
-		CommandCAInstall:  handler(s.CAInstall),
-		CommandCATrust:    handler(s.CATrust),
+		CommandCARoll:     handlerWith(s.CARoll),
+		CommandCADrop:     handlerWith(s.CADrop),
+		CommandCARequest:  handlerWith(s.CARequest),
+		CommandCAInstall:  handlerWith(s.CAInstall),
+		CommandCATrust:    handlerWith(s.CATrust),
 		CommandCAPending:  handler(s.CAPending),
-		CommandCASigned:   handler(s.InstallCertificates),
-		CommandPolicy:     handler(s.Policy),
+		CommandCASigned:   handlerWith(s.InstallCertificates),
+		CommandPolicy:     handlerWith(s.Policy),
 		CommandShow:       handler(s.Show),
 		CommandDiff:       handler(s.Diff),
 		CommandExplain:    handler(s.Explain),
-		CommandAllow:      handler(s.Allow),
+		CommandAllow:      handlerWith(s.Allow),
 		CommandAllowed:    handler(s.Allowed),
 		CommandSignAsk:    handler(s.SignRequest),
-		CommandInstall:    handler(s.InstallSigned),
+		CommandInstall:    handlerWith(s.InstallSigned),
 	}
 }
 
 // The names of the requests.
 const (
+	CommandAdmins     = "admins"
+	CommandAudit      = "audit"
+	CommandVerify     = "audit-verify"
 	CommandIssue      = "issue"
 	CommandInvite     = "invite"
 	CommandEnrolments = "enrolments"

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/x509"
 	"errors"
@@ -78,6 +79,9 @@ func (s *Service) SignRequest(struct{}) (strict.Request, error) {
 	for _, r := range s.Registry.Relays() {
 		q.Relays = append(q.Relays, r.Name)
 	}
+	for _, a := range s.Registry.Admins() {
+		q.Admins = append(q.Admins, a.Name)
+	}
 	return q, nil
 }
 
@@ -91,17 +95,17 @@ type InstallRequest struct {
 
 // InstallSigned puts in force what was signed elsewhere, if every signature is right and
 // its version is above the one in force.
-func (s *Service) InstallSigned(r InstallRequest) (PolicyResult, error) {
-	result, err := s.installSigned(r)
+func (s *Service) InstallSigned(ctx context.Context, r InstallRequest) (PolicyResult, error) {
+	result, err := s.installSigned(ctx, r)
 	if err != nil {
-		s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Refused, Detail: err.Error()})
+		s.note(ctx, audit.Record{Event: "policy", Answer: audit.Refused, Detail: err.Error()})
 		return result, err
 	}
 	s.broughtSigned()
 	return result, nil
 }
 
-func (s *Service) installSigned(r InstallRequest) (PolicyResult, error) {
+func (s *Service) installSigned(ctx context.Context, r InstallRequest) (PolicyResult, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
 	if !s.Registry.Strict() {
@@ -121,8 +125,8 @@ func (s *Service) installSigned(r InstallRequest) (PolicyResult, error) {
 		return PolicyResult{}, err
 	}
 	s.changed(diff)
-	s.auditOpened(waited, diff.Version)
-	s.Audit.Write(audit.Record{Event: "policy", Answer: audit.Done, Version: diff.Version,
+	s.auditOpened(ctx, waited, diff.Version)
+	s.note(ctx, audit.Record{Event: "policy", Answer: audit.Done, Version: diff.Version,
 		Detail: fmt.Sprintf("%s, signed elsewhere at %s: %d grants added, %d removed, %d unchanged, %d wait", o.File, o.Time.Format(time.RFC3339), len(diff.Added), len(diff.Removed), diff.Kept, diff.Waiting)})
 	result := PolicyResult{
 		Forwards: len(p.Forwards), Grants: s.Registry.Grants(), Warnings: p.WarningLines(),
@@ -131,15 +135,15 @@ func (s *Service) installSigned(r InstallRequest) (PolicyResult, error) {
 	if diff.Waiting > 0 {
 		result.Warnings = append(result.Warnings, fmt.Sprintf("%d grants wait for a signature: of new keys, or of what is allowed on request (netport-server policy request)", diff.Waiting))
 	}
-	return result, s.installAuthorities(o.Authorities)
+	return result, s.installAuthorities(ctx, o.Authorities)
 }
 
 // auditOpened writes down which of the openings that waited are open now.
-func (s *Service) auditOpened(waited []policy.Opening, version uint64) {
+func (s *Service) auditOpened(ctx context.Context, waited []policy.Opening, version uint64) {
 	left := s.Registry.Pending()
 	for _, o := range waited {
 		if !slices.Contains(left, o) {
-			s.Audit.Write(audit.Record{Event: "allow", Answer: audit.Granted, Forward: o.Forward, Portal: o.Only, Version: version,
+			s.note(ctx, audit.Record{Event: "allow", Answer: audit.Granted, Forward: o.Forward, Portal: o.Only, Version: version,
 				Detail: fmt.Sprintf("until %s by %s, signed elsewhere", o.Until.Format(time.RFC3339), o.By)})
 		}
 	}
@@ -147,7 +151,7 @@ func (s *Service) auditOpened(waited []policy.Opening, version uint64) {
 
 // installAuthorities keeps the signed authorities and tells everybody, if they are those
 // that count now.
-func (s *Service) installAuthorities(m wire.Authorities) error {
+func (s *Service) installAuthorities(ctx context.Context, m wire.Authorities) error {
 	now := s.unsigned()
 	now.Signature = m.Signature
 	if !bytes.Equal(now.AppendTo(nil), m.AppendTo(nil)) || m.Version == s.Authorities().Version {
@@ -162,7 +166,7 @@ func (s *Service) installAuthorities(m wire.Authorities) error {
 	if err != nil {
 		return fmt.Errorf("keep the signed authorities: %w", err)
 	}
-	s.Audit.Write(audit.Record{Event: "authority", Answer: audit.Done, Version: m.Version, Detail: "signed elsewhere"})
+	s.note(ctx, audit.Record{Event: "authority", Answer: audit.Done, Version: m.Version, Detail: "signed elsewhere"})
 	s.authoritiesChanged()
 	return nil
 }

@@ -63,6 +63,7 @@ type Record struct {
 	Back    uint64          `json:"back,omitempty"`
 	Version uint64          `json:"version,omitempty"` // of the policy
 	Count   uint64          `json:"count,omitempty"`   // of lost records
+	By      string          `json:"by,omitempty"`      // the operator who gave the command: "admin/ann", "local uid 0 (root)"
 	Detail  string          `json:"detail,omitempty"`
 }
 

@@ -21,7 +21,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
 	"time"
@@ -173,10 +172,6 @@ func (a *Authority) Issue(_ context.Context, o Order) ([]*x509.Certificate, erro
 	if err != nil {
 		return nil, fmt.Errorf("issue a certificate: %w", err)
 	}
-	usage, err := usages(o.Role)
-	if err != nil {
-		return nil, fmt.Errorf("issue a certificate for %s: %w", id, err)
-	}
 	at := a.now()
 	if at.After(a.Certificate.NotAfter) {
 		return nil, fmt.Errorf("issue a certificate for %s: the CA ended on %s: make a new one with init, or set the clock", id, a.Certificate.NotAfter.Format(time.DateOnly))
@@ -192,7 +187,7 @@ func (a *Authority) Issue(_ context.Context, o Order) ([]*x509.Certificate, erro
 		NotAfter:              earlier(at.Add(o.Life), a.Certificate.NotAfter),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           usage,
+		ExtKeyUsage:           identity.Usages(o.Role),
 	}
 	template.URIs = append(template.URIs, id.URL())
 	cert, err := sign(template, a.Certificate, o.Public, a.key)
@@ -200,17 +195,6 @@ func (a *Authority) Issue(_ context.Context, o Order) ([]*x509.Certificate, erro
 		return nil, fmt.Errorf("issue a certificate for %s: %w", id, err)
 	}
 	return append([]*x509.Certificate{cert}, a.Above...), nil
-}
-
-// usages returns what the certificate of a role is good for.
-func usages(role identity.Role) ([]x509.ExtKeyUsage, error) {
-	switch role {
-	case identity.Server:
-		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, nil
-	case identity.Portal, identity.Relay:
-		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, nil
-	}
-	return nil, errors.New("no rule says what this role may do")
 }
 
 // Vouch signs the key of another authority: who trusts only this one then takes

@@ -31,10 +31,7 @@ func Check(chain []*x509.Certificate, id identity.ID, public crypto.PublicKey, l
 	if !samePublic(leaf.PublicKey, public) {
 		return nil, errors.New("the certificate has another key than the request")
 	}
-	want, err := usages(id.Role)
-	if err != nil {
-		return nil, err
-	}
+	want := identity.Usages(id.Role)
 	for _, u := range want {
 		if !slices.Contains(leaf.ExtKeyUsage, u) {
 			return nil, fmt.Errorf("the certificate of a %s must be good for %s", id.Role, usageNames(want))
@@ -64,8 +61,11 @@ func Check(chain []*x509.Certificate, id identity.ID, public crypto.PublicKey, l
 }
 
 func usageNames(list []x509.ExtKeyUsage) string {
-	if slices.Contains(list, x509.ExtKeyUsageClientAuth) {
+	switch {
+	case len(list) > 1:
 		return "client and server authentication"
+	case list[0] == x509.ExtKeyUsageClientAuth:
+		return "client authentication"
 	}
 	return "server authentication"
 }

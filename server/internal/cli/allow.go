@@ -13,7 +13,8 @@ import (
 )
 
 func newAllow() *cobra.Command {
-	var file, end string
+	var at target
+	var end string
 	var asJSON, list bool
 	var r admin.AllowRequest
 	c := &cobra.Command{
@@ -36,7 +37,7 @@ policy key is. Its time runs from now on.`,
 			case list && (len(args) > 0 || end != "" || r.For != "" || r.Only != "" || r.By != ""):
 				return command.Usagef("--list stands alone: it shows all that is allowed on request")
 			case list:
-				return listAllowed(c, file, asJSON)
+				return listAllowed(c, at, asJSON)
 			case end != "" && (len(args) > 0 || r.For != "" || r.Only != ""):
 				return command.Usagef("--end FORWARD takes --by NAME only: it ends all that was allowed of the forward")
 			case end != "":
@@ -50,25 +51,25 @@ policy key is. Its time runs from now on.`,
 					return command.Usagef("say for how long, as in --for 2h")
 				}
 			}
-			if r.By == "" {
+			if r.By == "" && !at.isRemote() {
 				return command.Usagef("say on whose word: --by NAME")
 			}
-			return allow(c, file, asJSON, r)
+			return allow(c, at, asJSON, r)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&r.For, "for", "", "for how `long`, as in 30m, 2h or 1d")
-	c.Flags().StringVar(&r.By, "by", "", "the `NAME` of who says so, for the audit log")
+	c.Flags().StringVar(&r.By, "by", "", "the `NAME` of who says so, for the audit log; of an admin without it: his own")
 	c.Flags().StringVar(&r.Only, "only", "", "for this one `PORTAL`, not for all that the forward is from")
 	c.Flags().StringVar(&end, "end", "", "end what was allowed of this `FORWARD`")
 	c.Flags().BoolVar(&list, "list", false, "show all that is allowed on request")
 	return c
 }
 
-func allow(c *cobra.Command, file string, asJSON bool, r admin.AllowRequest) error {
+func allow(c *cobra.Command, at target, asJSON bool, r admin.AllowRequest) error {
 	var result admin.AllowResult
-	if err := askState(c.Context(), file, admin.CommandAllow, r, &result); err != nil {
+	if err := at.askState(c, admin.CommandAllow, r, &result); err != nil {
 		return err
 	}
 	if asJSON {
@@ -97,9 +98,9 @@ func whom(o policy.Opening) string {
 	return o.Only
 }
 
-func listAllowed(c *cobra.Command, file string, asJSON bool) error {
+func listAllowed(c *cobra.Command, at target, asJSON bool) error {
 	var list []admin.AllowedOpening
-	if err := askState(c.Context(), file, admin.CommandAllowed, struct{}{}, &list); err != nil {
+	if err := at.askState(c, admin.CommandAllowed, struct{}{}, &list); err != nil {
 		return err
 	}
 	if asJSON {

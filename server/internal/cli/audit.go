@@ -9,12 +9,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/audit"
 	"github.com/netport/netport/server/internal/config"
 )
 
 func newAudit() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	var count int
 	var since time.Duration
@@ -30,15 +31,11 @@ func newAudit() *cobra.Command {
 			if since < 0 {
 				return command.Usagef("--since is a time that has passed, as in 24h")
 			}
-			cfg, err := config.Load(file)
-			if err != nil {
-				return err
-			}
-			var from time.Time
+			r := admin.TailRequest{Count: count}
 			if since > 0 {
-				from = time.Now().Add(-since)
+				r.Since = time.Now().Add(-since)
 			}
-			list, err := audit.Tail(cfg.State, count, from)
+			list, err := tail(c, at, r)
 			if err != nil {
 				return err
 			}
@@ -53,7 +50,7 @@ func newAudit() *cobra.Command {
 		},
 	}
 	c.AddCommand(newAuditVerify())
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().IntVarP(&count, "last", "n", 20, "how many")
 	c.Flags().DurationVar(&since, "since", 0, "only those not older than this, as in 24h")
@@ -61,7 +58,8 @@ func newAudit() *cobra.Command {
 }
 
 func newAuditVerify() *cobra.Command {
-	var file, head string
+	var at target
+	var head string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "verify",
@@ -75,11 +73,7 @@ head that this command prints on another machine, and name it the next time.`,
 			if head != "" && !audit.IsHead(head) {
 				return command.Usagef("--head is the %d hexadecimal digits that \"audit verify\" printed", audit.HeadLen)
 			}
-			cfg, err := config.Load(file)
-			if err != nil {
-				return err
-			}
-			v, err := audit.Verify(cfg.State, head)
+			v, folder, err := verify(c, at, head)
 			if err != nil {
 				return err
 			}
@@ -92,14 +86,14 @@ head that this command prints on another machine, and name it the next time.`,
 			case err != nil:
 				return err
 			case v.Broken != "":
-				return fmt.Errorf("verify audit in %s: the chain breaks at %s", cfg.State, v.Broken)
+				return fmt.Errorf("verify audit in %s: the chain breaks at %s", folder, v.Broken)
 			case head != "" && !v.Noted:
-				return fmt.Errorf("verify audit in %s: no line has the head %s: lines were cut off since it was noted, or its file was put out", cfg.State, head)
+				return fmt.Errorf("verify audit in %s: no line has the head %s: lines were cut off since it was noted, or its file was put out", folder, head)
 			}
 			return nil
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&head, "head", "", "a `HASH` that was noted before: what led to it must still be there")
 	return c
@@ -127,7 +121,47 @@ func verdict(v audit.Verdict) string {
 	return text + fmt.Sprintf("head     %s\n", v.Head)
 }
 
+// tail reads the files of a server on this machine, whether it runs or not.
+func tail(c *cobra.Command, at target, r admin.TailRequest) (list []audit.Record, err error) {
+	if at.isRemote() {
+		err = at.askState(c, admin.CommandAudit, r, &list)
+		return list, err
+	}
+	cfg, err := config.Load(at.config)
+	if err != nil {
+		return nil, err
+	}
+	return audit.Tail(cfg.State, r.Count, r.Since)
+}
+
+// verify checks the files of a server on this machine, whether it runs or not. folder
+// names where they are.
+func verify(c *cobra.Command, at target, head string) (v audit.Verdict, folder string, err error) {
+	if at.isRemote() {
+		err = at.askState(c, admin.CommandVerify, admin.VerifyRequest{Head: head}, &v)
+		return v, "the server's state", err
+	}
+	cfg, err := config.Load(at.config)
+	if err != nil {
+		return v, "", err
+	}
+	v, err = audit.Verify(cfg.State, head)
+	return v, cfg.State, err
+}
+
+// detail says what the columns do not, and at last who gave the command.
 func detail(r audit.Record) string {
+	text := happened(r)
+	switch {
+	case r.By != "" && text != "":
+		return text + "; by " + r.By
+	case r.By != "":
+		return "by " + r.By
+	}
+	return text
+}
+
+func happened(r audit.Record) string {
 	switch {
 	case r.Count > 0:
 		return strconv.FormatUint(r.Count, 10) + " records"

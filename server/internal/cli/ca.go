@@ -63,20 +63,20 @@ func newCAStatus() *cobra.Command {
 
 // newCAChange makes a command without arguments that shows what is so afterwards.
 func newCAChange(name, short, example, request string) *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use: name, Short: short, Example: example, Args: command.Args(),
-		RunE: func(c *cobra.Command, _ []string) error { return askCA(c, file, asJSON, request, struct{}{}) },
+		RunE: func(c *cobra.Command, _ []string) error { return askCA(c, at, asJSON, request, struct{}{}) },
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
 }
 
-func askCA(c *cobra.Command, file string, asJSON bool, request string, args any) error {
+func askCA(c *cobra.Command, at target, asJSON bool, request string, args any) error {
 	var v admin.CAStatus
-	if err := askState(c.Context(), file, request, args, &v); err != nil {
+	if err := at.askState(c, request, args, &v); err != nil {
 		return err
 	}
 	if asJSON {
@@ -120,9 +120,9 @@ func printCA(w io.Writer, v admin.CAStatus) error {
 		if time.Now().After(a.NotAfter) {
 			state = "ended"
 		}
-		rows = append(rows, []string{a.Name, keyText(a.Key)[:16], state, strconv.Itoa(a.Portals), strconv.Itoa(a.Relays), a.NotAfter.Format(time.DateOnly)})
+		rows = append(rows, []string{a.Name, keyText(a.Key)[:16], state, strconv.Itoa(a.Portals), strconv.Itoa(a.Relays), strconv.Itoa(a.Admins), a.NotAfter.Format(time.DateOnly)})
 	}
-	return command.Table(w, []string{"AUTHORITY", "KEY", "STATE", "PORTALS", "RELAYS", "UNTIL"}, rows)
+	return command.Table(w, []string{"AUTHORITY", "KEY", "STATE", "PORTALS", "RELAYS", "ADMINS", "UNTIL"}, rows)
 }
 
 // someOf lists a few.
@@ -135,7 +135,7 @@ func someOf(list []string) string {
 }
 
 func newCADrop() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	var r admin.CADropRequest
 	c := &cobra.Command{
@@ -151,17 +151,17 @@ afterwards.`,
 		Args:    command.Args("KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Key = args[0]
-			return askCA(c, file, asJSON, admin.CommandCADrop, r)
+			return askCA(c, at, asJSON, admin.CommandCADrop, r)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&r.Force, "force", false, "although certificates count that it signed")
 	return c
 }
 
 func newCARequest() *cobra.Command {
-	var file string
+	var at target
 	c := &cobra.Command{
 		Use:     "request",
 		Short:   "Make the key of an intermediate here, and print the request for its certificate",
@@ -169,7 +169,7 @@ func newCARequest() *cobra.Command {
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var made admin.CARequested
-			if err := askState(c.Context(), file, admin.CommandCARequest, struct{}{}, &made); err != nil {
+			if err := at.askState(c, admin.CommandCARequest, struct{}{}, &made); err != nil {
 				return err
 			}
 			fmt.Fprint(c.OutOrStdout(), made.Request)
@@ -177,12 +177,12 @@ func newCARequest() *cobra.Command {
 			return nil
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	return c
 }
 
 func newCAInstall() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "install [FILE]",
@@ -200,22 +200,22 @@ last, has that intermediate issue from now on.`,
 				return err
 			}
 			if !bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
-				return askCA(c, file, asJSON, admin.CommandCAInstall, admin.CAInstallRequest{Chain: string(b)})
+				return askCA(c, at, asJSON, admin.CommandCAInstall, admin.CAInstallRequest{Chain: string(b)})
 			}
 			var signed strict.Certificates
 			if err := readJSON(bytes.NewReader(b), "certificates", &signed); err != nil {
 				return err
 			}
-			return installCertificates(c, file, asJSON, signed)
+			return installCertificates(c, at, asJSON, signed)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
 }
 
 func newCATrust() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "trust FILE",
@@ -227,10 +227,10 @@ func newCATrust() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return askCA(c, file, asJSON, admin.CommandCATrust, admin.CATrustRequest{Certificates: string(b)})
+			return askCA(c, at, asJSON, admin.CommandCATrust, admin.CATrustRequest{Certificates: string(b)})
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
 }
@@ -278,6 +278,7 @@ func newCANew() *cobra.Command {
 			return nil
 		},
 	}
+	onServerOnly(c, "it asks no server")
 	c.Flags().StringVar(&domain, "domain", "", "the domain of all names")
 	c.Flags().StringVar(&out, "out", "", "the folder for the files")
 	passphraseFlag(c, &passphrase)

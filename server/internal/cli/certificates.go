@@ -18,7 +18,7 @@ import (
 )
 
 func newCAPending() *cobra.Command {
-	var file string
+	var at target
 	c := &cobra.Command{
 		Use:   "pending",
 		Short: "Print the certificates that wait for a CA key that is elsewhere, for \"ca sign\"",
@@ -28,19 +28,19 @@ is: who joins, and who renews before the old one ends. "ca status" shows them to
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var q strict.CertificateRequests
-			if err := askState(c.Context(), file, admin.CommandCAPending, struct{}{}, &q); err != nil {
+			if err := at.askState(c, admin.CommandCAPending, struct{}{}, &q); err != nil {
 				return err
 			}
 			return command.JSON(c.OutOrStdout(), q)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	return c
 }
 
-func installCertificates(c *cobra.Command, file string, asJSON bool, signed strict.Certificates) error {
+func installCertificates(c *cobra.Command, at target, asJSON bool, signed strict.Certificates) error {
 	var v admin.Installed
-	if err := askState(c.Context(), file, admin.CommandCASigned, signed, &v); err != nil {
+	if err := at.askState(c, admin.CommandCASigned, signed, &v); err != nil {
 		return err
 	}
 	if asJSON {
@@ -102,6 +102,7 @@ chain, the root last.`,
 			return f.intermediate(c, text)
 		},
 	}
+	onServerOnly(c, "it signs with a key that is here: pipe what \"ca pending --server\" prints into it")
 	c.Flags().StringVar(&f.ca, "ca", "", "the CA's certificate, and those above it if it is an intermediate")
 	c.Flags().StringVar(&f.key, "key", "", "the CA's key")
 	c.Flags().StringVar(&f.known, "known", "", "the `FILE` of the names and keys that are known")

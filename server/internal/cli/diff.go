@@ -14,7 +14,7 @@ import (
 )
 
 func newPolicyDiff() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "diff FILE",
@@ -30,7 +30,7 @@ difference, and what is granted on request counts as open.`,
 				return err
 			}
 			var result admin.PolicyDiff
-			if err := askState(c.Context(), file, admin.CommandDiff, admin.PolicyRequest{File: args[0], Source: string(b)}, &result); err != nil {
+			if err := at.askState(c, admin.CommandDiff, admin.PolicyRequest{File: args[0], Source: string(b)}, &result); err != nil {
 				return err
 			}
 			if asJSON {
@@ -42,7 +42,7 @@ difference, and what is granted on request counts as open.`,
 			return printDiff(c.OutOrStdout(), result)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
 }

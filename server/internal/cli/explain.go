@@ -14,7 +14,8 @@ import (
 )
 
 func newExplain() *cobra.Command {
-	var file, at, client string
+	var where target
+	var at, client string
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "explain 'PORTAL ENDPOINT -> PORTAL ENDPOINT'",
@@ -41,7 +42,7 @@ netport-portal explain tells.`,
 				}
 			}
 			var e admin.Explained
-			if err := askState(c.Context(), file, admin.CommandExplain, r, &e); err != nil {
+			if err := where.askState(c, admin.CommandExplain, r, &e); err != nil {
 				return err
 			}
 			if asJSON {
@@ -55,7 +56,7 @@ netport-portal explain tells.`,
 			return err
 		},
 	}
-	configFlag(c, &file)
+	where.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&at, "at", "", "as of this `TIME`, not of now")
 	c.Flags().StringVar(&client, "client", "", "for a client with this `ADDRESS`, not for any")

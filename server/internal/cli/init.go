@@ -58,6 +58,7 @@ Next:
 			return nil
 		},
 	}
+	onServerOnly(c, "a new server is made on its own machine")
 	c.Flags().StringVar(&operator, "operator", "", "strict mode: the `FOLDER` to make for the policy key, the CA key and the policy, which the server does not need")
 	c.Flags().StringVar(&dir, "dir", "", "the folder to make")
 	c.Flags().StringVar(&domain, "domain", "", "the domain of all names, as in spiffe://DOMAIN/portal/NAME")

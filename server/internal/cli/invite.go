@@ -19,8 +19,8 @@ import (
 func newInvite() *cobra.Command {
 	c := command.Group(&cobra.Command{
 		Use:   "invite",
-		Short: "Invite a portal or a relay to join: print a one-time token",
-		Long: `Invite a portal or a relay to join: print a one-time token.
+		Short: "Invite a portal, a relay or an admin to join: print a one-time token",
+		Long: `Invite a portal, a relay or an admin to join: print a one-time token.
 
 Whoever has the token can join under its name, once, until it ends. It holds where
 the server is and by which CA to know it, and a secret, of which the server keeps a
@@ -28,17 +28,18 @@ hash alone: it is printed this once. The device makes its own key and gets its
 certificate; nothing secret has to be brought to it but the token.`,
 		Example: "  netport-server invite portal laptop-ann | ssh ann@laptop netport-portal join --config portal.toml",
 	})
-	c.AddCommand(newInviteOf(identity.Portal), newInviteOf(identity.Relay))
+	c.AddCommand(newInviteOf(identity.Portal), newInviteOf(identity.Relay), newInviteOf(identity.Admin))
 	return c
 }
 
 func newInviteOf(role identity.Role) *cobra.Command {
-	var file, life string
+	var at target
+	var life string
 	var asJSON bool
 	r := admin.InviteRequest{Role: role}
 	c := &cobra.Command{
 		Use:   string(role) + " NAME",
-		Short: "Invite a " + string(role),
+		Short: "Invite " + article(role) + " " + string(role),
 		Args:  command.Args("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Name = args[0]
@@ -61,7 +62,7 @@ func newInviteOf(role identity.Role) *cobra.Command {
 				}
 			}
 			var list []admin.Invited
-			if err := askState(c.Context(), file, admin.CommandInvite, r, &list); err != nil {
+			if err := at.askState(c, admin.CommandInvite, r, &list); err != nil {
 				return err
 			}
 			if asJSON {
@@ -70,17 +71,22 @@ func newInviteOf(role identity.Role) *cobra.Command {
 			return printInvited(c, r, list)
 		},
 	}
-	if role == identity.Portal {
+	switch role {
+	case identity.Admin:
+		c.Example = `  netport-server invite admin ann > ann.token
+  netport-server invite admin bo --read-only`
+		c.Flags().BoolVar(&r.ReadOnly, "read-only", false, "this admin may look at everything and change nothing")
+	case identity.Portal:
 		c.Example = `  netport-server invite portal laptop-ann --ttl 2h
   netport-server invite portal till-%03d --count 200 --ttl 7d > tokens.txt
   netport-server invite portal plc-7 --approve`
 		c.Flags().IntVar(&r.Count, "count", 0, "how many: NAME is a pattern then, as in till-%03d, and each line is NAME and token")
 		c.Flags().IntVar(&r.First, "first", 1, "with --count: the number of the first")
-	} else {
+	default:
 		c.Example = "  netport-server invite relay relay-1 --address 192.0.2.7,2001:db8::7"
 		c.Flags().StringSliceVar(&r.Addresses, "address", nil, "where portals find the relay: IP addresses or DNS names")
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&life, "ttl", "1h", "how long the token is good for: \"1h\" to \"7d\"")
 	c.Flags().BoolVar(&r.Approve, "approve", false, "joining waits until you approve the key that the device shows")
@@ -98,12 +104,24 @@ func printInvited(c *cobra.Command, r admin.InviteRequest, list []admin.Invited)
 		}
 		fmt.Fprintln(out, in.Name, in.Token)
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "Good once, until %s. On the device: netport-%s join --config FILE < token\n", list[0].Ends.Local().Format(time.DateTime), r.Role)
+	ends := list[0].Ends.Local().Format(time.DateTime)
+	if r.Role == identity.Admin {
+		fmt.Fprintf(c.ErrOrStderr(), "Good once, until %s. Where %s works: netport-server join < token\n", ends, r.Name)
+		return nil
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "Good once, until %s. On the device: netport-%s join --config FILE < token\n", ends, r.Role)
 	return nil
 }
 
+func article(role identity.Role) string {
+	if role == identity.Admin {
+		return "an"
+	}
+	return "a"
+}
+
 func newEnrolments() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "enrolments",
@@ -112,7 +130,7 @@ func newEnrolments() *cobra.Command {
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var list []enrol.Token
-			if err := askState(c.Context(), file, admin.CommandEnrolments, struct{}{}, &list); err != nil {
+			if err := at.askState(c, admin.CommandEnrolments, struct{}{}, &list); err != nil {
 				return err
 			}
 			for i := range list {
@@ -124,7 +142,7 @@ func newEnrolments() *cobra.Command {
 			return printEnrolments(c.OutOrStdout(), list)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.AddCommand(
 		newDecision("approve", admin.CommandApprove, "Approve a key that waits: its device gets the certificate", "Approved: %s %s joins with the key %s.\n"),
@@ -157,7 +175,7 @@ func keyText(key identity.KeyHash) string {
 }
 
 func newDecision(name, request, short, done string) *cobra.Command {
-	var file string
+	var at target
 	c := &cobra.Command{
 		Use:   name + " KEY",
 		Short: short,
@@ -169,7 +187,7 @@ more. Compare it: whoever else got hold of the token would wait with another one
 		Args:    command.Args("KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var t enrol.Token
-			if err := askState(c.Context(), file, request, admin.DecideRequest{Key: strings.TrimSpace(args[0])}, &t); err != nil {
+			if err := at.askState(c, request, admin.DecideRequest{Key: strings.TrimSpace(args[0])}, &t); err != nil {
 				return err
 			}
 			key := args[0]
@@ -180,6 +198,6 @@ more. Compare it: whoever else got hold of the token would wait with another one
 			return nil
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	return c
 }

@@ -31,12 +31,13 @@ func newIssue() *cobra.Command {
 
 // issueFlags are those that both kinds have.
 type issueFlags struct {
-	config, out string
-	replace     bool
+	at      target
+	out     string
+	replace bool
 }
 
 func (f *issueFlags) add(c *cobra.Command) {
-	configFlag(c, &f.config)
+	f.at.flags(c)
 	c.Flags().StringVar(&f.out, "out", "", "the folder for the files")
 	c.Flags().BoolVar(&f.replace, "replace", false, "give a name that is enrolled a new key; the old key is worth nothing then")
 }
@@ -131,11 +132,11 @@ func (f *issueFlags) issue(c *cobra.Command, r admin.IssueRequest) (admin.Issued
 	if err != nil {
 		return admin.Issued{}, err
 	}
-	cfg, err := config.Load(f.config)
+	domain, err := f.at.domain(c)
 	if err != nil {
 		return admin.Issued{}, err
 	}
-	id, err := identity.New(cfg.Domain, r.Role, r.Name)
+	id, err := identity.New(domain, r.Role, r.Name)
 	if err != nil {
 		return admin.Issued{}, err
 	}
@@ -151,7 +152,7 @@ func (f *issueFlags) issue(c *cobra.Command, r admin.IssueRequest) (admin.Issued
 		return admin.Issued{}, err
 	}
 	var issued admin.Issued
-	if err := askState(c.Context(), f.config, admin.CommandIssue, r, &issued); err != nil {
+	if err := f.at.askState(c, admin.CommandIssue, r, &issued); err != nil {
 		os.Remove(filepath.Join(f.out, keyFile))
 		return admin.Issued{}, err
 	}

@@ -41,7 +41,7 @@ the operator's, and the server puts in force only what was signed there:
 }
 
 func newPolicyStep(step, short, example string) *cobra.Command {
-	var file string
+	var at target
 	var asJSON, anew bool
 	c := &cobra.Command{
 		Use:     step + " FILE",
@@ -54,7 +54,7 @@ func newPolicyStep(step, short, example string) *cobra.Command {
 				return err
 			}
 			r := admin.PolicyRequest{Step: step, File: args[0], Source: string(b), Anew: anew}
-			result, err := askPolicy(c, file, r)
+			result, err := askPolicy(c, at, r)
 			if err != nil {
 				return err
 			}
@@ -71,7 +71,7 @@ func newPolicyStep(step, short, example string) *cobra.Command {
 			return nil
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	if step == admin.PolicyApply {
 		anewFlag(c, &anew)
@@ -86,17 +86,17 @@ func anewFlag(c *cobra.Command, anew *bool) {
 
 // askPolicy has the policy judged where the names are known. To check a file, a
 // machine without a server will do.
-func askPolicy(c *cobra.Command, file string, r admin.PolicyRequest) (admin.PolicyResult, error) {
-	_, err := os.Stat(file)
-	if errors.Is(err, fs.ErrNotExist) && !c.Flags().Changed("config") && r.Step != admin.PolicyApply {
+func askPolicy(c *cobra.Command, at target, r admin.PolicyRequest) (admin.PolicyResult, error) {
+	_, err := os.Stat(at.config)
+	if errors.Is(err, fs.ErrNotExist) && !c.Flags().Changed("config") && !at.isRemote() && r.Step != admin.PolicyApply {
 		_, result, err := admin.CheckPolicy(r, nil, time.Now())
 		if err == nil {
-			result.Warnings = append(result.Warnings, fmt.Sprintf("there is no %s here: names were not compared with the portals that are enrolled", file))
+			result.Warnings = append(result.Warnings, fmt.Sprintf("there is no %s here: names were not compared with the portals that are enrolled", at.config))
 		}
 		return result, err
 	}
 	var result admin.PolicyResult
-	err = askState(c.Context(), file, admin.CommandPolicy, r, &result)
+	err = at.askState(c, admin.CommandPolicy, r, &result)
 	return result, err
 }
 
@@ -125,7 +125,7 @@ func inForce(r admin.PolicyResult) string {
 }
 
 func newPolicyShow() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "show",
@@ -134,7 +134,7 @@ func newPolicyShow() *cobra.Command {
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var shown admin.Shown
-			if err := askState(c.Context(), file, admin.CommandShow, struct{}{}, &shown); err != nil {
+			if err := at.askState(c, admin.CommandShow, struct{}{}, &shown); err != nil {
 				return err
 			}
 			if asJSON {
@@ -152,7 +152,7 @@ func newPolicyShow() *cobra.Command {
 			return command.Table(c.OutOrStdout(), []string{"FORWARD", "FROM", "LISTENS AT", "TO", "TERMS"}, rows)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func newRevoke() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	var r admin.RevokeRequest
 	c := &cobra.Command{
@@ -29,27 +29,27 @@ invited anew: its device makes a new key.`,
 		Args: command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if (r.Key == "") == (r.Serial == "") {
-				return command.Usagef("say what: portal NAME, relay NAME, authority KEY, --key or --serial; see \"%s --help\"", c.CommandPath())
+				return command.Usagef("say what: portal NAME, relay NAME, admin NAME, authority KEY, --key or --serial; see \"%s --help\"", c.CommandPath())
 			}
-			return revoke(c, file, asJSON, r)
+			return revoke(c, at, asJSON, r)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().StringVar(&r.Key, "key", "", "the SHA-256 of a public key, 64 hexadecimal digits")
 	c.Flags().StringVar(&r.Serial, "serial", "", "the serial number of one certificate, in hexadecimal")
 	c.Flags().StringVar(&r.Issuer, "issuer", "", "with --serial: the key of the authority that signed it, if it is not the one that issues now")
-	c.AddCommand(newRevokeName(identity.Portal), newRevokeName(identity.Relay), newRevokeAuthority())
+	c.AddCommand(newRevokeName(identity.Portal), newRevokeName(identity.Relay), newRevokeName(identity.Admin), newRevokeAuthority())
 	return c
 }
 
 func newRevokeName(role identity.Role) *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	r := admin.RevokeRequest{Role: role}
 	c := &cobra.Command{
 		Use:     string(role) + " NAME",
-		Short:   "Revoke a " + string(role) + ": its keys, and all certificates of the name until now",
+		Short:   "Revoke " + article(role) + " " + string(role) + ": its keys, and all certificates of the name until now",
 		Example: "  netport-server revoke " + string(role) + " " + string(role) + "-7",
 		Args:    command.Args("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -57,17 +57,17 @@ func newRevokeName(role identity.Role) *cobra.Command {
 			if err := identity.CheckName(r.Name); err != nil {
 				return command.Usagef("%w", err)
 			}
-			return revoke(c, file, asJSON, r)
+			return revoke(c, at, asJSON, r)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	c.Flags().BoolVar(&r.Unknown, "unknown", false, "also if no such name is enrolled")
 	return c
 }
 
 func newRevokeAuthority() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "authority KEY",
@@ -79,17 +79,17 @@ who still has a certificate of this authority has to be invited anew.`,
 		Example: "  netport-server revoke authority 3f9a0c1d",
 		Args:    command.Args("KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return revoke(c, file, asJSON, admin.RevokeRequest{Authority: args[0]})
+			return revoke(c, at, asJSON, admin.RevokeRequest{Authority: args[0]})
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
 }
 
-func revoke(c *cobra.Command, file string, asJSON bool, r admin.RevokeRequest) error {
+func revoke(c *cobra.Command, at target, asJSON bool, r admin.RevokeRequest) error {
 	var result admin.RevokedResult
-	if err := askState(c.Context(), file, admin.CommandRevoke, r, &result); err != nil {
+	if err := at.askState(c, admin.CommandRevoke, r, &result); err != nil {
 		return err
 	}
 	if asJSON {

@@ -40,5 +40,6 @@ applied with "netport-server policy apply".`,
 		},
 	}
 	configFlag(c, &file)
+	onServerOnly(c, "a server runs on its own machine; see \"systemctl\" there")
 	return c
 }

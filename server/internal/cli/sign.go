@@ -18,7 +18,7 @@ import (
 )
 
 func newPolicyRequest() *cobra.Command {
-	var file string
+	var at target
 	c := &cobra.Command{
 		Use:   "request",
 		Short: "Say what is to be signed where the policy key is (strict mode)",
@@ -28,13 +28,13 @@ sign" where the policy key is.`,
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var q strict.Request
-			if err := askState(c.Context(), file, admin.CommandSignAsk, struct{}{}, &q); err != nil {
+			if err := at.askState(c, admin.CommandSignAsk, struct{}{}, &q); err != nil {
 				return err
 			}
 			return command.JSON(c.OutOrStdout(), q)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	return c
 }
 
@@ -87,6 +87,7 @@ by --accept and --allow.`,
 			return json.NewEncoder(c.OutOrStdout()).Encode(r.Signed)
 		},
 	}
+	onServerOnly(c, "it signs with a key that no server has: pipe what \"policy request --server\" prints into it")
 	c.Flags().StringVar(&keyFile, "key", "", "the policy key")
 	c.Flags().StringVar(&policyFile, "policy", "", "the policy")
 	c.Flags().StringVar(&knownFile, "known", "", "the file of the keys that are known; it is made the first time")
@@ -191,7 +192,7 @@ func openingText(o policy.Opening) string {
 }
 
 func newPolicyInstall() *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	var r admin.InstallRequest
 	c := &cobra.Command{
@@ -204,7 +205,7 @@ func newPolicyInstall() *cobra.Command {
 				return err
 			}
 			var result admin.PolicyResult
-			if err := askState(c.Context(), file, admin.CommandInstall, r, &result); err != nil {
+			if err := at.askState(c, admin.CommandInstall, r, &result); err != nil {
 				return err
 			}
 			if asJSON {
@@ -217,7 +218,7 @@ func newPolicyInstall() *cobra.Command {
 			return err
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	anewFlag(c, &r.Anew)
 	return c

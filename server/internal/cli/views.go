@@ -18,7 +18,7 @@ import (
 
 // newView makes a command that asks the running server for a T and prints it.
 func newView[T any](name, short, request string, print func(io.Writer, T) error) *cobra.Command {
-	var file string
+	var at target
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     name,
@@ -27,7 +27,7 @@ func newView[T any](name, short, request string, print func(io.Writer, T) error)
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			var v T
-			if err := askDaemon(c.Context(), file, request, struct{}{}, &v); err != nil {
+			if err := at.askDaemon(c, request, struct{}{}, &v); err != nil {
 				return err
 			}
 			if asJSON {
@@ -36,7 +36,7 @@ func newView[T any](name, short, request string, print func(io.Writer, T) error)
 			return print(c.OutOrStdout(), v)
 		},
 	}
-	configFlag(c, &file)
+	at.flags(c)
 	jsonFlag(c, &asJSON)
 	return c
 }

@@ -80,8 +80,8 @@ func (d *daemon) serve(ctx context.Context, c net.Conn, proven func()) {
 	}
 }
 
-// greeted lets one peer prove itself and greet. Who joins is served here to his end:
-// then it returns nil.
+// greeted lets one peer prove itself and greet. Who joins, or is an admin, is served here
+// to his end: then it returns nil.
 func (d *daemon) greeted(ctx context.Context, raw net.Conn, proven func()) (*control.Accepted, error) {
 	early, cancel := context.WithTimeout(ctx, control.HandshakeTimeout)
 	defer cancel()
@@ -89,8 +89,12 @@ func (d *daemon) greeted(ctx context.Context, raw net.Conn, proven func()) (*con
 	if err != nil {
 		return nil, err
 	}
-	if c.ConnectionState().NegotiatedProtocol == identity.ProtocolEnrol {
+	switch c.ConnectionState().NegotiatedProtocol {
+	case identity.ProtocolEnrol:
 		return nil, d.join(ctx, early, c, proven)
+	case identity.ProtocolAdmin:
+		proven()
+		return nil, d.admins.serve(ctx, c)
 	}
 	return control.Greeted(early, c)
 }

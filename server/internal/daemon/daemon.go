@@ -53,9 +53,11 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		Tickets: tickets, Servers: cfg.Servers, MaxSessions: cfg.SessionsPerPortal,
 	})
 	service.OnChange(h.Changed)
+	admins := newAdmins(service, own.credentials)
 	service.OnRevoke(func(list []registry.Revoked) {
 		own.revoke(list)
 		h.Revoked(list)
+		admins.recheck()
 	})
 	service.OnAuthorities(func() {
 		own.authoritiesChanged()
@@ -65,7 +67,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		own.poke()
 		h.RenewAgain()
 	})
-	d := &daemon{hub: h, service: service, own: own, log: log, quiet: newQuiet(log), tls: own.serverTLS(), started: time.Now().UTC().Truncate(time.Second)}
+	d := &daemon{hub: h, service: service, own: own, admins: admins, log: log, quiet: newQuiet(log), tls: own.serverTLS(), started: time.Now().UTC().Truncate(time.Second)}
 	return d.run(ctx, cfg, service)
 }
 
@@ -78,7 +80,7 @@ func admit(p identity.Peer) error {
 }
 
 func firstPolicy(service *admin.Service, log *slog.Logger) error {
-	result, err := service.ApplyFirst()
+	result, err := service.ApplyFirst(context.Background())
 	if err != nil {
 		return err
 	}
@@ -98,6 +100,7 @@ type daemon struct {
 	hub     *hub.Hub
 	service *admin.Service
 	own     *own
+	admins  *admins
 	log     *slog.Logger
 	quiet   *quiet
 	tls     *tls.Config
@@ -136,7 +139,9 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 	}
 	for name, handler := range d.views(cfg, service) {
 		socket.Handle(name, handler)
+		d.admins.views[name] = true
 	}
+	d.admins.answer = socket.Answer
 	var parts sync.WaitGroup
 	start := func(run func(context.Context) error) {
 		parts.Go(func() {

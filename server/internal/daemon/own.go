@@ -71,13 +71,22 @@ func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own
 	return o, nil
 }
 
-// serverTLS is the configuration of the listeners: two protocols on one port.
+// serverTLS is the configuration of the listeners: three protocols on one port.
 func (o *own) serverTLS() *tls.Config {
 	cfg := marked(o.credentials.ServerTLS(identity.ProtocolControl, admit))
-	enrol := marked(o.credentials.EnrolTLS(admit))
+	enrol := marked(o.credentials.EnrolTLS(func(p identity.Peer) error {
+		if p.ID.Role == identity.Admin {
+			return nil // of its key RenewLate knows more
+		}
+		return admit(p)
+	}))
+	admin := marked(o.credentials.ServerTLS(identity.ProtocolAdmin, o.service.CheckAdmin))
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if slices.Contains(hello.SupportedProtos, identity.ProtocolEnrol) {
+		switch {
+		case slices.Contains(hello.SupportedProtos, identity.ProtocolEnrol):
 			return enrol, nil
+		case slices.Contains(hello.SupportedProtos, identity.ProtocolAdmin):
+			return admin, nil
 		}
 		return nil, nil
 	}

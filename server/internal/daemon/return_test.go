@@ -73,7 +73,7 @@ func newCrowd(t testing.TB, n int) *crowd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := service.Policy(admin.PolicyRequest{Step: admin.PolicyApply, File: "policy.toml", Source: policy.String()})
+	result, err := service.Policy(t.Context(), admin.PolicyRequest{Step: admin.PolicyApply, File: "policy.toml", Source: policy.String()})
 	if service.Close(); err != nil || !result.Applied {
 		t.Fatalf("not applied: %+v, %v", result, err)
 	}

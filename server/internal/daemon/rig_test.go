@@ -171,7 +171,7 @@ func (r *rig) applyStopped(forwards ...string) {
 		r.t.Fatal(err)
 	}
 	defer service.Close()
-	if result, err := service.Policy(applying(forwards)); err != nil || !result.Applied {
+	if result, err := service.Policy(context.Background(), applying(forwards)); err != nil || !result.Applied {
 		r.t.Fatalf("not applied: %+v, %v", result, err)
 	}
 }

@@ -71,6 +71,7 @@ type Token struct {
 	Addresses []string         `json:"addresses,omitempty"` // of a relay
 	Replace   bool             `json:"replace,omitempty"`
 	Approve   bool             `json:"approve,omitempty"`
+	ReadOnly  bool             `json:"read_only,omitempty"` // of an admin
 	Made      time.Time        `json:"made"`
 	Ends      time.Time        `json:"ends"`
 	Used      identity.KeyHash `json:"used,omitzero"` // by this key; zero: not yet
@@ -108,6 +109,7 @@ type Invitation struct {
 	Addresses []string
 	Replace   bool // the name may have a key, which is worth nothing then
 	Approve   bool
+	ReadOnly  bool // of an admin: it may change nothing
 	Life      time.Duration
 }
 
@@ -139,7 +141,7 @@ func (d *Desk) Invite(list []Invitation) ([]Invited, error) {
 			return nil, errors.New("invite: a token is good for a minute to 7 days")
 		}
 		t := Invited{Token: Token{
-			Role: in.Role, Name: in.Name, Addresses: in.Addresses, Replace: in.Replace, Approve: in.Approve,
+			Role: in.Role, Name: in.Name, Addresses: in.Addresses, Replace: in.Replace, Approve: in.Approve, ReadOnly: in.ReadOnly,
 			Made: now.Truncate(time.Second), Ends: now.Add(in.Life).Truncate(time.Second),
 		}}
 		rand.Read(t.ID[:])

@@ -52,6 +52,16 @@ func (r *Registry) PutRelay(p Relay, replace bool) error {
 	return r.putRelay(p)
 }
 
+// PutAdmin enrols an admin, or gives an enrolled one a new key and another scope.
+func (r *Registry) PutAdmin(a Admin, replace bool) error {
+	r.change.Lock()
+	defer r.change.Unlock()
+	if err := r.checkEnrolLocked(identity.Admin, a.Name, replace); err != nil {
+		return err
+	}
+	return r.putAdmin(a)
+}
+
 // CheckEnrol reports why a name cannot be enrolled: it is taken, and replace is not
 // set, or it is a group's.
 func (r *Registry) CheckEnrol(role identity.Role, name string, replace bool) error {
@@ -69,6 +79,8 @@ func (r *Registry) checkEnrolLocked(role identity.Role, name string, replace boo
 		return fmt.Errorf("enrol portal %s: the policy in force has a group of this name: choose another name", name)
 	case known && !replace && role == identity.Portal:
 		return fmt.Errorf("enrol portal %s: the name has a key already; --replace gives it a new one, and then the old key is worth nothing: its portal is disconnected, and all its permissions are signed anew for the new key", name)
+	case known && !replace && role == identity.Admin:
+		return fmt.Errorf("enrol admin %s: the name has a key already; --replace gives it a new one, and then the old key is worth nothing", name)
 	case known && !replace:
 		return fmt.Errorf("enrol relay %s: the name has a key already; --replace gives it a new one and new addresses, and then the relay with the old key is disconnected", name)
 	}
@@ -101,6 +113,17 @@ func (r *Registry) putRelay(p Relay) error {
 	}
 	change := store.Change{Put: map[string][]byte{relayPrefix + p.Name: value}}
 	_, err = r.commit(change, r.applied, nil, holders{}, func() { r.relays[p.Name] = p })
+	return err
+}
+
+// putAdmin writes an admin. change is held.
+func (r *Registry) putAdmin(a Admin) error {
+	value, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	change := store.Change{Put: map[string][]byte{adminPrefix + a.Name: value}}
+	_, err = r.commit(change, r.applied, nil, holders{}, func() { r.admins[a.Name] = a })
 	return err
 }
 

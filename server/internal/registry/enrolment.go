@@ -11,7 +11,7 @@ import (
 	"github.com/netport/netport/server/internal/policy"
 )
 
-// Enrolment is what the registry knows of a portal's or relay's identity.
+// Enrolment is what the registry knows of an identity.
 type Enrolment struct {
 	Key      identity.KeyHash `json:"key"`
 	Issued   time.Time        `json:"issued"`
@@ -38,7 +38,7 @@ func (e Enrolment) Holds(key identity.KeyHash) bool {
 	return !key.IsZero() && (key == e.Key || key == e.Next)
 }
 
-// Enrolled returns what is known of a portal or relay.
+// Enrolled returns what is known of a portal, relay or admin.
 func (r *Registry) Enrolled(role identity.Role, name string) (Enrolment, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -53,6 +53,9 @@ func (r *Registry) enrolledLocked(role identity.Role, name string) (Enrolment, b
 	case identity.Relay:
 		p, ok := r.relays[name]
 		return p.Enrolment, ok
+	case identity.Admin:
+		a, ok := r.admins[name]
+		return a.Enrolment, ok
 	}
 	return Enrolment{}, false
 }
@@ -109,8 +112,13 @@ func (r *Registry) Settle(role identity.Role, name string, key identity.KeyHash)
 
 // put changes the enrolment of a name that is enrolled. change is held.
 func (r *Registry) put(role identity.Role, name string, e Enrolment, cause string) (Diff, error) {
-	if role == identity.Portal {
+	switch role {
+	case identity.Portal:
 		return r.putPortal(Portal{Name: name, Enrolment: e}, cause)
+	case identity.Admin:
+		a, _ := r.Admin(name)
+		a.Enrolment = e
+		return Diff{Version: r.Applied().Version}, r.putAdmin(a)
 	}
 	p, _ := r.Relay(name)
 	p.Enrolment = e

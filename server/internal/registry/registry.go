@@ -1,5 +1,5 @@
-// Package registry holds what the server knows for good: which portals and
-// relays are enrolled, under which keys, and the policy in force with its
+// Package registry holds what the server knows for good: which portals, relays
+// and admins are enrolled, under which keys, and the policy in force with its
 // signed permissions.
 //
 // All of it is in memory, and every change is on disk (package store) before it
@@ -32,6 +32,7 @@ import (
 const (
 	portalPrefix     = "portal/"
 	relayPrefix      = "relay/"
+	adminPrefix      = "admin/"
 	permissionPrefix = "permission/"
 	revocationPrefix = "revocation/"
 	openingPrefix    = "opening/"
@@ -52,6 +53,14 @@ type Portal struct {
 type Relay struct {
 	Name      string   `json:"name"`
 	Addresses []string `json:"addresses"`
+	Enrolment
+}
+
+// Admin is an enrolled admin: an operator who works from another machine.
+type Admin struct {
+	Name string `json:"name"`
+	// ReadOnly admins may ask for what is, and change nothing.
+	ReadOnly bool `json:"read_only,omitempty"`
 	Enrolment
 }
 
@@ -106,6 +115,7 @@ type Registry struct {
 	mu        sync.RWMutex // guards the following
 	portals   map[string]Portal
 	relays    map[string]Relay
+	admins    map[string]Admin
 	revoked   []Revoked         // in the order of their epochs
 	told      uint64            // an epoch that somebody else holds: see Told
 	revisions map[string]uint64 // of every key in the store but permissions
@@ -132,13 +142,16 @@ func OpenStrict(domain string, s store.Store, public ed25519.PublicKey, now func
 func restore(domain string, s store.Store, public ed25519.PublicKey, signer ed25519.PrivateKey, now func() time.Time) (*Registry, error) {
 	r := &Registry{
 		domain: domain, store: s, public: public, signer: signer, now: now,
-		portals: make(map[string]Portal), relays: make(map[string]Relay),
+		portals: make(map[string]Portal), relays: make(map[string]Relay), admins: make(map[string]Admin),
 		revisions: make(map[string]uint64), grants: newIndex(), openings: make(policy.Openings),
 	}
 	if err := load(r, portalPrefix, func(p Portal) { r.portals[p.Name] = p }); err != nil {
 		return nil, err
 	}
 	if err := load(r, relayPrefix, func(p Relay) { r.relays[p.Name] = p }); err != nil {
+		return nil, err
+	}
+	if err := load(r, adminPrefix, func(a Admin) { r.admins[a.Name] = a }); err != nil {
 		return nil, err
 	}
 	if err := load(r, revocationPrefix, func(v Revoked) { r.revoked = append(r.revoked, v) }); err != nil {
@@ -247,6 +260,14 @@ func (r *Registry) Relay(name string) (Relay, bool) {
 	return p, ok
 }
 
+// Admin returns an enrolled admin.
+func (r *Registry) Admin(name string) (Admin, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	a, ok := r.admins[name]
+	return a, ok
+}
+
 // Portals returns all enrolled portals by name.
 func (r *Registry) Portals() []Portal {
 	r.mu.RLock()
@@ -259,6 +280,13 @@ func (r *Registry) Relays() []Relay {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return sorted(r.relays)
+}
+
+// Admins returns all enrolled admins by name.
+func (r *Registry) Admins() []Admin {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return sorted(r.admins)
 }
 
 // Keys returns the key of every enrolled portal.

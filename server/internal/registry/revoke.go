@@ -50,7 +50,7 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 	if len(kept)+len(list) > identity.MaxRevocations {
 		return nil, Diff{}, fmt.Errorf("revoke: %w", ErrFull)
 	}
-	var portals, relays []string
+	var portals, relays, admins []string
 	at := r.now().UTC().Truncate(time.Second)
 	for i := range list {
 		v := &list[i]
@@ -77,6 +77,12 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 				change.Delete = append(change.Delete, relayPrefix+name)
 			}
 		}
+		for name, a := range r.admins {
+			if v.hits(identity.Admin, name, a.Enrolment) && !slices.Contains(admins, name) {
+				admins = append(admins, name)
+				change.Delete = append(change.Delete, adminPrefix+name)
+			}
+		}
 	}
 	if len(portals) == 0 {
 		rules = nil
@@ -87,6 +93,9 @@ func (r *Registry) Revoke(list ...Revoked) ([]Revoked, Diff, error) {
 		}
 		for _, name := range relays {
 			delete(r.relays, name)
+		}
+		for _, name := range admins {
+			delete(r.admins, name)
 		}
 		r.revoked = append(kept, list...)
 	})

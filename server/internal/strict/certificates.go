@@ -52,7 +52,7 @@ type CertificateJob struct {
 	Life      time.Duration
 	Known     Known
 	// Accepted are keys that count on the operator's word: of portals by name, of others
-	// by role and name, as in "relay/relay-1".
+	// by role and name, as in "relay/relay-1" and "admin/ann".
 	Accepted map[string][]identity.KeyHash
 }
 

@@ -2,6 +2,7 @@ package strict
 
 import (
 	"crypto"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,9 +68,13 @@ func TestHostileServerGetsNoCertificate(t *testing.T) {
 			t.Errorf("a %s: %+v", role, r)
 		}
 	}
+	// An admin's is made on the operator's word alone, and is no portal's.
 	admin, _ := asking(t, identity.ID{Domain: domain, Role: identity.Admin, Name: "root"})
-	if r := sign(map[string][]identity.KeyHash{"admin/root": {admin.Key}}, admin); len(r.Made) != 0 {
-		t.Error("an administrator's certificate was made")
+	if r := sign(nil, admin); len(r.Made) != 0 || len(r.Strangers) != 1 || !strings.HasPrefix(r.Strangers[0].Flag(), "--accept admin/root=") {
+		t.Errorf("an admin nobody has accepted: %+v", r)
+	}
+	if r := sign(map[string][]identity.KeyHash{"admin/root": {admin.Key}}, admin); len(r.Made) != 1 || !slices.Contains(r.Known.Admins["root"], admin.Key) || r.Known.Portals["root"] != nil {
+		t.Errorf("an accepted admin: %+v", r)
 	}
 	elsewhere, _ := asking(t, identity.ID{Domain: "example.com", Role: identity.Portal, Name: "ann"})
 	broken := ann

@@ -24,6 +24,7 @@ type Known struct {
 	Portals     map[string][]identity.KeyHash `toml:"portals"`
 	Relays      map[string][]identity.KeyHash `toml:"relays"`
 	Servers     map[string][]identity.KeyHash `toml:"servers"`
+	Admins      map[string][]identity.KeyHash `toml:"admins"`
 }
 
 // keys returns the keys of a role by name; nil for a role that nobody here signs for.
@@ -35,6 +36,8 @@ func (k *Known) keys(role identity.Role) map[string][]identity.KeyHash {
 		return k.Relays
 	case identity.Server:
 		return k.Servers
+	case identity.Admin:
+		return k.Admins
 	}
 	return nil
 }
@@ -42,7 +45,7 @@ func (k *Known) keys(role identity.Role) map[string][]identity.KeyHash {
 // clone returns a copy that shares nothing, with all its tables.
 func (k Known) clone() Known {
 	k.Authorities = slices.Clone(k.Authorities)
-	for _, table := range []*map[string][]identity.KeyHash{&k.Portals, &k.Relays, &k.Servers} {
+	for _, table := range []*map[string][]identity.KeyHash{&k.Portals, &k.Relays, &k.Servers, &k.Admins} {
 		next := make(map[string][]identity.KeyHash, len(*table))
 		for name, keys := range *table {
 			next[name] = slices.Clone(keys)
@@ -82,7 +85,7 @@ authorities = %s
 	for _, table := range []struct {
 		title string
 		keys  map[string][]identity.KeyHash
-	}{{"portals", k.Portals}, {"relays", k.Relays}, {"servers", k.Servers}} {
+	}{{"portals", k.Portals}, {"relays", k.Relays}, {"servers", k.Servers}, {"admins", k.Admins}} {
 		b = fmt.Appendf(b, "\n[%s]\n", table.title)
 		for _, name := range slices.Sorted(maps.Keys(table.keys)) {
 			b = fmt.Appendf(b, "%q = %s\n", name, keyList(table.keys[name]))
@@ -134,6 +137,7 @@ func (k Known) learn(q Request, authorities wire.Authorities, accepted Accepted)
 	next := k.clone()
 	next.Domain, next.Authorities, next.Portals = q.Domain, nil, make(map[string][]identity.KeyHash)
 	maps.DeleteFunc(next.Relays, func(name string, _ []identity.KeyHash) bool { return !slices.Contains(q.Relays, name) })
+	maps.DeleteFunc(next.Admins, func(name string, _ []identity.KeyHash) bool { return !slices.Contains(q.Admins, name) })
 	for _, p := range q.Portals {
 		if err := identity.CheckName(p.Name); err != nil {
 			return Known{}, nil, nil, err

@@ -38,6 +38,7 @@ type Request struct {
 	Version uint64   `json:"version"`
 	Portals []Portal `json:"portals"`
 	Relays  []string `json:"relays"`
+	Admins  []string `json:"admins,omitempty"`
 	// Openings are of forwards on request, and wait to be signed.
 	Openings []policy.Opening `json:"openings,omitempty"`
 	// Authorities are whom the server's domain trusts (wire.Authorities, not signed).
