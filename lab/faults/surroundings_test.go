@@ -145,7 +145,7 @@ func TestDaemonsOutliveSignals(t *testing.T) {
 		mark := d.Process().Mark()
 		d.Process().Signal(syscall.SIGPIPE)
 		d.Process().Signal(syscall.SIGHUP)
-		wantLogged(t, d, mark, "SIGHUP changes nothing")
+		wantLogged(t, d, mark, "configuration read anew")
 	}
 	p.alive(t)
 	wantOnline(t, w)

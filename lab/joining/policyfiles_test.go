@@ -100,7 +100,7 @@ func TestBadPoliciesChangeNothing(t *testing.T) {
 		}
 	}
 	w.server.cmd.Process.Signal(syscall.SIGHUP)
-	w.server.waitLog("SIGHUP changes nothing")
+	w.server.waitLog("configuration read anew")
 	if after := w.inForce(); after.Version != before.Version || len(after.Forwards) != 1 {
 		t.Errorf("in force is %+v, it was %+v", after, before)
 	}

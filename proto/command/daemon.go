@@ -8,27 +8,34 @@ import (
 	"syscall"
 )
 
-// Daemon prepares a program that serves: it returns the logger of its log, and
-// SIGHUP is logged and changes nothing, so that the program outlives the
-// terminal it was started from. end gives both back.
-func Daemon(w io.Writer, l Log) (log *slog.Logger, end func(), err error) {
-	log, flush, err := l.Logger(w)
+// Daemon is a program that serves. It outlives the terminal that it was started from:
+// SIGHUP has it read its configuration anew (package reload).
+type Daemon struct {
+	Log     *slog.Logger
+	Hangups <-chan os.Signal // each SIGHUP; those that come while one waits are the same
+
+	signals chan os.Signal
+	logging *logging
+}
+
+// NewDaemon prepares a program whose log goes to w. End gives back what it takes.
+func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
+	logging, err := l.open(w)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range hangup {
-			log.Info("SIGHUP changes nothing: restart the daemon to have its configuration read anew")
-		}
-	}()
-	return log, func() {
-		signal.Stop(hangup)
-		close(hangup)
-		<-done
-		flush()
-	}, nil
+	d := &Daemon{Log: logging.log, signals: make(chan os.Signal, 1), logging: logging}
+	d.Hangups = d.signals
+	signal.Notify(d.signals, syscall.SIGHUP)
+	return d, nil
+}
+
+// SetLog has the log written in another way from now on. l is valid (CheckLevel,
+// CheckFormat).
+func (d *Daemon) SetLog(l Log) { d.logging.set(l) }
+
+// End stops the log when what is in it has been written.
+func (d *Daemon) End() {
+	signal.Stop(d.signals)
+	d.logging.queue.flush()
 }

@@ -72,26 +72,51 @@ func (l Log) level() (level slog.Level, err error) {
 // later. flush writes what is left and ends the logger's goroutine; it waits a
 // second at most.
 func (l Log) Logger(w io.Writer) (log *slog.Logger, flush func(), err error) {
-	if err := l.CheckFormat(); err != nil {
-		return nil, nil, err
-	}
-	level, err := l.level()
+	o, err := l.open(w)
 	if err != nil {
 		return nil, nil, err
 	}
-	q := &logQueue{records: make(chan []byte, maxLogQueue), done: make(chan struct{})}
-	journal := isJournal(w, os.Getenv("JOURNAL_STREAM"))
-	go q.run(w, slog.New(l.handler(w, level, journal)))
-	return slog.New(l.handler(q, level, journal)), q.flush, nil
+	return o.log, o.queue.flush, nil
 }
 
-func (l Log) handler(w io.Writer, level slog.Level, journal bool) slog.Handler {
+// logging is a log that is being written.
+type logging struct {
+	log   *slog.Logger
+	queue *logQueue
+	manner
+}
+
+// manner is how a log is written now.
+type manner struct {
+	level  *slog.LevelVar
+	asJSON *atomic.Bool
+}
+
+func (m manner) set(l Log) {
+	level, _ := l.level()
+	m.level.Set(level)
+	m.asJSON.Store(l.Format == LogJSON)
+}
+
+func (l Log) open(w io.Writer) (*logging, error) {
+	if err := l.CheckFormat(); err != nil {
+		return nil, err
+	}
+	if err := l.CheckLevel(); err != nil {
+		return nil, err
+	}
+	m := manner{level: new(slog.LevelVar), asJSON: new(atomic.Bool)}
+	m.set(l)
+	q := &logQueue{records: make(chan []byte, maxLogQueue), done: make(chan struct{})}
+	journal := isJournal(w, os.Getenv("JOURNAL_STREAM"))
+	go q.run(w, slog.New(m.handler(w, journal)))
+	return &logging{slog.New(m.handler(q, journal)), q, m}, nil
+}
+
+func (m manner) handler(w io.Writer, journal bool) slog.Handler {
 	make := func(w io.Writer, replace func([]string, slog.Attr) slog.Attr) slog.Handler {
-		options := &slog.HandlerOptions{Level: level, ReplaceAttr: replace}
-		if l.Format == LogJSON {
-			return slog.NewJSONHandler(w, options)
-		}
-		return slog.NewTextHandler(w, options)
+		options := &slog.HandlerOptions{Level: m.level, ReplaceAttr: replace}
+		return &eitherHandler{slog.NewTextHandler(w, options), slog.NewJSONHandler(w, options), m.asJSON}
 	}
 	if !journal {
 		return make(w, shorten)
@@ -103,6 +128,39 @@ func (l Log) handler(w io.Writer, level slog.Level, journal bool) slog.Handler {
 		}
 		return shorten(groups, a)
 	})}
+}
+
+// eitherHandler writes each record in the format that is asked for at its moment.
+type eitherHandler struct {
+	text, json slog.Handler
+	asJSON     *atomic.Bool
+}
+
+func (h *eitherHandler) now() slog.Handler {
+	if h.asJSON.Load() {
+		return h.json
+	}
+	return h.text
+}
+
+// Enabled implements slog.Handler.
+func (h *eitherHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.now().Enabled(ctx, level)
+}
+
+// Handle implements slog.Handler.
+func (h *eitherHandler) Handle(ctx context.Context, r slog.Record) error {
+	return h.now().Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *eitherHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &eitherHandler{h.text.WithAttrs(attrs), h.json.WithAttrs(attrs), h.asJSON}
+}
+
+// WithGroup implements slog.Handler.
+func (h *eitherHandler) WithGroup(name string) slog.Handler {
+	return &eitherHandler{h.text.WithGroup(name), h.json.WithGroup(name), h.asJSON}
 }
 
 // journalHandler has each record begin with its level.

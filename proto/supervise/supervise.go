@@ -8,6 +8,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -46,32 +48,50 @@ func Run(ctx context.Context, log *slog.Logger, look func() (status string, err 
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	ready, failed := false, ""
+	failed := ""
 	for {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
+			ready.Store(false)
 			m.tell(daemon.SdNotifyStopping, "stopping")
 			return
 		}
 		status, err := look()
 		switch {
-		case err == nil && !ready:
-			ready, failed = true, ""
+		case err == nil && !ready.Load():
+			failed = ""
 			m.tell(daemon.SdNotifyReady+"\n"+daemon.SdNotifyWatchdog, status)
+			ready.Store(true)
 		case err == nil:
 			failed = ""
 			m.tell(daemon.SdNotifyWatchdog, status)
-		case ready && err.Error() != failed:
+		case ready.Load() && err.Error() != failed:
 			failed = err.Error()
 			log.Error("the daemon is not well: the service manager's watchdog is not kept", "error", err)
 		}
-		if ready {
+		if ready.Load() {
 			timer.Reset(interval)
 		} else {
 			timer.Reset(readyInterval)
 		}
 	}
+}
+
+// ready is whether the service manager knows this process as ready.
+var ready atomic.Bool
+
+// Reload tells the service manager that the daemon reads its configuration anew, for as
+// long as do does that. A daemon that is not ready yet, or stops, only does it.
+func Reload(log *slog.Logger, do func()) {
+	if !ready.Load() {
+		do()
+		return
+	}
+	m := &manager{log: log}
+	m.tell(daemon.SdNotifyReloading+"\n"+strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "reading the configuration anew")
+	do()
+	m.tell(daemon.SdNotifyReady, "the configuration was read anew")
 }
 
 // manager is who has started the daemon.

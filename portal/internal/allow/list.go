@@ -73,6 +73,12 @@ func (l List) Target(e endpoint.Endpoint) error {
 	return nil
 }
 
+// Outright reports whether the portal may dial e, without asking what its name
+// resolves to.
+func (l List) Outright(e endpoint.Endpoint) bool {
+	return l.Target(e) == nil && (!l.written || l.admits(e))
+}
+
 // Answers reports, as a *Denied, why the portal may not dial e, whose name
 // resolved to addrs. One forbidden address among them refuses the name whole:
 // whoever can put it there can put it alone. No rule helps against that: what

@@ -14,6 +14,7 @@ import (
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/privilege"
+	"github.com/netport/netport/proto/reload"
 )
 
 // Root returns the command line. secure is how a portal that runs gives back
@@ -76,20 +77,27 @@ tunnels and removes its sockets; a second signal ends it at once.`,
 			if err != nil {
 				return err
 			}
-			log, end, err := command.Daemon(c.ErrOrStderr(), conf.Log)
+			d, err := command.NewDaemon(c.ErrOrStderr(), conf.Log)
 			if err != nil {
 				return err
 			}
-			defer end()
+			defer d.End()
 			// None is needed. One that was given ports below 1024 listens there for
 			// as long as it runs.
 			if err := secure(privilege.Listen); err != nil {
-				log.Warn("capabilities are not given back", "error", err)
+				d.Log.Warn("capabilities are not given back", "error", err)
 			}
-			p, err := daemon.New(conf, log)
+			p, err := daemon.New(conf, d.Log)
 			if err != nil {
 				return fmt.Errorf("start portal: %w", err)
 			}
+			p.Follow(reload.New(conf, config.LiveKeys, d.Hangups, func() (config.Config, error) {
+				conf, err := load(c)
+				if err == nil {
+					d.SetLog(conf.Log)
+				}
+				return conf, err
+			}, d.Log))
 			return p.Run(c.Context())
 		},
 	}

@@ -63,6 +63,9 @@ func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 	if s.Unreachable+s.Oversized > 0 {
 		fmt.Fprintf(w, "UDP      %d datagrams found no one listening at their target, %d were too large for the way there\n", s.Unreachable, s.Oversized)
 	}
+	if text := s.Reload.Text(); text != "" {
+		fmt.Fprintf(w, "config   %s\n", command.Clean(text))
+	}
 	for _, line := range s.Identity.Lines() {
 		fmt.Fprintf(w, "identity %s\n", command.Clean(line))
 	}

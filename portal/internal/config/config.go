@@ -93,6 +93,9 @@ type listen struct {
 	Users []any    `toml:"users"`
 }
 
+// LiveKeys are the keys that need no restart.
+var LiveKeys = []string{"log_level", "log_format", "linger", "drain", "dial.allow", "listen.allow", "listen.users"}
+
 // Load reads and checks the file name, and what the environment says beside it.
 func Load(name string) (Config, error) {
 	raw := defaults()

@@ -161,6 +161,9 @@ func (p *Portal) connect(_ context.Context, raw json.RawMessage) (func(context.C
 	}
 	c, err := p.calls.begin(args.Token)
 	if err != nil {
+	if err := p.current().Listen.Listen(g.Listen); err != nil {
+		return nil, fmt.Errorf("connect to %s at %s: %w", target, args.Portal, err)
+	}
 		return nil, err
 	}
 	return func(ctx context.Context, conn net.Conn) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/portal/internal/config"
@@ -33,6 +34,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/proto/supervise"
 	"github.com/netport/netport/proto/wire"
 )
@@ -61,6 +63,8 @@ type Portal struct {
 	finder   *path.Finder
 	pool     *peers.Pool
 	entry    *entry.Entry
+	live     atomic.Pointer[config.Config]
+	reload   *reload.Reloader[config.Config] // nil: there is none
 	exit     *exit.Exit
 	calls    *calls
 	opened   bool // owned by look: the listeners of kept grants were seen open
@@ -83,6 +87,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		socket.Close()
 		return nil, err
 	}
+	p.live.Store(&c)
 	p := &Portal{
 		config: c, folder: held,
 		log: log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
@@ -156,6 +161,7 @@ func (p *Portal) Run(ctx context.Context) error {
 	rest.Go(func() { p.finder.Run(rest.ctx) })
 	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
 	rest.Go(func() { p.keeper.Run(rest.ctx) })
+	rest.Go(func() { p.reload.Run(rest.ctx, p.take) })
 	rest.Go(func() { p.identity.Run(rest.ctx) })
 	rest.Go(func() { p.exit.Run(rest.ctx) })
 	rest.Go(func() { p.network.Run(rest.ctx) })
@@ -197,7 +203,7 @@ func newPart() *part {
 // drain waits until what is carried has finished, for as long as the
 // configuration allows.
 func (p *Portal) drain() {
-	ctx, cancel := context.WithTimeout(context.Background(), p.config.Drain)
+	ctx, cancel := context.WithTimeout(context.Background(), p.current().Drain)
 	defer cancel()
 	p.pool.Drain(ctx)
 }

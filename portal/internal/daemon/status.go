@@ -11,6 +11,7 @@ import (
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/keeper"
+	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -25,10 +26,11 @@ type Status struct {
 	Server      control.Status `json:"server"`
 	Forwards    []Forward      `json:"forwards"`
 	Tunnels     []peers.Status `json:"tunnels"`
-	Unreachable uint64         `json:"udp_unreachable"` // datagrams to targets where no one listened
-	Oversized   uint64         `json:"udp_oversized"`   // datagrams too large for the way to their target
-	Limited     uint64         `json:"udp_limited"`     // datagrams above the limits of their grants
-	Refusals    []Refusal      `json:"refusals"`        // of grants, the newest first
+	Unreachable uint64         `json:"udp_unreachable"`  // datagrams to targets where no one listened
+	Oversized   uint64         `json:"udp_oversized"`    // datagrams too large for the way to their target
+	Limited     uint64         `json:"udp_limited"`      // datagrams above the limits of their grants
+	Refusals    []Refusal      `json:"refusals"`         // of grants, the newest first
+	Reload      *reload.Report `json:"reload,omitempty"` // the last time that the configuration was read anew
 }
 
 // Refusal is a grant that was not taken from the server, or shown by a peer in
@@ -106,6 +108,7 @@ func (p *Portal) Status() Status {
 		Tunnels:     p.pool.Status(),
 		Unreachable: counters.Unreachable, Oversized: counters.Oversized, Limited: counters.Limited,
 		Refusals: p.refusals(func(grants.Refusal) bool { return true }),
+		Reload:   p.reload.Last(),
 	}
 }
 
@@ -187,7 +190,7 @@ func (p *Portal) exitForward(g grant.Grant) Forward {
 	}
 	reached, how := p.reach(f.Peer)
 	path := p.path(f.Peer, g.Terms)
-	switch err := p.config.Dial.Target(g.Target); {
+	switch err := p.current().Dial.Target(g.Target); {
 	case g.Valid(p.credentials.Now()) != wire.ReasonNone:
 		f.State, f.Why = Down, p.invalid(g)
 	case err != nil:

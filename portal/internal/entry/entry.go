@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/portal/internal/allow"
@@ -64,6 +65,14 @@ type Entry struct {
 	mu       sync.Mutex // guards the following
 	closed   bool
 	forwards map[place]*forward
+
+	owner atomic.Pointer[owned] // what the portal's owner lets it do
+}
+
+// owned is Config.List and Config.Users, as they are now.
+type owned struct {
+	list  allow.List
+	users users.List
 }
 
 // place is where a forward listens. Two pairs of ends at one place are targets of
@@ -84,7 +93,25 @@ func placeOf(p grants.Pair) place {
 // New returns an Entry; Run must follow.
 func New(c Config) *Entry {
 	ctx, stop := context.WithCancel(context.Background())
-	return &Entry{Config: c, log: c.Log, vanished: vanish.New(), ctx: ctx, stop: stop, forwards: make(map[place]*forward)}
+	e := &Entry{Config: c, log: c.Log, vanished: vanish.New(), ctx: ctx, stop: stop, forwards: make(map[place]*forward)}
+	e.owner.Store(&owned{c.List, c.Users})
+	return e
+}
+
+// SetOwner changes Config.List and Config.Users: listeners that are not allowed any more
+// are closed when it returns, and those that are now are opened. Connections that they
+// had accepted go on; clients of datagrams do not.
+func (e *Entry) SetOwner(list allow.List, users users.List) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.owner.Swap(&owned{list, users})
+	anew := before.users.Written() != users.Written() // then other listeners are possible
+	for key, f := range e.forwards {
+		if anew || list.Listen(key.listen) != nil {
+			f.reopen()
+		}
+		f.retry()
+	}
 }
 
 // Run serves until ctx is cancelled. Then it closes the listeners and waits until

@@ -52,6 +52,7 @@ type forward struct {
 	mu       sync.Mutex                 // guards the following
 	targets  []*target                  // at least one, in the order of their ranks
 	listener interface{ Close() error } // nil: none is open
+	anew     bool                       // it was closed to be opened again
 	err      error                      // why not
 	since    time.Time
 }
@@ -117,6 +118,25 @@ func (f *forward) retry() {
 	}
 }
 
+// reopen closes the listener, and has run open it again if that is still allowed.
+func (f *forward) reopen() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.listener != nil && !f.draining() {
+		f.listener.Close()
+		f.listener, f.anew = nil, true
+	}
+}
+
+// reopens reports whether the listener was closed to be opened again.
+func (f *forward) reopens() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	anew := f.anew
+	f.anew = false
+	return anew
+}
+
 // run listens until the forward is closed or drains.
 func (f *forward) run() {
 	listen := f.first().Listen
@@ -129,7 +149,10 @@ func (f *forward) run() {
 			if f.draining() {
 				return
 			}
-			pause = firstRetry
+			pause, said = firstRetry, ""
+			if f.reopens() {
+				continue
+			}
 		}
 		f.mu.Lock()
 		f.listener, f.err, f.since = nil, err, time.Now()
@@ -151,48 +174,69 @@ func (f *forward) run() {
 
 // open opens the listener and returns what serves it.
 func (f *forward) open(e endpoint.Endpoint) (serve func() error, err error) {
-	if err := f.entry.List.Listen(e); err != nil {
+	owner := f.entry.owner.Load()
+	if err := owner.list.Listen(e); err != nil {
 		return nil, err
 	}
 	switch e.Scheme() {
 	case endpoint.Stdio: // "netport-portal connect" is its listener
-		return func() error { <-f.shut; return nil }, f.opened(nil)
+		l := make(standing)
+		return l.serve(f.shut), f.opened(owner, l)
 	case endpoint.UDP:
-		if f.entry.Users.Written() {
+		if owner.users.Written() {
 			return nil, errors.New("only named users may connect (listen.users in the configuration), and who sends a datagram cannot be told for sure: use TCP or a Unix socket, or leave the key out")
 		}
 		conn, err := listenUDP(f.ctx, e)
 		if err != nil {
 			return nil, err
 		}
-		return func() error { return f.serveUDP(conn) }, f.opened(conn)
+		return func() error { return f.serveUDP(conn) }, f.opened(owner, conn)
 	case endpoint.Unix:
-		l, err := listenUnix(e.Path(), f.entry.Users.Written())
+		l, err := listenUnix(e.Path(), owner.users.Written())
 		if err != nil {
 			return nil, err
 		}
-		return func() error { return f.serve(l) }, f.opened(l)
+		return func() error { return f.serve(l) }, f.opened(owner, l)
 	}
 	l, err := listenTCP(f.ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.entry.Users.Ready(l); err != nil {
+	if err := owner.users.Ready(l); err != nil {
 		l.Close()
 		return nil, err
 	}
-	return func() error { return f.serve(l) }, f.opened(l)
+	return func() error { return f.serve(l) }, f.opened(owner, l)
 }
 
-// opened makes l the forward's listener, unless that was closed meanwhile.
-func (f *forward) opened(l interface{ Close() error }) error {
+// standing is the listener of a forward whose clients come by a command.
+type standing chan struct{}
+
+// Close ends serve.
+func (s standing) Close() error { close(s); return nil }
+
+func (s standing) serve(shut <-chan struct{}) func() error {
+	return func() error {
+		select {
+		case <-s:
+		case <-shut:
+		}
+		return net.ErrClosed
+	}
+}
+
+// opened makes l the forward's listener, unless that was closed meanwhile or the owner
+// has another word now than the one that it was opened by.
+func (f *forward) opened(owner *owned, l interface{ Close() error }) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.draining() {
-		if l != nil {
-			l.Close()
-		}
+		l.Close()
 		return net.ErrClosed
+	}
+	if f.entry.owner.Load() != owner {
+		l.Close()
+		return errors.New("the configuration has changed: it is tried again")
 	}
 	f.listener, f.err, f.since = l, nil, time.Now()
 	return nil
@@ -245,7 +289,7 @@ func (f *forward) carry(conn net.Conn, before <-chan struct{}, opened chan struc
 		f.forbid(source)
 		return
 	}
-	if err := f.entry.Users.Check(conn); err != nil {
+	if err := f.entry.owner.Load().users.Check(conn); err != nil {
 		reset(conn)
 		f.foreign.Add(1)
 		f.often.Warn("client refused", "forward", f.first().Forward, "source", text(source), "error", err)

@@ -12,7 +12,6 @@ import (
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
-	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
 )
@@ -238,7 +237,7 @@ func (f *forward) states() (list []State) {
 	defer f.mu.Unlock()
 	for _, c := range all {
 		s := State{
-			Grant: c.Grant, Listening: !f.draining() && (f.listener != nil || c.Listen.Scheme() == endpoint.Stdio),
+			Grant: c.Grant, Listening: !f.draining() && f.listener != nil,
 			Since: f.since, Targets: len(all), InUse: c.t == next,
 			Accepted: f.accepted.Load(), Refused: f.refused.Load(), Forbidden: f.forbidden.Load(), Foreign: f.foreign.Load(), Dropped: f.dropped.Load(),
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/portal/internal/allow"
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -55,7 +56,7 @@ func TestUsersThatAreNotNamedAreRefusedBeforeATunnel(t *testing.T) {
 	} {
 		tunnels := &asked{}
 		e := newEntry(tunnels)
-		e.Users = c.list
+		e.SetOwner(allow.List{}, c.list)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- e.Run(ctx) }()
@@ -110,7 +111,7 @@ func exchange(t *testing.T, network, address string) error {
 // TestNoDatagramsWhereUsersAreNamed: nobody could say of one whose it is.
 func TestNoDatagramsWhereUsersAreNamed(t *testing.T) {
 	e := newEntry(noTunnels{})
-	e.Users = users.NewList(0)
+	e.SetOwner(allow.List{}, users.NewList(0))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- e.Run(ctx) }()

@@ -113,7 +113,7 @@ func (x *Exit) resolve(ctx context.Context, target endpoint.Endpoint) ([]netip.A
 	if len(addrs) == 0 {
 		return nil, &net.DNSError{Err: "no addresses", Name: target.Host(), IsNotFound: true}
 	}
-	if err := x.List.Answers(target, addrs); err != nil {
+	if err := x.list.Load().Answers(target, addrs); err != nil {
 		return nil, err
 	}
 	var list []netip.AddrPort

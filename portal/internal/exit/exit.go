@@ -86,8 +86,9 @@ type Exit struct {
 	unreachable atomic.Uint64
 	oversized   atomic.Uint64
 	limitedOut  atomic.Uint64
-	failed      metrics.Counts // dials that failed, by why
-	forbidden   metrics.Counts // what peers asked for and no grant or owner allows, by why
+	list        atomic.Pointer[allow.List] // Config.List, as it is now
+	failed      metrics.Counts             // dials that failed, by why
+	forbidden   metrics.Counts             // what peers asked for and no grant or owner allows, by why
 
 	mu     sync.Mutex // guards the following
 	limits map[grants.Pair]*limits
@@ -98,13 +99,18 @@ var _ tunnel.Handler = (*Exit)(nil)
 
 // New returns an Exit; Run must follow.
 func New(c Config) *Exit {
-	return &Exit{
+	x := &Exit{
 		Config: c, now: c.Now, log: c.Log,
 		dialer:  &net.Dialer{KeepAlive: -1, ControlContext: begun},
 		dialing: make(chan struct{}, maxDialing), vanished: vanish.New(),
 		usage: openUsage(c.State, c.Log), nudge: make(chan struct{}, 1), limits: make(map[grants.Pair]*limits),
 	}
+	x.SetList(c.List)
+	return x
 }
+
+// SetList changes Config.List, for what is dialled from now on.
+func (x *Exit) SetList(l allow.List) { x.list.Store(&l) }
 
 // Run keeps the bytes of the month, and ends what has used them up, until ctx is
 // cancelled.
@@ -254,12 +260,12 @@ func (x *Exit) check(from identity.Peer, open wire.Open, g grant.Grant) error {
 	if err := x.Path(from.ID.Name, g.Terms); err != nil {
 		return err
 	}
-	return x.List.Target(g.Target)
+	return x.list.Load().Target(g.Target)
 }
 
 // Try dials the target of a grant of this portal and hangs up, for "explain".
 func (x *Exit) Try(ctx context.Context, g grant.Grant) (wire.Reason, error) {
-	err := x.List.Target(g.Target)
+	err := x.list.Load().Target(g.Target)
 	if err == nil && limited(g.Terms) {
 		var l *limits
 		if l, err = x.limitsOf(g); err == nil {

@@ -64,7 +64,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 	m := &member{pool: p, peer: s.peer, identity: met.Tunnel, since: time.Now()}
 	m.tunnel = tunnel.New(tunnel.Config{
 		Client: met.Conn.Client(), Handler: p.Handler, Budget: p.Budget,
-		Idle: idleTime, Linger: p.Linger, Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
+		Idle: idleTime, Linger: time.Duration(p.linger.Load()), Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
 		Account: p.Account, More: m.more, Next: m.next, Came: p.Review, Trouble: m.troubled, Left: m.left,
 	})
 	p.mu.Lock()
@@ -76,6 +76,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 		return nil, fmt.Errorf("there are %d tunnels with this peer", len(s.peer.tunnels))
 	}
 	s.peer.tunnels = append(s.peer.tunnels, m)
+	m.tunnel.SetLinger(time.Duration(p.linger.Load())) // it may have changed meanwhile
 	s.comeLocked(m, met)
 	p.tunnels.Go(m.run)
 	return m, nil

@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -102,6 +103,7 @@ type Pool struct {
 	tasks   task // of everything else
 	look    chan struct{}
 	doubts  chan struct{} // capacity 1: what carriers were proven with may hold no more
+	linger  atomic.Int64  // Config.Linger, as it is now
 
 	mu       sync.Mutex // guards the following
 	closed   bool
@@ -150,6 +152,7 @@ func New(cfg Config) *Pool {
 		Config: cfg, look: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
 		sessions: make(map[wire.SessionID]*session), peers: make(map[string]*peer),
 	}
+	p.linger.Store(int64(cfg.Linger))
 	p.tunnels.init()
 	p.tasks.init()
 	return p
@@ -308,6 +311,14 @@ func (p *Pool) Cut(ids []wire.GrantID, reason wire.Reason) (n int) {
 		}
 	}
 	return n
+}
+
+// SetLinger changes Config.Linger, for tunnels that there are too.
+func (p *Pool) SetLinger(d time.Duration) {
+	p.linger.Store(int64(d))
+	for _, m := range p.members() {
+		m.tunnel.SetLinger(d)
+	}
 }
 
 // Changed tells that this portal's network has changed, or that the machine has

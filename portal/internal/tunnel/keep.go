@@ -138,6 +138,12 @@ func (t *Tunnel) tell() {
 	}
 }
 
+// SetLinger changes Config.Linger, also for a wait that is under way.
+func (t *Tunnel) SetLinger(d time.Duration) {
+	t.linger.Store(int64(d))
+	t.wake()
+}
+
 // lingers ends a tunnel that has not heard from its peer for too long, and
 // returns when it will be.
 func (t *Tunnel) lingers(now time.Time) (wait time.Duration) {
@@ -147,7 +153,7 @@ func (t *Tunnel) lingers(now time.Time) (wait time.Duration) {
 	if since.IsZero() {
 		return time.Hour
 	}
-	if wait = t.cfg.Linger - now.Sub(since); wait <= 0 {
+	if wait = time.Duration(t.linger.Load()) - now.Sub(since); wait <= 0 {
 		t.finishLost()
 		return time.Hour
 	}

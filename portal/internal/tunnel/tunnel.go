@@ -120,6 +120,7 @@ type Tunnel struct {
 	cancel context.CancelFunc
 	acks   ackTimer
 	flowAt atomic.Pointer[link] // the carrier that flows take; nil: none
+	linger atomic.Int64         // Config.Linger, as it is now
 
 	opened, refused, drops, stray atomic.Uint64
 	busy                          sync.Once // the log was told
@@ -188,6 +189,7 @@ func New(cfg Config) *Tunnel {
 		nextID:    2,
 		idleSince: time.Now(),
 	}
+	t.linger.Store(int64(cfg.Linger))
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	if cfg.Budget != nil {
 		t.budget = cfg.Budget.part(cfg.Budget.limit / 2)

@@ -17,6 +17,7 @@ import (
 	"github.com/netport/netport/proto/join"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/privilege"
+	"github.com/netport/netport/proto/reload"
 
 	"github.com/netport/netport/relay/internal/config"
 	"github.com/netport/netport/relay/internal/daemon"
@@ -56,12 +57,20 @@ there instead and the next relay takes them over: that is for restarts and upgra
 			if err != nil {
 				return err
 			}
-			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.Log)
+			d, err := command.NewDaemon(c.ErrOrStderr(), cfg.Log)
 			if err != nil {
 				return err
 			}
-			defer end()
-			return daemon.New(cfg, log, secure).Run(c.Context())
+			defer d.End()
+			r := daemon.New(cfg, d.Log, secure)
+			r.Follow(reload.New(cfg, config.LiveKeys, d.Hangups, func() (config.Config, error) {
+				cfg, err := config.Load(file)
+				if err == nil {
+					d.SetLog(cfg.Log)
+				}
+				return cfg, err
+			}, d.Log))
+			return r.Run(c.Context())
 		},
 	}
 	configFlag(c, &file)
@@ -162,6 +171,9 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 	fmt.Fprintf(w, "relay     %s of %s, version %s, up %v, certificate until %s\n", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second), s.Certificate.Format(time.DateOnly))
 	fmt.Fprintf(w, "key       %x\n", s.Identity.Key[:])
 	fmt.Fprintf(w, "server    %s\n", command.Clean(server))
+	if text := s.Reload.Text(); text != "" {
+		fmt.Fprintf(w, "config    %s\n", command.Clean(text))
+	}
 	for _, line := range s.Identity.Lines() {
 		fmt.Fprintf(w, "identity  %s\n", command.Clean(line))
 	}

@@ -120,6 +120,9 @@ type file struct {
 	Drain             string   `toml:"drain"`
 }
 
+// LiveKeys are the keys that need no restart.
+var LiveKeys = []string{"log_level", "log_format", "deny", "sessions_per_portal", "packets_per_second", "bytes_per_second", "drain"}
+
 // Load reads and checks the file name, and what the environment says beside it.
 func Load(name string) (Config, error) {
 	raw := defaults()

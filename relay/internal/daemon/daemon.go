@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/proto/privilege"
+	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/proto/supervise"
 	"github.com/netport/netport/proto/wire"
 
@@ -62,6 +64,8 @@ type Daemon struct {
 	drops       *drop.Counters
 	sources     *source.Rules
 	machine     source.Machine
+	live        atomic.Pointer[config.Config]
+	reload      *reload.Reloader[config.Config] // nil: there is none
 
 	// Set by openParts.
 	leases  *lease.Table
@@ -95,6 +99,7 @@ type Daemon struct {
 // that are still needed.
 func New(cfg config.Config, log *slog.Logger, secure func(keep privilege.Set) error) *Daemon {
 	d := &Daemon{cfg: cfg, log: log, secure: secure, started: time.Now(), swept: time.Now(), drops: new(drop.Counters)}
+	d.live.Store(&cfg)
 	d.sources = &source.Rules{
 		AllowLoopback: cfg.AllowLoopback, Own: d.machine.Has, Deny: cfg.Deny,
 		Ports: source.Ports{First: cfg.First, Last: cfg.Last, SharedTCP: cfg.SharedTCP, SharedUDP: cfg.SharedUDP},
@@ -235,6 +240,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.scrape != nil {
 		start("serve metrics", d.scrape.Run)
 	}
+	start("read the configuration anew", func(ctx context.Context) error { return d.reload.Run(ctx, d.takeConfig) })
 	d.identity.Hook(keeper.Hooks{Renewed: d.renewed, Revoked: d.splice.Review})
 	start("keep the certificate", d.identity.Run)
 	start("keep the connection to the server", func(ctx context.Context) error {

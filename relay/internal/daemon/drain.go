@@ -54,7 +54,7 @@ func (d *Daemon) drain(ctx context.Context) {
 	tick := time.NewTicker(drainInterval)
 	defer tick.Stop()
 	left, carried := d.ordered()
-	d.log.Info("relay drains", "sessions", left, "for", d.cfg.Drain)
+	d.log.Info("relay drains", "sessions", left, "for", d.current().Drain)
 	begun := time.Now()
 	happened := begun
 	for {
@@ -64,7 +64,7 @@ func (d *Daemon) drain(ctx context.Context) {
 			if n != left || t != carried {
 				left, carried, happened = n, t, now
 			}
-			if n == 0 || now.Sub(happened) >= drainQuiet || now.Sub(begun) >= d.cfg.Drain {
+			if n == 0 || now.Sub(happened) >= drainQuiet || now.Sub(begun) >= d.current().Drain {
 				return
 			}
 		case <-ctx.Done():
@@ -89,7 +89,7 @@ func (d *Daemon) ordered() (n int, carried lease.Traffic) {
 // and it does not stay in the kernel for the next relay anyway. It sweeps
 // meanwhile.
 func (d *Daemon) moveAway(parts context.Context) {
-	if n, _ := d.ordered(); n == 0 || d.cfg.Drain == 0 || d.persistent() || d.movable() != nil {
+	if n, _ := d.ordered(); n == 0 || d.current().Drain == 0 || d.persistent() || d.movable() != nil {
 		return
 	}
 	ctx, done := context.WithCancel(parts)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/keeper"
+	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/lease"
@@ -55,6 +56,7 @@ type Status struct {
 	// first; reasons without a drop are left out.
 	KernelDrops map[string]uint64 `json:"kernel_drops,omitempty"`
 	Sessions    []Session         `json:"sessions"`
+	Reload      *reload.Report    `json:"reload,omitempty"` // the last time that the configuration was read anew
 }
 
 // Interface is one network interface as the kernel plane uses it.
@@ -87,7 +89,7 @@ func (d *Daemon) status(context.Context, json.RawMessage) (any, error) {
 	s := Status{
 		Name: d.id.Name, Domain: d.id.Domain, Version: command.Version, Started: d.started,
 		Connected: d.conn != nil, Server: d.server, Certificate: d.credentials.Leaf().NotAfter.UTC(), Identity: d.identity.Status(), Capacity: d.cfg.Capacity, Draining: d.draining || d.stopping,
-		Pairs: d.splice.Pairs(), Drops: d.drops.All(), Sessions: []Session{}, Interfaces: []Interface{},
+		Pairs: d.splice.Pairs(), Drops: d.drops.All(), Sessions: []Session{}, Interfaces: []Interface{}, Reload: d.reload.Last(),
 	}
 	total := d.ended
 	d.mu.Unlock()

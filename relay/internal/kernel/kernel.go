@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/bpf"
@@ -80,6 +81,7 @@ type Config struct {
 // Relay holds the TCP connections of all sessions that the kernel forwards.
 type Relay struct {
 	cfg     Config
+	limits  atomic.Pointer[bpf.Terms] // Packets and Bytes of Config, as they are now
 	machine *answer.Machine
 
 	mu       sync.Mutex // guards the following
@@ -104,7 +106,13 @@ func New(cfg Config) *Relay {
 		Expect: cfg.Leases.Expect, Edge: edge{cfg.Sender, r}, Drops: cfg.Drops,
 		Limits: answer.Limits{Pending: maxPending, Flows: cfg.Capacity, Quarantined: maxQuarantined},
 	})
+	r.SetLimits(cfg.Packets, cfg.Bytes)
 	return r
+}
+
+// SetLimits changes Packets and Bytes of Config, for connections that begin from now on.
+func (r *Relay) SetLimits(packets, bytes uint64) {
+	r.limits.Store(&bpf.Terms{Packets: packets, Bytes: bytes})
 }
 
 // Run serves until ctx is cancelled. What the kernel forwards stays.
@@ -296,7 +304,9 @@ func (r *Relay) install(f answer.Flow) error {
 	if s == nil {
 		return fmt.Errorf("install a flow: session %v is over", f.Session)
 	}
-	if err := r.cfg.Plane.Add(f.Pair, bpf.Terms{Lifetime: s.lifetime, Packets: r.cfg.Packets, Bytes: r.cfg.Bytes}); err != nil {
+	terms := *r.limits.Load()
+	terms.Lifetime = s.lifetime
+	if err := r.cfg.Plane.Add(f.Pair, terms); err != nil {
 		return err
 	}
 	r.mu.Lock()

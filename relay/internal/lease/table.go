@@ -150,6 +150,13 @@ func NewTable(l Limits) *Table {
 	return t
 }
 
+// SetPerPortal changes Limits.PerPortal. Sessions that are above it go on.
+func (t *Table) SetPerPortal(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.limits.PerPortal = n
+}
+
 // Create makes a session of what the server asked for. A session that exists
 // already, with the same secrets, is returned again, with fresh false: the
 // server repeats itself when its connection was lost. The error is a *Refusal.

@@ -22,7 +22,7 @@ func (p Ports) has(port uint16) bool {
 }
 
 // Rules says which sources are refused. Its fields are constant once it is in
-// use; it is safe for concurrent use.
+// use (SetDeny and SetOthers change what is behind them); it is safe for concurrent use.
 type Rules struct {
 	// AllowLoopback admits loopback addresses and the machine's own ones: for
 	// demos and tests on one machine. Ports of relays are refused all the same.
@@ -36,6 +36,7 @@ type Rules struct {
 	Deny []netip.Prefix
 
 	others atomic.Pointer[others]
+	denied atomic.Pointer[[]netip.Prefix] // in the place of Deny; nil: that stands
 }
 
 // others is where the other relays are. Two may share an address.
@@ -52,6 +53,16 @@ func (r *Rules) SetOthers(list []wire.OtherRelay) {
 		}
 	}
 	r.others.Store(&set)
+}
+
+// SetDeny replaces Deny, for legs that begin from now on.
+func (r *Rules) SetDeny(list []netip.Prefix) { r.denied.Store(&list) }
+
+func (r *Rules) deny() []netip.Prefix {
+	if list := r.denied.Load(); list != nil {
+		return *list
+	}
+	return r.Deny
 }
 
 // at returns the ports of the other relays at an address.
@@ -101,7 +112,7 @@ func (r *Rules) serves(a netip.Addr) bool {
 		return false
 	}
 	for _, m := range address.Meanings(a) {
-		for _, p := range r.Deny {
+		for _, p := range r.deny() {
 			if p.Contains(m) {
 				return false
 			}

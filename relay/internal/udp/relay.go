@@ -74,6 +74,7 @@ type Config struct {
 // Relay holds the UDP legs of all sessions.
 type Relay struct {
 	cfg      Config
+	limits   atomic.Pointer[bpf.Terms] // Packets and Bytes of Config, as they are now
 	made     time.Time
 	plane    *plane
 	shortcut *shortcut
@@ -92,6 +93,7 @@ type Relay struct {
 // New returns a Relay without sessions, to be Run.
 func New(cfg Config) (*Relay, error) {
 	r := &Relay{cfg: cfg, made: cfg.Now(), plane: newPlane(), shortcut: newShortcut(cfg.Kernel, cfg.Log), sessions: make(map[wire.SessionID]*session)}
+	r.SetLimits(cfg.Packets, cfg.Bytes)
 	for range min(runtime.GOMAXPROCS(0), maxReaders) {
 		d, err := newReader(r)
 		if err != nil {
@@ -103,6 +105,11 @@ func New(cfg Config) (*Relay, error) {
 		r.readers = append(r.readers, d)
 	}
 	return r, nil
+}
+
+// SetLimits changes Packets and Bytes of Config, for connections that begin from now on.
+func (r *Relay) SetLimits(packets, bytes uint64) {
+	r.limits.Store(&bpf.Terms{Packets: packets, Bytes: bytes})
 }
 
 // listen opens a port at each of the relay's addresses, and has it read.

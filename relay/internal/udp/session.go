@@ -129,7 +129,9 @@ func (r *Relay) addLocked(s *session, c *connection, pair bpf.Pair) error {
 
 // terms are those of all pairs of a session.
 func (r *Relay) terms(s *session) bpf.Terms {
-	return bpf.Terms{Lifetime: s.Lifetime, Packets: r.cfg.Packets, Bytes: r.cfg.Bytes}
+	terms := *r.limits.Load()
+	terms.Lifetime = s.Lifetime
+	return terms
 }
 
 // removeLocked takes a pair of a session out of all planes and keeps its

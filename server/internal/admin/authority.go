@@ -201,7 +201,7 @@ func (s *Service) issue(ctx context.Context, role identity.Role, name string, pu
 	}
 	chain, err := issuer.Issue(ctx, ca.Order{
 		Role: role, Name: name, Public: public, Request: request,
-		Life: s.Config.CertificateLife, Begin: s.Registry.Begin(role, name), Held: held,
+		Life: s.Config.Live().CertificateLife, Begin: s.Registry.Begin(role, name), Held: held,
 	})
 	if err != nil {
 		return nil, registry.Enrolment{}, err
@@ -331,7 +331,7 @@ func (s *Service) CAStatus(struct{}) (CAStatus, error) {
 	if err != nil {
 		return CAStatus{}, err
 	}
-	v := CAStatus{Version: b.Version, Mode: "elsewhere", Issuing: b.Issuing, Life: conffile.FormatDuration(s.Config.CertificateLife), Behind: []string{}}
+	v := CAStatus{Version: b.Version, Mode: "elsewhere", Issuing: b.Issuing, Life: conffile.FormatDuration(s.Config.Live().CertificateLife), Behind: []string{}}
 	switch {
 	case len(s.Config.CACommand) > 0:
 		v.Mode = "command"

@@ -166,7 +166,7 @@ func (s *Service) propose(p identity.Peer, key identity.KeyHash) error {
 // RenewLate makes a new certificate for a peer whose own has ended. enrol.ErrWait is as
 // with Join.
 func (s *Service) RenewLate(ctx context.Context, p identity.Peer, csr []byte) (Joined, error) {
-	if late := s.now().Sub(p.NotAfter); late > s.Config.RenewAfterExpiry {
+	if late := s.now().Sub(p.NotAfter); late > s.Config.Live().RenewAfterExpiry {
 		return Joined{}, &enrol.Refusal{Reason: wire.ReasonNotGranted, Text: fmt.Sprintf("the certificate ended on %s, longer ago than this server renews it: have it invited anew", p.NotAfter.UTC().Format(time.DateOnly))}
 	}
 	chain, err := s.Renew(ctx, p, csr)

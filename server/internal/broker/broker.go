@@ -182,6 +182,10 @@ func New(grants Grants, out Outlet, maxSessions int) *Broker {
 	}
 }
 
+// SetMaxSessions changes how many sessions one portal may have part in. Those that are
+// above it go on.
+func (b *Broker) SetMaxSessions(n int) { b.maxSessions = n }
+
 // PortalUp says that a portal is connected, from the given address, anew if it
 // was. What it asked for on an older connection is cancelled without a word: an
 // answer would be taken for one to a request of the new connection.

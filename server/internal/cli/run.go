@@ -5,6 +5,7 @@ import (
 
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/privilege"
+	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/daemon"
 )
@@ -26,17 +27,23 @@ applied with "netport-server policy apply".`,
 			if err != nil {
 				return err
 			}
-			log, end, err := command.Daemon(c.ErrOrStderr(), cfg.Log)
+			d, err := command.NewDaemon(c.ErrOrStderr(), cfg.Log)
 			if err != nil {
 				return err
 			}
-			defer end()
+			defer d.End()
 			if len(cfg.CACommand) == 0 { // which may need what this program does not
 				if err := secure(privilege.Listen); err != nil {
-					log.Warn("capabilities are not given back", "error", err)
+					d.Log.Warn("capabilities are not given back", "error", err)
 				}
 			}
-			return daemon.Run(c.Context(), cfg, log)
+			return daemon.Run(c.Context(), cfg, d.Log, reload.New(cfg, config.LiveKeys, d.Hangups, func() (*config.Config, error) {
+				cfg, err := config.Load(file)
+				if err == nil {
+					d.SetLog(cfg.Log)
+				}
+				return cfg, err
+			}, d.Log))
 		},
 	}
 	configFlag(c, &file)

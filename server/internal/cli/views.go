@@ -56,6 +56,9 @@ sessions     %d
 certificate  until %s
 `, s.Version, s.Domain, time.Since(s.Since).Truncate(time.Second), s.Address, strings.Join(s.Listen, " "), policy,
 			s.Online, s.Portals, s.Usable, s.Relays, s.Sessions, ends(s.Expires, time.Now()))
+		if text := s.Reload.Text(); err == nil && text != "" {
+			_, err = fmt.Fprintf(w, "config       %s\n", command.Clean(text))
+		}
 		if err == nil && s.Ending > 0 {
 			_, err = fmt.Fprintf(w, "warning      %d certificates of portals and relays end soon or have ended: %s\n", s.Ending, strings.Join(s.EndingNames, ", "))
 		}

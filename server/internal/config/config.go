@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/proto/command"
@@ -78,7 +79,30 @@ type Config struct {
 	SessionsPerPortal int
 
 	written conffile.Values
+	live    atomic.Pointer[Live]
 }
+
+// Live is what may change while the server runs.
+type Live struct {
+	CertificateLife, RenewAfterExpiry time.Duration
+}
+
+// Live returns what holds now.
+func (c *Config) Live() Live {
+	if l := c.live.Load(); l != nil {
+		return *l
+	}
+	return Live{c.CertificateLife, c.RenewAfterExpiry}
+}
+
+// Take has Live return what another configuration says.
+func (c *Config) Take(other *Config) {
+	l := other.Live()
+	c.live.Store(&l)
+}
+
+// LiveKeys are the keys that need no restart.
+var LiveKeys = []string{"certificate_life", "renew_after_expiry", "sessions_per_portal", "log_level", "log_format"}
 
 // Written returns the values of all keys.
 func (c *Config) Written() conffile.Values { return c.written }

@@ -17,6 +17,7 @@ import (
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics"
 	"github.com/netport/netport/proto/metrics/scrape"
+	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/proto/supervise"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
@@ -24,8 +25,9 @@ import (
 	"github.com/netport/netport/server/internal/registry"
 )
 
-// Run runs a server until ctx is cancelled.
-func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+// Run runs a server until ctx is cancelled. It takes the configurations that r reads,
+// which may be nil.
+func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, r *reload.Reloader[*config.Config]) error {
 	held, err := local.HoldState(cfg.State)
 	if err != nil {
 		return err
@@ -67,7 +69,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		own.poke()
 		h.RenewAgain()
 	})
-	d := &daemon{hub: h, service: service, own: own, admins: admins, log: log, quiet: newQuiet(log), tls: own.serverTLS(), started: time.Now().UTC().Truncate(time.Second)}
+	d := &daemon{hub: h, service: service, own: own, admins: admins, log: log, quiet: newQuiet(log), tls: own.serverTLS(), started: time.Now().UTC().Truncate(time.Second), reload: r}
 	return d.run(ctx, cfg, service)
 }
 
@@ -107,6 +109,7 @@ type daemon struct {
 	waiting atomic.Int64   // joins that wait for an operator
 	refused metrics.Counts // connections that were not let in, by why
 	started time.Time
+	reload  *reload.Reloader[*config.Config]
 }
 
 func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Service) error {
@@ -158,6 +161,12 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 	start(service.Run)
 	start(d.own.Run)
 	start(socket.Run)
+	start(func(ctx context.Context) error {
+		return d.reload.Run(ctx, func(c *config.Config) {
+			cfg.Take(c)
+			d.hub.SetMaxSessions(c.SessionsPerPortal)
+		})
+	})
 	if page != nil {
 		start(page.Run)
 	}

@@ -281,7 +281,7 @@ func uris(list ...string) []*url.URL {
 // B98: of two servers on one state, the second is refused.
 func TestSecondServerOnOneStateIsRefused(t *testing.T) {
 	r := newRig(t)
-	err := Run(t.Context(), r.cfg, slog.New(slog.DiscardHandler))
+	err := Run(t.Context(), r.cfg, slog.New(slog.DiscardHandler), nil)
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another daemon runs there (process %d)", os.Getpid())) {
 		t.Errorf("%v", err)
 	}

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	}
 	cfg, err := config.Load(file)
 	if err == nil {
-		err = Run(context.Background(), cfg, slog.New(slog.NewTextHandler(os.Stdout, nil)))
+		err = Run(context.Background(), cfg, slog.New(slog.NewTextHandler(os.Stdout, nil)), nil)
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)

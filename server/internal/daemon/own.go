@@ -130,7 +130,7 @@ func (o *own) Run(ctx context.Context) error {
 			return nil
 		}
 		o.look(ctx, time.Now())
-		timer.Reset(min(lookTime, o.cfg.CertificateLife/20))
+		timer.Reset(min(lookTime, o.cfg.Live().CertificateLife/20))
 	}
 }
 
@@ -206,7 +206,7 @@ func (o *own) remind(now time.Time) {
 // than the one that signed it.
 func (o *own) due(now time.Time) bool {
 	leaf := o.credentials.Leaf()
-	life := min(leaf.NotAfter.Sub(leaf.NotBefore), o.cfg.CertificateLife)
+	life := min(leaf.NotAfter.Sub(leaf.NotBefore), o.cfg.Live().CertificateLife)
 	if now.Sub(leaf.NotBefore) >= life/3*2 {
 		return true
 	}

@@ -82,7 +82,7 @@ func (r *rig) start() {
 	r.flush = flush
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.ended = cancel, make(chan error, 1)
-	go func() { r.ended <- Run(ctx, r.cfg, log) }()
+	go func() { r.ended <- Run(ctx, r.cfg, log, nil) }()
 	r.log.wait(r.t, "msg=listening")
 }
 

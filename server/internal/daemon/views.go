@@ -7,6 +7,7 @@ import (
 
 	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/hub"
@@ -59,6 +60,8 @@ type Status struct {
 	UnsignedAuthorities bool `json:"authorities_not_signed"`
 	// UnsignedPortals are those of which a key is new since the policy was signed.
 	UnsignedPortals []string `json:"portals_not_signed"`
+	// Reload is what came of the last time that the configuration was read anew.
+	Reload *reload.Report `json:"reload,omitempty"`
 }
 
 func (d *daemon) views(cfg *config.Config, service *admin.Service) map[string]local.Handler {
@@ -82,6 +85,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
 	s.Contested = d.hub.Contests()
+	s.Reload = d.reload.Last()
 	s.Soon = d.own.soon(time.Now())
 	s.Strict = service.Registry.Strict()
 	s.Unsigned, s.UnsignedAuthorities, s.UnsignedPortals = service.Unsigned()

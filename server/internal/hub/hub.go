@@ -149,6 +149,13 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 }
 
+// SetMaxSessions changes Options.MaxSessions. Sessions that are above it go on.
+func (h *Hub) SetMaxSessions(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.broker.SetMaxSessions(n)
+}
+
 func (h *Hub) tick(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
