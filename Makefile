@@ -55,7 +55,7 @@ lab-test: build ## run the network namespace topologies alone, as root or with s
 	@$(LABTEST) -exec $(CURDIR)/scripts/as-root ./lab/...
 
 lab-soak: build ## run the tests of faults and attacks with their whole numbers, as root or with sudo
-	@for package in faults kernel survive e2e; do \
+	@for package in faults kernel survive e2e joining; do \
 		go test -c -o bin/lab-soak.test ./lab/$$package; \
 		(cd lab/$$package && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
 			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 8h -full); \
@@ -69,7 +69,7 @@ bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: 
 	@NETPORT_BIN=$(CURDIR)/bin scripts/as-root bin/netport-bench $(BENCHFLAGS)
 
 size: ## say how large the stripped portal is and what each dependency has of it
-	@go run ./lab/size -table
+	@go run ./lab/size/show -table
 
 deb: ## make Debian packages of the three roles in bin/packages, for amd64, arm64 and armhf
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb deb

@@ -84,7 +84,7 @@ func (w *world) offline() map[string]string {
 	w.t.Helper()
 	w.ask("issue", "portal", "ann", "--out", w.folder("ann"))
 	w.issueRelay("relay-1", 0)
-	w.run("server", nil, "init", "--dir", w.folder("other"), "--domain", domain, "--address", freeAddress(w.t))
+	w.run("server", nil, "init", "--dir", w.folder("other"), "--domain", domain, "--address", w.free())
 	return map[string]string{"portal": "ann", "relay": "relay-1", "server": "other"}
 }
 

@@ -43,22 +43,11 @@ type fortress struct {
 	asked  uint32                                        // sessions that mallory has asked for
 }
 
-// freeAddress is one on loopback that nobody listens at.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newFortress(t *testing.T) *fortress {
 	t.Helper()
 	w := newWorld(t)
 	f := &fortress{
-		world: w, Forger: identitytest.NewForger(t), shared: freeAddress(t), entry: freeAddress(t),
+		world: w, Forger: identitytest.NewForger(t), shared: w.free(), entry: w.free(),
 		keys:  make(map[identity.Role]crypto.Signer),
 		names: map[identity.Role]string{identity.Portal: "mallory", identity.Relay: "liar", identity.Server: "server", identity.Admin: "root"},
 		told:  make(chan wire.Session, 16),
@@ -100,8 +89,8 @@ func newFortress(t *testing.T) *fortress {
 // issueRelay makes the folder of a relay on loopback, with or without a shared TCP port.
 func (w *world) issueRelay(name string, shared uint16) {
 	w.t.Helper()
-	w.ask("issue", "relay", name, "--address", "127.0.0.1", "--out", w.folder(name))
-	if err := daemon.EditConfig(w.config(name), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{"127.0.0.1"}),
+	w.ask("issue", "relay", name, "--address", w.ip, "--out", w.folder(name))
+	if err := daemon.EditConfig(w.config(name), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{w.ip}),
 		daemon.Set("mode", "userspace"), daemon.Set("shared_tcp_port", shared), daemon.Set("shared_udp_port", 0)); err != nil {
 		w.t.Fatal(err)
 	}

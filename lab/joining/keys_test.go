@@ -22,7 +22,6 @@ import (
 // TestPortalWithItsKeyInATPM has a portal whose key a software TPM has.
 func TestPortalWithItsKeyInATPM(t *testing.T) {
 	need.Program(t, "swtpm")
-	t.Parallel()
 	dir, err := os.MkdirTemp("", "netport-tpm-") // the path of a socket is short
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +42,7 @@ func TestPortalWithItsKeyInATPM(t *testing.T) {
 		return p
 	}
 	soft := power()
-	s := w.newStory("127.0.0.21", "TSS2 PRIVATE KEY", "--key", "tpm", "--tpm", socket)
+	s := w.newStory("TSS2 PRIVATE KEY", "--key", "tpm", "--tpm", socket)
 	s.renews()
 
 	// Without its TPM the portal says so, and goes on by itself when that is back.
@@ -60,7 +59,6 @@ func TestPortalWithItsKeyInATPM(t *testing.T) {
 // TestPortalWithItsKeyOnAToken has a portal whose key a software PKCS #11 token has.
 func TestPortalWithItsKeyOnAToken(t *testing.T) {
 	need.Program(t, "softhsm2-util", "gcc")
-	t.Parallel()
 	w := newWorld(t, daemon.Set("certificate_life", "1m"))
 	tokens := filepath.Join(w.dir, "tokens")
 	conf, pin := filepath.Join(w.dir, "softhsm2.conf"), filepath.Join(w.dir, "pin")
@@ -84,7 +82,7 @@ func TestPortalWithItsKeyOnAToken(t *testing.T) {
 	}
 	tool(t, w, "go", "build", "-C", "../../portal", "-trimpath", "-buildvcs=false", "-tags", "pkcs11", "-o", portal, ".")
 
-	s := w.newStory("127.0.0.22", "PKCS#11 PROVIDER URI", "--key", uri)
+	s := w.newStory("PKCS#11 PROVIDER URI", "--key", uri)
 	s.renews()
 	s.starts()
 	objects, err := filepath.Glob(filepath.Join(tokens, "*", "*.object"))
@@ -112,18 +110,18 @@ type story struct {
 	listen string // of the forward
 }
 
-// newStory has everybody join and starts them; relay is an address for the relay alone.
-func (w *world) newStory(relay, block string, where ...string) *story {
+// newStory has everybody join and starts them.
+func (w *world) newStory(block string, where ...string) *story {
 	t := w.t
 	t.Helper()
-	s := &story{world: w, block: block, listen: free(t)}
+	s := &story{world: w, block: block, listen: w.free()}
 	join := append([]string{"join", "--config", w.config("ann")}, where...)
 	if err := errors.Join(
 		w.try("portal", strings.NewReader(w.invite("portal", "ann")), join...),
 		w.join("portal", "plant", w.invite("portal", "plant")),
-		w.join("relay", "relay-1", w.invite("relay", "relay-1", "--address", relay)),
+		w.join("relay", "relay-1", w.invite("relay", "relay-1", "--address", w.ip)),
 		daemon.EditConfig(w.config("ann"), daemon.Set("renew_key", true)),
-		daemon.EditConfig(w.config("relay-1"), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{relay}), daemon.Set("mode", "userspace")),
+		daemon.EditConfig(w.config("relay-1"), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{w.ip}), daemon.Set("mode", "userspace")),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -237,16 +235,5 @@ func echo(t *testing.T) string {
 			}()
 		}
 	}()
-	return l.Addr().String()
-}
-
-// free returns a loopback address that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	return l.Addr().String()
 }

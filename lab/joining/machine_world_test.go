@@ -28,15 +28,20 @@ type machine struct {
 // resident is a daemon of a machine.
 type resident struct{ role, folder, socket string }
 
-var residents = []resident{{"server", "server", "server.sock"}, {"relay", "relay-1", "relay.sock"}, {"portal", "plant", "state/portal.sock"}, {"portal", "ann", "state/portal.sock"}}
+var (
+	plant     = resident{"portal", "plant", "state/portal.sock"}
+	residents = []resident{{"server", "server", "server.sock"}, {"relay", "relay-1", "relay.sock"}, plant, {"portal", "ann", "state/portal.sock"}}
+)
 
-func newMachine(t *testing.T, user *syscall.Credential) *machine {
+// newMachine makes a machine whose programs are a user's (nil: the test's own) and have more in their environment.
+func newMachine(t *testing.T, user *syscall.Credential, environment ...string) *machine {
 	t.Helper()
-	m := &machine{world: newWorldOf(t, user), entry: freeAddress(t), target: freeAddress(t), running: make(map[string]*program)}
+	w := newWorldOf(t, user, environment)
+	m := &machine{world: w, entry: w.free(), target: w.free(), running: make(map[string]*program)}
 	m.running["server"] = m.server
-	m.ask("issue", "relay", "relay-1", "--address", "127.0.0.1", "--out", m.folder("relay-1"))
-	shared := netip.MustParseAddrPort(freeAddress(t)).Port()
-	if err := daemon.EditConfig(m.config("relay-1"), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{"127.0.0.1"}),
+	m.ask("issue", "relay", "relay-1", "--address", m.ip, "--out", m.folder("relay-1"))
+	shared := netip.MustParseAddrPort(m.free()).Port()
+	if err := daemon.EditConfig(m.config("relay-1"), daemon.Set("allow_loopback", true), daemon.Set("addresses", []string{m.ip}),
 		daemon.Set("mode", "userspace"), daemon.Set("shared_tcp_port", shared), daemon.Set("shared_udp_port", 0)); err != nil {
 		t.Fatal(err)
 	}

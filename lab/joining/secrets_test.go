@@ -58,9 +58,8 @@ func TestKeysThatOthersCanUseAreRefused(t *testing.T) {
 // TestNoKeyLeavesAProcess: another program of the same user reads nothing of a daemon's memory, by ptrace, /proc or a core
 // file, and neither its log nor what it says when it is killed in the middle of its work holds a key (T37).
 func TestNoKeyLeavesAProcess(t *testing.T) {
-	t.Setenv("GOTRACEBACK", "crash") // all there is to say, and then a core file
-	defer raiseCoreLimit(t)()
-	m := newMachine(t, nobody)
+	raiseCoreLimit(t)
+	m := newMachine(t, nobody, "GOTRACEBACK=crash") // all there is to say, and then a core file
 	// What can be done to a process that does not guard itself.
 	victim := m.command("portal")
 	victim.Path, victim.Args = "/bin/sleep", []string{"sleep", "1000"}
@@ -126,18 +125,12 @@ func dumped(cmd *exec.Cmd) bool {
 	return cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump()
 }
 
-// raiseCoreLimit lets programs leave core files.
-func raiseCoreLimit(t *testing.T) (restore func()) {
+// raiseCoreLimit lets programs leave core files, from now on: stories beside this one have nothing against it.
+func raiseCoreLimit(t *testing.T) {
 	t.Helper()
-	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_CORE, &was); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
 		t.Fatal(err)
 	}
-	more := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &more); err != nil {
-		t.Fatal(err)
-	}
-	return func() { unix.Setrlimit(unix.RLIMIT_CORE, &was) }
 }
 
 // keysIn returns, for each private key below a folder, how a part of it would look in a text: lines of its PEM form, and

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// installShifted replaces the programs of a world by ones that are built with another time.Now: it is ahead by what a
+// installShifted replaces the programs of some roles in a world by ones that are built with another time.Now: it is ahead by what a
 // file says (testdata/shift). No namespace shifts the wall clock, and setting the machine's own would be everybody's.
 // Nothing of the programs is another but that.
-func installShifted(t *testing.T, dir string) {
+func installShifted(t *testing.T, dir string, roles []string) {
 	t.Helper()
 	out, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -44,7 +44,7 @@ func installShifted(t *testing.T, dir string) {
 	if err := os.WriteFile(overlay, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, role := range []string{"server", "relay", "portal"} {
+	for _, role := range roles {
 		cmd := exec.Command("go", "build", "-overlay", overlay, "-o", filepath.Join(dir, "netport-"+role), ".")
 		cmd.Dir = filepath.Join("..", "..", role)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -32,10 +32,12 @@ func asUser(t *testing.T, uid uintptr, f func()) {
 		}
 		set(unix.SYS_SETRESGID, uid)
 		set(unix.SYS_SETRESUID, uid)
+		defer func() { // also where f ends the test
+			set(unix.SYS_SETRESUID, 0)
+			set(unix.SYS_SETRESGID, 0)
+			runtime.UnlockOSThread()
+		}()
 		f()
-		set(unix.SYS_SETRESUID, 0)
-		set(unix.SYS_SETRESGID, 0)
-		runtime.UnlockOSThread()
 	}()
 	<-done
 }

@@ -26,16 +26,7 @@ import (
 // the operator keeps elsewhere.
 func newStrictWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
-	if err := daemon.Install(w.dir); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.address = l.Addr().String()
-	l.Close()
+	w := emptyWorld(t, nil, nil)
 	w.run("server", nil, "init", "--dir", w.folder("server"), "--operator", w.folder("operator"), "--domain", domain, "--address", w.address)
 	w.startServer("server")
 	return w
@@ -168,8 +159,8 @@ func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 			t.Errorf("%s trusts the authorities of version %d", name, s.Identity.Authorities)
 		}
 	}
-	stolen := filepath.Join(w.dir, "stolen.toml")
-	if err := os.WriteFile(stolen, []byte("domain = \"example.org\"\n"+forward("web", "127.0.0.1:80")+strings.Replace(forward("shell", "127.0.0.1:22"), "stdio:", "tcp://127.0.0.1:2222", 1)), 0o600); err != nil {
+	shell, stolen := w.free(), filepath.Join(w.dir, "stolen.toml")
+	if err := os.WriteFile(stolen, []byte("domain = \"example.org\"\n"+forward("web", "127.0.0.1:80")+strings.Replace(forward("shell", "127.0.0.1:22"), "stdio:", "tcp://"+shell, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.run("server", nil, "policy", "apply", stolen, "--config", w.config("thief"))
@@ -182,7 +173,7 @@ func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 			return nil
 		})
 	}
-	if c, err := net.Dial("tcp", "127.0.0.1:2222"); err == nil {
+	if c, err := net.Dial("tcp", shell); err == nil {
 		c.Close()
 		t.Error("ann listens for the thief")
 	}

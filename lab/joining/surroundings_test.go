@@ -18,6 +18,7 @@ import (
 
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/stage"
 )
 
 // TestEnvironmentChangesNothing: no secrets of a TLS connection are written to a file, no
@@ -40,6 +41,7 @@ func TestEnvironmentChangesNothing(t *testing.T) {
 		}
 	}()
 	keys := t.TempDir()
+	environment := []string{"LD_DEBUG=all", "GODEBUG=tlsmlkem=0,tls10server=1,netdns=cgo,http2debug=2"}
 	for _, name := range []string{
 		"SSLKEYLOGFILE", "QLOGDIR", "GOCOVERDIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
 		"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_DEBUG_OUTPUT", "LD_PROFILE_OUTPUT", "OPENSSL_CONF", "SSL_CERT_FILE",
@@ -48,11 +50,9 @@ func TestEnvironmentChangesNothing(t *testing.T) {
 		if strings.HasSuffix(strings.ToLower(name), "proxy") {
 			value = "http://" + proxy.Addr().String()
 		}
-		t.Setenv(name, value)
+		environment = append(environment, name+"="+value)
 	}
-	t.Setenv("LD_DEBUG", "all")
-	t.Setenv("GODEBUG", "tlsmlkem=0,tls10server=1,netdns=cgo,http2debug=2")
-	m := newMachine(t, nil)
+	m := newMachine(t, nil, environment...)
 	if err := m.join("portal", "bob", m.invite("portal", "bob")); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +70,7 @@ func TestEnvironmentChangesNothing(t *testing.T) {
 // TestFilesAreTheirOwnersAlone: whatever the umask is, nobody else reads what any of the
 // programs has made, or writes beside it (T37).
 func TestFilesAreTheirOwnersAlone(t *testing.T) {
+	stage.EnterSerially(t) // the umask is the whole process's
 	w := newWorld(t)
 	defer syscall.Umask(syscall.Umask(0)) // not before: the test's own folder would be open
 	w.server.stop()

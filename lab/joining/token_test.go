@@ -140,9 +140,8 @@ func (w *world) filesOf(dir string) map[string][]byte {
 // would write one, and what it says at its end has no part of it (T25).
 func TestTokenIsInNoCoreFile(t *testing.T) {
 	need.Root(t) // to let programs leave core files
-	t.Setenv("GOTRACEBACK", "crash")
-	defer raiseCoreLimit(t)()
-	w := newWorld(t)
+	raiseCoreLimit(t)
+	w := newWorldOf(t, nil, []string{"GOTRACEBACK=crash"})
 	token := w.invite("portal", "plc", "--approve")
 	cmd := w.command("portal", "join", "--config", w.config("plc"))
 	cmd.Stdin = strings.NewReader(token)

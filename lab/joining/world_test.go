@@ -1,6 +1,9 @@
 // Package joining has the stories of joining with the real programs, on loopback and as an ordinary user: tokens, keys,
 // interruptions, approval, and certificates that have expired; and of those who come with certificates that are not right,
 // keys that are none and files that are wrong. Package fleet has those that need a network.
+//
+// The stories are told side by side (package stage). So each world has an address of its own, what a test sets in the
+// environment is its programs' alone, and what is all of the test process's, as its umask, is set by stories that are alone.
 package joining
 
 import (
@@ -9,12 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +26,7 @@ import (
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/stage"
 )
 
 const domain = "example.org"
@@ -30,6 +35,8 @@ const domain = "example.org"
 type world struct {
 	t       *testing.T
 	dir     string
+	ip      string // a loopback address that no other world uses
+	ports   int    // of it that were given away
 	address string // of the server
 	server  *program
 
@@ -40,13 +47,34 @@ type world struct {
 // newWorld makes a server and starts it.
 func newWorld(t *testing.T, options ...daemon.Option) *world {
 	t.Helper()
-	return newWorldOf(t, nil, options...)
+	return newWorldOf(t, nil, nil, options...)
 }
 
-// newWorldOf is newWorld with programs of another user.
-func newWorldOf(t *testing.T, user *syscall.Credential, options ...daemon.Option) *world {
+// newWorldOf is newWorld with programs of another user, and with more in their environment.
+func newWorldOf(t *testing.T, user *syscall.Credential, environment []string, options ...daemon.Option) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), user: user}
+	w := emptyWorld(t, user, environment)
+	w.run("server", nil, "init", "--dir", w.folder("server"), "--domain", domain, "--address", w.address)
+	if len(options) > 0 {
+		if err := daemon.EditConfig(w.config("server"), options...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.startServer("server")
+	return w
+}
+
+// worlds counts those of this process.
+var worlds atomic.Uint32
+
+// emptyWorld is a world with the programs, and without a server. The test is on the lab's stage from then on.
+func emptyWorld(t *testing.T, user *syscall.Credential, environment []string) *world {
+	t.Helper()
+	stage.Enter(t)
+	// The process's number keeps apart those who test at once on one machine, and the set bit from what all use.
+	pid := os.Getpid()
+	w := &world{t: t, dir: t.TempDir(), user: user, environment: environment,
+		ip: netip.AddrFrom4([4]byte{127, byte(pid>>8) | 0x80, byte(pid), byte(worlds.Add(1))}).String()}
 	if user != nil {
 		need.Root(t) // to start programs as another user
 		if err := errors.Join(os.Chmod(filepath.Dir(w.dir), 0o755), os.Chmod(w.dir, 0o755), os.Chown(w.dir, int(user.Uid), int(user.Gid))); err != nil {
@@ -56,20 +84,15 @@ func newWorldOf(t *testing.T, user *syscall.Credential, options ...daemon.Option
 	if err := daemon.Install(w.dir); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.address = l.Addr().String() // free again, as soon as it is closed
-	l.Close()
-	w.run("server", nil, "init", "--dir", w.folder("server"), "--domain", domain, "--address", w.address)
-	if len(options) > 0 {
-		if err := daemon.EditConfig(w.config("server"), options...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.startServer("server")
+	w.address = w.free()
 	return w
+}
+
+// free returns an address that nobody listens at, nor will: its port is none of a relay's sessions, and none that the
+// system gives out.
+func (w *world) free() string {
+	w.ports++
+	return fmt.Sprintf("%s:%d", w.ip, 10_000+w.ports)
 }
 
 // startServer starts the server of a folder and waits until it answers its command line.
