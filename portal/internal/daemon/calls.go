@@ -159,11 +159,11 @@ func (p *Portal) connect(_ context.Context, raw json.RawMessage) (func(context.C
 	if !ok {
 		return nil, fmt.Errorf("connect to %s at %s: %s", target, args.Portal, p.missing(args.Portal, target))
 	}
-	c, err := p.calls.begin(args.Token)
-	if err != nil {
 	if err := p.current().Listen.Listen(g.Listen); err != nil {
 		return nil, fmt.Errorf("connect to %s at %s: %w", target, args.Portal, err)
 	}
+	c, err := p.calls.begin(args.Token)
+	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context, conn net.Conn) {

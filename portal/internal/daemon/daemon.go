@@ -63,12 +63,12 @@ type Portal struct {
 	finder   *path.Finder
 	pool     *peers.Pool
 	entry    *entry.Entry
-	live     atomic.Pointer[config.Config]
-	reload   *reload.Reloader[config.Config] // nil: there is none
 	exit     *exit.Exit
 	calls    *calls
 	opened   bool // owned by look: the listeners of kept grants were seen open
 	traffic  traffic.Ledger
+	live     atomic.Pointer[config.Config]
+	reload   *reload.Reloader[config.Config] // nil: there is none
 }
 
 // New makes a portal from its configuration and takes its socket: it fails
@@ -87,11 +87,11 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		socket.Close()
 		return nil, err
 	}
-	p.live.Store(&c)
 	p := &Portal{
 		config: c, folder: held,
 		log: log, socket: socket, started: time.Now(), calls: newCalls(), network: network.New(log),
 	}
+	p.live.Store(&c)
 	file, kept := state.Open(c.State, log)
 	p.state = file
 	p.identity, err = keeper.Open(keeper.Config{
@@ -161,11 +161,11 @@ func (p *Portal) Run(ctx context.Context) error {
 	rest.Go(func() { p.finder.Run(rest.ctx) })
 	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
 	rest.Go(func() { p.keeper.Run(rest.ctx) })
-	rest.Go(func() { p.reload.Run(rest.ctx, p.take) })
 	rest.Go(func() { p.identity.Run(rest.ctx) })
 	rest.Go(func() { p.exit.Run(rest.ctx) })
 	rest.Go(func() { p.network.Run(rest.ctx) })
 	rest.Go(func() { p.follow(rest.ctx) })
+	rest.Go(func() { p.reload.Run(rest.ctx, p.take) })
 	rest.Go(func() { p.state.Run(rest.ctx, p.kept) })
 	rest.Go(func() { supervise.Run(ctx, p.log, p.look) })
 	if p.config.MetricsFile != "" {
