@@ -16,7 +16,7 @@
 //	enrol     enrolment, on the side of who joins
 //	keeper    what keeps the credentials of portals and relays alive
 //	clock     the time, on devices that may not know it
-//	local     the Unix socket between a command line and its daemon
+//	local     the requests of a command line to its daemon, over a Unix socket or TLS
 //	conffile  configuration files; command: conventions of command lines; join: one of them
 //	metrics   what daemons count, as Prometheus reads it
 //
@@ -66,12 +66,13 @@
 //
 //	connection                   dials            ALPN               peers
 //	control                      portal, relay    netport-control/1  role portal or relay; role server
-//	enrolment                    who has no valid netport-enrol/1    none, or a portal's or relay's that
-//	                             certificate                         may have expired; role server
+//	enrolment                    who has no valid netport-enrol/1    none, or a portal's, relay's or admin's
+//	                             certificate                         that may have expired; role server
 //	carrier                      leg 0 is the     netport-tunnel/1   role portal, the name in Session
 //	                             TLS client
 //	leg on a relay's shared      portal           netport-relay/1    role portal; role relay, the name in
 //	port, inside TLS                                                 Session
+//	administration               an operator      netport-admin/1    role admin; role server
 //
 // A peer without the protocol of the connection, or with any other, is refused
 // in the handshake. A permission names a portal by its name and its key: the
@@ -81,7 +82,7 @@
 //
 // # Enrolment
 //
-// Who is to become a portal or relay gets a token (package invite) out of band: role,
+// Who is to become a portal, relay or admin gets a token (package invite) out of band: role,
 // name, the servers, the fingerprint of the authority above their certificates, the
 // policy key, an id and a secret. It makes a key and connects with netport-enrol/1, to the ports of
 // the control protocol. The server's chain ends with its root. Who joins finds the
@@ -106,6 +107,15 @@
 // Without a token the same exchange renews the certificate that was presented in the
 // handshake, for as long after its end as the server allows, unless it was revoked or
 // its key is no longer the name's.
+//
+// # Administration
+//
+// What an operator's command asks a server over its Unix socket, it asks from another
+// machine over TLS, as an admin: one request and one answer a connection, in the framing
+// of package local. The certificate of an admin is good for a TLS client alone, and its
+// key must be the one that is enrolled under its name. Each connection, and what it has
+// asked for as long as that is not done, ends when the admin is revoked. An admin signs
+// nothing. It renews its certificate over the enrolment protocol, with the one it has.
 //
 // # Certificates in the course of time
 //

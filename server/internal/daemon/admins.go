@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// maxAdmins is how many requests of admins are served at once; the others wait.
-	maxAdmins = 8
+	// maxAsking is how many requests of one admin are served at once; the others wait.
+	maxAsking = 4
 	// passTime is how long a request of an admin may take to come, and its answer to be
 	// sent: both may be a policy with all its signatures, over a slow network.
 	passTime = 2 * time.Minute
@@ -30,7 +30,6 @@ const (
 type admins struct {
 	service     *admin.Service
 	credentials *identity.Credentials
-	room        chan struct{}
 
 	// Set before any is served.
 	views  map[string]bool // requests that show what runs
@@ -38,6 +37,7 @@ type admins struct {
 
 	mu   sync.Mutex // guards the following
 	open map[*adminConn]bool
+	room map[string]chan struct{} // of each admin who has ever come, by name; capacity maxAsking
 }
 
 // adminConn is the connection of one admin.
@@ -47,7 +47,7 @@ type adminConn struct {
 }
 
 func newAdmins(service *admin.Service, credentials *identity.Credentials) *admins {
-	return &admins{service: service, credentials: credentials, room: make(chan struct{}, maxAdmins), views: make(map[string]bool), open: make(map[*adminConn]bool)}
+	return &admins{service: service, credentials: credentials, views: make(map[string]bool), open: make(map[*adminConn]bool), room: make(map[string]chan struct{})}
 }
 
 // serve serves the request of a peer whose handshake is over.
@@ -60,9 +60,10 @@ func (a *admins) serve(ctx context.Context, c *record.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*passTime+workTime)
 	defer cancel()
 	defer a.note(state.PeerCertificates, cancel)()
+	room := a.roomOf(peer.ID.Name)
 	select {
-	case a.room <- struct{}{}:
-		defer func() { <-a.room }()
+	case room <- struct{}{}:
+		defer func() { <-room }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -87,6 +88,15 @@ func (a *admins) serve(ctx context.Context, c *record.Conn) error {
 		return a.service.CheckScope(ctx, peer.ID.Name, command, args)
 	})
 	return nil
+}
+
+func (a *admins) roomOf(name string) chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.room[name] == nil {
+		a.room[name] = make(chan struct{}, maxAsking)
+	}
+	return a.room[name]
 }
 
 // note has a connection end when what it has proven is revoked, until it is forgotten.

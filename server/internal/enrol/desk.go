@@ -142,7 +142,7 @@ func (d *Desk) Invite(list []Invitation) ([]Invited, error) {
 		}
 		t := Invited{Token: Token{
 			Role: in.Role, Name: in.Name, Addresses: in.Addresses, Replace: in.Replace, Approve: in.Approve, ReadOnly: in.ReadOnly,
-			Made: now.Truncate(time.Second), Ends: now.Add(in.Life).Truncate(time.Second),
+			Made: now, Ends: now.Add(in.Life).Truncate(time.Second),
 		}}
 		rand.Read(t.ID[:])
 		rand.Read(t.Secret[:])
