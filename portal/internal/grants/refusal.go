@@ -46,9 +46,15 @@ func (s *Set) forgive(g grant.Grant) {
 	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool { return o.id == id && o.Peer == "" })
 }
 
-// forgiveVersions forgets what was said about versions: the server's is right now.
-func (s *Set) forgiveVersions() {
-	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool { return o.Peer == "" && o.Forward == "" && o.Version != 0 })
+// forgiveVersions forgets what was said about versions, and about grants of versions
+// below: the server's is right now.
+func (s *Set) forgiveVersions(below uint64) {
+	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool {
+		if o.Peer != "" || o.Version == 0 {
+			return false
+		}
+		return o.Forward == "" || o.Reason == wire.ReasonGrantRemoved && o.Version < below
+	})
 }
 
 // Refusals returns the last refusals, the newest first.

@@ -35,6 +35,11 @@ func TestWhatWasTakenBackStaysSoWithinItsVersion(t *testing.T) {
 		if len(again.set.removed) != 0 || again.set.completed.Version != 4 {
 			t.Errorf("%s: %d are remembered, version %d", name, len(again.set.removed), again.set.completed.Version)
 		}
+		for _, r := range again.set.Refusals() {
+			if r.Peer == "" {
+				t.Errorf("%s: all was signed anew, and it is said still: %s", name, r.Text)
+			}
+		}
 	}
 }
 
