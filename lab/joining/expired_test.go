@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/stage"
 	"github.com/netport/netport/proto/identity"
 )
 
 // TestExpiredCertificateEndsWhatRuns: the server is away, so that a portal cannot renew a certificate that ends under an
 // open connection. It says so before; the connection lives until the end, and is cut within a minute after it (F46).
 func TestExpiredCertificateEndsWhatRuns(t *testing.T) {
+	stage.EnterIdle(t)
 	m := newMachine(t, nil)
 	ann := m.running["ann"]
 	ann.stop()
@@ -75,20 +77,20 @@ func TestExpiredCertificateEndsWhatRuns(t *testing.T) {
 }
 
 // certify gives a portal that does not run another certificate for its key, which ends soon.
-func (m *machine) certify(name string, end time.Time) {
-	m.t.Helper()
-	in := func(folder, name string) string { return filepath.Join(m.folder(folder), name) }
+func (w *world) certify(name string, end time.Time) {
+	w.t.Helper()
+	in := func(folder, name string) string { return filepath.Join(w.folder(folder), name) }
 	authorities, err := identity.LoadCertificates(in("server", "ca.pem"))
 	if err != nil {
-		m.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	key, err := identity.LoadKey(in("server", "ca.key"))
 	if err != nil {
-		m.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	held, err := identity.LoadCertificates(in(name, "cert.pem"))
 	if err != nil {
-		m.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	next := &x509.Certificate{
 		SerialNumber: new(big.Int).Add(held[0].SerialNumber, big.NewInt(1)), URIs: held[0].URIs,
@@ -103,7 +105,7 @@ func (m *machine) certify(name string, end time.Time) {
 		err = identity.ReplaceFile(in(name, "cert.pem"), identity.EncodeCertificates(next), 0o600)
 	}
 	if err != nil {
-		m.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 }
 

@@ -17,11 +17,13 @@ import (
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/stage"
 )
 
 // TestPortalWithItsKeyInATPM has a portal whose key a software TPM has.
 func TestPortalWithItsKeyInATPM(t *testing.T) {
 	need.Program(t, "swtpm")
+	stage.EnterIdle(t)
 	dir, err := os.MkdirTemp("", "netport-tpm-") // the path of a socket is short
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +61,7 @@ func TestPortalWithItsKeyInATPM(t *testing.T) {
 // TestPortalWithItsKeyOnAToken has a portal whose key a software PKCS #11 token has.
 func TestPortalWithItsKeyOnAToken(t *testing.T) {
 	need.Program(t, "softhsm2-util", "gcc")
+	stage.EnterIdle(t)
 	w := newWorld(t, daemon.Set("certificate_life", "1m"))
 	tokens := filepath.Join(w.dir, "tokens")
 	conf, pin := filepath.Join(w.dir, "softhsm2.conf"), filepath.Join(w.dir, "pin")
@@ -130,6 +133,7 @@ func (w *world) newStory(block string, where ...string) *story {
 		t.Fatal(err)
 	}
 	w.ask("policy", "apply", policy)
+	w.certify("ann", time.Now().Add(20*time.Second)) // so that the first renewal comes soon
 	w.start("relay", "relay-1")
 	w.start("portal", "plant").waitLog("connected to server")
 	s.ann = w.start("portal", "ann")

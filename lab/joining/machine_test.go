@@ -16,6 +16,7 @@ import (
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/stage"
 )
 
 // TestTwoDaemonsShareNoState: the second on a state is refused, by whatever name it comes to it, and is told which process
@@ -70,6 +71,7 @@ func copyFolder(t *testing.T, from, to string) {
 // TestTwoMachinesWithOneIdentity: a portal's whole folder was copied to another machine, and both run. They change places
 // every 10 s at most; the operator and both portals are told, and the record is there (F32).
 func TestTwoMachinesWithOneIdentity(t *testing.T) {
+	stage.EnterIdle(t)
 	m := newMachine(t, nil)
 	ann := residents[3]
 	m.running[ann.folder].stop()

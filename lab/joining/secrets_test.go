@@ -109,9 +109,7 @@ func attack(t *testing.T, pid int) (err error) {
 		}
 		terr := unix.PtraceAttach(pid)
 		if terr == nil {
-			var status unix.WaitStatus
-			unix.Wait4(pid, &status, 0, nil)
-			terr = unix.PtraceDetach(pid)
+			terr = release(pid)
 		}
 		if (ferr == nil) != (terr == nil) {
 			t.Errorf("process %d: /proc: %v, ptrace: %v", pid, ferr, terr)
@@ -119,6 +117,25 @@ func attack(t *testing.T, pid int) (err error) {
 		err = ferr
 	})
 	return err
+}
+
+// release lets a process go that was attached to. That has sent it a signal to stop, which ends with the attachment only if
+// it has come: one that was about to run a program stops for that first.
+func release(pid int) error {
+	for {
+		var status unix.WaitStatus
+		switch _, err := unix.Wait4(pid, &status, 0, nil); {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case status.StopSignal() == unix.SIGSTOP:
+			return unix.PtraceDetach(pid)
+		default:
+			if err := unix.PtraceCont(pid, 0); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 func dumped(cmd *exec.Cmd) bool {

@@ -41,6 +41,16 @@ func Enter(t testing.TB) {
 	EnterSerially(t)
 }
 
+// EnterIdle is Enter for a test that waits for a minute or more and does next to nothing meanwhile: it runs beside others and
+// takes no place from them. It comes before all else in the test.
+func EnterIdle(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	name := t.Name()
+	setOn(name, true)
+	t.Cleanup(func() { setOn(name, false) })
+}
+
 // EnterSerially is Enter for a test beside which no other of its package may run. It comes before all else in the test.
 func EnterSerially(t testing.TB) {
 	t.Helper()
