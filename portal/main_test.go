@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ func TestStories(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"identity": identityCmd,
 			"serving":  servingCmd,
+			"until":    untilCmd,
 		},
 	})
 }
@@ -66,6 +68,31 @@ func identityCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(identity.SaveKey(ts.MkAbs("key.pem"), key))
 	ts.Check(os.WriteFile(ts.MkAbs("cert.pem"), identity.EncodeCertificates(cert), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), identity.EncodeCertificates(ca), 0o600))
+}
+
+// untilCmd runs a program again and again until it prints what matches:
+//
+//	until REGEXP PROGRAM [ARGS]
+func untilCmd(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM [ARGS]")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			ts.Fatalf("nothing that matches %s was printed", args[0])
+		}
+	}
 }
 
 // servingCmd waits until a portal serves its socket:

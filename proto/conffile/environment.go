@@ -55,6 +55,27 @@ func (e Environment) Variable(key string) string {
 	return e.Prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
+// Help tells of the variables that stand for the keys of v, for "run --help".
+func (e Environment) Help(v any) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `Variables of the environment may stand for keys of the configuration, and have more
+weight than the file; where there is none at the usual place, they may be all of it. A
+value is what stands behind "=" in the file; a text may do without quotes:
+  %s=debug %s='["HOST:PORT"]'
+They are:`, e.Variable("log_level"), e.Variable("servers"))
+	width := 80
+	for _, k := range KeysOf(v) {
+		name := e.Variable(k.Name)
+		if width+1+len(name) > 80 {
+			b.WriteString("\n ")
+			width = 1
+		}
+		b.WriteString(" " + name)
+		width += 1 + len(name)
+	}
+	return b.String()
+}
+
 // variable is one that sets a key.
 type variable struct {
 	name, value string

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -132,4 +133,32 @@ func TestWithoutAManagerNothingIsLookedAt(t *testing.T) {
 		t.Error("looked")
 		return "", nil
 	})
+}
+
+// TestManagerKnowsOfReloads: but a daemon that is not ready yet does not become it by one.
+func TestManagerKnowsOfReloads(t *testing.T) {
+	m := listen(t)
+	log, done := slog.New(slog.DiscardHandler), 0
+	Reload(log, func() { done++ })
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { Run(ctx, log, func() (string, error) { return "well", nil }) })
+	m.want("first", m.next(long), "READY=1\nWATCHDOG=1\nSTATUS=well")
+	for !ready.Load() { // it is, a moment after the manager was told
+		runtime.Gosched()
+	}
+	Reload(log, func() {
+		done++
+		if got := m.next(long); !strings.HasPrefix(got, "RELOADING=1\n") || runtime.GOOS == "linux" && !strings.Contains(got, "MONOTONIC_USEC=") {
+			t.Errorf("meanwhile the manager was told %q", got)
+		}
+	})
+	m.want("after it", m.next(long), "READY=1\nSTATUS=the configuration was read anew")
+	stop()
+	running.Wait()
+	m.want("at the end", m.next(long), "STOPPING=1\nSTATUS=stopping")
+	Reload(log, func() { done++ })
+	if got := m.next(10 * time.Millisecond); got != "" || done != 3 {
+		t.Errorf("of a daemon that stops the manager was told %q; %d reloads", got, done)
+	}
 }

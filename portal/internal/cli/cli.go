@@ -64,18 +64,31 @@ func plain(err error) error {
 }
 
 func run(secure func(keep privilege.Set) error) *cobra.Command {
-	return &cobra.Command{
+	var check bool
+	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the portal",
 		Long: `Run the portal until SIGTERM or SIGINT. It then accepts nothing more, lets
 connections finish for as long as "drain" in the configuration says, closes its
-tunnels and removes its sockets; a second signal ends it at once.`,
-		Example: "  netport-portal run --config /etc/netport/portal/config.toml",
+tunnels and removes its sockets; a second signal ends it at once.
+
+SIGHUP has it read its configuration anew: the lists of [dial] and [listen], "linger",
+"drain" and the log's level and format are taken at once. What else has changed needs a
+restart, and is named in the log and in "status".
+
+--check reads the configuration and the files that it names, and says what is wrong with
+them, or "ok". It opens nothing, and leaves alone what runs.
+
+` + config.Help(),
+		Example: "  netport-portal run --config /etc/netport/portal/config.toml\n  netport-portal run --check",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := load(c)
 			if err != nil {
 				return err
+			}
+			if check {
+				return command.Checked(c, daemon.Check(conf))
 			}
 			d, err := command.NewDaemon(c.ErrOrStderr(), conf.Log)
 			if err != nil {
@@ -101,4 +114,6 @@ tunnels and removes its sockets; a second signal ends it at once.`,
 			return p.Run(c.Context())
 		},
 	}
+	c.Flags().BoolVar(&check, "check", false, "only say what is wrong with the configuration and its files")
+	return c
 }

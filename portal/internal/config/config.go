@@ -96,6 +96,9 @@ type listen struct {
 // LiveKeys are the keys that need no restart.
 var LiveKeys = []string{"log_level", "log_format", "linger", "drain", "dial.allow", "listen.allow", "listen.users"}
 
+// Help tells of the variables of the environment that stand for keys.
+func Help() string { return conffile.Environment{Prefix: Prefix}.Help(defaults()) }
+
 // Load reads and checks the file name, and what the environment says beside it.
 func Load(name string) (Config, error) {
 	raw := defaults()

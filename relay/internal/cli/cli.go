@@ -39,6 +39,7 @@ func configFlag(c *cobra.Command, file *string) {
 
 func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 	var file string
+	var check bool
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the relay until SIGINT or SIGTERM",
@@ -49,13 +50,25 @@ not wait.
 
 Where the kernel forwards without the relay ("status" says so), its sessions stay
 there instead and the next relay takes them over: that is for restarts and upgrades.
-"drain" moves them away first, "unload" ends them.`,
-		Example: "  netport-relay run --config /etc/netport/relay/config.toml",
+"drain" moves them away first, "unload" ends them.
+
+SIGHUP has it read its configuration anew: "deny", "sessions_per_portal", the limits of
+connections, "drain" and the log's level and format hold for what begins from then on.
+What else has changed needs a restart, and is named in the log and in "status".
+
+--check reads the configuration and the files that it names, and says what is wrong with
+them, or "ok". It opens nothing, and leaves alone what runs.
+
+` + config.Help(),
+		Example: "  netport-relay run --config /etc/netport/relay/config.toml\n  netport-relay run --check",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file)
 			if err != nil {
 				return err
+			}
+			if check {
+				return command.Checked(c, daemon.Check(cfg))
 			}
 			d, err := command.NewDaemon(c.ErrOrStderr(), cfg.Log)
 			if err != nil {
@@ -74,6 +87,7 @@ there instead and the next relay takes them over: that is for restarts and upgra
 		},
 	}
 	configFlag(c, &file)
+	c.Flags().BoolVar(&check, "check", false, "only say what is wrong with the configuration and its files")
 	return c
 }
 

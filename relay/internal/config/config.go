@@ -123,6 +123,9 @@ type file struct {
 // LiveKeys are the keys that need no restart.
 var LiveKeys = []string{"log_level", "log_format", "deny", "sessions_per_portal", "packets_per_second", "bytes_per_second", "drain"}
 
+// Help tells of the variables of the environment that stand for keys.
+func Help() string { return conffile.Environment{Prefix: Prefix}.Help(defaults()) }
+
 // Load reads and checks the file name, and what the environment says beside it.
 func Load(name string) (Config, error) {
 	raw := defaults()

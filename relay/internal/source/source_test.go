@@ -130,3 +130,15 @@ func TestForbiddenAddressesAreNoSources(t *testing.T) {
 		}
 	}
 }
+
+func TestDeniedNetworksMayChange(t *testing.T) {
+	r, was, is := rules(false), netip.MustParseAddrPort("203.0.113.9:4000"), netip.MustParseAddrPort("192.0.2.1:4000")
+	r.SetDeny([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")})
+	if !r.Allows(was) || r.Allows(is) || r.Admits(is.Addr()) {
+		t.Errorf("%v is allowed: %t, %v: %t", was, r.Allows(was), is, r.Allows(is))
+	}
+	r.SetDeny(nil)
+	if !r.Allows(was) || !r.Allows(is) {
+		t.Error("without a list something is denied")
+	}
+}

@@ -12,20 +12,34 @@ import (
 
 func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 	var file string
+	var check bool
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the server",
 		Long: `Run the server until SIGTERM or SIGINT; a second one ends it at once.
 
 It starts with the policy last applied, or with the policy file of its
-configuration if none was applied yet. SIGHUP changes nothing: policies are
-applied with "netport-server policy apply".`,
-		Example: "  netport-server run --config /etc/netport/server/config.toml",
+configuration if none was applied yet; policies are applied with "netport-server
+policy apply".
+
+SIGHUP has it read its configuration anew: "certificate_life", "renew_after_expiry",
+"sessions_per_portal" and the log's level and format hold for what begins from then on.
+What else has changed needs a restart, and is named in the log and in "status".
+
+--check reads the configuration, the keys and certificates, and the policy file, whose
+tests it runs, and says what is wrong with them, or "ok". It opens nothing, the state
+included, and leaves alone what runs.
+
+` + config.Help(),
+		Example: "  netport-server run --config /etc/netport/server/config.toml\n  netport-server run --check",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file)
 			if err != nil {
 				return err
+			}
+			if check {
+				return command.Checked(c, daemon.Check(cfg))
 			}
 			d, err := command.NewDaemon(c.ErrOrStderr(), cfg.Log)
 			if err != nil {
@@ -47,6 +61,7 @@ applied with "netport-server policy apply".`,
 		},
 	}
 	configFlag(c, &file)
+	c.Flags().BoolVar(&check, "check", false, "only say what is wrong with the configuration and its files")
 	onServerOnly(c, "a server runs on its own machine; see \"systemctl\" there")
 	return c
 }

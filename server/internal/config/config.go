@@ -148,6 +148,9 @@ func defaults() raw {
 	}
 }
 
+// Help tells of the variables of the environment that stand for keys.
+func Help() string { return conffile.Environment{Prefix: Prefix}.Help(defaults()) }
+
 // Load reads and checks a configuration file, and what the environment says beside it.
 func Load(file string) (*Config, error) {
 	r := defaults()

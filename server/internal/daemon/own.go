@@ -49,6 +49,17 @@ type own struct {
 }
 
 func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own, error) {
+	credentials, err := loadOwn(cfg, service.Bundle().Trusted)
+	if err != nil {
+		return nil, err
+	}
+	o := &own{cfg: cfg, service: service, log: log, credentials: credentials, wake: make(chan struct{}, 1)}
+	o.revoke(service.Registry.Revocations(0))
+	return o, nil
+}
+
+// loadOwn reads what the server proves itself with.
+func loadOwn(cfg *config.Config, trusted []*x509.Certificate) (*identity.Credentials, error) {
 	chain, err := identity.LoadCertificates(cfg.Certificate)
 	if err != nil {
 		return nil, err
@@ -57,7 +68,7 @@ func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := identity.NewCredentials(chain, key, service.Bundle().Trusted, nil)
+	credentials, err := identity.NewCredentials(chain, key, trusted, nil)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("use certificate %s: %w", cfg.Certificate, err)
@@ -66,9 +77,7 @@ func openOwn(cfg *config.Config, service *admin.Service, log *slog.Logger) (*own
 	case credentials.ID.Domain != cfg.Domain:
 		return nil, fmt.Errorf("use certificate %s: it is of the domain %s, the configuration says %s", cfg.Certificate, credentials.ID.Domain, cfg.Domain)
 	}
-	o := &own{cfg: cfg, service: service, log: log, credentials: credentials, wake: make(chan struct{}, 1)}
-	o.revoke(service.Registry.Revocations(0))
-	return o, nil
+	return credentials, nil
 }
 
 // serverTLS is the configuration of the listeners: three protocols on one port.
