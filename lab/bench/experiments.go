@@ -30,6 +30,9 @@ var experiments = []experiment{
 	{id: "P9", at: coldSetting("cold"), set: coldExperiment("race", target{}, target{})},
 	{id: "P10", at: fatSetting("fat", 0), set: fatExperiment("100 ms", 0.9)},
 	{id: "P10", at: fatSetting("fat and lossy", 0.01), set: fatExperiment("and 1 % loss", 0.6)},
+	{id: "S1", set: sizeExperiment},
+	{id: "S2", at: setting{name: "memory"}, set: residentExperiment},
+	{id: "S3", at: setting{name: "crowd"}, set: crowdExperiment},
 	{id: "S4", at: setting{name: "idle"}, set: idleExperiment},
 	{id: "S5", set: memoryExperiment(1_000_000)},
 	{id: "G3", at: setting{name: "server away"}, set: awayExperiment(time.Minute)},
@@ -181,6 +184,8 @@ var notes = []struct{ name, text string }{
 	{quicPumpName, "quic-go between applications' sockets, by such a relay; one connection"},
 	{bareQUICPumpName, "the same without the applications' sockets; for information"},
 	{wireGuardName, "a UDP session of such a relay between the two; if the program is there"},
+	{"S2", "at the side where connections begin; what other processes share is counted"},
+	{"S3", "from 1,000 to 5,000 enrolled and connected, without grants; sockets are the kernel's"},
 	{"S4", "counted for 10 minutes (1 with -quick), keepalives of 4 minutes among them"},
 }
 

@@ -24,8 +24,8 @@ import (
 
 const usage = `usage: bench [-run P5,P7] [-rounds N] [-window 2s] [-quick] [-congestion NAME] [-out DIR]
 experiments: P1 UDP through XDP, P2 TCP through tc, P3 processor time of a packet, P4 UDP through the relay in user space, P5 TCP goodput,
-P6 goodput over QUIC, P7 latency, P8 new connections, P9 cold start, P10 long fat path, S4 idle traffic, S5 memory of the kernel's table,
-G3 server away, G4 relays killed
+P6 goodput over QUIC, P7 latency, P8 new connections, P9 cold start, P10 long fat path, S1 size of the portal, S2 its memory, S3 the server's for a portal,
+S4 idle traffic, S5 memory of the kernel's table, G3 server away, G4 relays killed
 `
 
 // options are what the command line says.
@@ -39,7 +39,7 @@ type options struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && (os.Args[1] == "client" || os.Args[1] == "pump") {
+	if len(os.Args) > 1 && slices.Contains([]string{"client", "pump", "crowd"}, os.Args[1]) {
 		if err := play(os.Args[1], os.Args[2:]); err != nil {
 			fmt.Fprintf(os.Stderr, "bench %s: %v\n", os.Args[1], err)
 			os.Exit(1)
@@ -59,10 +59,14 @@ func main() {
 
 // play makes this program a part of the lab.
 func play(part string, args []string) error {
-	if part == "pump" {
+	switch part {
+	case "pump":
 		return runPump(os.Stdin)
+	case "crowd":
+		return runCrowd(os.Stdin, os.Stdout)
+	default:
+		return runClient(args)
 	}
-	return runClient(args)
 }
 
 func parseOptions(args []string) (options, error) {

@@ -1,4 +1,6 @@
-package main
+// Package size says how large netport-portal is (goal S1) and what its dependencies have of that. It is used from the root
+// of the tree, and builds the portal as packagers do.
+package size
 
 import (
 	"bufio"
@@ -10,8 +12,15 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
+
+// Goal is S1: how many bytes a stripped portal may have.
+const Goal int64 = 10e6
+
+// Architectures are those of the goal, of Linux.
+var Architectures = []string{"amd64", "arm"}
 
 // goTool runs a go command in the portal's module alone, as packagers build it. It returns both outputs.
 func goTool(arch string, args ...string) (out, errs []byte, _ error) {
@@ -28,8 +37,15 @@ func goTool(arch string, args ...string) (out, errs []byte, _ error) {
 // tail is the end of a long output: the linker's list of dependencies stands before its error.
 func tail(b []byte) []byte { return b[max(0, len(b)-2000):] }
 
-// stripped builds the portal as it is shipped and returns its size in bytes.
-func stripped(arch, file string) (int64, error) {
+// Stripped builds the portal as it is shipped and returns its size in bytes. It fails if the linker had to keep every
+// exported method, because something looks methods up by name.
+func Stripped(arch string) (int64, error) {
+	dir, err := os.MkdirTemp("", "netport-size-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "portal")
 	_, deps, err := goTool(arch, "build", "-trimpath", "-ldflags", "-s -w -dumpdep", "-o", file, ".")
 	if err != nil {
 		return 0, err
@@ -73,14 +89,6 @@ func keepsNoMethods(deps io.Reader) error {
 	return nil
 }
 
-// labelled builds the portal with its symbol table.
-func labelled(arch, file string) (*elf.File, error) {
-	if _, _, err := goTool(arch, "build", "-trimpath", "-ldflags", "-w", "-o", file, "."); err != nil {
-		return nil, err
-	}
-	return elf.Open(file)
-}
-
 // symbol is a piece of the program that has a name.
 type symbol struct {
 	name string
@@ -88,8 +96,21 @@ type symbol struct {
 	code bool
 }
 
-// symbolsOf are those that have a place in the file, without the line tables.
-func symbolsOf(f *elf.File) ([]symbol, error) {
+// symbolsOf builds the portal with its symbol table and returns what has a place in the file, but the line tables.
+func symbolsOf(arch string) ([]symbol, error) {
+	dir, err := os.MkdirTemp("", "netport-size-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "portal")
+	if _, _, err := goTool(arch, "build", "-trimpath", "-ldflags", "-w", "-o", file, "."); err != nil {
+		return nil, err
+	}
+	f, err := elf.Open(file)
+	if err != nil {
+		return nil, err
+	}
 	defer f.Close()
 	table, err := f.Symbols()
 	if err != nil {

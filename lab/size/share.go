@@ -1,4 +1,4 @@
-package main
+package size
 
 import (
 	"cmp"
@@ -60,42 +60,55 @@ func (p packages) shares(symbols []symbol, whole int64) map[string]int64 {
 	return shares
 }
 
-// group is a line of the table: a module, or one folder of the standard library.
-type group struct {
-	name      string
-	removable bool // a module of somebody else
-	own       int64
-	gone      int64 // with the module and what nothing else imports
+// Part is what a module has of the program, or one folder of the standard library.
+type Part struct {
+	Name      string
+	Removable bool  // a module of somebody else
+	Own       int64 // bytes
+	Gone      int64 // bytes that would go with it: its own and those of packages that nothing else imports
 }
 
-// groups are all, the largest first.
-func (p packages) groups(shares map[string]int64) []group {
-	by := make(map[string]*group)
-	for path, share := range shares {
-		name := p.groupOf(path)
-		if by[name] == nil {
-			by[name] = &group{name: name}
-		}
-		by[name].own += share
+// Parts divides the portal, of so many bytes, into the modules that it is made of, the largest first. What has no name in
+// the program (line tables, types, strings) is shared out by the size of code.
+func Parts(arch string, whole int64) ([]Part, error) {
+	all, err := listed(arch)
+	if err != nil {
+		return nil, err
 	}
-	var all []group
-	for name, g := range by {
-		if g.removable = !strings.Contains(name, " ") && !strings.HasPrefix(name, "netport/"); g.removable {
+	symbols, err := symbolsOf(arch)
+	if err != nil {
+		return nil, err
+	}
+	return all.parts(all.shares(symbols, whole)), nil
+}
+
+func (p packages) parts(shares map[string]int64) []Part {
+	by := make(map[string]*Part)
+	for path, share := range shares {
+		name := p.partOf(path)
+		if by[name] == nil {
+			by[name] = &Part{Name: name}
+		}
+		by[name].Own += share
+	}
+	var all []Part
+	for name, part := range by {
+		if part.Removable = !strings.Contains(name, " ") && !strings.HasPrefix(name, "netport/"); part.Removable {
 			kept := p.without(name)
 			for path, share := range shares {
 				if path != others && !kept[path] {
-					g.gone += share
+					part.Gone += share
 				}
 			}
 		}
-		all = append(all, *g)
+		all = append(all, *part)
 	}
-	slices.SortFunc(all, func(a, b group) int { return cmp.Or(cmp.Compare(b.own, a.own), strings.Compare(a.name, b.name)) })
+	slices.SortFunc(all, func(a, b Part) int { return cmp.Or(cmp.Compare(b.Own, a.Own), strings.Compare(a.Name, b.Name)) })
 	return all
 }
 
-// groupOf is the name of a package's group; those that are no modules have a blank in it.
-func (p packages) groupOf(path string) string {
+// partOf is the name of a package's part; those that are no modules have a blank in it.
+func (p packages) partOf(path string) string {
 	at, ok := p.by[path]
 	switch {
 	case !ok:
@@ -108,13 +121,13 @@ func (p packages) groupOf(path string) string {
 	}
 }
 
-// without are the packages that the program would still have if it imported none of a group.
-func (p packages) without(group string) map[string]bool {
+// without are the packages that the program would still have if it imported none of a part.
+func (p packages) without(part string) map[string]bool {
 	kept := make(map[string]bool)
 	var keep func(path string)
 	keep = func(path string) {
 		at, ok := p.by[path]
-		if !ok || kept[path] || p.groupOf(path) == group {
+		if !ok || kept[path] || p.partOf(path) == part {
 			return
 		}
 		kept[path] = true

@@ -1,4 +1,4 @@
-package main
+package size
 
 import (
 	"bytes"
@@ -49,14 +49,14 @@ func TestAModuleGoesWithWhatOnlyItImports(t *testing.T) {
 	if sum != 2050 {
 		t.Errorf("%d of 2050 bytes are shared out: %v", sum, shares)
 	}
-	for _, g := range example.groups(shares) {
+	for _, p := range example.parts(shares) {
 		switch {
-		case g.name == "example.net/lib.v3":
-			if !g.removable || g.own != 200 || g.gone != 200+450 {
-				t.Errorf("got %+v, want 200 of its own, and 650 with encoding/gob", g)
+		case p.Name == "example.net/lib.v3":
+			if !p.Removable || p.Own != 200 || p.Gone != 200+450 {
+				t.Errorf("got %+v, want 200 of its own, and 650 with encoding/gob", p)
 			}
-		case strings.HasPrefix(g.name, "Go: ") && g.removable:
-			t.Errorf("%s is a module that could go", g.name)
+		case strings.HasPrefix(p.Name, "Go: ") && p.Removable:
+			t.Errorf("%s is a module that could go", p.Name)
 		}
 	}
 }
