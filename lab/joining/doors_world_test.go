@@ -136,11 +136,22 @@ func (f *fortress) connect() {
 		stop()
 		running.Wait()
 	})
-	f.id = <-granted
-	for is := false; !is; is = <-ready {
+	f.id = told(f.t, "its grant", granted)
+	for !told(f.t, "a relay", ready) {
 	}
-	for is := false; !is; is = <-online {
+	for !told(f.t, "plant", online) {
 	}
+}
+
+// told returns the next thing that mallory is told.
+func told[T any](t *testing.T, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(await.Patience):
+		t.Fatalf("mallory is not told of %s", what)
+	}
+	return v
 }
 
 // forge makes a certificate of a role's name with its key, whose extensions are as they are given.

@@ -153,8 +153,8 @@ func TestJoiningWaitsForApproval(t *testing.T) {
 	}
 	_, shown, _ := strings.Cut(p.text(), "key is\n  ")
 	w.ask("enrolments", "approve", strings.Fields(shown)[0])
-	if <-p.done; p.err != nil {
-		t.Fatalf("after the approval: %v\n%s", p.err, p.text())
+	if err := p.wait(); err != nil {
+		t.Fatalf("after the approval: %v\n%s", err, p.text())
 	}
 	if n := strings.Count(p.text(), "Waiting for"); n != 1 {
 		t.Errorf("it said %d times that it waits", n)

@@ -58,13 +58,8 @@ func (w *world) admit(portals ...string) {
 	signed := w.run("server", strings.NewReader(requests), accept...)
 	w.run("server", strings.NewReader(signed), "ca", "install", "--config", w.config("server"))
 	for name, p := range joining {
-		select {
-		case <-p.done:
-		case <-time.After(await.Patience):
-			w.t.Fatalf("%s has not joined: %s\nthe server: %s", name, p.text(), w.server.text())
-		}
-		if p.err != nil {
-			w.t.Fatalf("%s: %v\n%s", name, p.err, p.text())
+		if err := p.wait(); err != nil {
+			w.t.Fatalf("%s: %v\n%s", name, err, p.text())
 		}
 	}
 }

@@ -93,8 +93,8 @@ func TestTokenIsNowhereElse(t *testing.T) {
 	look()
 	_, shown, _ := strings.Cut(p.text(), "key is\n  ")
 	w.ask("enrolments", "approve", strings.Fields(shown)[0])
-	if <-p.done; p.err != nil {
-		t.Fatal(p.err)
+	if err := p.wait(); err != nil {
+		t.Fatal(err)
 	}
 	look()
 	// What is refused is not repeated either.
@@ -148,7 +148,7 @@ func TestTokenIsInNoCoreFile(t *testing.T) {
 	p := w.launch("join", cmd)
 	p.waitLog("Waiting for an operator")
 	p.cmd.Process.Signal(syscall.SIGQUIT)
-	<-p.done
+	p.wait() // it fails
 	if dumped(p.cmd) {
 		t.Error("it has left a core file")
 	}

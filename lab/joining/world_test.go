@@ -113,7 +113,7 @@ func (w *world) command(role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// try runs a command; the error has what it said.
+// try runs a command, which has to end within await.Patience; the error has what it said.
 func (w *world) try(role string, stdin io.Reader, args ...string) error {
 	_, err := w.output(role, stdin, args...)
 	return err
@@ -124,7 +124,14 @@ func (w *world) output(role string, stdin io.Reader, args ...string) (string, er
 	cmd.Stdin = stdin
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	if err == nil {
+		late := time.AfterFunc(await.Patience, func() { cmd.Process.Kill() })
+		if err = cmd.Wait(); !late.Stop() {
+			err = fmt.Errorf("not over within %v: %w", await.Patience, err)
+		}
+	}
+	if err != nil {
 		return out.String(), fmt.Errorf("netport-%s %s: %w: %s", role, strings.Join(args, " "), err, errs.String())
 	}
 	return out.String(), nil
@@ -245,6 +252,17 @@ func (w *world) launch(name string, cmd *exec.Cmd) *program {
 	}()
 	w.t.Cleanup(p.stop)
 	return p
+}
+
+// wait waits until the program has ended by itself, and returns how.
+func (p *program) wait() error {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(await.Patience):
+		p.t.Fatalf("%s runs after %v; it said %q", p.name, await.Patience, p.text())
+	}
+	return p.err
 }
 
 // stop ends the program and waits for it.
