@@ -61,7 +61,6 @@ func TestPortalWithItsKeyInATPM(t *testing.T) {
 // TestPortalWithItsKeyOnAToken has a portal whose key a software PKCS #11 token has.
 func TestPortalWithItsKeyOnAToken(t *testing.T) {
 	need.Program(t, "softhsm2-util", "gcc")
-	stage.EnterIdle(t)
 	w := newWorld(t, daemon.Set("certificate_life", "1m"))
 	tokens := filepath.Join(w.dir, "tokens")
 	conf, pin := filepath.Join(w.dir, "softhsm2.conf"), filepath.Join(w.dir, "pin")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/stage"
 )
 
 // newStrictWorld is newWorld with a server in strict mode; the folder "operator" is what
@@ -197,6 +198,7 @@ func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 // TestStrictServerOpensWhatWasSigned: "allow" on the server opens nothing; what "policy sign" is told to open is open
 // at the portals, until its time is over, which takes no signature.
 func TestStrictServerOpensWhatWasSigned(t *testing.T) {
+	stage.EnterIdle(t)
 	w := newStrictWorld(t)
 	w.admit("ann", "plant")
 	for _, name := range []string{"ann", "plant"} {

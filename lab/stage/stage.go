@@ -35,17 +35,21 @@ func Enter(t testing.TB) {
 	if isOn(t.Name()) {
 		return
 	}
-	if beside, ok := t.(interface{ Parallel() }); ok {
-		beside.Parallel()
-	}
+	beside(t)
 	EnterSerially(t)
 }
 
-// EnterIdle is Enter for a test that waits for a minute or more and does next to nothing meanwhile: it runs beside others and
-// takes no place from them. It comes before all else in the test.
-func EnterIdle(t *testing.T) {
+func beside(t testing.TB) {
+	if t, ok := t.(interface{ Parallel() }); ok {
+		t.Parallel()
+	}
+}
+
+// EnterIdle is Enter for a test that waits for long and does next to nothing meanwhile: it runs beside others and takes no
+// place from them. It comes before all else in the test.
+func EnterIdle(t testing.TB) {
 	t.Helper()
-	t.Parallel()
+	beside(t)
 	name := t.Name()
 	setOn(name, true)
 	t.Cleanup(func() { setOn(name, false) })

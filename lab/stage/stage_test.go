@@ -50,6 +50,10 @@ func TestStageHasOnlySoManyPlaces(t *testing.T) {
 		s.wantOn()
 		stories = append(stories, s)
 	}
+	idle := &story{TB: t, name: "idle"}
+	EnterIdle(idle)
+	world := begin(t, "idle")
+	world.wantOn()
 	part := begin(t, "story 0/a part/of it")
 	part.wantOn()
 	late := begin(t, "late")
@@ -58,6 +62,7 @@ func TestStageHasOnlySoManyPlaces(t *testing.T) {
 		t.Error("there was a place too many")
 	case <-time.After(100 * time.Millisecond):
 	}
+	idle.end()
 	stories[1].end()
 	late.wantOn()
 	for _, s := range append(stories[2:], stories[0], part, late) {
