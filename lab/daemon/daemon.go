@@ -61,7 +61,13 @@ func (d *Daemon) config() string { return filepath.Join(d.dir, "config.toml") }
 // Launch starts the daemon and does not wait until it is ready: for one that may not become that.
 func (d *Daemon) Launch() {
 	d.t.Helper()
-	d.process = d.host.Start(d.Command("run").With(d.rights...))
+	d.LaunchBy(d.Command("run").With(d.rights...))
+}
+
+// LaunchBy is Launch by another command, which becomes the daemon: what a test has made of Command("run").
+func (d *Daemon) LaunchBy(cmd *topo.Cmd) {
+	d.t.Helper()
+	d.process = d.host.Start(cmd)
 }
 
 // Stop asks the daemon to end and wants exit status 0.

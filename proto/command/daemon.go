@@ -6,6 +6,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/netport/netport/proto/memory"
+	"github.com/netport/netport/proto/reserve"
 )
 
 // Daemon is a program that serves. It outlives the terminal that it was started from:
@@ -18,7 +21,8 @@ type Daemon struct {
 	logging *logging
 }
 
-// NewDaemon prepares a program whose log goes to w. End gives back what it takes.
+// NewDaemon prepares a program whose log goes to w: it lives within the memory that it may
+// use, and has its threads. End gives back what it takes.
 func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
 	logging, err := l.open(w)
 	if err != nil {
@@ -27,6 +31,8 @@ func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
 	d := &Daemon{Log: logging.log, signals: make(chan os.Signal, 1), logging: logging}
 	d.Hangups = d.signals
 	signal.Notify(d.signals, syscall.SIGHUP)
+	memory.Fit(d.Log)
+	reserve.Threads()
 	return d, nil
 }
 

@@ -38,7 +38,7 @@ func openLog(name string, into *identity.Revocations, l *slog.Logger) (*log, err
 		return nil, err
 	}
 	good, list := parseLog(b)
-	if len(b) > 0 && good < len(b) {
+	if err == nil && (good < len(b) || len(b) == 0) { // a whole one has its beginning at least
 		l.Warn("the end of the kept revocations is missing: a server will tell it again", "file", name, "good_bytes", good, "bytes", len(b), "epoch", lastEpoch(list))
 	}
 	if err := into.Add(list...); err != nil {

@@ -34,17 +34,14 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/memory"
 	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/proto/supervise"
 	"github.com/netport/netport/proto/wire"
 )
 
-const (
-	// bufferBudget bounds what all tunnels hold or promise to hold, in bytes.
-	bufferBudget = 256 << 20
-	// pathsFile, in the state folder, holds what was learned about ways to relays.
-	pathsFile = "paths"
-)
+// pathsFile, in the state folder, holds what was learned about ways to relays.
+const pathsFile = "paths"
 
 // Portal is a portal that runs, or will.
 type Portal struct {
@@ -124,7 +121,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Credentials: credentials, Server: p.client, Finder: peers.Paths(p.finder), Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
 		Account: p.account, Stalled: p.traffic.Stalled,
 		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
-		Handler: p.exit, Budget: tunnel.NewBudget(bufferBudget), Linger: c.Linger, Log: log,
+		Handler: p.exit, Budget: tunnel.NewBudget(buffers(memory.Limit())), Linger: c.Linger, Log: log,
 	})
 	p.entry = entry.New(entry.Config{Tunnels: p.pool, List: c.Listen, Users: c.Users, Reach: p.reaches, Path: p.path, Log: log})
 	p.identity.Hook(keeper.Hooks{

@@ -1,0 +1,134 @@
+package faults
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
+)
+
+// damages are what a crash, a disk or a hand may have made of a file.
+var damages = []struct {
+	name string
+	do   func(b []byte) []byte
+}{
+	{"empty", func([]byte) []byte { return nil }},
+	{"half", func(b []byte) []byte { return b[:len(b)/2] }},
+	{"flipped", func(b []byte) []byte {
+		b = bytes.Clone(b)
+		b[len(b)/2] ^= 1 << rand.IntN(8)
+		return b
+	}},
+	{"zeros", func(b []byte) []byte { return make([]byte, len(b)) }},
+}
+
+// kept are the files that a daemon which does not run has written for itself, with what they hold.
+func kept(t *testing.T, d *daemon.Daemon) map[string][]byte {
+	t.Helper()
+	files := make(map[string][]byte)
+	err := filepath.WalkDir(d.Dir(), func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		// What an operator or init has made is package joining's; what stands in a lock is for people.
+		switch ext := filepath.Ext(name); {
+		case ext == ".toml" || ext == ".pem" || ext == ".key":
+			return nil
+		}
+		b, err := os.ReadFile(name)
+		if err == nil && filepath.Ext(name) != ".lock" && filepath.Base(name) != "lock" {
+			files[name] = b
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// F35: whatever has become of a file that a daemon keeps for itself, the daemon says so in one line that names it. It refuses
+// to start, or goes on without what was there and works as soon as it has a server; it never grants or opens more.
+func TestDaemonsWithDamagedFiles(t *testing.T) {
+	w := newWorld(t)
+	w.allow(w.other())
+	ln := w.plc.Listen(otherPort)
+	w.connect(otherEntry, ln)
+	w.Server.Run("revoke", "--key", fmt.Sprintf("%064d", 7)) // so that revocations are kept, too
+	want := grants(w)
+	for _, d := range w.daemons() {
+		d.Stop()
+		files := kept(t, d)
+		if len(files) == 0 {
+			t.Errorf("%s keeps nothing: the test shows nothing", d.Name())
+		}
+		for name, whole := range files {
+			for _, damage := range damages {
+				what := fmt.Sprintf("%s: %s %s", d.Name(), damage.name, filepath.Base(name))
+				if err := os.WriteFile(name, damage.do(whole), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				d.Launch()
+				refused := false
+				await.Until(t, what+": ready or ended", func() error {
+					select {
+					case <-d.Process().Done():
+						refused = true
+						return nil
+					default:
+					}
+					return d.Command("status").Run()
+				})
+				lines := strings.Split(strings.TrimSpace(d.Log()), "\n")
+				said := 0
+				for _, line := range lines {
+					if strings.Contains(line, name) || strings.Contains(line, filepath.Base(name)) {
+						said++
+					}
+				}
+				// A bit may be of something that nobody reads; the audit log is verified when it is asked for.
+				if said == 0 && damage.name != "flipped" && filepath.Base(name) != "audit.log" {
+					t.Errorf("%s: it says nothing of that:\n%s", what, d.Log())
+				}
+				if damage.name == "flipped" && filepath.Base(name) == "audit.log" && d.Command("audit", "verify").Run() == nil {
+					t.Errorf("%s: audit verify finds nothing", what)
+				}
+				if refused {
+					if status := d.Process().Wait(); status != 1 || !strings.HasPrefix(lines[len(lines)-1], "netport-") {
+						t.Errorf("%s: ended with %d and said\n%s", what, status, d.Log())
+					}
+				} else if d == w.Server.Daemon {
+					if now := grants(w); now != want {
+						t.Errorf("%s: the policy is\n%s\nand was\n%s", what, now, want)
+					}
+				}
+				if strings.Contains(d.Log(), "panic:") || strings.Contains(d.Log(), "goroutine ") {
+					t.Errorf("%s: it crashed:\n%s", what, d.Log())
+				}
+				if !refused {
+					d.Stop()
+				}
+				if err := os.WriteFile(name, whole, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		d.Launch()
+		await.Until(t, d.Name()+" ready", func() error { return d.Command("status").Run() })
+	}
+	w.waitUp("other")
+	w.connect(otherEntry, ln)
+}
+
+// grants is what the server's policy says.
+func grants(w *world) string {
+	w.t.Helper()
+	return w.Server.Run("policy", "show")
+}
