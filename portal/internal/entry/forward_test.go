@@ -179,3 +179,20 @@ func TestWhatWasAcceptedGoesOnWhenThePortalStops(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// waitState waits until the only forward is in a state.
+func waitState(t *testing.T, e *Entry, ready func(State) bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(10 * time.Second); ; {
+		if list := e.States(); len(list) == 1 && ready(list[0]) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("it says %+v", e.States())
+		}
+	}
+}

@@ -59,6 +59,36 @@ func TestLingerCountsFromTheSilence(t *testing.T) {
 	}
 }
 
+// TestLingerMayChangeWhileATunnelWaits: the new time counts from the same silence.
+func TestLingerMayChangeWhileATunnelWaits(t *testing.T) {
+	for _, c := range []struct{ before, after, ends time.Duration }{
+		{2 * time.Minute, 30 * time.Second, 30 * time.Second},
+		{2 * time.Minute, time.Second, 10 * time.Second}, // at once
+		{20 * time.Second, time.Minute, time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPairOver(t, refuseAll, silences, func(client, server *Config) {
+				alone(client, server)
+				client.Linger, server.Linger = c.before, c.before
+			})
+			time.Sleep(time.Hour)
+			p.roads[0].silence()
+			began := time.Now()
+			p.client.Check()
+			p.server.Check()
+			time.Sleep(10 * time.Second)
+			p.client.SetLinger(c.after)
+			p.server.SetLinger(c.after)
+			for _, ended := range []chan error{p.clientErr, p.serverErr} {
+				wantEnd(t, <-ended, EndError{Reason: wire.ReasonCarrierLost})
+				if took := time.Since(began); took < c.ends || took > c.ends+time.Second {
+					t.Errorf("%v, then %v: ended %v after the silence began, want %v", c.before, c.after, took, c.ends)
+				}
+			}
+		})
+	}
+}
+
 func TestWhatIsOpenedWithoutACarrierWaits(t *testing.T) {
 	p := newPair(t, dialTo(service(t, echo)), alone)
 	p.proven()
