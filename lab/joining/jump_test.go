@@ -165,7 +165,7 @@ func (b *beat) end(t *testing.T) {
 	}
 	b.c.Close()
 	t.Logf("stood still for %v", b.most)
-	if b.most > time.Second {
+	if b.most > 3*time.Second { // on a busy machine; it is milliseconds else
 		t.Errorf("what is carried stood still for %v", b.most)
 	}
 }
