@@ -15,6 +15,15 @@ func (n *Network) Join(host *topo.Host, options ...Option) *Portal {
 	return p
 }
 
+// JoinWith is Join with another program, as Install makes it.
+func (n *Network) JoinWith(host *topo.Host, change func(program []byte) []byte, options ...Option) *Portal {
+	n.t.Helper()
+	p := &Portal{n.daemon("portal", host)}
+	p.Install(change)
+	n.Rejoin(p, options...)
+	return p
+}
+
 // Rejoin makes a portal that does not run, or has never run, join anew, with a new key.
 func (n *Network) Rejoin(p *Portal, options ...Option) {
 	n.t.Helper()
