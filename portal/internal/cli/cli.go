@@ -25,7 +25,7 @@ func Root(secure func(keep privilege.Set) error) *cobra.Command {
 
 A portal runs on each side and dials out only. The server's policy says where
 the one listens and what the other dials for it.`
-	root.AddCommand(run(secure), status(), metrics(), ping(), explain(), connect())
+	root.AddCommand(run(secure), status(), metrics(), ping(), explain(), doctorCommand(), connect())
 	for _, c := range root.Commands() {
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
 	}

@@ -492,6 +492,13 @@ func (c *Client) Relay() bool {
 	return c.relay && c.conn != nil
 }
 
+// Relays returns the relays that the server of now has named.
+func (c *Client) Relays() []wire.RelayPlace {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.times.places)
+}
+
 // Status is what a Client knows.
 type Status struct {
 	Connected bool      `json:"connected"`

@@ -24,6 +24,7 @@ const (
 	CallConnect = "connect" // goes on as a stream
 	CallOutcome = "outcome" // of a connect
 	CallMetrics = "metrics"
+	CallKnown   = "known" // for doctor
 )
 
 // PingArgs asks for one round trip.
@@ -52,6 +53,7 @@ type OutcomeArgs struct {
 
 func (p *Portal) serve() {
 	p.socket.Handle(CallStatus, func(context.Context, json.RawMessage) (any, error) { return p.Status(), nil })
+	p.socket.Handle(CallKnown, func(context.Context, json.RawMessage) (any, error) { return p.known(), nil })
 	p.socket.Handle(CallPing, p.ping)
 	p.socket.Handle(CallExplain, p.explain)
 	p.socket.HandleStream(CallConnect, p.connect)

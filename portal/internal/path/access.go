@@ -122,7 +122,7 @@ func udpAddrs(access wire.RelayAccess, transports wire.Transports, server netip.
 // checkAccess refuses a relay that no honest server names: an address that is
 // no relay's would make every portal a tool against whoever has it.
 func checkAccess(access wire.RelayAccess, server netip.Addr) error {
-	if err := checkAddresses(access.Name, access.Addresses, server); err != nil {
+	if err := CheckAddresses(access.Name, access.Addresses, server); err != nil {
 		return err
 	}
 	if access.TCP == 0 && access.UDP == 0 && access.SharedTCP == 0 && access.SharedUDP == 0 && access.Packet == 0 {
@@ -139,12 +139,12 @@ func checkAccess(access wire.RelayAccess, server netip.Addr) error {
 	return nil
 }
 
-// checkAddresses refuses addresses at which there is no relay.
+// CheckAddresses refuses addresses at which there is no relay.
 //
 // server is the address that the server was reached at. Only a server on this
 // machine may name a relay on this machine, and only one in a private network
 // a relay in one.
-func checkAddresses(relay string, addrs []netip.Addr, server netip.Addr) error {
+func CheckAddresses(relay string, addrs []netip.Addr, server netip.Addr) error {
 	server = server.Unmap()
 	for _, a := range addrs {
 		a := a.Unmap()

@@ -15,7 +15,7 @@ import (
 // named: how long a TCP connection takes to it, the better of two. The error says
 // why the relay is not dialled, or that it was not reached.
 func (f *Finder) Measure(ctx context.Context, place wire.RelayPlace, server netip.Addr) (time.Duration, error) {
-	if err := checkAddresses(place.Name, place.Addresses, server); err != nil {
+	if err := CheckAddresses(place.Name, place.Addresses, server); err != nil {
 		return 0, err
 	}
 	var addrs []netip.AddrPort

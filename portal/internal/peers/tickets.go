@@ -3,6 +3,7 @@ package peers
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -158,6 +159,19 @@ func (p *Pool) absent(away bool) (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// TicketsInUse returns the sessions of the tickets that are in use now, in hexadecimal.
+func (p *Pool) TicketsInUse() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := []string{}
+	for id, s := range p.sessions {
+		if s.ticket {
+			list = append(list, hex.EncodeToString(id[:]))
+		}
+	}
+	return list
 }
 
 // turn returns most of the names, others each time; those that it returns in

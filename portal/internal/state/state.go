@@ -66,6 +66,19 @@ func Open(dir string, log *slog.Logger) (*File, Kept) {
 	return f, kept
 }
 
+// Read returns what the file in dir holds, for who only looks: a portal may be running
+// with it. A file that is not there holds nothing.
+func Read(dir string) (Kept, error) {
+	b, err := read(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Kept{}, nil
+	}
+	if err != nil {
+		return Kept{}, err
+	}
+	return decode(b)
+}
+
 // read reads the file, if nobody but its owner could have written it.
 func read(path string) ([]byte, error) {
 	info, err := os.Stat(path)

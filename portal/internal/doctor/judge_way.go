@@ -1,0 +1,259 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/peers"
+)
+
+// reached reports whether some server has proven itself.
+func (f Facts) reached() bool {
+	return f.Daemon != nil && f.Daemon.Status.Server.Connected || slices.ContainsFunc(f.Servers, func(s Server) bool { return s.Proven != "" })
+}
+
+func judgeServers(r *Report, f Facts) {
+	for _, s := range f.Servers {
+		judgeServer(r, f, s)
+	}
+	if len(f.Servers) == 0 {
+		r.add("server", Failed, "no address of a server could be tried", "what is wrong above is why")
+	}
+	if f.Greeted != nil {
+		r.add("greeting", Failed, oneLine(f.Greeted), "the server's log says why; if the portal was revoked or its name was taken, join anew with a token")
+	}
+}
+
+func judgeServer(r *Report, f Facts, s Server) {
+	what := fmt.Sprintf("server %s", s.Addr)
+	if s.Host != s.Addr.Addr().String() {
+		what += " (" + s.Host + ")"
+	}
+	if s.Proven != "" {
+		r.add(what, OK, fmt.Sprintf("%s, proven by its certificate (%s)", s.Proven, short(s.Took)), "")
+		return
+	}
+	sibling := slices.ContainsFunc(f.Servers, func(o Server) bool { return o.Host == s.Host && o.Proven != "" })
+	state := Failed
+	switch {
+	case !s.Named && sibling, s.Fault == Unreachable && sibling: // one of those that are tried in turn
+		state = OK
+	case f.reached():
+		state = Warning
+	}
+	text, do := s.words()
+	if state == OK {
+		text, do = text+"; not needed, for another of its ports or addresses works", ""
+	} else if s.shut() && !s.Earlier && !f.astray(s.Host) {
+		o := Opening{Protocol: "TCP", Host: host(s.Addr.Addr(), s.Host), Ports: fmt.Sprint(s.Port), Need: Needed, Why: "the server"}
+		if s.Fault == Foreign || s.Fault == NoTLS || s.Fault == Swallowed || s.Fault == Cut {
+			o.Why += ", with nobody looking into TLS and no log-in page"
+		}
+		if state == Warning {
+			o.Need = Reserve
+		}
+		r.open(o)
+	}
+	r.add(what, state, text, do)
+}
+
+// shut reports whether a firewall may be why a port is not reached.
+func (t Try) shut() bool {
+	return t.Fault != None && t.Fault != OtherFault && !errors.Is(t.Err, syscall.ENETUNREACH) // that is this machine's own word
+}
+
+// words says what is wrong with a server.
+func (s Server) words() (text, do string) {
+	switch s.Fault {
+	case NoTLS:
+		if strings.HasPrefix(s.Said, "HTTP/") && strings.Contains(s.Said, ", to ") {
+			return fmt.Sprintf("a captive portal or proxy answers in the server's place: %q", s.Said), "log in there with a browser, or have this machine excepted from it"
+		}
+		return fmt.Sprintf("what answers there speaks no TLS: %q", s.Said), "have the firewall or proxy let TLS through, or correct the port in servers"
+	case Foreign:
+		return fmt.Sprintf("somebody else answers there: a certificate of %q, issued by %q, was shown", s.Shown, s.Issuer),
+			"if that is your network's firewall, have it not look into TLS to this address; else the name or address leads to another machine"
+	case Swallowed:
+		return fmt.Sprintf("the connection opens, and TLS is not answered within %v", stepTime), "a firewall or proxy on the way takes the connection and lets nothing through; have it let TLS through"
+	case Cut:
+		return "the connection opens, and is cut when TLS begins", "a firewall looks into TLS, or another service listens there; have it let TLS through, or correct the port in servers"
+	case OtherFault:
+		return oneLine(s.Err), "ask the server's operator"
+	}
+	return s.Try.words()
+}
+
+// words says why a port was not reached.
+func (t Try) words() (text, do string) {
+	switch t.Fault {
+	case Silent:
+		return fmt.Sprintf("no answer within %v", stepTime), "a firewall drops it, or the machine is away: see what to open below"
+	case Refused:
+		return "refused", "nothing listens there, or a firewall rejects it: see what to open below"
+	case Unreachable:
+		return "there is no way there: " + oneLine(t.Err), "see to this machine's network: its address, its default route, its own firewall"
+	}
+	return oneLine(t.Err), "see to this machine's network"
+}
+
+// host writes an address with its name.
+func host(a netip.Addr, name string) string {
+	if name == a.String() {
+		return name
+	}
+	return fmt.Sprintf("%s (%s)", a, name)
+}
+
+func judgeRelays(r *Report, f Facts) {
+	if len(f.Relays) == 0 {
+		r.add("relays", Warning, "not known: no server has told this portal of one, and it holds no ticket for one", "see whether the server has a relay (netport-server relays), and the policy a forward of this portal's")
+		return
+	}
+	done := make(map[string]bool)
+	for _, one := range f.Relays {
+		if done[one.Name] {
+			continue
+		}
+		done[one.Name] = true
+		var same []Relay
+		for _, o := range f.Relays {
+			if o.Name == one.Name {
+				same = append(same, o)
+			}
+		}
+		judgeRelay(r, f, same)
+	}
+	judgeTunnels(r, f)
+}
+
+// judgeTunnels says what the running tunnels show: those that found no way but the port that
+// all sessions of a relay share could be faster.
+func judgeTunnels(r *Report, f Facts) {
+	if f.Daemon == nil {
+		return
+	}
+	for _, t := range f.Daemon.Status.Tunnels {
+		at, err := netip.ParseAddrPort(t.Address)
+		if err != nil || len(t.Ways) == 0 || slices.ContainsFunc(t.Ways, func(w peers.Way) bool {
+			return w.Path != path.SharedPort.String() && w.Path != path.SharedTLS.String()
+		}) {
+			continue
+		}
+		r.add("tunnel to "+t.Peer, Warning, fmt.Sprintf("it goes by the port that all sessions share (%s)", t.Path), "see what to open below")
+		for _, protocol := range []string{"TCP", "UDP"} {
+			r.open(Opening{Protocol: protocol, Host: host(at.Addr(), t.Relay), Ports: sessionPorts, Need: Faster, Why: "ports of single sessions, if the relay's operator has not chosen others"})
+		}
+	}
+}
+
+// sessionPorts are those of a relay that was configured as it comes.
+const sessionPorts = "20000-32767"
+
+// judgeRelay judges the addresses of one relay.
+func judgeRelay(r *Report, f Facts, list []Relay) {
+	tcp := func(o Relay) bool { return o.TCPPort != 0 && o.TCP.Fault == None }
+	udp := func(o Relay) bool { return o.UDPPort != 0 && o.UDP.Fault == None }
+	someTCP, someUDP := slices.ContainsFunc(list, tcp), slices.ContainsFunc(list, udp)
+	another := slices.ContainsFunc(f.Relays, func(o Relay) bool { return tcp(o) || udp(o) })
+	for _, o := range list {
+		for _, way := range []struct {
+			protocol    string
+			port        uint16
+			try         Try
+			same, other bool // reached at another address; the other protocol is
+			faster      string
+		}{
+			{"TCP", o.TCPPort, o.TCP, someTCP, someUDP, "bulk goes faster over TCP"},
+			{"UDP", o.UDPPort, o.UDP, someUDP, someTCP, "datagrams go faster over UDP, and what is lost holds nothing else up"},
+		} {
+			what := fmt.Sprintf("relay %s %s", o.Name, way.protocol)
+			switch {
+			case way.port == 0:
+			case way.try.Fault == Unreachable && len(list) > 1 && (someTCP || someUDP): // this machine has one IP version
+			case way.try.Fault == None:
+				r.add(what, OK, fmt.Sprintf("%s port %d, round trip %s", o.Addr, way.port, short(way.try.Took)), "")
+			case way.same:
+				r.add(what, OK, fmt.Sprintf("%s port %d: %s; not needed, for another of its addresses works", o.Addr, way.port, first(way.try.words())), "")
+			default:
+				text, do := way.try.words()
+				state, open := Warning, Opening{Protocol: way.protocol, Host: host(o.Addr, o.Name), Ports: fmt.Sprint(way.port)}
+				switch {
+				case way.other:
+					text += "; the relay is reached the other way"
+					open.Need, open.Why = Faster, way.faster
+				case another:
+					open.Need, open.Why = Reserve, "another relay"
+				default:
+					state, open.Need, open.Why = Failed, Needed, "the relay: one of its ports at least"
+				}
+				r.add(what, state, fmt.Sprintf("%s port %d: %s", o.Addr, way.port, text), do)
+				if way.try.shut() {
+					r.open(open)
+				}
+			}
+		}
+	}
+}
+
+func first(text, _ string) string { return text }
+
+func judgeMTU(r *Report, f Facts) {
+	const what = "MTU"
+	known := false
+	for _, o := range f.Relays {
+		if o.MTU == 0 || o.UDP.Fault == Unreachable {
+			continue
+		}
+		known = true
+		state, do := OK, ""
+		if o.MTU < wantMTU {
+			state, do = Warning, "QUIC needs 1280 bytes: raise the MTU of the link, or go without (tunnels then go over TCP)"
+		}
+		r.add(what, state, fmt.Sprintf("packets of up to %d bytes to relay %s, as far as the routers on the way tell", o.MTU, o.Name), do)
+	}
+	if !known {
+		r.add(what, OK, "unknown: it is measured towards relays that the portal holds a ticket for, on Linux", "")
+	}
+}
+
+// judgeNAT says how the NAT maps (RFC 5780, section 4.3; the words are those of RFC 4787), from where
+// relays see one socket of this machine.
+func judgeNAT(r *Report, f Facts) {
+	const what = "NAT"
+	const filter = "; its filtering is unknown, for relays answer from no second address"
+	var seen []Relay
+	for _, o := range f.Relays {
+		if o.Mapped.IsValid() && o.Mapped.Addr().Is4() {
+			seen = append(seen, o)
+		}
+	}
+	if len(seen) == 0 {
+		r.add(what, OK, "unknown: no relay has said over UDP where it sees this machine", "")
+		return
+	}
+	at := seen[0].Mapped
+	var others []Relay // that are elsewhere
+	for _, o := range seen[1:] {
+		if o.Addr != seen[0].Addr || o.UDPPort != seen[0].UDPPort {
+			others = append(others, o)
+		}
+	}
+	differs := slices.IndexFunc(others, func(o Relay) bool { return o.Mapped != at })
+	switch {
+	case f.Local[at.Addr()]:
+		r.add(what, OK, fmt.Sprintf("none: relays see this machine at its own address %s", at.Addr()), "")
+	case len(others) == 0:
+		r.add(what, OK, fmt.Sprintf("there is one, its address is %s; its mapping is unknown, for that takes two relays%s", at.Addr(), filter), "")
+	case differs < 0:
+		r.add(what, OK, fmt.Sprintf("endpoint-independent mapping: %s from wherever it is seen%s", at, filter), "")
+	case others[differs].Addr == seen[0].Addr:
+		r.add(what, OK, fmt.Sprintf("address and port-dependent mapping: %s and %s of two ports of one relay%s", at, others[differs].Mapped, filter), "")
+	default:
+		r.add(what, OK, fmt.Sprintf("address-dependent mapping, or address and port-dependent: %s at relay %s, %s at relay %s%s", at, seen[0].Name, others[differs].Mapped, others[differs].Name, filter), "")
+	}
+}
