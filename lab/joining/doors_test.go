@@ -8,6 +8,7 @@ import (
 
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -33,16 +34,22 @@ func each(try func(tls.Certificate) bool) func([]tls.Certificate) []bool {
 // doors are all that there are. Those of the server come after those that mallory's connection
 // to it is needed for: another of the same name takes its place.
 func (f *fortress) doors() []door {
-	portal, relay, server := identity.Portal, identity.Relay, identity.Server
+	portal, relay, server, admin := identity.Portal, identity.Relay, identity.Server, identity.Admin
 	f.ask("issue", "portal", "ann", "--out", f.folder("ann"))
 	f.issueRelay("relay-2", 0)
+	f.enrolAdmin()
 	return []door{
 		{"a portal, as the one who dials it", []identity.Role{portal}, false, each(func(cert tls.Certificate) bool { return f.tunnel(true, cert) })},
 		{"a portal, as the one it dials", []identity.Role{portal}, true, each(func(cert tls.Certificate) bool { return f.tunnel(false, cert) })},
 		{"the server's control protocol", []identity.Role{portal, relay}, false, each(func(cert tls.Certificate) bool {
 			return f.answers(f.dial(f.address, identity.ProtocolControl, cert), wire.Hello{Version: wire.ControlVersion})
 		})},
-		{"the server's enrolment", []identity.Role{portal, relay}, false, each(func(cert tls.Certificate) bool {
+		{"the server's administration", []identity.Role{admin}, false, each(func(cert tls.Certificate) bool {
+			c := f.dial(f.address, identity.ProtocolAdmin, cert)
+			defer c.Close()
+			return local.CallOver(f.t.Context(), c, "admins", struct{}{}, new(any)) == nil
+		})},
+		{"the server's enrolment", []identity.Role{portal, relay, admin}, false, each(func(cert tls.Certificate) bool {
 			return f.answers(f.dial(f.address, identity.ProtocolEnrol, cert), wire.Enrol{Version: wire.ControlVersion, CSR: []byte{1}})
 		})},
 		{"the relay's shared port", []identity.Role{portal}, false, each(func(cert tls.Certificate) bool {
@@ -54,7 +61,7 @@ func (f *fortress) doors() []door {
 }
 
 // T21, B69: of the four roles only the right one gets in at each door of the real programs, on
-// either side of a connection. Nobody is an admin to anybody.
+// either side of a connection. An admin is one to the server alone.
 func TestEachDoorIsForItsRole(t *testing.T) {
 	f := newFortress(t)
 	roles := []identity.Role{identity.Portal, identity.Relay, identity.Admin, identity.Server}
@@ -76,7 +83,7 @@ func TestOddNamesOpenNoDoor(t *testing.T) {
 	f := newFortress(t)
 	made := make(map[identity.Role][]tls.Certificate)
 	what := slices.Sorted(maps.Keys(identitytest.OddNames("portal", "x")))
-	for _, role := range []identity.Role{identity.Portal, identity.Server} {
+	for _, role := range []identity.Role{identity.Portal, identity.Server, identity.Admin} {
 		odd := identitytest.OddNames(string(role), f.names[role])
 		for _, name := range what {
 			made[role] = append(made[role], f.forge(role, odd[name]))
