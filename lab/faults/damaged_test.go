@@ -71,50 +71,10 @@ func TestDaemonsWithDamagedFiles(t *testing.T) {
 		}
 		for name, whole := range files {
 			for _, damage := range damages {
-				what := fmt.Sprintf("%s: %s %s", d.Name(), damage.name, filepath.Base(name))
 				if err := os.WriteFile(name, damage.do(whole), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				d.Launch()
-				refused := false
-				await.Until(t, what+": ready or ended", func() error {
-					select {
-					case <-d.Process().Done():
-						refused = true
-						return nil
-					default:
-					}
-					return d.Command("status").Run()
-				})
-				lines := strings.Split(strings.TrimSpace(d.Log()), "\n")
-				said := 0
-				for _, line := range lines {
-					if strings.Contains(line, name) || strings.Contains(line, filepath.Base(name)) {
-						said++
-					}
-				}
-				// A bit may be of something that nobody reads; the audit log is verified when it is asked for.
-				if said == 0 && damage.name != "flipped" && filepath.Base(name) != "audit.log" {
-					t.Errorf("%s: it says nothing of that:\n%s", what, d.Log())
-				}
-				if damage.name == "flipped" && filepath.Base(name) == "audit.log" && d.Command("audit", "verify").Run() == nil {
-					t.Errorf("%s: audit verify finds nothing", what)
-				}
-				if refused {
-					if status := d.Process().Wait(); status != 1 || !strings.HasPrefix(lines[len(lines)-1], "netport-") {
-						t.Errorf("%s: ended with %d and said\n%s", what, status, d.Log())
-					}
-				} else if d == w.Server.Daemon {
-					if now := grants(w); now != want {
-						t.Errorf("%s: the policy is\n%s\nand was\n%s", what, now, want)
-					}
-				}
-				if strings.Contains(d.Log(), "panic:") || strings.Contains(d.Log(), "goroutine ") {
-					t.Errorf("%s: it crashed:\n%s", what, d.Log())
-				}
-				if !refused {
-					d.Stop()
-				}
+				w.runDamaged(d, filepath.Base(name), damage.name, want)
 				if err := os.WriteFile(name, whole, 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -125,6 +85,51 @@ func TestDaemonsWithDamagedFiles(t *testing.T) {
 	}
 	w.waitUp("other")
 	w.connect(otherEntry, ln)
+}
+
+// runDamaged starts a daemon one of whose files is damaged, and stops it if it runs.
+func (w *world) runDamaged(d *daemon.Daemon, file, damage, policy string) {
+	t := w.t
+	t.Helper()
+	what := fmt.Sprintf("%s: %s %s", d.Name(), damage, file)
+	d.Launch()
+	refused := false
+	await.Until(t, what+": ready or ended", func() error {
+		select {
+		case <-d.Process().Done():
+			refused = true
+			return nil
+		default:
+		}
+		return d.Command("status").Run()
+	})
+	if !refused && d == w.Server.Daemon {
+		if now := grants(w); now != policy {
+			t.Errorf("%s: the policy is\n%s\nand was\n%s", what, now, policy)
+		}
+	}
+	// The audit log is verified when it is asked for.
+	audit := file == "audit.log"
+	if audit && damage == "flipped" && d.Command("audit", "verify").Run() == nil {
+		t.Errorf("%s: audit verify finds nothing", what)
+	}
+	if !refused {
+		d.Stop() // and with it all of the log is there
+	}
+	last := lastLine(d.Log())
+	switch said := logged(d, 0, "level=WARN", file) == nil; {
+	case strings.Contains(d.Log(), "goroutine "):
+		t.Errorf("%s: it crashed:\n%s", what, d.Log())
+	case refused && (d.Process().Wait() != 1 || !strings.HasPrefix(last, "netport-") || !strings.Contains(last, file)):
+		t.Errorf("%s: ended with %d and said\n%s", what, d.Process().Wait(), d.Log())
+	case !refused && !said && !audit && damage != "flipped": // a bit may be of something that nobody reads
+		t.Errorf("%s: it says nothing of that:\n%s", what, d.Log())
+	}
+}
+
+func lastLine(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return lines[len(lines)-1]
 }
 
 // grants is what the server's policy says.
