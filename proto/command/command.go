@@ -153,13 +153,14 @@ func JSON(w io.Writer, v any) error {
 // Table prints rows under a header, in columns that line up. Cells are cleaned
 // of control characters: some come from other machines.
 func Table(w io.Writer, header []string, rows [][]string) error {
+	return (&Page{Writer: w}).Table(header, rows)
+}
+
+// lines prints cells that are clean.
+func lines(w io.Writer, header []string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, strings.Join(header, "\t"))
-	for _, r := range rows {
-		cells := make([]string, len(r))
-		for i, c := range r {
-			cells[i] = Clean(c)
-		}
+	for _, cells := range rows {
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()

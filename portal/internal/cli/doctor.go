@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -46,7 +45,7 @@ tells. A relay is silent to whoever has no ticket, so UDP cannot be tried withou
 		if *asJSON {
 			err = command.JSON(c.OutOrStdout(), r)
 		} else {
-			err = printReport(c.OutOrStdout(), r)
+			err = printReport(command.NewPage(c.OutOrStdout()), r)
 		}
 		if err == nil && r.Failed() {
 			err = command.ErrShown
@@ -57,9 +56,9 @@ tells. A relay is silent to whoever has no ticket, so UDP cannot be tried withou
 }
 
 // printReport prints what was found, and then what to have opened.
-func printReport(w io.Writer, r doctor.Report) error {
+func printReport(w *command.Page, r doctor.Report) error {
 	for _, l := range r.Lines {
-		fmt.Fprintf(w, "%-8s %s: %s\n", l.State, command.Clean(l.What), command.Clean(l.Text))
+		fmt.Fprintf(w, "%s %s: %s\n", w.State(fmt.Sprintf("%-8s", l.State)), command.Clean(l.What), command.Clean(l.Text))
 		if l.Do != "" {
 			fmt.Fprintf(w, "         -> %s\n", command.Clean(l.Do))
 		}
@@ -73,5 +72,5 @@ func printReport(w io.Writer, r doctor.Report) error {
 	for _, o := range r.Open {
 		rows = append(rows, []string{o.Protocol, o.Host, o.Ports, string(o.Need), o.Why})
 	}
-	return command.Table(w, []string{"PROTOCOL", "HOST", "PORT", "NEED", "WHY"}, rows)
+	return w.Table(command.Columns{"PROTOCOL", "HOST", "PORT", "NEED", "WHY"}, rows)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/portal/internal/doctor"
 	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/proto/command"
 )
 
 // TestDoctorsWords has most of what doctor can say: a laptop in an hotel, whose clock is ahead.
@@ -49,7 +50,7 @@ func TestDoctorsWords(t *testing.T) {
 	}
 	var b bytes.Buffer
 	r := doctor.Judge(f)
-	if err := printReport(&b, r); err != nil {
+	if err := printReport(command.NewPage(&b), r); err != nil {
 		t.Fatal(err)
 	}
 	const want = `ok       configuration: /etc/netport/portal/config.toml

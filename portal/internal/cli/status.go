@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +21,8 @@ func status() *cobra.Command {
 		Long: `Show the connection to the server, the forwards and the tunnels.
 
 A forward is up only if this portal's part of it works and the other portal can
-be reached now; the last column says how that is known, or what is missing.
+be reached now. What is missing stands below the table; with --wide the last column
+says how it is known, too.
 
 A tunnel that has lost every carrier waits for a way back, and its connections
 with it, as long as "linger" in the configuration says.
@@ -32,24 +33,20 @@ The path of a carrier of a tunnel is one of:
   relay-shared  the same, by a port that all sessions at the relay share
   relay-tls     the same inside TLS, for networks that pass nothing else
   relay-udp     QUIC over UDP, whose packets the relay forwards`,
-		Example: "  netport-portal status\n  netport-portal status --json --config ./config.toml",
+		Example: "  netport-portal status\n  netport-portal status --watch --wide\n  netport-portal status --json --config ./config.toml",
 		Args:    command.Args(),
 	}
-	asJSON := c.Flags().Bool("json", false, "print JSON")
+	var view command.View
+	view.Flags(c, true)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		s, err := call[daemon.Status](c.Context(), c, daemon.CallStatus, nil)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return command.JSON(c.OutOrStdout(), s)
-		}
-		return printStatus(c.OutOrStdout(), s, time.Now())
+		return command.Show(c, view, func(ctx context.Context) (daemon.Status, error) {
+			return call[daemon.Status](ctx, c, daemon.CallStatus, nil)
+		}, func(p *command.Page, s daemon.Status) error { return printStatus(p, s, time.Now()) })
 	}
 	return c
 }
 
-func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
+func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 	fmt.Fprintf(w, "portal   %s of %s, running for %s, certificate until %s\n", s.Portal, s.Domain, since(now, s.Started), s.Certificate.Format(time.DateOnly))
 	fmt.Fprintf(w, "key      %x\n", s.Identity.Key[:])
 	if s.Server.Connected {
@@ -84,8 +81,13 @@ func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 		for _, f := range s.Forwards {
 			rows = append(rows, []string{f.Name, f.State, f.Role, f.Listen, f.Peer, f.Target, f.Why})
 		}
-		if err := command.Table(w, []string{"FORWARD", "STATE", "ROLE", "LISTEN", "PEER", "TARGET", "WHY"}, rows); err != nil {
+		if err := w.Table(command.Columns{"FORWARD", "STATE", "ROLE", "LISTEN", "PEER", "TARGET", "+WHY"}, rows); err != nil {
 			return err
+		}
+		for _, f := range s.Forwards {
+			if f.State != daemon.Up && !w.Wide {
+				fmt.Fprintf(w, "%s: %s\n", command.Clean(f.Name), command.Clean(f.Why))
+			}
 		}
 	}
 	if len(s.Tunnels) == 0 {
@@ -105,11 +107,11 @@ func printStatus(w io.Writer, s daemon.Status, now time.Time) error {
 			rtt = milliseconds(t.RTT)
 		}
 		rows = append(rows, []string{
-			t.Peer, state, orDash(paths(t)), t.Relay + " " + t.Address, rtt,
-			size(t.Sent), size(t.Received), fmt.Sprint(t.Streams), fmt.Sprint(t.Flows), fmt.Sprint(t.Carriers), t.Session,
+			t.Peer, state, orDash(paths(t)), t.Relay, orDash(t.Address), rtt, fmt.Sprint(t.Streams),
+			size(t.Sent), size(t.Received), fmt.Sprint(t.Flows), fmt.Sprint(t.Carriers), t.Session,
 		})
 	}
-	return command.Table(w, []string{"TUNNEL", "STATE", "PATH", "RELAY", "RTT", "SENT", "RECEIVED", "STREAMS", "FLOWS", "CARRIERS", "SESSION"}, rows)
+	return w.Table(command.Columns{"TUNNEL", "STATE", "PATH", "RELAY", "+ADDRESS", "RTT", "STREAMS", "+SENT", "+RECEIVED", "+FLOWS", "+CARRIERS", "+SESSION"}, rows)
 }
 
 // paths names the ways of a tunnel's carriers, each once, that of the main one

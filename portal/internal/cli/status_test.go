@@ -9,6 +9,7 @@ import (
 	"github.com/netport/netport/portal/internal/control"
 	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/proto/command"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
 )
@@ -31,26 +32,49 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 		Unreachable: 2, Identity: keeper.Status{Key: identity.KeyHash{0x51}},
 	}
 	var b bytes.Buffer
-	if err := printStatus(&b, s, now); err != nil {
+	if err := printStatus(command.NewPage(&b), s, now); err != nil {
 		t.Fatal(err)
 	}
-	want := `portal   laptop-ann of example.org, running for 1h30m, certificate until 2027-11-22
+	const head = `portal   laptop-ann of example.org, running for 1h30m, certificate until 2027-11-22
 key      5100000000000000000000000000000000000000000000000000000000000000
 server   server at 192.0.2.1:443, connected for 59s, policy version 7
 warning  0h02m ago the server said: another? machine
 UDP      2 datagrams found no one listening at their target, 0 were too large for the way there
 
-FORWARD  STATE  ROLE   LISTEN                PEER       TARGET             WHY
+`
+	const narrow = `FORWARD  STATE  ROLE   LISTEN                PEER       TARGET
+web      up     entry  tcp://127.0.0.1:8080  factory-1  tcp://10.0.0.5:80
+dns      down   exit   udp://127.0.0.1:53    x          udp://10.0.0.5:53
+dns: bad?[2J
+
+TUNNEL     STATE       PATH             RELAY    RTT      STREAMS
+factory-1  up 3 days   relay+relay-udp  relay-1  1.23 ms  3
+x          waiting 3s  -                relay-1  -        1
+y          opening     -                relay-2  -        0
+`
+	const wide = `FORWARD  STATE  ROLE   LISTEN                PEER       TARGET             WHY
 web      up     entry  tcp://127.0.0.1:8080  factory-1  tcp://10.0.0.5:80  listening; tunnel
 dns      down   exit   udp://127.0.0.1:53    x          udp://10.0.0.5:53  bad?[2J
 
-TUNNEL     STATE       PATH             RELAY                    RTT      SENT   RECEIVED  STREAMS  FLOWS  CARRIERS  SESSION
-factory-1  up 3 days   relay+relay-udp  relay-1 192.0.2.2:20000  1.23 ms  999 B  1.5 MB    3        4      3         0a1b2c3d
-x          waiting 3s  -                relay-1                  -        0 B    0 B       1        0      0         0a1b2c3e
-y          opening     -                relay-2                  -        0 B    0 B       0        0      0         0a1b2c3f
+TUNNEL     STATE       PATH             RELAY    ADDRESS          RTT      STREAMS  SENT   RECEIVED  FLOWS  CARRIERS  SESSION
+factory-1  up 3 days   relay+relay-udp  relay-1  192.0.2.2:20000  1.23 ms  3        999 B  1.5 MB    4      3         0a1b2c3d
+x          waiting 3s  -                relay-1  -                -        1        0 B    0 B       0      0         0a1b2c3e
+y          opening     -                relay-2  -                -        0        0 B    0 B       0      0         0a1b2c3f
 `
-	if got := trimRight(b.String()); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	if got := trimRight(b.String()); got != head+narrow {
+		t.Errorf("got\n%s\nwant\n%s", got, head+narrow)
+	}
+	for line := range strings.Lines(narrow) {
+		if len(line) > 80 {
+			t.Errorf("wider than 80: %s", line)
+		}
+	}
+	b.Reset()
+	if err := printStatus(&command.Page{Writer: &b, Wide: true}, s, now); err != nil {
+		t.Fatal(err)
+	}
+	if got := trimRight(b.String()); got != head+wide {
+		t.Errorf("got\n%s\nwant\n%s", got, head+wide)
 	}
 }
 

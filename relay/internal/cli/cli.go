@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -93,11 +94,12 @@ them, or "ok". It opens nothing, and leaves alone what runs.
 
 func newStatus() *cobra.Command {
 	var file string
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the running relay and its sessions",
 		Example: `  netport-relay status
+  netport-relay status --watch --wide
   netport-relay status --json --config /etc/netport/relay/config.toml`,
 		Args: command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -105,18 +107,13 @@ func newStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var s daemon.Status
-			if err := local.Call(c.Context(), cfg.Socket, "status", nil, &s); err != nil {
-				return err
-			}
-			if asJSON {
-				return command.JSON(c.OutOrStdout(), s)
-			}
-			return printStatus(c, s)
+			return command.Show(c, view, func(ctx context.Context) (s daemon.Status, err error) {
+				return s, local.Call(ctx, cfg.Socket, "status", nil, &s)
+			}, printStatus)
 		},
 	}
 	configFlag(c, &file)
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	view.Flags(c, true)
 	return c
 }
 
@@ -173,8 +170,7 @@ forwards ends. It is not needed before a restart or an upgrade.`,
 	return c
 }
 
-func printStatus(c *cobra.Command, s daemon.Status) error {
-	w := c.OutOrStdout()
+func printStatus(w *command.Page, s daemon.Status) error {
 	server := "not connected"
 	switch {
 	case s.Connected:
@@ -231,7 +227,7 @@ func printStatus(c *cobra.Command, s daemon.Status) error {
 			fmt.Sprint(v.Packet), fmt.Sprint(v.Spliced), fmt.Sprint(v.Bound), fmt.Sprint(v.Forth), fmt.Sprint(v.Back),
 		}
 	}
-	return command.Table(w, []string{"SESSION", "OPENER", "PEER", "PORT", "AGE", "KERNEL", "TCP", "UDP", "FORTH", "BACK"}, rows)
+	return w.Table(command.Columns{"SESSION", "OPENER", "PEER", "PORT", "AGE", "+KERNEL", "+TCP", "+UDP", "FORTH", "BACK"}, rows)
 }
 
 // modeText says what carries the packets, and whether that outlives the daemon.

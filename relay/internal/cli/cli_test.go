@@ -120,11 +120,9 @@ func TestRelayRunsWithoutItsServerAndStops(t *testing.T) {
 
 func TestStatusNamesTicketsForWhatTheyAre(t *testing.T) {
 	var out bytes.Buffer
-	c := New(keepAll)
-	c.SetOut(&out)
 	until := time.Date(2026, 11, 23, 9, 5, 0, 0, time.Local)
 	s := daemon.Status{Capacity: 10, Draining: true, Tickets: 1, TicketKeys: 1, TicketLegs: 2, Sessions: []daemon.Session{{Ticket: until}, {Opener: "ann", Peer: "bo"}}}
-	if err := printStatus(c, s); err != nil {
+	if err := printStatus(command.NewPage(&out), s); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

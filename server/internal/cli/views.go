@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -16,33 +16,33 @@ import (
 	"github.com/netport/netport/server/internal/hub"
 )
 
-// newView makes a command that asks the running server for a T and prints it.
-func newView[T any](name, short, request string, print func(io.Writer, T) error) *cobra.Command {
+// newView makes a command that asks the running server for a T and prints it. wide says
+// that some columns stand in a wide table alone.
+func newView[T any](name, short, request string, wide bool, print func(*command.Page, T) error) *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
+	example := "  netport-server " + name + "\n  netport-server " + name + " --watch"
+	if wide {
+		example += " --wide"
+	}
 	c := &cobra.Command{
 		Use:     name,
 		Short:   short,
-		Example: "  netport-server " + name + "\n  netport-server " + name + " --json",
+		Example: example + "\n  netport-server " + name + " --json",
 		Args:    command.Args(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			var v T
-			if err := at.askDaemon(c, request, struct{}{}, &v); err != nil {
-				return err
-			}
-			if asJSON {
-				return command.JSON(c.OutOrStdout(), v)
-			}
-			return print(c.OutOrStdout(), v)
-		},
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return command.Show(c, view, func(context.Context) (v T, err error) {
+			return v, at.askDaemon(c, request, struct{}{}, &v)
+		}, print)
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.Flags(c, wide)
 	return c
 }
 
 func newStatus() *cobra.Command {
-	return newView("status", "Show the running server in short", daemon.CommandStatus, func(w io.Writer, s daemon.Status) error {
+	return newView("status", "Show the running server in short", daemon.CommandStatus, false, func(w *command.Page, s daemon.Status) error {
 		policy := "none was applied yet: everything is denied"
 		if s.Policy > 0 {
 			policy = fmt.Sprintf("version %d, %d grants, %s of %s", s.Policy, s.Grants, command.Clean(s.File), s.Applied.Format(time.RFC3339))
@@ -109,17 +109,17 @@ func unsigned(s daemon.Status) string {
 }
 
 func newPortals() *cobra.Command {
-	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, func(w io.Writer, list []hub.PortalView) error {
+	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, true, func(w *command.Page, list []hub.PortalView) error {
 		var rows [][]string
 		for _, p := range list {
 			rows = append(rows, []string{p.Name, stateOf(p), fromBoth(p.From, p.Contest), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), ends(p.NotAfter, time.Now()), dash(p.Software)})
 		}
-		return command.Table(w, []string{"PORTAL", "STATE", "FROM", "SINCE", "GRANTS", "KEY", "EXPIRES", "SOFTWARE"}, rows)
+		return w.Table(command.Columns{"PORTAL", "STATE", "FROM", "+SINCE", "GRANTS", "+KEY", "EXPIRES", "+SOFTWARE"}, rows)
 	})
 }
 
 func newRelays() *cobra.Command {
-	return newView("relays", "Show the enrolled relays", daemon.CommandRelays, func(w io.Writer, list []hub.RelayView) error {
+	return newView("relays", "Show the enrolled relays", daemon.CommandRelays, true, func(w *command.Page, list []hub.RelayView) error {
 		var rows [][]string
 		for _, r := range list {
 			now, ports, sessions, rate, trip, up := state(r.Online), "-", "-", "-", "-", time.Time{}
@@ -142,12 +142,12 @@ func newRelays() *cobra.Command {
 			}
 			rows = append(rows, []string{r.Name, now, strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, trip, ends(r.NotAfter, time.Now())})
 		}
-		return command.Table(w, []string{"RELAY", "STATE", "ADDRESSES", "PORTS", "SINCE", "SESSIONS", "RATE", "ROUND TRIP", "EXPIRES"}, rows)
+		return w.Table(command.Columns{"RELAY", "STATE", "ADDRESSES", "+PORTS", "+SINCE", "SESSIONS", "RATE", "+ROUND TRIP", "EXPIRES"}, rows)
 	})
 }
 
 func newSessions() *cobra.Command {
-	return newView("sessions", "Show the sessions: which portals meet where", daemon.CommandSessions, func(w io.Writer, list []broker.SessionView) error {
+	return newView("sessions", "Show the sessions: which portals meet where", daemon.CommandSessions, true, func(w *command.Page, list []broker.SessionView) error {
 		var rows [][]string
 		for _, s := range list {
 			chosen := tripText(s.RoundTrips[0]) + " + " + tripText(s.RoundTrips[1])
@@ -156,7 +156,7 @@ func newSessions() *cobra.Command {
 			}
 			rows = append(rows, []string{s.ID.String(), s.Opener, s.Peer, dash(s.Forward), s.Relay, chosen, s.State, since(s.Since)})
 		}
-		return command.Table(w, []string{"SESSION", "OPENER", "PEER", "FORWARD", "RELAY", "ROUND TRIPS", "STATE", "SINCE"}, rows)
+		return w.Table(command.Columns{"SESSION", "OPENER", "PEER", "FORWARD", "RELAY", "+ROUND TRIPS", "STATE", "+SINCE"}, rows)
 	})
 }
 
