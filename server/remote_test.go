@@ -30,19 +30,39 @@ import (
 
 // site is a server that runs, and the laptops of its admins; all are the real program.
 type site struct {
-	t   *testing.T
-	dir string
+	t            *testing.T
+	dir, program string
+}
+
+// Operators who work from other machines. All of it is the program as it is shipped: with
+// the race detector each of hundreds of processes needs a second to start.
+func TestAdmins(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "netport-server")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", program, ".")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("build the program: %v: %s", err, out)
+	}
+	for name, story := range map[string]func(*testing.T, string){
+		"the same commands": commandsAreTheSameFromAfar, "audited by name": changesAreAuditedByName,
+		"the wrong server": wrongServerIsRefused, "renewed": commandsRenewTheAdmin,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, program)
+		})
+	}
 }
 
 // newSite starts a server with the admins ann, who may do all, and bo, who is read-only.
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, program string) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "np") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &site{t, dir}
+	s := &site{t, dir, program}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +70,7 @@ func newSite(t *testing.T) *site {
 	address := l.Addr().String()
 	l.Close()
 	s.must(s.run("", "init", "--dir", s.in("server"), "--domain", "example.org", "--address", address))
-	c := exec.Command("netport-server", "run", "--config", s.config())
+	c := exec.Command(s.program, "run", "--config", s.config())
 	var log bytes.Buffer
 	c.Stderr = &log
 	if err := c.Start(); err != nil {
@@ -92,7 +112,7 @@ type said struct {
 
 func (s *site) run(stdin string, args ...string) said {
 	s.t.Helper()
-	c := exec.Command("netport-server", args...)
+	c := exec.Command(s.program, args...)
 	c.Dir = s.dir
 	c.Stdin = strings.NewReader(stdin)
 	var out, notes bytes.Buffer
@@ -238,8 +258,8 @@ func (s *site) alike(got said) said {
 
 // Every command that asks a server answers an admin as it answers on the server's own
 // machine: two sites have the same history, the one from the inside, the other from afar.
-func TestCommandsAreTheSameFromAfar(t *testing.T) {
-	near, far := newSite(t), newSite(t)
+func commandsAreTheSameFromAfar(t *testing.T, program string) {
+	near, far := newSite(t, program), newSite(t, program)
 	for _, s := range []*site{near, far} {
 		for name, text := range map[string]string{"policy.toml": remotePolicy, "bad.toml": "nonsense = 1\n"} {
 			if err := os.WriteFile(s.in(name), []byte(text), 0o600); err != nil {
@@ -294,8 +314,8 @@ func TestCommandsAreTheSameFromAfar(t *testing.T) {
 }
 
 // The audit log names who has made each change, and whose word an admin gives for it.
-func TestChangesAreAuditedByName(t *testing.T) {
-	s := newSite(t)
+func changesAreAuditedByName(t *testing.T, program string) {
+	s := newSite(t, program)
 	if err := os.WriteFile(s.in("policy.toml"), []byte(remotePolicy), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -336,8 +356,8 @@ func TestChangesAreAuditedByName(t *testing.T) {
 
 // A server of the same domain under another CA is not believed, and hears nothing; nor is
 // one without an answer waited for where another is there.
-func TestWrongServerIsRefused(t *testing.T) {
-	s, other := newSite(t), newSite(t)
+func wrongServerIsRefused(t *testing.T, program string) {
+	s, other := newSite(t, program), newSite(t, program)
 	cfg, err := config.Load(other.config())
 	if err != nil {
 		t.Fatal(err)
@@ -362,8 +382,8 @@ func TestWrongServerIsRefused(t *testing.T) {
 
 // A command renews the certificate of its admin: in time, after its end, and soon when
 // another authority issues. It may do so with nothing but what is on the laptop.
-func TestCommandsRenewTheAdmin(t *testing.T) {
-	s := newSite(t)
+func commandsRenewTheAdmin(t *testing.T, program string) {
+	s := newSite(t, program)
 	in := func(name string) string { return s.in("ann/" + name) }
 	leaf := func() time.Time {
 		t.Helper()
