@@ -1,0 +1,105 @@
+package doctor
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/portal/internal/daemon"
+)
+
+// line returns what a report says about something.
+func line(t *testing.T, r Report, what string) Line {
+	t.Helper()
+	for _, l := range r.Lines {
+		if l.What == what {
+			return l
+		}
+	}
+	t.Fatalf("nothing about %q in %+v", what, r.Lines)
+	return Line{}
+}
+
+func TestMappingOfTheNATIsNamed(t *testing.T) {
+	seen := func(name, relay string, port uint16, mapped string) Relay {
+		return Relay{Name: name, Addr: netip.MustParseAddr(relay), UDPPort: port, Mapped: netip.MustParseAddrPort(mapped)}
+	}
+	one := seen("relay-1", "192.0.2.1", 3478, "198.51.100.1:4000")
+	for _, c := range []struct {
+		name   string
+		relays []Relay
+		want   string
+	}{
+		{"no relay answers", []Relay{{Name: "relay-1", UDPPort: 3478, UDP: Try{Fault: Silent}}}, "unknown: "},
+		{"no NAT", []Relay{seen("relay-1", "192.0.2.1", 3478, "203.0.113.7:4000")}, "none: relays see this machine at its own address 203.0.113.7"},
+		{"one relay", []Relay{one}, "its mapping is unknown, for that takes two relays"},
+		{"the same", []Relay{one, seen("relay-2", "192.0.2.2", 3478, "198.51.100.1:4000")}, "endpoint-independent mapping: 198.51.100.1:4000"},
+		{"another port for another relay", []Relay{one, seen("relay-2", "192.0.2.2", 3478, "198.51.100.1:4001")}, "address-dependent mapping, or address and port-dependent: "},
+		{"another port for another port", []Relay{one, seen("relay-2", "192.0.2.1", 443, "198.51.100.1:4001")}, "address and port-dependent mapping: "},
+	} {
+		r := Judge(Facts{Relays: c.relays, Local: map[netip.Addr]bool{netip.MustParseAddr("203.0.113.7"): true}})
+		if l := line(t, r, "NAT"); l.State != OK || !strings.HasPrefix(l.Text, c.want) && !strings.Contains(l.Text, c.want) {
+			t.Errorf("%s: %+v, want %q", c.name, l, c.want)
+		}
+	}
+}
+
+func TestClockAndCertificateAreJudgedByTheServersTime(t *testing.T) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name         string
+		left         time.Duration // of the certificate, by the clock of the machine
+		told         bool
+		ahead        time.Duration
+		clock, paper State
+		does         string // what to do about the certificate
+	}{
+		{"all well", 20 * 24 * time.Hour, true, 2 * time.Second, OK, OK, ""},
+		{"nobody told the time", 20 * 24 * time.Hour, false, 0, Warning, OK, ""},
+		{"ends soon", 48 * time.Hour, true, 0, OK, Warning, "status says why"},
+		{"ended", -time.Hour, true, 0, OK, Failed, "join anew"},
+		{"ended by a clock that is not known", -time.Hour, false, 0, Warning, Warning, "look at that clock"},
+		{"looks ended, for the clock is ahead", -5 * time.Hour, true, 20 * 24 * time.Hour, Failed, OK, ""},
+		{"an hour ahead", 20 * 24 * time.Hour, true, time.Hour, Warning, OK, ""},
+		{"stamps look ended", 20 * 24 * time.Hour, true, 24 * time.Hour, Failed, OK, ""},
+		{"an hour behind", 20 * 24 * time.Hour, true, -time.Hour, Warning, OK, ""},
+	} {
+		r := Judge(Facts{Now: now, Begins: now.Add(c.left - 30*24*time.Hour), Ends: now.Add(c.left), Told: c.told, Ahead: c.ahead})
+		clock, paper := line(t, r, "clock"), line(t, r, "certificate")
+		if clock.State != c.clock || paper.State != c.paper || !strings.Contains(paper.Do, c.does) {
+			t.Errorf("%s: %+v, %+v", c.name, clock, paper)
+		}
+	}
+}
+
+// TestWhatIsNeededAndWhatIsFaster: a port is needed where nothing else works, and else it is faster or in reserve.
+func TestWhatIsNeededAndWhatIsFaster(t *testing.T) {
+	server := Server{Host: "192.0.2.1", Port: 443, Named: true, Addr: netip.MustParseAddrPort("192.0.2.1:443"), Try: Try{Fault: Silent}}
+	relay := Relay{Name: "relay-1", Addr: netip.MustParseAddr("192.0.2.2"), TCPPort: 3478, TCP: Try{Fault: Silent}, UDPPort: 3478, UDP: Try{Fault: Silent}}
+	good := relay
+	good.Name, good.Addr, good.TCP = "relay-2", netip.MustParseAddr("192.0.2.3"), Try{Took: time.Millisecond}
+	connected := &daemon.Known{}
+	connected.Status.Server.Connected = true
+	needs := func(f Facts) string {
+		var words []string
+		for _, o := range Judge(f).Open {
+			words = append(words, o.Protocol+" "+o.Host+" "+o.Ports+" "+string(o.Need))
+		}
+		return strings.Join(words, "; ")
+	}
+	for _, c := range []struct {
+		name string
+		f    Facts
+		want string
+	}{
+		{"nothing works", Facts{Servers: []Server{server}, Relays: []Relay{relay}},
+			"TCP 192.0.2.1 443 needed; TCP 192.0.2.2 (relay-1) 3478 needed; UDP 192.0.2.2 (relay-1) 3478 needed"},
+		{"another server and another relay work", Facts{Daemon: connected, Servers: []Server{server}, Relays: []Relay{relay, good}},
+			"TCP 192.0.2.1 443 reserve; TCP 192.0.2.2 (relay-1) 3478 reserve; UDP 192.0.2.2 (relay-1) 3478 reserve; UDP 192.0.2.3 (relay-2) 3478 faster"},
+	} {
+		if got := needs(c.f); got != c.want {
+			t.Errorf("%s: %s\nwant %s", c.name, got, c.want)
+		}
+	}
+}
