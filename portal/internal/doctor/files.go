@@ -77,10 +77,10 @@ func writable(dir string) error {
 	return errors.Join(err, f.Close())
 }
 
-func compare(a, b string) int { return strings.Compare(a, b) }
-
-func compareServers(a, b Server) int {
-	return cmp.Or(compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
+func compareServers(a, b *Server) int {
+	return cmp.Or(strings.Compare(a.Host, b.Host), cmp.Compare(a.Port, b.Port), a.Addr.Compare(b.Addr))
 }
 
-func compareRelays(a, b Relay) int { return cmp.Or(compare(a.Name, b.Name), a.Addr.Compare(b.Addr)) }
+func compareRelays(a, b *Relay) int {
+	return cmp.Or(strings.Compare(a.Name, b.Name), a.Addr.Compare(b.Addr))
+}
