@@ -3,7 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net"
@@ -45,7 +46,7 @@ func TestAdmins(t *testing.T) {
 	}
 	for name, story := range map[string]func(*testing.T, string){
 		"the same commands": commandsAreTheSameFromAfar, "audited by name": changesAreAuditedByName,
-		"the wrong server": wrongServerIsRefused, "renewed": commandsRenewTheAdmin,
+		"the wrong server": wrongServerIsRefused, "renewed": commandsRenewTheAdmin, "no CA key on the server": strictServersAdmin,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,6 +57,17 @@ func TestAdmins(t *testing.T) {
 
 // newSite starts a server with the admins ann, who may do all, and bo, who is read-only.
 func newSite(t *testing.T, program string) *site {
+	t.Helper()
+	s := newServer(t, program)
+	for _, who := range [][]string{{"ann"}, {"bo", "--read-only"}} {
+		token := s.must(s.here("", append([]string{"invite", "admin"}, who...)...)).out
+		s.must(s.run(token, "join", "--config", s.file(who[0])))
+	}
+	return s
+}
+
+// newServer starts a server, which is made with these options of init.
+func newServer(t *testing.T, program string, options ...string) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "np") // a socket's path must be short
 	if err != nil {
@@ -69,7 +81,7 @@ func newSite(t *testing.T, program string) *site {
 	}
 	address := l.Addr().String()
 	l.Close()
-	s.must(s.run("", "init", "--dir", s.in("server"), "--domain", "example.org", "--address", address))
+	s.must(s.run("", append([]string{"init", "--dir", s.in("server"), "--domain", "example.org", "--address", address}, options...)...))
 	c := exec.Command(s.program, "run", "--config", s.config())
 	var log bytes.Buffer
 	c.Stderr = &log
@@ -92,10 +104,6 @@ func newSite(t *testing.T, program string) *site {
 		if time.Now().After(end) {
 			t.Fatalf("the server does not answer: %s", log.String())
 		}
-	}
-	for _, who := range [][]string{{"ann"}, {"bo", "--read-only"}} {
-		token := s.must(s.here("", append([]string{"invite", "admin"}, who...)...)).out
-		s.must(s.run(token, "join", "--config", s.file(who[0])))
 	}
 	return s
 }
@@ -380,67 +388,122 @@ func wrongServerIsRefused(t *testing.T, program string) {
 	}
 }
 
+const day = 24 * time.Hour
+
+// leaf returns when ann's certificate ends.
+func (s *site) leaf() time.Time {
+	s.t.Helper()
+	certs, err := identity.LoadCertificates(s.in("ann/cert.pem"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return certs[0].NotAfter
+}
+
+// age gives ann her certificate as if it had been made so long ago, by the CA of a folder.
+func (s *site) age(folder string, ago, life time.Duration) {
+	s.t.Helper()
+	file := s.in("ann/cert.pem")
+	certs, err := identity.LoadCertificates(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	authority, err := ca.Load("example.org", s.in(folder+"/ca.pem"), s.in(folder+"/ca.key"), "", time.Now)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	aged := *certs[0]
+	aged.NotBefore = time.Now().Add(-ago)
+	aged.NotAfter = aged.NotBefore.Add(life)
+	der, err := x509.CreateCertificate(rand.Reader, &aged, authority.Certificate, aged.PublicKey, authority.Key())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := identity.ReplaceFile(file, identity.EncodeCertificates(&x509.Certificate{Raw: der}), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // A command renews the certificate of its admin: in time, after its end, and soon when
 // another authority issues. It may do so with nothing but what is on the laptop.
 func commandsRenewTheAdmin(t *testing.T, program string) {
 	s := newSite(t, program)
-	in := func(name string) string { return s.in("ann/" + name) }
-	leaf := func() time.Time {
-		t.Helper()
-		certs, err := identity.LoadCertificates(in("cert.pem"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return certs[0].NotAfter
-	}
-	aged := func(ago, life time.Duration) { // as if it had been made so long ago
-		t.Helper()
-		key, err := identity.LoadKey(in("key.pem"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		authority, err := ca.Load("example.org", s.in("server/ca.pem"), s.in("server/ca.key"), "", func() time.Time { return time.Now().Add(-ago) })
-		if err != nil {
-			t.Fatal(err)
-		}
-		chain, err := authority.Issue(t.Context(), ca.Order{Role: identity.Admin, Name: "ann", Public: key.(crypto.Signer).Public(), Life: life})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := identity.ReplaceFile(in("cert.pem"), identity.EncodeCertificates(chain...), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const day = 24 * time.Hour
 	for what, tt := range map[string]struct {
 		ago, life time.Duration
 		renew     bool
 	}{"in time": {25 * day, 30 * day, true}, "too early": {10 * day, 30 * day, false}, "after its end": {50 * time.Minute, 10 * time.Minute, true}} {
-		aged(tt.ago, tt.life)
-		before := leaf()
+		s.age("server", tt.ago, tt.life)
+		before := s.leaf()
 		s.must(s.far("ann", "", "status"))
-		if renewed := leaf().After(before); renewed != tt.renew {
+		if renewed := s.leaf().After(before); renewed != tt.renew {
 			t.Errorf("%s: renewed %t, want %t", what, renewed, tt.renew)
 		}
 	}
-	aged(day, 30*day)
-	before := leaf()
+	s.age("server", day, 30*day)
+	before := s.leaf()
 	s.must(s.here("", "ca", "roll"))
 	s.must(s.far("ann", "", "status")) // the old one vouches for the new one
-	if !leaf().After(before) {
+	if !s.leaf().After(before) {
 		t.Error("not renewed under the new authority")
 	}
 	if got := s.must(s.here("", "ca", "status", "--json")).out; strings.Contains(got, "admin ann") {
 		t.Errorf("still behind: %s", got)
 	}
-	before = leaf()
+	before = s.leaf()
 	s.must(s.far("ann", "", "status"))
-	if !leaf().Equal(before) {
+	if !s.leaf().Equal(before) {
 		t.Error("renewed again for nothing")
 	}
 
 	s.must(s.here("", "revoke", "admin", "ann"))
 	if got := s.far("ann", "", "status"); got.code != 1 || !strings.Contains(got.err, "it was revoked") {
 		t.Errorf("after being revoked: %+v", got)
+	}
+}
+
+// Where the CA key is not on the server, an admin joins and is renewed when an operator has
+// signed, which he can do from where he works: the two keys never leave it. He signs nothing
+// on the server.
+func strictServersAdmin(t *testing.T, program string) {
+	s := newServer(t, program, "--operator", "op")
+	sign := func(requests string, more ...string) said {
+		t.Helper()
+		return s.run(requests, append([]string{"ca", "sign", "--ca", "op/ca.pem", "--key", "op/ca.key", "--known", "op/known.toml"}, more...)...)
+	}
+	token := s.must(s.here("", "invite", "admin", "ann")).out
+	joined := make(chan said)
+	go func() { joined <- s.run(token, "join", "--config", s.file("ann")) }()
+	var requests string
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(requests, `"ann"`); requests = s.must(s.here("", "ca", "pending")).out {
+		if time.Now().After(end) {
+			t.Fatalf("nobody waits: %s", requests)
+		}
+	}
+	accept := regexp.MustCompile(`--accept admin/ann=[0-9a-f]{64}`).FindString(sign(requests).err)
+	if accept == "" {
+		t.Fatal("an admin's key that nobody has accepted was signed")
+	}
+	s.must(s.here(sign(requests, strings.Fields(accept)...).out, "ca", "install"))
+	if got := <-joined; got.code != 0 {
+		t.Fatalf("not joined: %s", got.err)
+	}
+
+	s.age("op", 25*day, 30*day)
+	before := s.leaf()
+	if got := s.must(s.far("ann", "", "status")); !strings.Contains(got.err, "waits for an operator's signature") || !s.leaf().Equal(before) {
+		t.Errorf("a renewal that waits: %+v", got)
+	}
+	signed := sign(s.must(s.far("ann", "", "ca", "pending")).out)
+	if got := s.must(s.far("ann", signed.out, "ca", "install")); !strings.Contains(got.out, "installed: 1") {
+		t.Errorf("from afar: %+v, signed: %s", got, signed.err)
+	}
+	if s.must(s.far("ann", "", "status")); !s.leaf().After(before) {
+		t.Error("not renewed when it was signed")
+	}
+	if err := os.WriteFile(s.in("policy.toml"), []byte(remotePolicy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.far("ann", "", "policy", "apply", "policy.toml"); got.code != 1 || !strings.Contains(got.err, "strict mode") {
+		t.Errorf("an admin applied a policy: %+v", got)
 	}
 }
