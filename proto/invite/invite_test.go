@@ -18,7 +18,7 @@ func token() Token {
 	return Token{
 		Role: identity.Portal, Name: "ann", Authority: identity.Fingerprint(bytes.Repeat([]byte{0xfa}, 32)),
 		Policy: ed25519.PublicKey(bytes.Repeat([]byte{0x70}, 32)),
-		ID: wire.TokenID(bytes.Repeat([]byte{0x71}, 16)), Secret: wire.Secret(bytes.Repeat([]byte{0xa0}, 32)),
+		ID:     wire.TokenID(bytes.Repeat([]byte{0x71}, 16)), Secret: wire.Secret(bytes.Repeat([]byte{0xa0}, 32)),
 		Servers: []string{"np.example.org:8443", "192.0.2.7"},
 	}
 }

@@ -82,7 +82,7 @@ func TestMetricsAreTrue(t *testing.T) {
 		`netport_relay_bytes_total{transport="udp",plane="userspace",direction="back"}`:    0,
 		`netport_relay_packets_total{transport="udp",plane="userspace",direction="forth"}`: sessions * rounds,
 		`netport_relay_sessions_opened_total{by="server"}`:                                 sessions,
-		`netport_relay_sessions_refused_total{reason="relay_refused"}`:              1,
+		`netport_relay_sessions_refused_total{reason="relay_refused"}`:                     1,
 		`netport_relay_server_connected`:                                                   1,
 		`netport_relay_sessions_capacity`:                                                  2000,
 	}
