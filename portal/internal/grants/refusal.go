@@ -40,21 +40,19 @@ func (s *Set) refused(now time.Time, g grant.Grant, peer string, err error) {
 	s.refusals = s.refusals[max(0, len(s.refusals)-maxRefusals):]
 }
 
-// forgive forgets what was said about a grant that is right now.
+// forgive forgets what was said about a grant that is right now, and that one of the same
+// forward before it was taken back.
 func (s *Set) forgive(g grant.Grant) {
 	id := g.ID()
-	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool { return o.id == id && o.Peer == "" })
+	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool {
+		before := o.Forward == g.Forward && o.Version < g.Version && o.Reason == wire.ReasonGrantRemoved
+		return o.Peer == "" && (o.id == id || before)
+	})
 }
 
-// forgiveVersions forgets what was said about versions, and about grants of versions
-// below: the server's is right now.
-func (s *Set) forgiveVersions(below uint64) {
-	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool {
-		if o.Peer != "" || o.Version == 0 {
-			return false
-		}
-		return o.Forward == "" || o.Reason == wire.ReasonGrantRemoved && o.Version < below
-	})
+// forgiveVersions forgets what was said about versions: the server's is right now.
+func (s *Set) forgiveVersions() {
+	s.refusals = slices.DeleteFunc(s.refusals, func(o Refusal) bool { return o.Peer == "" && o.Forward == "" && o.Version != 0 })
 }
 
 // Refusals returns the last refusals, the newest first.

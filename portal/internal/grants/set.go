@@ -268,7 +268,7 @@ func (s *Set) Complete(now time.Time, m wire.GrantsComplete) ([]Change, error) {
 			clear(s.removed) // none of them is above version
 		}
 		s.completed, s.complete = m, true
-		s.forgiveVersions(version)
+		s.forgiveVersions()
 	}
 	var changes []Change
 	for key, p := range s.pairs {
