@@ -77,8 +77,9 @@ func TestSessionGoesOnAfterARestart(t *testing.T) {
 	}
 	stranger := packetOrder(netip.MustParseAddr("10.9.9.9"), netip.MustParseAddr("10.9.9.8"))
 	wantOutcome(t, "its source at the shared port", bind(t, next, binderOf(t, next, stranger), away, 0), drop.SourceTaken)
-	if list := next.List(); list[0].Created.Unix() != start.Unix() || list[0].Settled != (Traffic{7, 8}) {
-		t.Errorf("session %+v", list[0])
+	list := next.List()
+	if i := slices.IndexFunc(list, func(l Info) bool { return l.ID == s.ID }); i < 0 || list[i].Created.Unix() != start.Unix() || list[i].Settled != (Traffic{7, 8}) {
+		t.Errorf("session %d of %+v", i, list)
 	}
 	// Its lifetime begins anew, and ends.
 	at := start.Add(time.Hour + time.Minute)
