@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -43,45 +44,49 @@ func newView[T any](name, short, request string, wide bool, print func(*command.
 
 func newStatus() *cobra.Command {
 	return newView("status", "Show the running server in short", daemon.CommandStatus, false, func(w *command.Page, s daemon.Status) error {
-		policy := "none was applied yet: everything is denied"
+		var b strings.Builder
+		say := func(label, format string, args ...any) {
+			fmt.Fprintf(&b, "%-12s "+format+"\n", append([]any{label}, args...)...)
+		}
+		say("server", "%s, domain %s, up for %s", s.Version, s.Domain, time.Since(s.Since).Truncate(time.Second))
+		say("address", "%s, listening on %s", s.Address, strings.Join(s.Listen, " "))
 		if s.Policy > 0 {
-			policy = fmt.Sprintf("version %d, %d grants, %s of %s", s.Policy, s.Grants, command.Clean(s.File), s.Applied.Format(time.RFC3339))
+			say("policy", "version %d, %s, %s of %s", s.Policy, command.Count(s.Grants, "grant"), command.Clean(s.File), s.Applied.Format(time.RFC3339))
+		} else {
+			say("policy", "none was applied yet: everything is denied")
 		}
-		_, err := fmt.Fprintf(w, `server       %s, domain %s, up for %s
-address      %s, listening on %s
-policy       %s
-portals      %d of %d connected
-relays       %d of %d ready
-sessions     %d
-certificate  until %s
-`, s.Version, s.Domain, time.Since(s.Since).Truncate(time.Second), s.Address, strings.Join(s.Listen, " "), policy,
-			s.Online, s.Portals, s.Usable, s.Relays, s.Sessions, ends(s.Expires, time.Now()))
-		if text := s.Reload.Text(); err == nil && text != "" {
-			_, err = fmt.Fprintf(w, "config       %s\n", command.Clean(text))
+		say("portals", "%d of %d connected", s.Online, s.Portals)
+		say("relays", "%d of %d ready", s.Usable, s.Relays)
+		say("sessions", "%d", s.Sessions)
+		say("certificate", "until %s", ends(s.Expires, time.Now()))
+		if text := s.Reload.Text(); text != "" {
+			say("config", "%s", command.Clean(text))
 		}
-		if err == nil && s.Ending > 0 {
-			_, err = fmt.Fprintf(w, "warning      %d certificates of portals and relays end soon or have ended: %s\n", s.Ending, strings.Join(s.EndingNames, ", "))
+		if s.Ending > 0 {
+			say("warning", "%d certificates of portals and relays end soon or have ended: %s", s.Ending, strings.Join(s.EndingNames, ", "))
 		}
-		if err == nil && len(s.Soon) > 0 {
-			_, err = fmt.Fprintf(w, "warning      soon to end: %s\n", strings.Join(s.Soon, ", "))
+		if len(s.Soon) > 0 {
+			say("warning", "soon to end: %s", strings.Join(s.Soon, ", "))
 		}
 		for _, k := range s.Contested {
-			if err == nil {
-				_, err = fmt.Fprintf(w, "warning      two machines use the identity of %s %s, at %s and %s: find the copy, or revoke it and invite it anew\n", k.Role, k.Name, k.First, k.Second)
-			}
+			say("warning", "two machines use the identity of %s %s, at %s and %s: find the copy, or revoke it and invite it anew", k.Role, k.Name, k.First, k.Second)
 		}
-		if err == nil && s.Waiting > 0 {
-			_, err = fmt.Fprintf(w, "waiting      %d keys wait for approval: netport-server enrolments\n", s.Waiting)
+		if s.Lost > 0 {
+			say("warning", "this state is an old one: portals or relays hold %s that it lacks; revoke the same again", command.Count(int(s.Lost), "revocation"))
 		}
-		if err == nil && s.Pending > 0 {
-			_, err = fmt.Fprintf(w, "certificates %d wait for the CA key, the first since %s: netport-server ca pending\n", s.Pending, s.PendingSince.Local().Format(time.DateTime))
+		if s.Waiting > 0 {
+			say("waiting", "%s for approval: netport-server enrolments", command.Count(s.Waiting, "key"))
 		}
-		if err == nil && s.Strict {
-			_, err = fmt.Fprintf(w, "signatures   made elsewhere (strict mode): %s\n", unsigned(s))
+		if s.Pending > 0 {
+			say("certificates", "%d wait for the CA key, the first since %s: netport-server ca pending", s.Pending, s.PendingSince.Local().Format(time.DateTime))
 		}
-		if err == nil && s.Missing > 0 {
-			_, err = fmt.Fprintf(w, "audit        %d records are not written: see the log; is the disk full?\n", s.Missing)
+		if s.Strict {
+			say("signatures", "made elsewhere (strict mode): %s", unsigned(s))
 		}
+		if s.Missing > 0 {
+			say("audit", "%d records are not written: see the log; is the disk full?", s.Missing)
+		}
+		_, err := io.WriteString(w, b.String())
 		return err
 	})
 }

@@ -53,6 +53,9 @@ type Status struct {
 	// Contested are the identities that two machines use at the same time, now or within
 	// the last hour.
 	Contested []hub.Contested `json:"contested"`
+	// Lost is how many revocations portals or relays hold that this state lacks: it is an
+	// old one.
+	Lost uint64 `json:"revocations_lost,omitempty"`
 	// In strict mode: grants that are in force for nobody before they are signed, and
 	// whether the authorities are to be signed too.
 	Strict              bool `json:"strict"`
@@ -84,7 +87,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
 		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
-	s.Contested = d.hub.Contests()
+	s.Contested, s.Lost = d.hub.Contests(), service.Registry.Lost()
 	s.Reload = d.reload.Last()
 	s.Soon = d.own.soon(time.Now())
 	s.Strict = service.Registry.Strict()

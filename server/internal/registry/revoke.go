@@ -174,6 +174,14 @@ func (r *Registry) Told(epoch uint64) {
 	}
 }
 
+// Lost returns how many revocations others hold that this state lacks, as far as it was
+// told since the last one.
+func (r *Registry) Lost() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return max(r.told, r.epochLocked()) - r.epochLocked()
+}
+
 // Begin returns when a certificate of the name may begin at the earliest: not before
 // the last revocation of the name.
 func (r *Registry) Begin(role identity.Role, name string) time.Time {
