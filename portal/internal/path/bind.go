@@ -48,8 +48,10 @@ type binding struct {
 	carried  int // QUIC connections
 }
 
-// bind returns the binding of the leg, for one more user; unbind gives it back.
-func (l *Leg) bind(client bool) (*binding, error) {
+// bind returns the binding of the leg, for one more user; unbind gives it back. The TLS
+// server says by expect, which is nil for the client, what it takes: the other portal's
+// first packet may be there as soon as the leg is bound.
+func (l *Leg) bind(client bool, expect func(*packet.Endpoint)) (*binding, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -59,7 +61,7 @@ func (l *Leg) bind(client bool) (*binding, error) {
 		b := &binding{
 			leg: l, log: l.log, done: make(chan struct{}),
 			packets: make(chan []byte, 16), poke: make(chan struct{}, 1),
-			silence: newSilence(client, time.Now()), answered: make(chan struct{}),
+			silence: newSilence(client, time.Now()), answered: make(chan struct{}), expect: expect,
 		}
 		if err := b.open(l.udpTarget()); err != nil {
 			return nil, err
@@ -67,6 +69,8 @@ func (l *Leg) bind(client bool) (*binding, error) {
 		b.ctx, b.cancel = context.WithCancel(context.Background())
 		go b.run()
 		l.binding = b
+	} else if expect != nil {
+		l.binding.expectAnew(expect)
 	}
 	l.users++
 	return l.binding, nil
@@ -113,6 +117,14 @@ func (b *binding) open(target netip.AddrPort) error {
 		b.expect(e)
 	}
 	return nil
+}
+
+// expectAnew has connections taken as expect says from now on.
+func (b *binding) expectAnew(expect func(*packet.Endpoint)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expect = expect
+	expect(b.endpoint)
 }
 
 // close ends run and gives the endpoint back.

@@ -35,7 +35,11 @@ func (w *quicWay) Kind() wire.CarrierKind { return wire.CarrierQUIC }
 func (w *quicWay) Quic(ctx context.Context, client bool, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
 	w.note(func() { w.began, w.up = time.Now(), time.Time{} })
 	l := w.race.leg
-	b, err := l.bind(client)
+	var expect func(*packet.Endpoint)
+	if !client {
+		expect = func(e *packet.Endpoint) { e.Expect(secure, config) }
+	}
+	b, err := l.bind(client, expect)
 	if err != nil {
 		return nil, fmt.Errorf("bind leg at relay %q: %w", l.Relay(), err)
 	}
@@ -55,7 +59,7 @@ func (w *quicWay) Quic(ctx context.Context, client bool, secure *tls.Config, con
 	if client {
 		conn, err = b.dial(ctx, secure, config)
 	} else {
-		conn, err = b.accept(ctx, secure, config)
+		conn, err = b.accept(ctx)
 	}
 	if err != nil {
 		l.unbind(b)
@@ -124,12 +128,10 @@ func (b *binding) dial(ctx context.Context, secure *tls.Config, config *quic.Con
 }
 
 // accept waits for a QUIC connection of the other portal.
-func (b *binding) accept(ctx context.Context, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
+func (b *binding) accept(ctx context.Context) (*quic.Conn, error) {
 	for {
 		b.mu.Lock()
 		e := b.endpoint
-		b.expect = func(e *packet.Endpoint) { e.Expect(secure, config) }
-		b.expect(e)
 		b.mu.Unlock()
 		conn, err := e.Accept(ctx)
 		switch {

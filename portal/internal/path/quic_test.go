@@ -15,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/netport/netport/portal/internal/network"
+	"github.com/netport/netport/portal/internal/path/packet"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
@@ -163,6 +164,24 @@ func TestFirstPacketFollowsTheBindRequestAtOnce(t *testing.T) {
 	p.relay.silence()
 	ends := p.connect()
 	p.carries(ends[0], ends[1], 1000)
+}
+
+// TestConnectionMayComeAsSoonAsTheLegIsBound: the relay hands on what it has held at
+// once, maybe before whoever has bound the leg waits for it.
+func TestConnectionMayComeAsSoonAsTheLegIsBound(t *testing.T) {
+	p := newPortals(t)
+	b, err := p.legs[1].bind(false, func(e *packet.Endpoint) { e.Expect(p.tls(1), &quic.Config{}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.legs[1].unbind(b)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	conn, err := quicOf(p.legs[0].Ways(0)).Quic(ctx, true, p.tls(0), &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.CloseWithError(0, "")
 }
 
 func TestBindAndHandshakeSurviveLoss(t *testing.T) {
