@@ -159,7 +159,12 @@ func TestStolenServerLocksNobodyOut(t *testing.T) {
 		w.tell(p.name, wire.PutGrant{Grant: web.AppendTo(nil)})
 		w.tell(p.name, signed)
 	}
-	ann.wantConclusion("web", false, "was taken back here: have all permissions signed anew")
+	const gone = "was taken back here: have all permissions signed anew"
+	w.wait("ann to have refused it", func() bool {
+		list := ann.Status().Refusals
+		return len(list) > 0 && strings.Contains(list[0].Text, gone)
+	})
+	ann.wantConclusion("web", false, gone)
 	p := web.Permission
 	p.Version = w.nextVersion()
 	w.mu.Lock()
