@@ -304,7 +304,7 @@ func keysOf(t reflect.Type, keys []string) []string {
 		return keys
 	}
 	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ",")
+		name := nameOf(t.Field(i))
 		if name == "" || slices.Contains(keys, name) {
 			continue
 		}

@@ -125,7 +125,8 @@ func isService(word string) bool {
 func (s variable) read(v any) error {
 	value := s.value
 	if s.key.typ.Kind() == reflect.String && (value == "" || !strings.ContainsAny(value[:1], `"'`)) {
-		return s.text(v)
+		reflect.Indirect(reflect.ValueOf(v)).FieldByIndex(s.key.index).SetString(value)
+		return nil
 	}
 	f, err := Parse(s.name, []byte(s.key.Name+" = "+value), v)
 	if err != nil {
@@ -140,21 +141,6 @@ func (s variable) read(v any) error {
 			return inVariable(s.name, "it holds more than one value")
 		}
 	}
-	return nil
-}
-
-// text puts a value without quotes into v.
-func (s variable) text(v any) error {
-	at := reflect.Indirect(reflect.ValueOf(v))
-	for _, part := range strings.Split(s.key.Name, ".") {
-		for i := range at.NumField() {
-			if name, _, _ := strings.Cut(at.Type().Field(i).Tag.Get("toml"), ","); name == part {
-				at = at.Field(i)
-				break
-			}
-		}
-	}
-	at.SetString(s.value)
 	return nil
 }
 

@@ -11,27 +11,33 @@ import (
 
 // Key is one key that a file may have outside of arrays of tables.
 type Key struct {
-	Name string // with the tables above it: "dial.allow"
-	typ  reflect.Type
+	Name  string // with the tables above it: "dial.allow"
+	typ   reflect.Type
+	index []int // of its field, for FieldByIndex
 }
 
 // KeysOf returns the keys of v, a struct as Load takes it or a pointer to one, in the
 // order of its fields.
-func KeysOf(v any) []Key { return appendKeys(nil, "", reflect.Indirect(reflect.ValueOf(v)).Type()) }
+func KeysOf(v any) []Key { return appendKeys(nil, "", nil, reflect.Indirect(reflect.ValueOf(v)).Type()) }
 
-func appendKeys(list []Key, table string, t reflect.Type) []Key {
+func appendKeys(list []Key, table string, above []int, t reflect.Type) []Key {
 	for i := range t.NumField() {
-		field := t.Field(i)
-		name, _, _ := strings.Cut(field.Tag.Get("toml"), ",")
-		switch {
+		field, index := t.Field(i), append(slices.Clone(above), i)
+		switch name := nameOf(field); {
 		case name == "":
 		case isTable(field.Type):
-			list = appendKeys(list, table+name+".", field.Type)
+			list = appendKeys(list, table+name+".", index, field.Type)
 		default:
-			list = append(list, Key{table + name, field.Type})
+			list = append(list, Key{table + name, field.Type, index})
 		}
 	}
 	return list
+}
+
+// nameOf returns the key of a field; it is empty where the field has none.
+func nameOf(field reflect.StructField) string {
+	name, _, _ := strings.Cut(field.Tag.Get("toml"), ",")
+	return name
 }
 
 func isTable(t reflect.Type) bool {
@@ -84,7 +90,7 @@ func find(t reflect.Type, key []string) (reflect.Type, bool) {
 		}
 		var below reflect.Type
 		for i := range t.NumField() {
-			if name, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ","); name == part {
+			if nameOf(t.Field(i)) == part {
 				below = t.Field(i).Type
 			}
 		}
@@ -123,7 +129,7 @@ func tablesOf(t reflect.Type, word, table string) (in []string) {
 		return nil
 	}
 	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ",")
+		name := nameOf(t.Field(i))
 		if name == "" {
 			continue
 		}

@@ -7,6 +7,7 @@ package reload
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -64,11 +65,7 @@ type Reloader[C Config] struct {
 // New returns a Reloader of a daemon that runs with a configuration: it calls load for
 // each signal. live are the keys that need no restart.
 func New[C Config](running C, live []string, signals <-chan os.Signal, load func() (C, error), log *slog.Logger) *Reloader[C] {
-	values := make(conffile.Values)
-	for key, value := range running.Written() {
-		values[key] = value
-	}
-	return &Reloader[C]{live: live, signals: signals, load: load, log: log, running: values}
+	return &Reloader[C]{live: live, signals: signals, load: load, log: log, running: maps.Clone(running.Written())}
 }
 
 // Run reads the configuration at each signal, until ctx is cancelled. apply is called
