@@ -18,7 +18,9 @@ type Key struct {
 
 // KeysOf returns the keys of v, a struct as Load takes it or a pointer to one, in the
 // order of its fields.
-func KeysOf(v any) []Key { return appendKeys(nil, "", nil, reflect.Indirect(reflect.ValueOf(v)).Type()) }
+func KeysOf(v any) []Key {
+	return appendKeys(nil, "", nil, reflect.Indirect(reflect.ValueOf(v)).Type())
+}
 
 func appendKeys(list []Key, table string, above []int, t reflect.Type) []Key {
 	for i := range t.NumField() {
