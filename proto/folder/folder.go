@@ -13,6 +13,23 @@ import (
 // maxLinks bounds the symbolic links of one path, as Linux does.
 const maxLinks = 40
 
+// CheckPrivate refuses a folder in which others can write, that belongs to another user
+// than root and that of this process, or in whose place others can put another
+// (CheckAbove).
+func CheckPrivate(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("its folder: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a folder", dir)
+	}
+	if err := checkOwn(dir, info); err != nil {
+		return err
+	}
+	return CheckAbove(dir)
+}
+
 // CheckAbove refuses a file or folder in whose place, or in place of a folder above it,
 // other users can put something else. The folders of root and of this process's user are
 // good, unless others may write in them; in one in which everybody may write, but removes only

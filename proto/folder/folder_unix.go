@@ -9,16 +9,8 @@ import (
 	"syscall"
 )
 
-// CheckPrivate refuses a folder that others can write in, or that belongs to another user
-// than root and that of this process.
-func CheckPrivate(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("its folder: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is not a folder", dir)
-	}
+// checkOwn refuses a folder that others can write in, or that is another user's.
+func checkOwn(dir string, info fs.FileInfo) error {
 	if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("others can write in the folder %s; run: chmod go-w %s", dir, dir)
 	}

@@ -36,12 +36,9 @@ func (s *State) Release() { s.lock.Close() }
 
 // CheckState refuses a state folder in which, or in a folder above which, other users
 // can change what is there: they could put files of their own in its place
-// (folder.CheckAbove).
+// (folder.CheckPrivate).
 func CheckState(dir string) error {
 	if err := folder.CheckPrivate(dir); err != nil {
-		return fmt.Errorf("use state %s: %w", dir, err)
-	}
-	if err := folder.CheckAbove(dir); err != nil {
 		return fmt.Errorf("use state %s: %w", dir, err)
 	}
 	return nil
