@@ -56,14 +56,9 @@ var (
 
 // entry is a request and, once it was signed, the certificate.
 type entry struct {
-	Role    identity.Role    `json:"role"`
-	Name    string           `json:"name"`
-	Key     identity.KeyHash `json:"key"`
-	Request []byte           `json:"request"` // PKCS #10, DER
-	Begin   time.Time        `json:"begin,omitzero"`
-	Since   time.Time        `json:"since"`
-	Asked   time.Time        `json:"asked"`           // last; noted once a day
-	Chain   [][]byte         `json:"chain,omitempty"` // DER, leaf first; none: it waits
+	strict.CertificateRequest
+	Asked time.Time `json:"asked"`           // last; noted once a day
+	Chain [][]byte  `json:"chain,omitempty"` // DER, leaf first; none: it waits
 }
 
 // Queue is described at the top of the package. It is safe for concurrent use.
@@ -103,7 +98,10 @@ func (q *Queue) Issue(_ context.Context, o ca.Order) ([]*x509.Certificate, error
 			return chain, nil
 		}
 	}
-	e := entry{Role: o.Role, Name: o.Name, Key: own, Request: o.Request, Begin: o.Begin, Since: now, Asked: now}
+	e := entry{
+		CertificateRequest: strict.CertificateRequest{Role: o.Role, Name: o.Name, Key: own, Request: o.Request, Begin: o.Begin, Since: now},
+		Asked:              now,
+	}
 	if i >= 0 && list[i].Chain == nil {
 		if old := list[i]; now.Sub(old.Asked) < noteTime && old.Begin.Equal(o.Begin) {
 			return nil, ErrCertificate
@@ -181,7 +179,7 @@ func (q *Queue) Waiting() (list []strict.CertificateRequest, all int, err error)
 	entries = slices.DeleteFunc(entries, func(k kept) bool { return k.Chain != nil || now.Sub(k.Asked) > forgetAfter })
 	slices.SortStableFunc(entries, func(a, b kept) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.at, b.at)) })
 	for _, k := range entries[:min(len(entries), maxListed)] {
-		list = append(list, strict.CertificateRequest{Role: k.Role, Name: k.Name, Key: k.Key, Request: k.Request, Begin: k.Begin, Since: k.Since})
+		list = append(list, k.CertificateRequest)
 	}
 	return list, len(entries), nil
 }
