@@ -22,10 +22,15 @@ func tlsRig(t *testing.T) (*rig, *identitytest.Authority) {
 	return newRig(t, relay.ServerTLS(identity.ProtocolRelay, identity.Expect(identity.Portal, ""))), ca
 }
 
+// clientTLS returns a connection to the shared port on which a handshake may begin.
+func (g *rig) clientTLS(c *identity.Credentials) *tls.Conn {
+	g.t.Helper()
+	return tls.Client(g.dial(g.shared, nil), c.ClientTLS(identity.ProtocolRelay, identity.Expect(identity.Relay, "relay-1")))
+}
+
 func (g *rig) dialTLS(c *identity.Credentials, first []byte) *tls.Conn {
 	g.t.Helper()
-	raw := g.dial(g.shared, nil)
-	t := tls.Client(raw, c.ClientTLS(identity.ProtocolRelay, identity.Expect(identity.Relay, "relay-1")))
+	t := g.clientTLS(c)
 	if _, err := t.Write(first); err != nil {
 		g.t.Fatal(err)
 	}
