@@ -435,6 +435,10 @@
 //	id      = HMAC-SHA256(binding, "netport tunnel id"), the first 16 bytes
 //	secret  = HMAC-SHA256(binding, "netport tunnel resume")
 //	proof   = HMAC-SHA256(secret, binding of this carrier || 0 of its TLS client, 1 of its server)
+//	direct  = HMAC-SHA256(secret, "netport direct"), the first 16 bytes: session of its direct carriers
+//	ids     = HMAC-SHA256(secret, "netport probe id"): 8 bytes name it in probes to the TLS client of
+//	          that carrier, the next 8 in those to its server
+//	key     = HMAC-SHA256(secret, "netport probe key"), of probes
 //
 // If both name the same tunnel, and both proofs are right, the carrier belongs to
 // it. Else it is the first of a new one, and what either had named is over, on

@@ -42,6 +42,22 @@ func (i Identity) Proves(binding [32]byte, client bool, proof [32]byte) bool {
 	return hmac.Equal(want[:], proof[:])
 }
 
+// Probe returns what shows outside of any carrier that a packet belongs to the
+// tunnel (package probe): an id for packets to the TLS client of its first carrier
+// and another for those to the server, so that none can be sent back, and the key
+// of their MACs.
+func (i Identity) Probe() (toClient, toServer [8]byte, key [32]byte) {
+	ids := mac(i.secret[:], []byte("netport probe id"))
+	return [8]byte(ids[:8]), [8]byte(ids[8:16]), mac(i.secret[:], []byte("netport probe key"))
+}
+
+// Direct returns the session of the tunnel's direct carriers: no server has
+// announced one.
+func (i Identity) Direct() wire.SessionID {
+	id := mac(i.secret[:], []byte("netport direct"))
+	return wire.SessionID(id[:16])
+}
+
 // Format implements fmt.Formatter: the secret is never printed.
 func (i Identity) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "tunnel %v with %s", i.ID, i.Peer) }
 

@@ -29,6 +29,17 @@ func TestIdentityIsWhatTheProtocolSays(t *testing.T) {
 			t.Errorf("proof of role %d: %x, want %x", role, got, want)
 		}
 	}
+	toClient, toServer, key := i.Probe()
+	ids := sum(secret, "netport probe id")
+	if got, want := hex.EncodeToString(toClient[:])+hex.EncodeToString(toServer[:]), hex.EncodeToString(ids[:16]); got != want {
+		t.Errorf("probe ids: %s, want %s", got, want)
+	}
+	if want := sum(secret, "netport probe key"); hex.EncodeToString(key[:]) != hex.EncodeToString(want) {
+		t.Errorf("probe key: %x, want %x", key, want)
+	}
+	if got, want := i.Direct(), sum(secret, "netport direct")[:16]; hex.EncodeToString(got[:]) != hex.EncodeToString(want) {
+		t.Errorf("session of direct carriers: %x, want %x", got, want)
+	}
 }
 
 func TestProofIsGoodForOneSideOfOneCarrierOfOneTunnel(t *testing.T) {
