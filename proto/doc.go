@@ -179,10 +179,10 @@
 // Versions: Hello has the highest version that its sender speaks. The server
 // answers with the version that both speak from then on, at most that one; if
 // there is none it says Goodbye with ReasonVersion and a text that says which side is older, with both
-// numbers. Who cannot speak the version of a Welcome closes. This is version 5;
+// numbers. Who cannot speak the version of a Welcome closes. This is version 6;
 // version 1 had no packet mode, version 2 no tickets and no moves of sessions,
 // version 3 no renewals and no revocations, version 4 no signature in GrantsComplete,
-// and none of them is spoken any more.
+// version 5 had candidates in OpenSession and Session, and none of them is spoken any more.
 // Within a version nothing in a message ever changes: a new field is a new type
 // of message. A type that the receiver does not know is skipped and counted; a
 // known type in the wrong direction closes the connection. A transport bit that
@@ -570,7 +570,8 @@
 //	endpoint                             320 bytes; a DNS name 253, a socket's path 107
 //	name                                 63 bytes
 //	text for people                      256 bytes; software in Hello 64
-//	addresses of a relay, candidates     16
+//	addresses of a relay                 16
+//	candidates of a portal               16
 //	stamp keys                           8
 //	sessions named by one RelayReady     100
 //	relays named by one OtherRelays,     50

@@ -9,8 +9,9 @@ import (
 
 // ControlVersion is the version of the control protocol spoken here. Version 1
 // knew no packet mode, version 2 no tickets and no moves of sessions, version 3 no
-// renewals and no revocations; in version 4 nobody had signed a policy's version.
-const ControlVersion = 5
+// renewals and no revocations; in version 4 nobody had signed a policy's version,
+// and in version 5 the server handed candidates on.
+const ControlVersion = 6
 
 const (
 	maxSoftware  = 64

@@ -199,7 +199,7 @@ func largestIdentityMessages() []Message {
 	for range MaxServers {
 		enrolled.Servers = append(enrolled.Servers, strings.Repeat("s", maxServer))
 	}
-	for range MaxCandidates {
+	for range MaxAddresses {
 		enrolled.Addresses = append(enrolled.Addresses, netip.MustParseAddr("2001:db8::5"))
 	}
 	eighth := quarter[:maxCertificates/8]

@@ -17,8 +17,8 @@ const (
 	TransportTLS    Transports = 1 << 3 // TCP leg inside TLS on the relay's shared port
 )
 
-// MaxCandidates bounds a list of addresses.
-const MaxCandidates = 16
+// MaxAddresses bounds the addresses of a relay.
+const MaxAddresses = 16
 
 // OpenSession asks the server for a session with another portal; portal to
 // server. Answered by Session or Refused with the same request number.
@@ -29,15 +29,12 @@ const MaxCandidates = 16
 //	transports uint8
 //	lost       blob      name of a relay at which the two have just lost each other,
 //	                     which is to be passed over if there is another; or empty
-//	candidates count     addresses and ports where the portal may be reached, best
-//	                     first; at most 16, the rest is not sent
 type OpenSession struct {
 	Request    uint32
 	Peer       string
 	Grant      GrantID
 	Transports Transports
 	Lost       string
-	Candidates []netip.AddrPort
 }
 
 // Type implements Message.
@@ -50,8 +47,7 @@ func (m OpenSession) AppendTo(b []byte) []byte {
 	b = AppendBlob(b, []byte(m.Peer))
 	b = append(b, m.Grant[:]...)
 	b = append(b, byte(m.Transports))
-	b = AppendBlob(b, []byte(m.Lost))
-	return appendCandidates(b, m.Candidates)
+	return AppendBlob(b, []byte(m.Lost))
 }
 
 // ParseOpenSession reads an OpenSession.
@@ -61,7 +57,6 @@ func ParseOpenSession(b []byte) (OpenSession, error) {
 	r.Copy(m.Grant[:])
 	m.Transports = Transports(r.Uint8())
 	m.Lost = readOptionalName(&r)
-	m.Candidates = readCandidates(&r)
 	if m.Request == 0 {
 		r.Reject()
 	}
@@ -148,7 +143,6 @@ func readRelayAccess(r *Reader) RelayAccess {
 //	transports uint8      what both sides can use
 //	replaces   [16]byte   session of the same two portals from which their tunnel is
 //	                      to move to this one, or zero
-//	candidates count      of the other portal, at most 16
 type Session struct {
 	Request    uint32
 	ID         SessionID
@@ -159,7 +153,6 @@ type Session struct {
 	Lifetime   uint32
 	Transports Transports
 	Replaces   SessionID
-	Candidates []netip.AddrPort
 }
 
 // Type implements Message.
@@ -176,8 +169,7 @@ func (m Session) AppendTo(b []byte) []byte {
 	b = m.Relay.appendTo(b)
 	b = binary.BigEndian.AppendUint32(b, m.Lifetime)
 	b = append(b, byte(m.Transports))
-	b = append(b, m.Replaces[:]...)
-	return appendCandidates(b, m.Candidates)
+	return append(b, m.Replaces[:]...)
 }
 
 // ParseSession reads a Session.
@@ -192,7 +184,6 @@ func ParseSession(b []byte) (Session, error) {
 	m.Lifetime = r.Uint32()
 	m.Transports = Transports(r.Uint8())
 	r.Copy(m.Replaces[:])
-	m.Candidates = readCandidates(&r)
 	if m.ID.IsZero() || m.Leg > 1 || m.Lifetime == 0 || m.ID == m.Replaces {
 		r.Reject()
 	}
@@ -410,7 +401,7 @@ func appendAddrs(b []byte, addrs []netip.Addr) []byte {
 
 func readAddrs(r *Reader) []netip.Addr {
 	var addrs []netip.Addr
-	for range r.Count(MaxCandidates, 5) {
+	for range r.Count(MaxAddresses, 5) {
 		a := r.Addr()
 		if !a.IsValid() {
 			r.Reject()
@@ -418,21 +409,4 @@ func readAddrs(r *Reader) []netip.Addr {
 		addrs = append(addrs, a)
 	}
 	return addrs
-}
-
-func appendCandidates(b []byte, list []netip.AddrPort) []byte {
-	list = list[:min(len(list), MaxCandidates)]
-	b = binary.BigEndian.AppendUint16(b, uint16(len(list)))
-	for _, ap := range list {
-		b = AppendAddrPort(b, ap)
-	}
-	return b
-}
-
-func readCandidates(r *Reader) []netip.AddrPort {
-	var list []netip.AddrPort
-	for range r.Count(MaxCandidates, 7) {
-		list = append(list, r.AddrPort())
-	}
-	return list
 }

@@ -115,18 +115,13 @@ var controlGoldens = append([]golden{
 			"0003 627965", // text
 	},
 	{
-		OpenSession{Request: 7, Peer: "b-1", Grant: testGrant, Transports: TransportSplice | TransportTLS, Lost: "r1", Candidates: []netip.AddrPort{
-			netip.MustParseAddrPort("192.0.2.7:4660"), netip.MustParseAddrPort("[2001:db8::9]:65535"),
-		}},
+		OpenSession{Request: 7, Peer: "b-1", Grant: testGrant, Transports: TransportSplice | TransportTLS, Lost: "r1"},
 		fromPortal,
 		"00000007" + // request
 			"0003 622d31" + // peer
 			hexGrant +
 			"09" + // transports
-			"0002 7231" + // lost
-			"0002" + // candidates
-			"04 c0000207 1234" +
-			"10 20010db8000000000000000000000009 ffff",
+			"0002 7231", // lost
 	},
 	{
 		SessionDone{Session: testSession, Reason: ReasonIdle},
@@ -139,7 +134,7 @@ var controlGoldens = append([]golden{
 			Request: 9, ID: testSession, Leg: 1, Secret: testSecret0, Peer: "b",
 			Relay: RelayAccess{Name: "r1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8::5")},
 				TCP: 20001, UDP: 20002, SharedTCP: 443, SharedUDP: 3478, Packet: 28672},
-			Lifetime: 300, Transports: TransportUDP, Replaces: SessionID(testGrant), Candidates: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:9")},
+			Lifetime: 300, Transports: TransportUDP, Replaces: SessionID(testGrant),
 		},
 		toPortal,
 		"00000009" + // request
@@ -152,8 +147,7 @@ var controlGoldens = append([]golden{
 			"4e21 4e22 01bb 0d96 7000" + // ports
 			"0000012c" + // lifetime
 			"04" + // transports
-			hexGrant + // replaces
-			"0001 04 0a000001 0009", // candidates
+			hexGrant, // replaces
 	},
 	{
 		Refused{Request: 9, Reason: ReasonNotGranted, Text: "no"},
@@ -430,14 +424,13 @@ func TestControlHeaderBoundsTheLength(t *testing.T) {
 
 // TestControlFieldsKeepTheirLimits changes one field of a good body at a time.
 func TestControlFieldsKeepTheirLimits(t *testing.T) {
-	open := func(peer, rest string) string { return "00000007" + peer + hexGrant + "01" + "0000" + rest }
+	open := func(peer string) string { return "00000007" + peer + hexGrant + "01" + "0000" }
 	text := func(n int) string { return fmt.Sprintf("%04x", n) + strings.Repeat("61", n) }
 	repeat := func(count int, element string) string {
 		return fmt.Sprintf("%04x", count) + strings.Repeat(element, count)
 	}
-	const candidate = "04 01020304 0050"
 	relay := func(addresses string) string {
-		return "00000009" + hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + addresses + "4e21 4e22 01bb 0d96 7000" + "0000012c" + "04" + hexGrant + "0000"
+		return "00000009" + hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + addresses + "4e21 4e22 01bb 0d96 7000" + "0000012c" + "04" + hexGrant
 	}
 	ticket := func(ports string) string {
 		return hexSession + "00" + hexSecret0 + "0001 62" + "0001 72" + "0001 04 01020304" + ports + "08"
@@ -469,33 +462,20 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		{"bool of 2", toPortal, TypePeerState, "0001 62 02", false},
 		{"bool of 0", toPortal, TypePeerState, "0001 62 00", true},
 
-		{"request 0", fromPortal, TypeOpenSession, "00000000" + "0001 62" + hexGrant + "01" + "0000" + "0000", false},
-		{"no candidates", fromPortal, TypeOpenSession, open("0001 62", "0000"), true},
-		{"empty peer", fromPortal, TypeOpenSession, open("0000", "0000"), false},
-		{"peer of 63 bytes", fromPortal, TypeOpenSession, open(text(63), "0000"), true},
-		{"peer of 64 bytes", fromPortal, TypeOpenSession, open(text(64), "0000"), false},
-		{"peer of 65535 bytes", fromPortal, TypeOpenSession, open(text(65535), "0000"), false},
-		{"peer in upper case", fromPortal, TypeOpenSession, open("0001 42", "0000"), false},
-		{"peer ../x", fromPortal, TypeOpenSession, open("0004 2e2e2f78", "0000"), false},
-		{"peer with NUL", fromPortal, TypeOpenSession, open("0003 610062", "0000"), false},
-		{"peer with a line end", fromPortal, TypeOpenSession, open("0003 610a62", "0000"), false},
-		{"peer with ESC", fromPortal, TypeOpenSession, open("0003 611b62", "0000"), false},
-		{"peer with bidi override", fromPortal, TypeOpenSession, open("0005 61e280ae62", "0000"), false},
-		{"peer not UTF-8", fromPortal, TypeOpenSession, open("0003 61ff62", "0000"), false},
-		{"peer with final dot", fromPortal, TypeOpenSession, open("0002 612e", "0000"), false},
-		{"16 candidates", fromPortal, TypeOpenSession, open("0001 62", repeat(16, candidate)), true},
-		{"17 candidates", fromPortal, TypeOpenSession, open("0001 62", repeat(17, candidate)), false},
-		{"65535 candidates announced", fromPortal, TypeOpenSession, open("0001 62", "ffff"+candidate), false},
-		{"16 candidates announced, 1 there", fromPortal, TypeOpenSession, open("0001 62", "0010"+candidate), false},
-		{"17 empty candidates", fromPortal, TypeOpenSession, open("0001 62", repeat(17, "00 0000")), false},
-		{"an empty candidate", fromPortal, TypeOpenSession, open("0001 62", "0001 00 0000 00000000"), false},
-		{"candidate port 0", fromPortal, TypeOpenSession, open("0001 62", "0001 04 01020304 0000"), false},
-		{"candidate port 65535", fromPortal, TypeOpenSession, open("0001 62", "0001 04 01020304 ffff"), true},
-		{"address of 3 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 03 010203 0050 00"), false},
-		{"address of 255 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 ff"+strings.Repeat("01", 257)), false},
-		{"IPv4 in 16 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 10 00000000000000000000ffff01020304 0050"), false},
-		{"IPv6 in 4 bytes", fromPortal, TypeOpenSession, open("0001 62", "0001 04 20010db8 00000000 0050"), false},
-		{"unknown transports", fromPortal, TypeOpenSession, "00000007" + "0001 62" + hexGrant + "ff" + "0000" + "0000", true},
+		{"request 0", fromPortal, TypeOpenSession, "00000000" + "0001 62" + hexGrant + "01" + "0000", false},
+		{"empty peer", fromPortal, TypeOpenSession, open("0000"), false},
+		{"peer of 63 bytes", fromPortal, TypeOpenSession, open(text(63)), true},
+		{"peer of 64 bytes", fromPortal, TypeOpenSession, open(text(64)), false},
+		{"peer of 65535 bytes", fromPortal, TypeOpenSession, open(text(65535)), false},
+		{"peer in upper case", fromPortal, TypeOpenSession, open("0001 42"), false},
+		{"peer ../x", fromPortal, TypeOpenSession, open("0004 2e2e2f78"), false},
+		{"peer with NUL", fromPortal, TypeOpenSession, open("0003 610062"), false},
+		{"peer with a line end", fromPortal, TypeOpenSession, open("0003 610a62"), false},
+		{"peer with ESC", fromPortal, TypeOpenSession, open("0003 611b62"), false},
+		{"peer with bidi override", fromPortal, TypeOpenSession, open("0005 61e280ae62"), false},
+		{"peer not UTF-8", fromPortal, TypeOpenSession, open("0003 61ff62"), false},
+		{"peer with final dot", fromPortal, TypeOpenSession, open("0002 612e"), false},
+		{"unknown transports", fromPortal, TypeOpenSession, "00000007" + "0001 62" + hexGrant + "ff" + "0000", true},
 
 		{"session with one relay address", toPortal, TypeSession, relay("0001 04 01020304"), true},
 		{"session without a relay address", toPortal, TypeSession, relay("0000"), false},
@@ -575,15 +555,10 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 }
 
 func TestWhatIsAppendedIsAccepted(t *testing.T) {
-	var many []netip.AddrPort
-	for i := range 3 * MaxCandidates {
-		many = append(many, netip.AddrPortFrom(netip.MustParseAddr("::ffff:192.0.2.1"), uint16(i+1)))
-	}
 	long := strings.Repeat("\u20ac", 200) + "\xff"
 	for _, m := range []Message{
 		Hello{Version: 1, Software: long},
 		Goodbye{Reason: ReasonProtocol, Text: "a\xffb" + long},
-		OpenSession{Request: 1, Peer: "b", Candidates: many},
 	} {
 		b := m.AppendTo(nil)
 		got, err := receive(fromPortal, m.Type(), b)
@@ -600,10 +575,6 @@ func TestWhatIsAppendedIsAccepted(t *testing.T) {
 			if !strings.HasPrefix(got.Text, "a\ufffdb\u20ac") || len(got.Text) > MaxText {
 				t.Errorf("text of %d bytes %q", len(got.Text), got.Text)
 			}
-		case OpenSession:
-			if len(got.Candidates) != MaxCandidates || got.Candidates[0] != netip.MustParseAddrPort("192.0.2.1:1") {
-				t.Errorf("%d candidates from %v, want the first %d, unmapped", len(got.Candidates), got.Candidates[0], MaxCandidates)
-			}
 		}
 	}
 }
@@ -617,7 +588,7 @@ func TestLargestMessagesFitTheirFrame(t *testing.T) {
 	var others OtherRelays
 	for range MaxOthers {
 		o := OtherRelay{First: 1, Last: 1}
-		for range MaxCandidates {
+		for range MaxAddresses {
 			o.Addresses = append(o.Addresses, netip.MustParseAddr("2001:db8::5"))
 		}
 		others.Relays = append(others.Relays, o)

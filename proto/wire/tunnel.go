@@ -41,23 +41,24 @@ type FrameType uint8
 
 // The frame types.
 const (
-	FrameHello    FrameType = 1  // first frame of a carrier, both ways
-	FramePing     FrameType = 2  // asks for a Pong with the same token
-	FramePong     FrameType = 3  // answers a Ping
-	FrameOpen     FrameType = 4  // opens a stream or a flow
-	FrameData     FrameType = 5  // bytes of a stream from an offset on
-	FrameAck      FrameType = 6  // what was written out, and how much more is taken
-	FrameFin      FrameType = 7  // the stream ends at this offset
-	FrameReset    FrameType = 8  // the stream or flow is over; its reason
-	FrameResume   FrameType = 9  // moves a stream to this carrier
-	FrameDatagram FrameType = 10 // one datagram of a flow
-	FrameCarrier  FrameType = 11 // the TLS client dials one more carrier
-	FrameClose    FrameType = 12 // the sender closes the tunnel; its reason
-	FramePad      FrameType = 13 // nothing; it fills a packet
+	FrameHello      FrameType = 1  // first frame of a carrier, both ways
+	FramePing       FrameType = 2  // asks for a Pong with the same token
+	FramePong       FrameType = 3  // answers a Ping
+	FrameOpen       FrameType = 4  // opens a stream or a flow
+	FrameData       FrameType = 5  // bytes of a stream from an offset on
+	FrameAck        FrameType = 6  // what was written out, and how much more is taken
+	FrameFin        FrameType = 7  // the stream ends at this offset
+	FrameReset      FrameType = 8  // the stream or flow is over; its reason
+	FrameResume     FrameType = 9  // moves a stream to this carrier
+	FrameDatagram   FrameType = 10 // one datagram of a flow
+	FrameCarrier    FrameType = 11 // the TLS client dials one more carrier
+	FrameClose      FrameType = 12 // the sender closes the tunnel; its reason
+	FramePad        FrameType = 13 // nothing; it fills a packet
+	FrameCandidates FrameType = 14 // where the sender may be reached without a relay
 )
 
 func (t FrameType) String() string {
-	names := [...]string{1: "HELLO", 2: "PING", 3: "PONG", 4: "OPEN", 5: "DATA", 6: "ACK", 7: "FIN", 8: "RESET", 9: "RESUME", 10: "DATAGRAM", 11: "CARRIER", 12: "CLOSE", 13: "PAD"}
+	names := [...]string{1: "HELLO", 2: "PING", 3: "PONG", 4: "OPEN", 5: "DATA", 6: "ACK", 7: "FIN", 8: "RESET", 9: "RESUME", 10: "DATAGRAM", 11: "CARRIER", 12: "CLOSE", 13: "PAD", 14: "CANDIDATES"}
 	if int(t) < len(names) && names[t] != "" {
 		return names[t]
 	}

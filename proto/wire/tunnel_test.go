@@ -13,19 +13,20 @@ import (
 
 // frameParsers parses the body of each frame type.
 var frameParsers = map[FrameType]func([]byte) (Frame, error){
-	FrameHello:    anyFrame(ParseTunnelHello),
-	FramePing:     anyFrame(ParseTunnelPing),
-	FramePong:     anyFrame(ParseTunnelPong),
-	FrameOpen:     anyFrame(ParseOpen),
-	FrameData:     anyFrame(ParseData),
-	FrameAck:      anyFrame(ParseAck),
-	FrameFin:      anyFrame(ParseFin),
-	FrameReset:    anyFrame(ParseReset),
-	FrameDatagram: anyFrame(ParseDatagram),
-	FrameCarrier:  anyFrame(ParseAddCarrier),
-	FrameClose:    anyFrame(ParseTunnelClose),
-	FrameResume:   anyFrame(ParseResume),
-	FramePad:      anyFrame(ParsePad),
+	FrameHello:      anyFrame(ParseTunnelHello),
+	FramePing:       anyFrame(ParseTunnelPing),
+	FramePong:       anyFrame(ParseTunnelPong),
+	FrameOpen:       anyFrame(ParseOpen),
+	FrameData:       anyFrame(ParseData),
+	FrameAck:        anyFrame(ParseAck),
+	FrameFin:        anyFrame(ParseFin),
+	FrameReset:      anyFrame(ParseReset),
+	FrameDatagram:   anyFrame(ParseDatagram),
+	FrameCarrier:    anyFrame(ParseAddCarrier),
+	FrameClose:      anyFrame(ParseTunnelClose),
+	FrameResume:     anyFrame(ParseResume),
+	FramePad:        anyFrame(ParsePad),
+	FrameCandidates: anyFrame(ParseCandidates),
 }
 
 func anyFrame[F Frame](parse func([]byte) (F, error)) func([]byte) (Frame, error) {
@@ -82,6 +83,17 @@ var frameGoldens = []struct {
 	{Resume{Epoch: 0x01020304, Received: 0x1112131415161718}, "01020304" + "1112131415161718"},
 	{Pad{Length: 3}, "000000"},
 	{TunnelClose{Reason: ReasonShutdown, Text: "bye"}, "0001" + "0003 627965"},
+	{
+		Candidates{Number: 0x01020304, List: []Candidate{
+			{CandidateUDP, OriginHost, netip.MustParseAddrPort("192.0.2.7:4660")},
+			{CandidateTCP, OriginMapped, netip.MustParseAddrPort("[2001:db8::9]:65535")},
+		}},
+		"01020304" + // number
+			"0002" + // candidates
+			"11 04 c0000207 1234" +
+			"32 10 20010db8000000000000000000000009 ffff",
+	},
+	{Candidates{Number: 1}, "00000001" + "0000"},
 }
 
 // openEnded are the types whose last field is the rest of the body: they have
@@ -93,7 +105,7 @@ func TestEveryFrameTypeHasAGolden(t *testing.T) {
 	for _, g := range frameGoldens {
 		got[g.frame.FrameType()] = true
 	}
-	for typ := FrameHello; typ <= FramePad; typ++ {
+	for typ := FrameHello; typ <= FrameCandidates; typ++ {
 		if !got[typ] {
 			t.Errorf("%v has no golden", typ)
 		}
@@ -224,6 +236,43 @@ func TestFrameFieldsKeepTheirLimits(t *testing.T) {
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v, want accepted: %v", test.name, err, test.ok)
 		}
+	}
+}
+
+func TestCandidatesKeepTheirLimits(t *testing.T) {
+	const candidate = "11 04 01020304 0050"
+	for _, test := range []struct {
+		name, list string
+		ok         bool
+	}{
+		{"none", "0000", true},
+		{"16", "0010" + strings.Repeat(candidate, 16), true},
+		{"17", "0011" + strings.Repeat(candidate, 17), false},
+		{"65535 announced, 1 there", "ffff" + candidate, false},
+		{"16 announced, 1 there", "0010" + candidate, false},
+		{"an empty address", "0001 11 00 0000 00000000", false},
+		{"port 0", "0001 11 04 01020304 0000", false},
+		{"port 65535", "0001 11 04 01020304 ffff", true},
+		{"an address of 3 bytes", "0001 11 03 010203 0050 00", false},
+		{"an address of 255 bytes", "0001 11 ff" + strings.Repeat("01", 257), false},
+		{"IPv4 in 16 bytes", "0001 11 10 00000000000000000000ffff01020304 0050", false},
+		{"IPv6 in 4 bytes", "0001 11 04 20010db8 00000000 0050", false},
+		{"no transport", "0001 10 04 01020304 0050", false},
+		{"no origin", "0001 01 04 01020304 0050", false},
+		{"a transport and an origin that nobody knows yet", "0001 ff 04 01020304 0050", true},
+	} {
+		m, err := ParseCandidates(unhexBody(t, "00000001"+test.list))
+		if (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v, %v, want accepted: %v", test.name, m, err, test.ok)
+		}
+	}
+	var many Candidates
+	for i := range 3 * MaxCandidates {
+		many.List = append(many.List, Candidate{CandidateUDP, OriginHost, netip.AddrPortFrom(netip.MustParseAddr("::ffff:192.0.2.1"), uint16(i+1))})
+	}
+	got, err := ParseCandidates(many.AppendTo(nil))
+	if err != nil || len(got.List) != MaxCandidates || got.List[0].Addr != netip.MustParseAddrPort("192.0.2.1:1") {
+		t.Errorf("too many candidates arrive as %v, %v; want the first %d, unmapped", got, err, MaxCandidates)
 	}
 }
 

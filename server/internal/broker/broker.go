@@ -157,7 +157,6 @@ type session struct {
 type request struct {
 	number     uint32
 	transports wire.Transports
-	candidates []netip.AddrPort
 }
 
 // ending is a session that is over but for what it carried.

@@ -147,7 +147,7 @@ func TestPortalsAreToldWhereToMeasure(t *testing.T) {
 	s.relay("no-shared", none)
 	s.relayAt("b", "198.51.100.2", ready)
 	var many []netip.Addr
-	for i := range wire.MaxCandidates {
+	for i := range wire.MaxAddresses {
 		many = append(many, netip.AddrFrom4([4]byte{198, 51, 100, byte(10 + i)}))
 	}
 	s.b.RelayUp(s.now, "a", many)
@@ -172,7 +172,7 @@ func TestListOfManyRelaysFitsIntoAMessage(t *testing.T) {
 	s := newScript(t, 10)
 	long := netip.MustParseAddr("2001:db8::1")
 	for i := range wire.MaxPlaces + 20 {
-		s.b.RelayUp(s.now, fmt.Sprintf("%063d", i), slices.Repeat([]netip.Addr{long}, wire.MaxCandidates))
+		s.b.RelayUp(s.now, fmt.Sprintf("%063d", i), slices.Repeat([]netip.Addr{long}, wire.MaxAddresses))
 		s.b.FromRelay(s.now, fmt.Sprintf("%063d", i), ready)
 	}
 	m := wire.Relays{Relays: s.b.Places()}

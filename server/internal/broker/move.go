@@ -114,9 +114,6 @@ func (b *Broker) move(now time.Time, s *session) {
 		names: s.names, grant: s.grant, forward: s.forward, able: s.able,
 		tried: map[string]bool{s.relay: true}, replaces: s.id,
 	}
-	for i, r := range s.asked {
-		next.asked[i].candidates = r.candidates
-	}
 	b.moves--
 	b.askOrRefuse(now, next)
 }

@@ -102,7 +102,7 @@ type asking struct {
 }
 
 func requestOf(m wire.OpenSession) request {
-	return request{number: m.Request, transports: m.Transports, candidates: m.Candidates}
+	return request{number: m.Request, transports: m.Transports}
 }
 
 // joins adds a request to the session that is being asked for.
@@ -227,7 +227,7 @@ func (b *Broker) tell(s *session, side int, number uint32) {
 	b.toPortal(s.names[side], wire.Session{
 		Request: number, ID: s.id, Leg: uint8(side), Secret: s.secrets[side], Peer: s.names[1-side],
 		Relay: access, Lifetime: uint32(SessionLifetime / time.Second),
-		Transports: s.transports, Replaces: s.replaces, Candidates: s.asked[1-side].candidates,
+		Transports: s.transports, Replaces: s.replaces,
 	})
 }
 

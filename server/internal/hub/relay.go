@@ -70,8 +70,8 @@ func resolve(ctx context.Context, r registry.Relay) ([]netip.Addr, error) {
 			list = append(list, a.Unmap())
 		}
 	}
-	if len(list) > wire.MaxCandidates {
-		list = list[:wire.MaxCandidates]
+	if len(list) > wire.MaxAddresses {
+		list = list[:wire.MaxAddresses]
 	}
 	return list, nil
 }
