@@ -1,0 +1,27 @@
+package probe
+
+// windowSize is how far below the highest counter one may still come: probes to
+// several addresses overtake each other.
+const windowSize = 256
+
+// Window tells which counters of one sender have come. The zero Window has seen none.
+type Window struct {
+	top  uint32
+	seen [windowSize]bool // by counter modulo windowSize, of those above top - windowSize
+}
+
+// Take reports whether a counter comes for the first time, and notes it. One that is
+// too old to know is taken for one that has come.
+func (w *Window) Take(n uint32) bool {
+	switch {
+	case n > w.top:
+		for i := uint32(0); i < min(n-w.top, windowSize); i++ {
+			w.seen[(n-i)%windowSize] = false
+		}
+		w.top = n
+	case w.top-n >= windowSize || w.seen[n%windowSize]:
+		return false
+	}
+	w.seen[n%windowSize] = true
+	return true
+}
