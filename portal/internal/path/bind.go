@@ -44,7 +44,7 @@ type binding struct {
 	mapped   netip.AddrPort
 	bound    time.Time // last
 	waits    int       // how often in a row it was bound anew without a connection
-	silence  silence
+	keeper   *Keeper
 	carried  int // QUIC connections
 }
 
@@ -61,7 +61,7 @@ func (l *Leg) bind(client bool, expect func(*packet.Endpoint)) (*binding, error)
 		b := &binding{
 			leg: l, log: l.log, done: make(chan struct{}),
 			packets: make(chan []byte, 16), poke: make(chan struct{}, 1),
-			silence: newSilence(client, time.Now()), answered: make(chan struct{}), expect: expect,
+			keeper: l.finder.Keeper(client), answered: make(chan struct{}), expect: expect,
 		}
 		if err := b.open(l.udpTarget()); err != nil {
 			return nil, err
@@ -153,7 +153,7 @@ func (b *binding) refresh() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	b.silence.disturb(now)
+	b.keeper.Disturb(now)
 	b.look = true
 	b.startLocked(now)
 	b.wake()
@@ -201,7 +201,7 @@ func (b *binding) carries(n int) {
 	defer b.mu.Unlock()
 	b.carried += n
 	b.waits = 0
-	b.silence.disturb(time.Now())
+	b.keeper.Disturb(time.Now())
 	b.wake()
 }
 
@@ -287,13 +287,12 @@ func (b *binding) step(now time.Time) (e *packet.Endpoint, out [][]byte, again t
 	}
 	if _, bound := b.binder.Mapped(); bound {
 		if b.carried > 0 {
-			do, next, f := b.silence.step(now, b.endpoint.Heard(), b.endpoint.Sent(), own)
-			b.leg.finder.memory.learn(f, now)
-			if do == rebind {
+			ask, anew, next := b.keeper.Step(now, b.endpoint.Heard(), b.endpoint.Sent())
+			if anew {
 				b.startLocked(now)
 			}
-			if do != rest {
-				out = append(out, b.silence.echo(own).AppendTo(nil))
+			if ask != nil {
+				out = append(out, ask.AppendTo(nil))
 			}
 			again = next
 		} else if due := b.bound.Add(waiting(own, b.waits)); now.Before(due) {
@@ -338,9 +337,9 @@ func (b *binding) take(p []byte, now time.Time) (answer bool) {
 		tell()
 	}
 	b.mapped, b.bound = mapped, now
-	b.silence.bound(moved)
+	b.keeper.Bound(moved)
 	if now.Sub(b.started) > longBind {
-		b.silence.disturb(now)
+		b.keeper.Disturb(now)
 	}
 	if moved {
 		b.log.Info("UDP leg has another address", "address", mapped.String())
@@ -354,12 +353,11 @@ func (b *binding) echo(p []byte, now time.Time) (answer []byte) {
 	if err != nil {
 		return nil
 	}
-	memory := b.leg.finder.memory
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	memory.learn(b.silence.take(e, now), now)
-	if e.Answer {
+	back := b.keeper.Take(e, now)
+	if back == nil {
 		return nil
 	}
-	return leg.Echo{Answer: true, Token: e.Token, Interval: memory.interval()}.AppendTo(nil)
+	return back.AppendTo(nil)
 }

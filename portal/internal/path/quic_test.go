@@ -284,7 +284,7 @@ func TestSilentLegIsHeldOpenAndFoundWhenItIsLost(t *testing.T) {
 		b := p.legs[i].binding
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return b.silence.since
+		return b.keeper.silence.since
 	}
 	began := [2]time.Time{time.Now(), time.Now()}
 	for i := range began {

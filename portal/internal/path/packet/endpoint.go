@@ -19,20 +19,33 @@ const maxWaiting = 4
 // ErrClosed is the error of Accept when the Endpoint was closed.
 var ErrClosed = errors.New("the UDP leg was closed")
 
-// Endpoint is a relay's address and port, as one session uses it. Its methods
-// are safe for concurrent use.
+// Endpoint is a relay's address and port, as one session uses it, or another
+// portal's, as one tunnel does. Its methods are safe for concurrent use.
 type Endpoint struct {
+	*Inbox
+	shared  bool // the Inbox is closed by its owner
 	sockets *Sockets
 	line    *line
 	remote  netip.AddrPort
-	owner   Owner
+	owner   Owner // nil: a direct Endpoint
+	gone    sync.Once
 
 	heard, sent atomic.Int64 // now of the last packet of QUIC
 
 	expected atomic.Pointer[expectation]
-	waiting  chan *quic.Conn
-	mu       sync.Mutex // guards closing against deliver
-	closed   chan struct{}
+}
+
+// Inbox is where connections wait that the other side has dialled, until somebody
+// accepts them. Its methods are safe for concurrent use.
+type Inbox struct {
+	waiting chan *quic.Conn
+	mu      sync.Mutex // guards closing against deliver
+	closed  chan struct{}
+}
+
+// NewInbox returns an Inbox for direct Endpoints. It must be closed.
+func NewInbox() *Inbox {
+	return &Inbox{waiting: make(chan *quic.Conn, maxWaiting), closed: make(chan struct{})}
 }
 
 // expectation is how connections that the other side dials are taken.
@@ -41,17 +54,17 @@ type expectation struct {
 	quic *quic.Config
 }
 
-func newEndpoint(s *Sockets, l *line, remote netip.AddrPort, owner Owner) *Endpoint {
-	e := &Endpoint{
-		sockets: s, line: l, remote: remote, owner: owner,
-		waiting: make(chan *quic.Conn, maxWaiting), closed: make(chan struct{}),
+func newEndpoint(s *Sockets, l *line, remote netip.AddrPort, owner Owner, inbox *Inbox) *Endpoint {
+	e := &Endpoint{Inbox: inbox, shared: inbox != nil, sockets: s, line: l, remote: remote, owner: owner}
+	if inbox == nil {
+		e.Inbox = NewInbox()
 	}
 	e.heard.Store(now())
 	e.sent.Store(now())
 	return e
 }
 
-// Send sends a packet that is not QUIC's to the relay. It may get lost, here or
+// Send sends a packet that is not QUIC's there. It may get lost, here or
 // on its way.
 func (e *Endpoint) Send(packet []byte) { e.line.send(packet, e.remote) }
 
@@ -63,7 +76,8 @@ func (e *Endpoint) Heard() time.Time { return epoch.Add(time.Duration(e.heard.Lo
 // Sent is described with Heard.
 func (e *Endpoint) Sent() time.Time { return epoch.Add(time.Duration(e.sent.Load())) }
 
-// Dial makes a QUIC connection to whoever is bound at the other leg.
+// Dial makes a QUIC connection to whoever is bound at the other leg, or to the
+// other portal.
 func (e *Endpoint) Dial(ctx context.Context, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
 	return e.line.transport.Dial(ctx, net.UDPAddrFromAddrPort(e.remote), secure, config)
 }
@@ -76,65 +90,73 @@ func (e *Endpoint) Expect(secure *tls.Config, config *quic.Config) {
 
 // Accept returns the next connection that the other portal has made and that
 // is still alive.
-func (e *Endpoint) Accept(ctx context.Context) (*quic.Conn, error) {
+func (b *Inbox) Accept(ctx context.Context) (*quic.Conn, error) {
 	for {
 		select {
-		case conn := <-e.waiting:
+		case conn := <-b.waiting:
 			if conn.Context().Err() == nil {
 				return conn, nil
 			}
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-e.closed:
+		case <-b.closed:
 			return nil, ErrClosed
 		}
 	}
 }
 
 // deliver reports whether conn waits for Accept now.
-func (e *Endpoint) deliver(conn *quic.Conn) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+func (b *Inbox) deliver(conn *quic.Conn) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	select {
-	case <-e.closed:
+	case <-b.closed:
 		return false
 	default:
 	}
 	for {
 		select {
-		case e.waiting <- conn:
+		case b.waiting <- conn:
 			return true
 		default:
 		}
 		// What waits for long was given up by the other side, most likely.
 		select {
-		case old := <-e.waiting:
+		case old := <-b.waiting:
 			old.CloseWithError(0, "")
 		default:
 		}
 	}
 }
 
-// Close ends Accept, and closes what waits for it. Connections that were dialled or
-// accepted must have been closed.
-func (e *Endpoint) Close() {
-	e.mu.Lock()
-	select {
-	case <-e.closed:
-		e.mu.Unlock()
-		return
-	default:
-	}
-	close(e.closed)
-	e.mu.Unlock()
+// Close ends Accept, and closes what waits for it.
+func (b *Inbox) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	closeOnce(b.closed)
 	for {
 		select {
-		case conn := <-e.waiting:
+		case conn := <-b.waiting:
 			conn.CloseWithError(0, "")
-			continue
 		default:
+			return
 		}
-		break
 	}
-	e.sockets.release(e)
+}
+
+func closeOnce(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// Close gives the address up, and closes the Inbox unless that is shared. Connections
+// that were dialled or accepted must have been closed.
+func (e *Endpoint) Close() {
+	if !e.shared {
+		e.Inbox.Close()
+	}
+	e.gone.Do(func() { e.sockets.release(e) })
 }

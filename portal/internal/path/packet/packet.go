@@ -10,6 +10,12 @@
 // Endpoint's owner and all others to QUIC, and QUIC connections that the other
 // side dials go to the Endpoint they come from.
 //
+// What may come from anywhere is probes (package probe): they go to the Prober, who
+// is silent to all that are not proven. Where he has found another portal he opens a
+// direct Endpoint: its address is that portal's own, of what comes from there only
+// probes and QUIC are taken, and all is sent from the shared socket, whose address
+// NATs have seen and remember.
+//
 // A socket is bound to the wildcard address and keeps its port when the machine
 // moves to another network: what an Endpoint's owner does then is to bind its
 // leg anew, and QUIC goes on.
@@ -29,6 +35,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/netport/netport/proto/probe"
 )
 
 func init() {
@@ -42,7 +50,8 @@ const idleTime = 5 * time.Minute
 
 // Sockets opens and closes sockets. Its methods are safe for concurrent use.
 type Sockets struct {
-	log *slog.Logger
+	log    *slog.Logger
+	prober atomic.Pointer[Prober] // nil: nobody takes probes
 
 	mu     sync.Mutex // guards the following
 	closed bool
@@ -69,35 +78,66 @@ type Owner interface {
 // if the shared socket has an Endpoint for this address already, it gets a
 // socket of its own.
 func (s *Sockets) Open(relay netip.AddrPort, own bool, owner Owner) (*Endpoint, error) {
-	network := "udp4"
-	if relay.Addr().Is6() {
-		network = "udp6"
-	}
+	network := networkOf(relay.Addr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if shared := s.shared[network]; own || shared != nil && shared.endpoint(relay) != nil {
+		l, err := s.openLocked(network)
+		if err != nil {
+			return nil, err
+		}
+		return s.addLocked(l, relay, owner, nil), nil
+	}
+	l, err := s.sharedLocked(network)
+	if err != nil {
+		return nil, err
+	}
+	return s.addLocked(l, relay, owner, nil), nil
+}
+
+func networkOf(a netip.Addr) string {
+	if a.Is6() {
+		return "udp6"
+	}
+	return "udp4"
+}
+
+var errStopping = errors.New("open UDP socket: the portal stops")
+
+// openLocked opens another socket.
+func (s *Sockets) openLocked(network string) (*line, error) {
 	if s.closed {
-		return nil, errors.New("open UDP socket: the portal stops")
+		return nil, errStopping
 	}
+	l, err := openLine(s, network)
+	if err != nil {
+		return nil, fmt.Errorf("open UDP socket: %w", err)
+	}
+	s.all[l] = struct{}{}
+	return l, nil
+}
+
+// sharedLocked returns the shared socket, which it opens if need be, for who uses it
+// from now on.
+func (s *Sockets) sharedLocked(network string) (*line, error) {
 	l := s.shared[network]
-	if own || l != nil && l.endpoint(relay) != nil {
-		l = nil
-	}
 	if l == nil {
 		var err error
-		if l, err = openLine(network, s.log); err != nil {
-			return nil, fmt.Errorf("open UDP socket: %w", err)
+		if l, err = s.openLocked(network); err != nil {
+			return nil, err
 		}
-		s.all[l] = struct{}{}
-		if !own && s.shared[network] == nil {
-			s.shared[network] = l
-		}
+		s.shared[network] = l
 	}
-	e := newEndpoint(s, l, relay, owner)
-	l.change(func(m map[netip.AddrPort]*Endpoint) { m[relay] = e })
 	if l.idle != nil {
 		l.idle.Stop()
 	}
-	return e, nil
+	return l, nil
+}
+
+func (s *Sockets) addLocked(l *line, remote netip.AddrPort, owner Owner, inbox *Inbox) *Endpoint {
+	e := newEndpoint(s, l, remote, owner, inbox)
+	l.change(func(m map[netip.AddrPort]*Endpoint) { m[remote] = e })
+	return e
 }
 
 // release takes an Endpoint off its socket.
@@ -109,11 +149,7 @@ func (s *Sockets) release(e *Endpoint) {
 			delete(m, e.remote)
 		}
 	})
-	unused := len(*l.endpoints.Load()) == 0 && !s.closed
-	if unused && s.shared[l.network] == l {
-		l.idle = time.AfterFunc(idleTime, func() { s.closeUnused(l) })
-		unused = false
-	}
+	unused := s.restLocked(l)
 	if unused {
 		delete(s.all, l)
 	}
@@ -123,10 +159,23 @@ func (s *Sockets) release(e *Endpoint) {
 	}
 }
 
-// closeUnused closes a shared socket that still has no Endpoint.
+// restLocked reports whether a socket is to be closed at once: nobody uses it, and it is
+// not shared. A shared one rests for a while.
+func (s *Sockets) restLocked(l *line) (unused bool) {
+	if !l.unusedLocked() || s.closed {
+		return false
+	}
+	if s.shared[l.network] != l {
+		return true
+	}
+	l.idle = time.AfterFunc(idleTime, func() { s.closeUnused(l) })
+	return false
+}
+
+// closeUnused closes a shared socket that still nobody uses.
 func (s *Sockets) closeUnused(l *line) {
 	s.mu.Lock()
-	unused := !s.closed && len(*l.endpoints.Load()) == 0 && s.shared[l.network] == l
+	unused := !s.closed && l.unusedLocked() && s.shared[l.network] == l
 	if unused {
 		delete(s.shared, l.network)
 		delete(s.all, l)
@@ -164,11 +213,19 @@ type line struct {
 	accepting sync.WaitGroup
 	endpoints atomic.Pointer[map[netip.AddrPort]*Endpoint] // never changed in place
 	strangers atomic.Uint64                                // packets from elsewhere
-	idle      *time.Timer                                  // guarded by Sockets.mu; nil: never unused yet
+	port      *Port
+	prober    *atomic.Pointer[Prober]
+	idle      *time.Timer // guarded by Sockets.mu; nil: never unused yet
+	held      int         // guarded by Sockets.mu: how often the Port is held
 }
 
-func openLine(network string, log *slog.Logger) (*line, error) {
-	l := &line{}
+// unusedLocked reports whether nobody needs the socket. Sockets.mu is held.
+func (l *line) unusedLocked() bool { return l.held == 0 && len(*l.endpoints.Load()) == 0 }
+
+func openLine(s *Sockets, network string) (*line, error) {
+	log := s.log
+	l := &line{prober: &s.prober}
+	l.port = &Port{s, l}
 	l.endpoints.Store(&map[netip.AddrPort]*Endpoint{})
 	c := &conn{network: network, log: log, sift: l.sift, wrote: l.wrote, moved: l.moved, done: make(chan struct{})}
 	if err := c.listen(); err != nil {
@@ -248,22 +305,42 @@ func (l *line) expected(from netip.AddrPort) (*expectation, error) {
 // sift implements conn's: it lets pass what is for QUIC.
 func (l *line) sift(from netip.AddrPort, packet []byte) bool {
 	e := l.endpoint(from)
-	if e == nil || len(packet) == 0 {
-		l.strangers.Add(1)
-		return false
-	}
-	if packet[0]&0xc0 == 0 {
+	switch {
+	case len(packet) == 0:
+	case e == nil || e.owner == nil && packet[0]&0xc0 == 0:
+		if l.probe(from, packet) {
+			return false
+		}
+	case packet[0]&0xc0 == 0:
 		e.owner.Packet(packet)
 		return false
+	default:
+		e.heard.Store(now())
+		return true
 	}
-	e.heard.Store(now())
+	l.strangers.Add(1)
+	return false
+}
+
+// probe reports whether a packet was one to look at as a probe.
+func (l *line) probe(from netip.AddrPort, packet []byte) bool {
+	prober := l.prober.Load()
+	if _, shaped := probe.IDOf(packet); !shaped || prober == nil {
+		return false
+	}
+	(*prober).Probe(l.port, from, packet)
 	return true
 }
 
 // moved implements conn's.
 func (l *line) moved() {
 	for _, e := range *l.endpoints.Load() {
-		e.owner.Moved()
+		if e.owner != nil {
+			e.owner.Moved()
+		}
+	}
+	if prober := l.prober.Load(); prober != nil {
+		(*prober).Replaced()
 	}
 }
 
