@@ -37,7 +37,9 @@ func CheckPrivate(dir string) error {
 // that is the user's own, or root's, is nobody else's. Each symbolic link on the way must
 // belong to root or to this user, and the folders above it are looked at as well.
 //
-// Where access control lists decide about folders, and not modes, nothing is refused.
+// On Windows access control lists say the same: who may remove a folder or what is in it, or
+// change such a list. There the good are the system's own users, administrators, the user of
+// this process and the account of the portal's service; links are not asked whose they are.
 func CheckAbove(path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {

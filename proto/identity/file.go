@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/netport/netport/proto/folder"
 )
 
 // maxFile is the largest key, certificate or CA file that is read, in bytes.
@@ -24,7 +27,7 @@ func ReadFileLimit(file string, limit int64) ([]byte, error) {
 
 // ReadSecret is ReadFile for a file that only its owner can use, and that belongs to
 // the user of this process or to root.
-func ReadSecret(file string) ([]byte, error) { return readFile(file, maxFile, checkSecret) }
+func ReadSecret(file string) ([]byte, error) { return readFile(file, maxFile, folder.CheckSecret) }
 
 // readFile reads a regular file that passes check.
 func readFile(file string, limit int64, check func(file string, info fs.FileInfo) error) ([]byte, error) {
@@ -79,7 +82,7 @@ func checkRegular(info fs.FileInfo) error {
 // CreateFile writes a new file with exactly the given mode and flushes it to
 // disk; it never overwrites one.
 func CreateFile(file string, b []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := folder.Create(file, mode)
 	if err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("write %s: it exists already; move it away or name another folder", file)
@@ -109,7 +112,7 @@ func CreateFile(file string, b []byte, mode fs.FileMode) error {
 // ReplaceFile writes a file so that after a crash it is the old one or the new
 // one, whole: a temporary file, flushed, then renamed.
 func ReplaceFile(file string, b []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
+	f, err := folder.Create(filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+"."+rand.Text()), mode)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", file, reason(err))
 	}

@@ -7,12 +7,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+
+	"github.com/netport/netport/proto/folder"
 )
 
 // LoadKey reads a private key in PKCS #8 PEM form. The file must be a regular
 // one that only its owner can read, and belong to the user of this process.
 func LoadKey(file string) (crypto.Signer, error) {
-	b, err := readFile(file, maxFile, checkSecret)
+	b, err := readFile(file, maxFile, folder.CheckSecret)
 	if err != nil {
 		return nil, err
 	}

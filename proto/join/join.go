@@ -166,7 +166,7 @@ func (j *joiner) join(ctx context.Context, token invite.Token) error {
 		return err
 	}
 	for _, dir := range []string{j.folder, j.in(state)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := folder.Make(dir); err != nil {
 			return fmt.Errorf("make folder %s: %w", dir, err)
 		}
 	}

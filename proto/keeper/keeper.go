@@ -14,12 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/netport/netport/proto/clock"
+	"github.com/netport/netport/proto/folder"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
@@ -104,7 +104,7 @@ type Keeper struct {
 // Open loads the credentials. A renewal that was interrupted is brought to its
 // end, or left for the next.
 func Open(cfg Config) (*Keeper, error) {
-	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+	if err := folder.Make(cfg.State); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
 	if cfg.Keys == nil {

@@ -58,7 +58,7 @@ func listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := folder.Restrict(path); err != nil {
 		l.Close()
 		return nil, err
 	}

@@ -18,7 +18,7 @@ type State struct{ lock *os.File }
 // missing. A folder that CheckState refuses, or that another daemon holds, is refused:
 // two daemons on one state would undo each other's work.
 func HoldState(dir string) (*State, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := folder.Make(dir); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
 	if err := CheckState(dir); err != nil {

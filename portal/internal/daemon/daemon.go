@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -30,6 +29,7 @@ import (
 	"github.com/netport/netport/portal/internal/traffic"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/command"
+	"github.com/netport/netport/proto/folder"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
@@ -72,7 +72,7 @@ type Portal struct {
 // where another daemon has it, or where a file is missing or not as it should
 // be. Run must follow.
 func New(c config.Config, log *slog.Logger) (*Portal, error) {
-	if err := os.MkdirAll(c.State, 0o700); err != nil { // the socket may lie there
+	if err := folder.Make(c.State); err != nil { // the socket may lie there
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
 	socket, err := local.Listen(c.Socket, log)
