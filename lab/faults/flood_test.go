@@ -192,7 +192,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	stranger := w.lab.Public("stranger")
 	sources := w.floodSources(stranger, each, more)
 	usual := honest()
-	before, open := memory(t, d), descriptors(t, d)
+	before, open := d.Memory(), d.Descriptors()
 	traffic := w.startTraffic()
 	f, stopJunk := startFlood(t, sources, to, prefix), startJunk(t, stranger, to, junk)
 	await.Until(t, "flooded", func() error {
@@ -211,10 +211,10 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	if slowest > mostHandshake+usual {
 		t.Errorf("an honest portal took %v, want %v at most", slowest, mostHandshake)
 	}
-	if n := descriptors(t, d) - open; n > kept+100 { // what is closed and not noticed yet
+	if n := d.Descriptors() - open; n > kept+100 { // what is closed and not noticed yet
 		t.Errorf("it holds %d connections of strangers, want %d at most", n, kept)
 	}
-	grown := memory(t, d) - before
+	grown := d.Memory() - before
 	t.Logf("%d connections were opened, memory grew by %d KiB", f.count(), grown>>10)
 	if grown > mostMemory {
 		t.Errorf("its memory grew by %d bytes, want %d at most", grown, mostMemory)
@@ -224,7 +224,7 @@ func (w *world) testFlood(d *daemon.Daemon, to netip.AddrPort, prefix string, tr
 	traffic.end()
 	start := time.Now()
 	await.Within(t, "rid of the strangers", mostWait+5*time.Second, func() error {
-		if n := descriptors(t, d) - open; n > own {
+		if n := d.Descriptors() - open; n > own {
 			return fmt.Errorf("%d descriptors are open still", n)
 		}
 		return nil

@@ -41,7 +41,7 @@ func TestPortalsOfLittleMemoryOutliveSlowReaders(t *testing.T) {
 	most := make(map[*daemon.Portal]int64)
 	look := func() (all int64) {
 		for p := range groups {
-			now := memory(t, p.Daemon)
+			now := p.Memory()
 			most[p] = max(most[p], now)
 			all += now
 		}

@@ -12,22 +12,6 @@ import (
 	"github.com/netport/netport/lab/need"
 )
 
-// memory is a daemon's resident memory in bytes.
-func memory(t testing.TB, d *daemon.Daemon) int64 {
-	t.Helper()
-	for line := range strings.Lines(procFile(t, d, "status")) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
-			kb, err := strconv.ParseInt(fields[1], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kb << 10
-		}
-	}
-	t.Fatalf("%s: no VmRSS in its status", d.Name())
-	return 0
-}
-
 // cpuTime is the processor time that a daemon has used.
 func cpuTime(t testing.TB, d *daemon.Daemon) time.Duration {
 	t.Helper()
@@ -44,16 +28,6 @@ func cpuTime(t testing.TB, d *daemon.Daemon) time.Duration {
 	}
 	const perSecond = 100 // USER_HZ, the same on every Linux
 	return time.Duration(ticks) * time.Second / perSecond
-}
-
-// descriptors is how many a daemon has open.
-func descriptors(t testing.TB, d *daemon.Daemon) int {
-	t.Helper()
-	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.Process().PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
 }
 
 func procFile(t testing.TB, d *daemon.Daemon, name string) string {

@@ -18,7 +18,7 @@ func TestSlowReadersStallOnlyThemselves(t *testing.T) {
 	w.allow(append(w.echoes(), w.other())...)
 	hold(t, w.plc.Listen(otherPort))
 	traffic := w.startTraffic()
-	before := map[*daemon.Portal]int64{w.laptop: memory(t, w.laptop.Daemon), w.factory: memory(t, w.factory.Daemon)}
+	before := map[*daemon.Portal]int64{w.laptop: w.laptop.Memory(), w.factory: w.factory.Memory()}
 
 	var taken atomic.Int64
 	for range readers {
@@ -45,7 +45,7 @@ func TestSlowReadersStallOnlyThemselves(t *testing.T) {
 		return nil
 	})
 	for p, was := range before {
-		grown := memory(t, p.Daemon) - was
+		grown := p.Memory() - was
 		t.Logf("%d readers that do not read: %s grew by %d MiB; %d MiB were taken", readers, p.Name(), grown>>20, taken.Load()>>20)
 		if grown > budget+slack {
 			t.Errorf("the memory of %s grew by %d bytes, want %d at most", p.Name(), grown, budget+slack)

@@ -46,7 +46,7 @@ func TestStrangersWriteNoLogLines(t *testing.T) {
 		if to.daemon == w.relay.Daemon {
 			addr = w.relayAddr(to.port)
 		}
-		mark, open := to.daemon.Process().Mark(), descriptors(t, to.daemon)
+		mark, open := to.daemon.Process().Mark(), to.daemon.Descriptors()
 		for _, config := range configs {
 			config := config.Clone()
 			config.InsecureSkipVerify = true // a stranger believes everything
@@ -65,7 +65,7 @@ func TestStrangersWriteNoLogLines(t *testing.T) {
 			conn.Close()
 		}
 		await.Until(t, "rid of the strangers", func() error {
-			if n := descriptors(t, to.daemon); n > open {
+			if n := to.daemon.Descriptors(); n > open {
 				return fmt.Errorf("%d descriptors are open, %d were", n, open)
 			}
 			return nil

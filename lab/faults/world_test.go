@@ -54,7 +54,7 @@ func newNetwork(t *testing.T, relay ...daemon.Option) *world {
 		office: l.Router("office", topo.Symmetric, topo.IPv4Only()),
 	}
 	w.plc = w.office.Host("plc")
-	w.Network = daemon.New(t, l.Public("server"))
+	w.Network = daemon.New(t, l.Public("server"), daemon.Measured())
 	w.relay = w.Relay(l.Public("relay"), relay...)
 	return w
 }
