@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/proto/command/interrupt"
+	"github.com/netport/netport/proto/supervise"
 )
 
 // Version is the version of the programs. The build sets it.
@@ -85,12 +86,15 @@ func Args(names ...string) cobra.PositionalArgs {
 // Main runs root with the arguments of the process and returns its exit code.
 // The first SIGINT or SIGTERM cancels the context of the command; the second
 // ends the process at once (package interrupt). SIGPIPE is ignored: a daemon goes
-// on when whoever reads its log is gone.
+// on when whoever reads its log is gone. A service of Windows stops when its manager
+// wants, too.
 func Main(root *cobra.Command) int {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, end := interrupt.Context()
 	defer end()
-	return Run(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	return supervise.Main(ctx, root.Name(), os.Stderr, func(ctx context.Context, stderr io.Writer) int {
+		return Run(ctx, root, os.Args[1:], os.Stdin, os.Stdout, stderr)
+	})
 }
 
 // Run runs root with args and returns the exit code.

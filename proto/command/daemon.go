@@ -4,21 +4,20 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/netport/netport/proto/memory"
 	"github.com/netport/netport/proto/reserve"
+	"github.com/netport/netport/proto/supervise"
 )
 
 // Daemon is a program that serves. It outlives the terminal that it was started from:
-// SIGHUP has it read its configuration anew (package reload).
+// SIGHUP, or its service manager, has it read its configuration anew (package reload).
 type Daemon struct {
 	Log     *slog.Logger
 	Hangups <-chan os.Signal // each SIGHUP; those that come while one waits are the same
 
-	signals chan os.Signal
-	logging *logging
+	unnotify func()
+	logging  *logging
 }
 
 // NewDaemon prepares a program whose log goes to w: it lives within the memory that it may
@@ -28,9 +27,8 @@ func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{Log: logging.log, signals: make(chan os.Signal, 1), logging: logging}
-	d.Hangups = d.signals
-	signal.Notify(d.signals, syscall.SIGHUP)
+	hangups := make(chan os.Signal, 1)
+	d := &Daemon{Log: logging.log, Hangups: hangups, unnotify: supervise.Hangups(hangups), logging: logging}
 	memory.Fit(d.Log)
 	reserve.Threads()
 	return d, nil
@@ -42,6 +40,6 @@ func (d *Daemon) SetLog(l Log) { d.logging.set(l) }
 
 // End stops the log when what is in it has been written.
 func (d *Daemon) End() {
-	signal.Stop(d.signals)
+	d.unnotify()
 	d.logging.queue.flush()
 }

@@ -1,18 +1,15 @@
-// Package supervise tells the service manager that has started a daemon how it is
-// (systemd's sd_notify(3), service units of Type=notify): ready, stopping, what it
-// does, and for a watchdog, that it is alive. Where no manager listens, as on other
-// systems, it does nothing.
+// Package supervise tells the service manager that has started a daemon how it is: ready,
+// stopping, what it does, and for a watchdog, that it is alive; and has the daemon do what
+// the manager asks for. There are systemd (sd_notify(3), service units of Type=notify) and
+// the service control manager of Windows. Where no manager listens, as under launchd, a
+// daemon lives by signals alone.
 package supervise
 
 import (
 	"context"
 	"log/slog"
-	"os"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 const (
@@ -26,6 +23,18 @@ const (
 	looksPerWatchdog = 4
 )
 
+// phase is what a manager is told of a daemon.
+type phase int
+
+const (
+	starting  phase = iota // was looked at, and is not ready
+	begun                  // is ready from now on
+	alive                  // was looked at, and is well
+	reloading              // reads its configuration anew
+	reloaded               // is ready again
+	stopping
+)
+
 // Run tells the service manager of a daemon until ctx is cancelled, and then that it
 // stops.
 //
@@ -34,16 +43,12 @@ const (
 // error the daemon is ready. After that its watchdog (WatchdogSec) is kept only by looks
 // that return none: a daemon whose look hangs or fails for that long is started anew.
 func Run(ctx context.Context, log *slog.Logger, look func() (status string, err error)) {
-	if os.Getenv("NOTIFY_SOCKET") == "" {
+	m := find(log)
+	if m == nil {
 		return
 	}
-	m := &manager{log: log}
-	watchdog, err := daemon.SdWatchdogEnabled(false)
-	if err != nil {
-		log.Warn("the service manager's watchdog is not kept", "error", err)
-	}
 	interval := lookInterval
-	if watchdog > 0 {
+	if watchdog := m.watchdog(); watchdog > 0 {
 		interval = min(interval, watchdog/looksPerWatchdog)
 	}
 	timer := time.NewTimer(0)
@@ -54,19 +59,21 @@ func Run(ctx context.Context, log *slog.Logger, look func() (status string, err 
 		case <-timer.C:
 		case <-ctx.Done():
 			ready.Store(false)
-			m.tell(daemon.SdNotifyStopping, "stopping")
+			m.tell(stopping, "stopping")
 			return
 		}
 		status, err := look()
 		switch {
 		case err == nil && !ready.Load():
 			failed = ""
-			m.tell(daemon.SdNotifyReady+"\n"+daemon.SdNotifyWatchdog, status)
+			m.tell(begun, status)
 			ready.Store(true)
 		case err == nil:
 			failed = ""
-			m.tell(daemon.SdNotifyWatchdog, status)
-		case ready.Load() && err.Error() != failed:
+			m.tell(alive, status)
+		case !ready.Load():
+			m.tell(starting, err.Error())
+		case err.Error() != failed:
 			failed = err.Error()
 			log.Error("the daemon is not well: the service manager's watchdog is not kept", "error", err)
 		}
@@ -84,26 +91,12 @@ var ready atomic.Bool
 // Reload tells the service manager that the daemon reads its configuration anew, for as
 // long as do does that. A daemon that is not ready yet, or stops, only does it.
 func Reload(log *slog.Logger, do func()) {
-	if !ready.Load() {
+	m := find(log)
+	if m == nil || !ready.Load() {
 		do()
 		return
 	}
-	m := &manager{log: log}
-	m.tell(daemon.SdNotifyReloading+"\n"+strings.TrimSpace(daemon.SdNotifyMonotonicUsec()), "reading the configuration anew")
+	m.tell(reloading, "reading the configuration anew")
 	do()
-	m.tell(daemon.SdNotifyReady, "the configuration was read anew")
-}
-
-// manager is who has started the daemon.
-type manager struct {
-	log  *slog.Logger
-	deaf bool // it was said that it does not listen
-}
-
-func (m *manager) tell(state, status string) {
-	_, err := daemon.SdNotify(false, state+"\nSTATUS="+status)
-	if err != nil && !m.deaf {
-		m.deaf = true
-		m.log.Warn("the service manager is not told how the daemon is", "error", err)
-	}
+	m.tell(reloaded, "the configuration was read anew")
 }
