@@ -57,11 +57,14 @@ func (l *Leg) bind(client bool, expect func(*packet.Endpoint)) (*binding, error)
 	if l.closed {
 		return nil, errLegClosed
 	}
+	if expect != nil {
+		l.expect = expect
+	}
 	if l.binding == nil {
 		b := &binding{
 			leg: l, log: l.log, done: make(chan struct{}),
 			packets: make(chan []byte, 16), poke: make(chan struct{}, 1),
-			keeper: l.finder.Keeper(client), answered: make(chan struct{}), expect: expect,
+			keeper: l.finder.Keeper(client), answered: make(chan struct{}), expect: l.expect,
 		}
 		if err := b.open(l.udpTarget()); err != nil {
 			return nil, err
@@ -86,6 +89,16 @@ func (l *Leg) unbind(b *binding) {
 		b.close()
 		l.binding = nil
 	}
+}
+
+// unbindLater gives a binding back that is not needed any more, when the relay has had
+// time to say where it sees the leg, if somebody wants to know.
+func (l *Leg) unbindLater(b *binding) {
+	if l.own || !l.finder.mirror.wanted() {
+		l.unbind(b)
+		return
+	}
+	time.AfterFunc(lookTime, func() { l.unbind(b) })
 }
 
 // udpTarget returns the relay's address to bind at: the first that this
@@ -337,6 +350,9 @@ func (b *binding) take(p []byte, now time.Time) (answer bool) {
 		tell()
 	}
 	b.mapped, b.bound = mapped, now
+	if !b.leg.own {
+		b.leg.finder.mirror.note(b.target, mapped, now)
+	}
 	b.keeper.Bound(moved)
 	if now.Sub(b.started) > longBind {
 		b.keeper.Disturb(now)

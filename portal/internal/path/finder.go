@@ -37,6 +37,7 @@ type Finder struct {
 	Config
 	memory  *memory
 	sockets *packet.Sockets
+	mirror  mirror
 	began   time.Time // its monotonic reading makes counters rise
 	base    uint64    // of counters, at began
 	tasks   sync.WaitGroup
@@ -129,6 +130,7 @@ func (f *Finder) moved(c network.Change) {
 	if !c.Network && len(c.New) == 0 && len(c.Gone) == 0 && !c.Link && c.Away == 0 {
 		return // the wall clock was set
 	}
+	f.mirror.clear()
 	f.mu.Lock()
 	var legs []*Leg
 	for l := range f.legs {

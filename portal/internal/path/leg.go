@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/netport/netport/portal/internal/path/packet"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )
@@ -47,8 +48,9 @@ type Leg struct {
 
 	mu      sync.Mutex // guards the following
 	closed  bool
-	binding *binding // nil: nobody uses the UDP leg
-	users   int      // of binding
+	binding *binding               // nil: nobody uses the UDP leg
+	users   int                    // of binding
+	expect  func(*packet.Endpoint) // what the TLS server takes; nil: nothing yet
 }
 
 // Leg returns the way into a session that the server at that address has

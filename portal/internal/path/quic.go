@@ -62,7 +62,7 @@ func (w *quicWay) Quic(ctx context.Context, client bool, secure *tls.Config, con
 		conn, err = b.accept(ctx)
 	}
 	if err != nil {
-		l.unbind(b)
+		l.unbindLater(b)
 		return nil, fmt.Errorf("QUIC over relay %q: %w", l.Relay(), err)
 	}
 	w.note(func() { w.up, w.addr = time.Now(), b.remote() })

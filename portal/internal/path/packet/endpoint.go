@@ -31,6 +31,7 @@ type Endpoint struct {
 	gone    sync.Once
 
 	heard, sent atomic.Int64 // now of the last packet of QUIC
+	used        atomic.Bool  // Dial or Expect was called: QUIC is taken
 
 	expected atomic.Pointer[expectation]
 }
@@ -79,6 +80,7 @@ func (e *Endpoint) Sent() time.Time { return epoch.Add(time.Duration(e.sent.Load
 // Dial makes a QUIC connection to whoever is bound at the other leg, or to the
 // other portal.
 func (e *Endpoint) Dial(ctx context.Context, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
+	e.used.Store(true)
 	return e.line.transport.Dial(ctx, net.UDPAddrFromAddrPort(e.remote), secure, config)
 }
 
@@ -86,6 +88,7 @@ func (e *Endpoint) Dial(ctx context.Context, secure *tls.Config, config *quic.Co
 // with these configurations. They wait for Accept, a few of them.
 func (e *Endpoint) Expect(secure *tls.Config, config *quic.Config) {
 	e.expected.Store(&expectation{secure, config})
+	e.used.Store(true)
 }
 
 // Accept returns the next connection that the other portal has made and that

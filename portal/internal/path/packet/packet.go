@@ -314,7 +314,7 @@ func (l *line) sift(from netip.AddrPort, packet []byte) bool {
 	case packet[0]&0xc0 == 0:
 		e.owner.Packet(packet)
 		return false
-	default:
+	case e.used.Load(): // else QUIC would refuse what it may expect a moment later
 		e.heard.Store(now())
 		return true
 	}
