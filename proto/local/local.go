@@ -7,6 +7,10 @@
 // bytes in both directions. Requests and answers are framed like control
 // messages (type uint16, length uint32, body) with limits of their own.
 //
+// No caller waits for ever for a daemon that is stopped or hangs: a daemon that works on
+// a command gives a sign of life every few seconds, an empty frame, and a caller gives up
+// when it hears nothing (file signs.go).
+//
 // The socket is for its owner alone: mode 0600, and where the system can tell
 // who calls, only the daemon's user and root are served. A lock beside it
 // keeps a second daemon out; a socket left by a dead daemon is replaced, any
@@ -23,19 +27,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/netport/netport/proto/reserve"
 )
 
 const (
 	typeRequest = 1
 	typeResult  = 2
 	typeError   = 3
+	typeSign    = 4 // of life: the command is worked on; no body
 
 	headerLen  = 6
 	maxRequest = 64 << 20 // a policy with all its signatures travels in one
@@ -68,11 +74,16 @@ type Server struct {
 	lock     *os.File
 	log      *slog.Logger
 	handlers map[string]served
+	spare    reserve.Spare // for a caller when there is no descriptor left
 }
 
-// served answers one command: with a result as JSON, and maybe with what to run on the
-// connection afterwards.
-type served func(ctx context.Context, args json.RawMessage) (result []byte, run func(context.Context, net.Conn), err error)
+// served is one command.
+type served struct {
+	// answer answers it: with a result as JSON, and maybe with what to run on the
+	// connection afterwards.
+	answer func(ctx context.Context, args json.RawMessage) (result []byte, run func(context.Context, net.Conn), err error)
+	signs  time.Duration // how long signs of life are given at most
+}
 
 // Listen takes the socket at path for this process. Its folder must exist, and others
 // must not be able to write in it or to put another in its place.
@@ -81,54 +92,70 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{path: path, listener: s.UnixListener, lock: s.lock, log: log, handlers: make(map[string]served)}, nil
+	server := &Server{path: path, listener: s.UnixListener, lock: s.lock, log: log, handlers: make(map[string]served)}
+	server.spare.Hold()
+	return server, nil
 }
 
-// Handle registers a command. All are registered before Run.
-func (s *Server) Handle(command string, h Handler) {
-	s.handlers[command] = func(ctx context.Context, args json.RawMessage) ([]byte, func(context.Context, net.Conn), error) {
+// Handle registers a command that takes workTime at most: whoever asks gives up some time
+// after that. All commands are registered before Run.
+func (s *Server) Handle(command string, h Handler) { s.handle(command, h, workTime) }
+
+// HandleLong registers a command that takes as long as it takes.
+func (s *Server) HandleLong(command string, h Handler) { s.handle(command, h, math.MaxInt64) }
+
+func (s *Server) handle(command string, h Handler, signs time.Duration) {
+	s.handlers[command] = served{func(ctx context.Context, args json.RawMessage) ([]byte, func(context.Context, net.Conn), error) {
 		v, err := h(ctx, args)
 		if err != nil {
 			return nil, nil, err
 		}
 		b, err := json.Marshal(v)
 		return b, nil, err
-	}
+	}, signs}
 }
 
-// HandleStream registers a command that goes on as a stream.
+// HandleStream registers a command that goes on as a stream, within workTime.
 func (s *Server) HandleStream(command string, h StreamHandler) {
-	s.handlers[command] = func(ctx context.Context, args json.RawMessage) ([]byte, func(context.Context, net.Conn), error) {
+	s.handlers[command] = served{func(ctx context.Context, args json.RawMessage) ([]byte, func(context.Context, net.Conn), error) {
 		run, err := h(ctx, args)
 		return []byte("null"), run, err
-	}
+	}, workTime}
 }
 
 // Run serves callers until ctx is cancelled, then waits for those it serves,
 // whose context is cancelled too, and removes the socket.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.lock.Close()
+	defer s.spare.Close()
 	var callers sync.WaitGroup
 	defer callers.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.listener.Close() })()
 	room := make(chan struct{}, maxCallers)
+	said := false
 	for {
 		c, err := s.listener.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
+		switch {
+		case err == nil:
+			said = false
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on socket %s: %w", s.path, err)
+		case s.spare.Lend(err):
+			continue
+		default: // out of descriptors: let those in use come back
+			if !said {
+				said = true
+				s.log.Warn("caller not accepted", "socket", s.path, "error", err)
 			}
-			if errors.Is(err, net.ErrClosed) {
-				return fmt.Errorf("accept on socket %s: %w", s.path, err)
-			}
-			// Out of descriptors: let those in use come back.
-			s.log.Warn("caller not accepted", "socket", s.path, "error", err)
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
 			}
+			s.spare.Hold()
 			continue
 		}
 		select {
@@ -141,12 +168,14 @@ func (s *Server) Run(ctx context.Context) error {
 		callers.Go(func() {
 			defer func() { <-room }()
 			s.serve(ctx, c)
+			s.spare.Hold()
 		})
 	}
 }
 
 // Close gives the socket back when Run was never called.
 func (s *Server) Close() error {
+	s.spare.Close()
 	return errors.Join(s.listener.Close(), s.lock.Close())
 }
 
@@ -191,7 +220,9 @@ func (s *Server) Answer(ctx context.Context, c net.Conn, limit time.Duration, ad
 			return
 		}
 	}
-	result, run, err := h(ctx, r.Args)
+	quiet := giveSigns(c, limit, h.signs)
+	result, run, err := h.answer(ctx, r.Args)
+	quiet()
 	if err != nil {
 		answer(c, limit, typeError, []byte(err.Error()))
 		return
@@ -206,126 +237,6 @@ func answer(c net.Conn, limit time.Duration, t uint16, body []byte) error {
 	c.SetWriteDeadline(time.Now().Add(limit))
 	defer c.SetWriteDeadline(time.Time{})
 	return writeFrame(c, t, body)
-}
-
-// ErrNoDaemon is wrapped by Call and Stream when nobody serves the socket.
-var ErrNoDaemon = errors.New("no daemon is running there")
-
-// Error is what a daemon answered instead of a result.
-type Error struct{ Text string }
-
-func (e *Error) Error() string { return e.Text }
-
-// Call asks the daemon at path and decodes its result into result, which may
-// be nil.
-func Call(ctx context.Context, path, command string, args, result any) error {
-	c, b, err := ask(ctx, path, command, args)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if result == nil {
-		return nil
-	}
-	if err := json.Unmarshal(b, result); err != nil {
-		return fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	return nil
-}
-
-// Stream asks the daemon at path for a stream.
-func Stream(ctx context.Context, path, command string, args any) (*net.UnixConn, error) {
-	c, _, err := ask(ctx, path, command, args)
-	return c, err
-}
-
-func ask(ctx context.Context, path, command string, args any) (_ *net.UnixConn, _ []byte, err error) {
-	b, err := encode(command, args)
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, nil, dialError(path, err)
-	}
-	c := conn.(*net.UnixConn)
-	defer func() {
-		if err != nil {
-			c.Close()
-		}
-	}()
-	b, err = exchange(ctx, c, b)
-	var said *Error
-	switch {
-	case err == nil:
-		return c, b, nil
-	case ctx.Err() != nil, errors.As(err, &said):
-		return nil, nil, err
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return nil, nil, fmt.Errorf("ask the daemon at %s: it hung up; it serves only its own user and root", path)
-	}
-	return nil, nil, fmt.Errorf("ask the daemon at %s: %w", path, err)
-}
-
-// CallOver is Call over a connection on which both sides have proven themselves. Its
-// errors, but for an *Error, are those of the connection.
-func CallOver(ctx context.Context, c net.Conn, command string, args, result any) error {
-	b, err := encode(command, args)
-	if err != nil {
-		return err
-	}
-	if b, err = exchange(ctx, c, b); err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, result); err != nil {
-		return fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	return nil
-}
-
-// encode returns the body of a request.
-func encode(command string, args any) ([]byte, error) {
-	raw, err := json.Marshal(args)
-	if err != nil {
-		return nil, err
-	}
-	b, err := json.Marshal(request{command, raw})
-	if err == nil && len(b) > maxRequest {
-		err = fmt.Errorf("the request has %d bytes, at most %d are possible", len(b), maxRequest)
-	}
-	return b, err
-}
-
-// exchange sends a request and returns the result that comes, or the *Error.
-func exchange(ctx context.Context, c net.Conn, b []byte) ([]byte, error) {
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	// A daemon that has no room answers and closes before it reads. Then this
-	// fails; the answer is there all the same.
-	writeFrame(c, typeRequest, b)
-	t, b, err := readFrame(c, maxAnswer)
-	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case err != nil:
-		return nil, err
-	case t == typeError:
-		return nil, &Error{string(b)}
-	case t != typeResult:
-		return nil, fmt.Errorf("it answered with a frame of type %d", t)
-	}
-	return b, nil
-}
-
-func dialError(path string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist), isRefused(err):
-		return fmt.Errorf("ask the daemon at %s: %w; start it with \"run\", or name its file with --config", path, ErrNoDaemon)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("ask the daemon at %s: permission denied; run this as the daemon's user or as root", path)
-	}
-	return fmt.Errorf("ask the daemon at %s: %w", path, err)
 }
 
 func writeFrame(w io.Writer, t uint16, body []byte) error {

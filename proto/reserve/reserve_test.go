@@ -5,28 +5,13 @@ package reserve_test
 import (
 	"errors"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 
 	"github.com/netport/netport/proto/reserve"
+	"github.com/netport/netport/proto/reserve/reservetest"
 )
-
-// limit lets the test have so many descriptors.
-func limit(t *testing.T, most uint64) {
-	t.Helper()
-	var was syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: was.Max}); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestLastDescriptorsAreKept(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -35,7 +20,7 @@ func TestLastDescriptorsAreKept(t *testing.T) {
 	}
 	defer l.Close()
 	const most = 128
-	limit(t, most)
+	reservetest.Limit(t, most)
 	var held []net.Conn
 	defer func() {
 		for _, c := range held {
@@ -82,4 +67,37 @@ func TestLastDescriptorsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	held = append(held, in)
+}
+
+// TestSpareIsLentForWantOfADescriptor: and for nothing else.
+func TestSpareIsLentForWantOfADescriptor(t *testing.T) {
+	var spare reserve.Spare
+	spare.Hold()
+	defer spare.Close()
+	taken := reservetest.Exhaust(t)
+	open := func() error {
+		f, err := os.Open(os.DevNull)
+		if err == nil {
+			t.Cleanup(func() { f.Close() })
+		}
+		return err
+	}
+	if spare.Lend(nil) || spare.Lend(os.ErrPermission) {
+		t.Error("it was lent for another error")
+	}
+	if !spare.Lend(open()) {
+		t.Fatal("it is not lent")
+	}
+	if err := open(); err != nil {
+		t.Errorf("with the spare one: %v", err)
+	}
+	spare.Hold() // there is none
+	if spare.Lend(open()) {
+		t.Error("what is not held was lent")
+	}
+	taken[0].Close()
+	spare.Hold()
+	if !spare.Lend(open()) {
+		t.Error("it was not held again")
+	}
 }

@@ -57,7 +57,7 @@ func (p *Portal) serve() {
 	p.socket.Handle(CallPing, p.ping)
 	p.socket.Handle(CallExplain, p.explain)
 	p.socket.HandleStream(CallConnect, p.connect)
-	p.socket.Handle(CallOutcome, p.outcome)
+	p.socket.HandleLong(CallOutcome, p.outcome)
 	p.socket.Handle(CallMetrics, func(context.Context, json.RawMessage) (any, error) { return p.Metrics().String(), nil })
 }
 

@@ -194,7 +194,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	defer held.Release()
 	commands.Handle("status", d.status)
-	commands.Handle("drain", d.empty)
+	commands.HandleLong("drain", d.empty)
 	defer d.closePlane()
 	if err = d.openIdentity(); err == nil {
 		err = d.openParts()

@@ -138,7 +138,7 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 		return errors.Join(err, socket.Close())
 	}
 	for name, handler := range service.Commands() {
-		socket.Handle(name, handler)
+		socket.HandleLong(name, handler)
 	}
 	for name, handler := range d.views(cfg, service) {
 		socket.Handle(name, handler)

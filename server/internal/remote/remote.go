@@ -180,6 +180,8 @@ func (c client) explained(err error) error {
 	switch {
 	case errors.As(err, &op) && op.Op == "remote error":
 		return fmt.Errorf("it refused the certificate of admin/%s (%w): it was revoked, or the name has another key now; an operator can invite it anew", c.Credentials().ID.Name, op.Err)
+	case errors.Is(err, local.ErrSilent):
+		return fmt.Errorf("%w: whether it did what was asked, \"netport-server audit\" says", err)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return errors.New("it hung up before it had answered: whether it did what was asked, \"netport-server audit\" says")
 	}
