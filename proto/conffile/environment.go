@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"reflect"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -109,7 +110,7 @@ func (e Environment) variables(v any) (set []variable, err error) {
 		}
 		set = append(set, variable{name, value, k})
 	}
-	slices.SortFunc(set, func(a, b variable) int { return strings.Compare(a.name, b.name) })
+	sort.Slice(set, func(i, j int) bool { return set[i].name < set[j].name })
 	return set, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/netport/netport/proto/endpoint"
@@ -89,7 +90,7 @@ type Clients struct{ encoded string } // prefixes in ascending order
 // make no difference.
 func NewClients(prefixes []netip.Prefix) (Clients, error) {
 	list := slices.Clone(prefixes)
-	slices.SortFunc(list, netip.Prefix.Compare)
+	sort.Slice(list, func(i, j int) bool { return list[i].Compare(list[j]) < 0 })
 	list = slices.Compact(list)
 	if len(list) > MaxClients {
 		return Clients{}, fmt.Errorf("clients: %d prefixes: at most %d are allowed", len(list), MaxClients)

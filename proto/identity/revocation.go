@@ -5,7 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 )
@@ -180,8 +180,9 @@ func (s *Revocations) After(epoch uint64) []Revocation {
 	for _, r := range s.serials {
 		add(r)
 	}
-	slices.SortFunc(list, func(a, b Revocation) int {
-		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.String(), b.String()))
+	sort.Slice(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.String(), b.String())) < 0
 	})
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/netport/netport/proto/ticket"
@@ -93,8 +94,9 @@ func (t tickets) all(now time.Time) []wire.Ticket {
 	for peer := range t {
 		list = append(list, t.of(now, peer)...)
 	}
-	slices.SortFunc(list, func(a, b wire.Ticket) int {
-		return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Relay.Name, b.Relay.Name), bytes.Compare(a.Session[:], b.Session[:]))
+	sort.Slice(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
+		return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Relay.Name, b.Relay.Name), bytes.Compare(a.Session[:], b.Session[:])) < 0
 	})
 	return list
 }

@@ -1,12 +1,12 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -100,9 +100,9 @@ func (t *times) choose() []wire.RelayPlace {
 	if t.all.IsZero() || len(list) <= nearest+chance {
 		return list
 	}
-	slices.SortFunc(list, func(a, b wire.RelayPlace) int {
+	sort.Slice(list, func(i, j int) bool {
 		// 0 is no answer, and comes last.
-		return cmp.Compare(uint64(t.measured[a.Name]-1), uint64(t.measured[b.Name]-1))
+		return uint64(t.measured[list[i].Name]-1) < uint64(t.measured[list[j].Name]-1)
 	})
 	rand.Shuffle(len(list)-nearest, func(i, j int) { list[nearest+i], list[nearest+j] = list[nearest+j], list[nearest+i] })
 	return list[:nearest+chance]

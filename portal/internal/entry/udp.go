@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -332,7 +333,7 @@ func (u *udpForward) evict(now time.Time) {
 		}
 		c.mu.Unlock()
 	}
-	slices.SortFunc(list, func(a, b idle) int { return a.used.Compare(b.used) })
+	sort.Slice(list, func(i, j int) bool { return list[i].used.Before(list[j].used) })
 	for _, i := range list[:min(len(list), maxFlows/10)] {
 		i.flow.Close(wire.ReasonIdle)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/netport/netport/portal/internal/state"
@@ -22,8 +23,9 @@ func (s *Set) Kept() state.Grants {
 			}
 		}
 	}
-	slices.SortFunc(k.Held, bytes.Compare)
-	k.Removed = slices.SortedFunc(maps.Keys(s.removed), func(a, b wire.GrantID) int { return bytes.Compare(a[:], b[:]) })
+	sort.Slice(k.Held, func(i, j int) bool { return bytes.Compare(k.Held[i], k.Held[j]) < 0 })
+	k.Removed = slices.Collect(maps.Keys(s.removed))
+	sort.Slice(k.Removed, func(i, j int) bool { return bytes.Compare(k.Removed[i][:], k.Removed[j][:]) < 0 })
 	return k
 }
 

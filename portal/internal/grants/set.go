@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/netport/netport/proto/endpoint"
@@ -431,7 +432,7 @@ func (s *Set) keysOf(now time.Time, p *pair) (keys []identity.KeyHash) {
 			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b identity.KeyHash) int { return bytes.Compare(a[:], b[:]) })
+	sort.Slice(keys, func(i, j int) bool { return bytes.Compare(keys[i][:], keys[j][:]) < 0 })
 	return keys
 }
 
@@ -470,8 +471,10 @@ func (s *Set) Held() []grant.Grant {
 }
 
 func sortGrants(list []grant.Grant) {
-	slices.SortFunc(list, func(a, b grant.Grant) int {
+	// sort.Slice, for slices.SortFunc is compiled anew for each type: 20 kB for grants.
+	sort.Slice(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
 		return cmp.Or(cmp.Compare(a.Forward, b.Forward), cmp.Compare(a.Entry.Name, b.Entry.Name),
-			cmp.Compare(a.Listen.String(), b.Listen.String()), cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.Version, b.Version))
+			cmp.Compare(a.Listen.String(), b.Listen.String()), cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.Version, b.Version)) < 0
 	})
 }

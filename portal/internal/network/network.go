@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 )
@@ -292,7 +293,7 @@ func stateOf(all []holder, route route) state {
 			s.links = append(s.links, h.on.Name)
 		}
 	}
-	slices.SortFunc(s.addrs, netip.Addr.Compare)
+	sort.Slice(s.addrs, func(i, j int) bool { return s.addrs[i].Less(s.addrs[j]) })
 	s.addrs = slices.Compact(s.addrs)
 	slices.Sort(s.links)
 	s.id = ID{Gateway: route.gateway, Prefix: prefixOf(all, route)}

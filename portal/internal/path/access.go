@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/netport/netport/portal/internal/eyeballs"
@@ -75,7 +76,7 @@ func candidates(access wire.RelayAccess, transports wire.Transports, first Mode)
 		}
 		place++
 	}
-	slices.SortStableFunc(list, func(a, b candidate) int { return int(a.at - b.at) })
+	sort.SliceStable(list, func(i, j int) bool { return list[i].at < list[j].at })
 	return list
 }
 

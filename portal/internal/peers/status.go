@@ -3,6 +3,7 @@ package peers
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -62,8 +63,9 @@ func (p *Pool) Status() []Status {
 	for _, m := range p.members() {
 		list = append(list, m.status())
 	}
-	slices.SortFunc(list, func(a, b Status) int {
-		return cmp.Or(cmp.Compare(a.Peer, b.Peer), b.Since.Compare(a.Since), cmp.Compare(a.Session, b.Session))
+	sort.Slice(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
+		return cmp.Or(cmp.Compare(a.Peer, b.Peer), b.Since.Compare(a.Since), cmp.Compare(a.Session, b.Session)) < 0
 	})
 	return list
 }

@@ -1,11 +1,11 @@
 package peers
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/netport/netport/proto/ticket"
@@ -192,7 +192,7 @@ func (p *Pool) ticketsFor(names []string) map[wire.SessionID]wire.Ticket {
 			continue
 		}
 		list := p.Tickets.For(name)
-		slices.SortFunc(list, func(a, b wire.Ticket) int { return cmp.Compare(a.Relay.Name, b.Relay.Name) })
+		sort.Slice(list, func(i, j int) bool { return list[i].Relay.Name < list[j].Relay.Name })
 		for _, t := range list[:min(len(list), maxRelays)] {
 			if ends, ok := ticket.Ends(t.Session); ok && ends.After(p.Credentials.Now()) && t.Peer == name {
 				wanted[t.Session] = t
