@@ -320,3 +320,11 @@ func prefixOf(all []holder, route route) (best netip.Prefix) {
 	}
 	return best
 }
+
+// Addresses returns the addresses of this machine that reach others, as they were when
+// it was looked at last: without loopback and link-local ones.
+func (w *Watch) Addresses() []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.now.addrs)
+}

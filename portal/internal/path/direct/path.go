@@ -1,0 +1,398 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/path/packet"
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/probe"
+	"github.com/netport/netport/proto/wire"
+)
+
+const (
+	// maxLinks bounds the addresses from which a TLS server expects connections, and
+	// expectTime is how long it does after an answer from there.
+	maxLinks   = 4
+	expectTime = 10 * time.Second
+	// maxArrived bounds the connections that the peer has dialled and nobody has taken yet.
+	maxArrived = 4
+	// lookAgain is how often relays are asked where they see this portal while nothing
+	// direct carries.
+	lookAgain = 5 * time.Minute
+	// answersAtOnce bounds the answers to addresses that have not answered themselves, and
+	// answerRefill is how soon one more may be given: the peer can have its probes seem
+	// to come from anywhere.
+	answersAtOnce = 160
+	answerRefill  = 5 * time.Second
+)
+
+// ErrClosed is the error of a Path that was closed.
+var ErrClosed = errors.New("the search for direct ways is over")
+
+// Path is the search for direct ways of one tunnel, and those that it has found. Its
+// methods are safe for concurrent use.
+//
+// One goroutine, run, sends what is due. What comes is taken by the readers of the
+// sockets: a connection may follow right behind a probe.
+type Path struct {
+	Tunnel
+	finder *Finder
+	log    *slog.Logger
+	own    probe.ID // in probes to this portal
+	inbox  *packet.Inbox
+	ctx    context.Context // of run
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	poke   chan struct{}
+
+	mu      sync.Mutex    // guards the following
+	changed chan struct{} // closed, and replaced, whenever a way has come or gone
+	search  search
+	stale   bool             // this portal's addresses may be others
+	given   []wire.Candidate // by the peer
+	offered []wire.Candidate
+	refused []Refusal
+	counter uint32 // of the last probe sent
+	window  probe.Window
+	answers bucket
+	looked  time.Time
+	arrived []*quic.Conn
+	dialled *pair          // last
+	last    netip.AddrPort // that a carrier came up on
+}
+
+func newPath(f *Finder, t Tunnel) *Path {
+	p := &Path{
+		Tunnel: t, finder: f, log: f.Log.With("peer", t.Peer), own: t.Keys.Own(t.Client),
+		inbox: packet.NewInbox(), poke: make(chan struct{}, 1), changed: make(chan struct{}),
+		search: search{client: t.Client}, stale: true, looked: time.Now(),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.tasks.Add(1)
+	return p
+}
+
+// Peer takes the candidates that the peer has told; they take the place of those before.
+func (p *Path) Peer(list []wire.Candidate) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.given = slices.Clone(list[:min(len(list), wire.MaxCandidates)])
+	p.listLocked(time.Now())
+	p.wake()
+}
+
+func (p *Path) listLocked(now time.Time) {
+	p.refused = p.search.list(p.given, now)
+	for _, r := range p.refused {
+		p.log.Debug("candidate of the peer not probed", "address", r.Candidate.Addr.String(), "reason", r.Why)
+	}
+}
+
+// renew has this portal's addresses looked at. It does not block.
+func (p *Path) renew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stale = true
+	p.wake()
+}
+
+// Refresh has everything asked anew: the network may have changed, or the peer be silent.
+func (p *Path) Refresh() {
+	now := time.Now()
+	p.mu.Lock()
+	p.stale = true
+	p.looked = now
+	p.search.restart(now)
+	for _, x := range p.search.pairs {
+		if x.way != nil && x.way.keeper != nil {
+			x.way.keeper.Disturb(now)
+		}
+	}
+	p.wake()
+	p.mu.Unlock()
+	p.finder.look()
+}
+
+func (p *Path) wake() {
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
+}
+
+// tellLocked has those who wait look again.
+func (p *Path) tellLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// Ready waits until there is an open way that no carrier uses yet, or, where one does,
+// a clearly quicker one.
+func (p *Path) Ready(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		ready, changed := p.readyLocked(time.Now()), p.changed
+		p.mu.Unlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.ctx.Done():
+			return ErrClosed
+		}
+	}
+}
+
+func (p *Path) readyLocked(now time.Time) bool {
+	if len(p.arrived) > 0 {
+		return true
+	}
+	if p.Client {
+		return p.search.best(now) != nil
+	}
+	expects := false
+	for _, x := range p.search.pairs {
+		if x.way != nil && x.way.carries() {
+			return false
+		}
+		expects = expects || x.way != nil
+	}
+	return expects
+}
+
+// Close gives everything up. Connections over direct ways must have been closed; those
+// that have not hear nothing any more.
+func (p *Path) Close() {
+	p.finder.remove(p)
+	p.cancel()
+	p.inbox.Close()
+	p.tasks.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.search.pairs {
+		x.drop()
+	}
+	for _, c := range p.arrived {
+		c.CloseWithError(0, "")
+	}
+	p.arrived = nil
+}
+
+func (p *Path) run() {
+	defer p.tasks.Done()
+	if !p.Client {
+		p.tasks.Go(p.accept)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		p.offer()
+		again := p.act(time.Now())
+		timer.Reset(time.Until(again))
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-timer.C:
+		case <-p.poke:
+		}
+	}
+}
+
+// offer tells the peer this portal's addresses if they are others than before.
+func (p *Path) offer() {
+	p.mu.Lock()
+	stale := p.stale
+	p.stale = false
+	p.mu.Unlock()
+	if !stale {
+		return
+	}
+	list, hosts := p.finder.own(p.SameMachine)
+	b := bounds{loopback: p.SameMachine, own: hosts, infra: p.finder.Paths.Relays()}
+	if p.finder.Server != nil {
+		b.infra = append(b.infra, p.finder.Server().Unmap())
+	}
+	p.mu.Lock()
+	for _, x := range p.search.pairs {
+		seen := wire.Candidate{Transport: wire.CandidateUDP, Origin: wire.OriginReflexive, Addr: x.seen}
+		known := func(c wire.Candidate) bool { return c.Addr == x.seen && c.Transport == wire.CandidateUDP }
+		if x.seen.IsValid() && !slices.ContainsFunc(list, known) {
+			list = append([]wire.Candidate{seen}, list...)
+		}
+	}
+	list = list[:min(len(list), wire.MaxCandidates)]
+	changed := !slices.Equal(list, p.offered)
+	p.offered = list
+	p.search.bounds = b
+	p.listLocked(time.Now())
+	p.mu.Unlock()
+	if changed {
+		p.Offer(list)
+	}
+}
+
+// outgoing is a packet to be sent.
+type outgoing struct {
+	to netip.AddrPort
+	b  []byte
+}
+
+// act sends what is due and returns when to call again.
+func (p *Path) act(now time.Time) (again time.Time) {
+	p.mu.Lock()
+	orders, again := p.search.step(now)
+	var out []outgoing
+	interval := p.finder.Paths.Interval()
+	for _, o := range orders {
+		out = append(out, p.packLocked(o.to, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: interval}}))
+	}
+	carries := false
+	for _, x := range p.search.pairs {
+		switch {
+		case x.way == nil:
+		case x.way.carries():
+			carries = true
+			ask, anew, next := x.way.keeper.Step(now, x.way.endpoint.Heard(), x.way.endpoint.Sent())
+			if ask != nil {
+				x.note(ask.Token, now)
+				out = append(out, p.packLocked(x.addr, probe.Probe{Echo: *ask}))
+			}
+			if anew {
+				p.search.restart(now)
+				again = now
+			}
+			again = earlier(again, next)
+		case now.Sub(x.answered) >= expectTime && !x.way.dialling:
+			x.drop()
+			p.tellLocked()
+		default:
+			again = earlier(again, x.answered.Add(expectTime))
+		}
+	}
+	look := !carries && now.Sub(p.looked) >= lookAgain
+	if look {
+		p.looked = now
+	}
+	p.mu.Unlock()
+	for _, o := range out {
+		if port := p.finder.port(o.to.Addr()); port != nil {
+			port.Send(o.b, o.to)
+		}
+	}
+	if look {
+		p.finder.look()
+	}
+	return again
+}
+
+// packLocked makes a packet of a probe.
+func (p *Path) packLocked(to netip.AddrPort, m probe.Probe) outgoing {
+	p.counter++
+	m.Counter = p.counter
+	return outgoing{to, m.AppendTo(nil, p.Keys.Own(!p.Client), p.Keys.Key)}
+}
+
+// take takes a probe that is proven to be of the tunnel. It is called by the readers of
+// sockets.
+func (p *Path) take(at *packet.Port, from netip.AddrPort, m probe.Probe) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx.Err() != nil || !p.window.Take(m.Counter) {
+		return
+	}
+	if m.Echo.Answer {
+		p.answeredLocked(at, from, m, now)
+	} else if p.search.ask(from, now) && p.mayAnswerLocked(from, now) {
+		answer := leg.Echo{Answer: true, Token: m.Echo.Token, Interval: p.finder.Paths.Interval()}
+		if x := p.search.find(from); x != nil && x.way != nil && x.way.keeper != nil {
+			answer = *x.way.keeper.Take(m.Echo, now)
+		}
+		at.Send(p.packLocked(from, probe.Probe{Echo: answer, Seen: from}).b, from)
+	}
+	p.wake()
+}
+
+// mayAnswerLocked reports whether a probe from there is answered.
+func (p *Path) mayAnswerLocked(from netip.AddrPort, now time.Time) bool {
+	if x := p.search.find(from); x != nil && !x.answered.IsZero() {
+		return true
+	}
+	p.answers.settle(now, answerRefill)
+	if p.answers.spent >= answersAtOnce {
+		return false
+	}
+	p.answers.spent++
+	return true
+}
+
+func (p *Path) answeredLocked(at *packet.Port, from netip.AddrPort, m probe.Probe, now time.Time) {
+	was := netip.AddrPort{}
+	if x := p.search.find(from); x != nil {
+		was = x.seen
+	}
+	x := p.search.answer(from, m.Echo.Token, m.Seen, now)
+	if x == nil {
+		return
+	}
+	if x.seen != was {
+		p.stale = true
+	}
+	if x.way != nil && x.way.keeper != nil {
+		x.way.keeper.Bound(was.IsValid() && x.seen != was)
+		x.way.keeper.Take(m.Echo, now)
+	}
+	if x.answers == 1 {
+		p.log.Info("direct way found", "address", from.String(), "rtt", x.rtt)
+	}
+	if !p.Client && x.way == nil {
+		p.expectLocked(at, x)
+	}
+	p.tellLocked()
+}
+
+// Relay implements peers.Leg: there is none.
+func (p *Path) Relay() string { return "" }
+
+// Mode implements peers.Leg.
+func (p *Path) Mode() (mode string, addr netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.last.IsValid() {
+		return "", netip.AddrPort{}
+	}
+	return directUDP, p.last
+}
+
+// Ways implements meeting.Leg.
+func (p *Path) Ways(connection uint16) (ways []path.Way, at []time.Duration) {
+	return []path.Way{&udpWay{path: p, connection: connection}}, []time.Duration{0}
+}
+
+// Again implements meeting.Leg.
+func (p *Path) Again() (ways []path.Way, at []time.Duration) { return p.Ways(leg.Meeting) }
+
+// Of implements meeting.Leg: a direct way has one connection of QUIC.
+func (p *Path) Of(uint16, wire.CarrierKind) (ways []path.Way, at []time.Duration) { return nil, nil }
+
+// Failed tells that no carrier came up: another way is to be tried first.
+func (p *Path) Failed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if x := p.dialled; x != nil {
+		x.fail(time.Now())
+		p.dialled = nil
+	}
+}

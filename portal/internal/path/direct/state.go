@@ -1,0 +1,64 @@
+package direct
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+// State is what a Path knows now, for people.
+type State struct {
+	Own     []wire.Candidate // this portal's, as the peer was told
+	Tries   []Try            // the peer's addresses
+	Refused []Refusal        // candidates of the peer that are never probed
+}
+
+// Try is one address of the peer.
+type Try struct {
+	Addr   netip.AddrPort
+	Origin wire.CandidateOrigin // 0: the peer has not named it, a probe of it has come from there
+	// Use says in a few words how it stands there: "in use", "open", "asking",
+	// "no answer", or why nothing is sent.
+	Use      string
+	RTT      time.Duration // 0: not known
+	Asked    int           // probes sent
+	Answered int
+	Heard    bool // probes of the peer have come from there
+}
+
+// Refusal is a candidate that is never probed, and why.
+type Refusal struct {
+	Candidate wire.Candidate
+	Why       string
+}
+
+// State returns what is known now.
+func (p *Path) State() State {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := State{Own: p.offered, Refused: p.refused}
+	for _, x := range p.search.pairs {
+		s.Tries = append(s.Tries, Try{
+			Addr: x.addr, Origin: x.origin, Use: x.use(now), RTT: x.rtt, Asked: x.asked, Answered: x.answers, Heard: !x.heard.IsZero(),
+		})
+	}
+	return s
+}
+
+func (p *pair) use(now time.Time) string {
+	switch {
+	case p.way != nil && p.way.carries():
+		return "in use"
+	case p.open(now) && now.Before(p.until):
+		return "open, but no connection came up"
+	case p.starve:
+		return "no answer to as many probes as one peer may cause; asked again later"
+	case !p.answered.IsZero() && now.Sub(p.answered) <= pauses[len(pauses)-1]+freshTime:
+		return "open"
+	case p.tries < burst:
+		return "asking"
+	}
+	return "no answer"
+}

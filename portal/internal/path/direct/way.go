@@ -1,0 +1,236 @@
+package direct
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/path/packet"
+	"github.com/netport/netport/proto/wire"
+)
+
+// directUDP is the name of a way of QUIC from portal to portal.
+const directUDP = "direct-udp"
+
+// dialTime is how long a connection may take to come up: the way has answered a moment
+// ago.
+const dialTime = 3 * time.Second
+
+var (
+	errNone = errors.New("no direct way is open")
+	errSlow = fmt.Errorf("no connection came up within %v", dialTime)
+)
+
+// link is a direct Endpoint at an address of the peer, and what runs over it. The Path's
+// lock guards it.
+type link struct {
+	endpoint *packet.Endpoint
+	keeper   *path.Keeper // while it carries
+	conns    int          // QUIC connections
+	dialling bool
+}
+
+func (l *link) carries() bool { return l.conns > 0 }
+
+// drop closes what is open at an address.
+func (p *pair) drop() {
+	if p.way != nil {
+		p.way.endpoint.Close()
+		p.way = nil
+	}
+}
+
+// linkLocked opens an Endpoint at an address.
+func (p *Path) linkLocked(at *packet.Port, x *pair) error {
+	if at == nil {
+		return errNone
+	}
+	e, err := at.Open(x.addr, p.inbox)
+	if err != nil {
+		return err
+	}
+	x.way = &link{endpoint: e}
+	return nil
+}
+
+// expectLocked has connections from an address taken.
+func (p *Path) expectLocked(at *packet.Port, x *pair) {
+	n := 0
+	for _, o := range p.search.pairs {
+		if o.way != nil {
+			n++
+		}
+	}
+	if n >= maxLinks {
+		return
+	}
+	if err := p.linkLocked(at, x); err != nil {
+		p.log.Debug("no connection is expected on a direct way", "address", x.addr.String(), "error", err)
+		return
+	}
+	x.way.endpoint.Expect(p.TLS, p.QUIC)
+}
+
+// accept takes the connections that the peer dials.
+func (p *Path) accept() {
+	for {
+		conn, err := p.inbox.Accept(p.ctx)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		p.arrived = append(p.arrived, conn)
+		if len(p.arrived) > maxArrived {
+			p.arrived[0].CloseWithError(0, "")
+			p.arrived = p.arrived[1:]
+		}
+		p.tellLocked()
+		p.mu.Unlock()
+	}
+}
+
+// udpWay is QUIC from portal to portal.
+type udpWay struct {
+	path       *Path
+	connection uint16
+	pair       *pair // that the last connection is on
+}
+
+func (w *udpWay) String() string         { return directUDP }
+func (w *udpWay) Kind() wire.CarrierKind { return wire.CarrierQUIC }
+func (w *udpWay) Connection() uint16     { return w.connection }
+
+// Direct tells that no relay is on the way.
+func (w *udpWay) Direct() bool { return true }
+
+// Taken implements path.Way.
+func (w *udpWay) Taken() {
+	p := w.path
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.pair.failed, w.pair.until = 0, time.Time{}
+	p.last, p.dialled = w.pair.addr, nil
+}
+
+// Lost implements path.Way.
+func (w *udpWay) Lost() {
+	p := w.path
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.pair.fail(time.Now())
+}
+
+// Quic implements path.PacketWay.
+func (w *udpWay) Quic(ctx context.Context, client bool, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
+	if client {
+		return w.dial(ctx, secure, config)
+	}
+	return w.take(ctx)
+}
+
+// dial makes a connection over the best open way.
+func (w *udpWay) dial(ctx context.Context, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
+	p := w.path
+	p.mu.Lock()
+	x := p.search.best(time.Now())
+	if x == nil {
+		p.mu.Unlock()
+		return nil, errNone
+	}
+	p.dialled, w.pair = x, x
+	if err := p.linkLocked(p.finder.port(x.addr.Addr()), x); err != nil {
+		x.fail(time.Now())
+		p.mu.Unlock()
+		return nil, fmt.Errorf("open direct way to %v: %w", x.addr, err)
+	}
+	l := x.way
+	l.dialling = true
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, dialTime, errSlow)
+	defer cancel()
+	conn, err := l.endpoint.Dial(ctx, secure, config)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.dialling = false
+	if err != nil {
+		if ctx.Err() == nil || errors.Is(context.Cause(ctx), errSlow) {
+			x.fail(time.Now())
+		}
+		x.drop()
+		return nil, fmt.Errorf("QUIC directly to %v: %w", x.addr, err)
+	}
+	p.carriesLocked(x, conn)
+	return conn, nil
+}
+
+// take waits for a connection of the peer.
+func (w *udpWay) take(ctx context.Context) (*quic.Conn, error) {
+	p := w.path
+	for {
+		p.mu.Lock()
+		for len(p.arrived) > 0 {
+			conn := p.arrived[0]
+			p.arrived = p.arrived[1:]
+			x := p.search.find(remote(conn))
+			if conn.Context().Err() != nil || x == nil || x.way == nil {
+				conn.CloseWithError(0, "")
+				continue
+			}
+			w.pair = x
+			p.carriesLocked(x, conn)
+			p.mu.Unlock()
+			return conn, nil
+		}
+		changed := p.changed
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-p.ctx.Done():
+			return nil, ErrClosed
+		}
+	}
+}
+
+func remote(conn *quic.Conn) netip.AddrPort {
+	a := conn.RemoteAddr().(*net.UDPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// carriesLocked counts a connection until it ends.
+func (p *Path) carriesLocked(x *pair, conn *quic.Conn) {
+	l := x.way
+	l.conns++
+	if l.keeper == nil {
+		l.keeper = p.finder.Paths.Keeper(p.Client)
+	}
+	l.keeper.Disturb(time.Now())
+	p.tellLocked()
+	p.wake()
+	context.AfterFunc(conn.Context(), func() { p.ended(x, l) })
+}
+
+// ended takes that a connection has ended. What was lost is looked for at once.
+func (p *Path) ended(x *pair, l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.conns--; l.conns > 0 || x.way != l {
+		return
+	}
+	l.keeper = nil
+	if p.Client {
+		x.drop()
+	}
+	x.answered = time.Time{} // to be proven anew
+	p.search.restart(time.Now())
+	p.tellLocked()
+	p.wake()
+}
