@@ -59,12 +59,11 @@ func begun(ctx context.Context, network, _ string, socket syscall.RawConn) error
 
 // dial resolves the target of g once, checks what came, and dials that.
 func (x *Exit) dial(ctx context.Context, g grant.Grant) (net.Conn, error) {
-	select {
-	case x.dialing <- struct{}{}:
-		defer func() { <-x.dialing }()
-	default:
-		return nil, &dialError{wire.ReasonBusy, "", fmt.Errorf("%d dials are under way", maxDialing)}
+	leave, err := x.dialing.enter(g.Entry.Name, g.Target.String())
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	timed, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	conn, err := x.dialTarget(timed, g.Target)

@@ -34,8 +34,6 @@ const (
 	// dialTimeout bounds one dial from the look-up of the name to the
 	// connection.
 	dialTimeout = 10 * time.Second
-	// maxDialing bounds the dials under way, of all peers together.
-	maxDialing = 1024
 	// usageEvery is how often the bytes of the month are kept at most: so much is
 	// lost by a portal that is killed.
 	usageEvery = 30 * time.Second
@@ -78,7 +76,7 @@ type Exit struct {
 	dialer   dialer
 	now      func() time.Time
 	log      *slog.Logger
-	dialing  chan struct{} // holds one for each dial under way
+	dialing  crowd
 	vanished *vanish.Watch // of targets elsewhere
 	usage    *usage
 	nudge    chan struct{} // capacity 1: over has somebody
@@ -101,9 +99,9 @@ var _ tunnel.Handler = (*Exit)(nil)
 func New(c Config) *Exit {
 	x := &Exit{
 		Config: c, now: c.Now, log: c.Log,
-		dialer:  &net.Dialer{KeepAlive: -1, ControlContext: begun},
-		dialing: make(chan struct{}, maxDialing), vanished: vanish.New(),
-		usage: openUsage(c.State, c.Log), nudge: make(chan struct{}, 1), limits: make(map[grants.Pair]*limits),
+		dialer:   &net.Dialer{KeepAlive: -1, ControlContext: begun},
+		vanished: vanish.New(),
+		usage:    openUsage(c.State, c.Log), nudge: make(chan struct{}, 1), limits: make(map[grants.Pair]*limits),
 	}
 	x.SetList(c.List)
 	return x

@@ -416,13 +416,6 @@ func TestFailedDialsHaveAReason(t *testing.T) {
 	if _, got := w.open(wire.OpenStream, w.grant("unix://"+filepath.Join(t.TempDir(), "none"))); got != wire.ReasonTargetUnreached {
 		t.Errorf("no socket: %v", got)
 	}
-	for i := range maxDialing {
-		_ = i
-		w.exit.dialing <- struct{}{}
-	}
-	if _, got := w.open(wire.OpenProbe, w.grant("tcp://"+closed.Addr().String())); got != wire.ReasonBusy {
-		t.Errorf("too many dials: %v", got)
-	}
 }
 
 func TestTargetIsToldItsClient(t *testing.T) {

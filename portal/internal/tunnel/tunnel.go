@@ -38,7 +38,7 @@ const (
 	// with those that wait for the answer to a RESET.
 	maxStreams = 4096
 	// maxPending bounds what the Handler may be busy with for one tunnel.
-	maxPending = 256
+	maxPending = 512
 	// maxStray is how many frames for streams that are not open the peer may
 	// send before the tunnel is closed.
 	maxStray = 100
