@@ -109,10 +109,7 @@ func (b *Broker) serve(ctx context.Context, raw net.Conn) error {
 	if err != nil {
 		return err
 	}
-	conn, err := control.WelcomeRelay(accepted, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix())}, b.log)
-	if err != nil {
-		return err
-	}
+	conn := control.WelcomeRelay(accepted, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix())}, b.log)
 	r := &brokered{conn: conn}
 	name := accepted.Peer.ID.Name
 	b.mu.Lock()

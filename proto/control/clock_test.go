@@ -52,7 +52,7 @@ func TestClocksOfDevices(t *testing.T) {
 					return
 				}
 				// As a server says it, the rest being nobody's matter here.
-				a.tls.Write(wire.AppendMessage(nil, wire.Welcome{Version: wire.ControlVersion, Time: uint64(tt.told.Unix())}))
+				a.in.source.Write(wire.AppendMessage(nil, wire.Welcome{Version: wire.ControlVersion, Time: uint64(tt.told.Unix())}))
 			}()
 			d := r.dialer()
 			d.Told = own.Told

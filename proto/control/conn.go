@@ -6,23 +6,21 @@
 // together have HandshakeTimeout. From then on both send messages of their
 // direction whenever they like (see package wire).
 //
-// A Conn has one reader, the goroutine in Run, and one writer goroutine that
-// Run owns; Send only queues. So a slow peer blocks nobody: when its queue is
-// full the connection ends. A peer that is silent for long is asked with a Ping
+// A Conn has one goroutine, that in Run, which waits; others come and go with what
+// there is to read and to write. Send only queues. So a slow peer blocks nobody: when
+// its queue is full the connection ends, and thousands that are idle cost a server
+// little. A peer that is silent for long is asked with a Ping
 // (a portal finds out for how long at most, see Pauses); one that then stays
 // silent for PongTimeout is gone. A message that has begun must be whole within
 // MessageTimeout.
 package control
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,9 +113,7 @@ type Conn[In, Out wire.Message] struct {
 	pauses *Pauses
 
 	// Owned by the goroutine in Run.
-	r      *bufio.Reader
-	reads  *countedReader // below r
-	body   []byte
+	in     *receiver
 	tokens float64
 	filled time.Time
 
@@ -125,11 +121,13 @@ type Conn[In, Out wire.Message] struct {
 	received atomic.Uint64 // messages of all types
 	heard    atomic.Int64  // when the last message came: nanoseconds after made
 	wrote    atomic.Int64  // when something was written last, likewise
-	probe    chan struct{} // capacity 1: Probe was called
-	wake     chan struct{} // capacity 1: the queue has grown
-	over     chan struct{} // closed when the connection has ended
 
-	mu sync.Mutex // guards the following
+	mu      sync.Mutex // guards the following
+	running bool       // Run was called
+	watch   watch
+	// writing is that a goroutine is at the queue. Run waits for it.
+	writing bool
+	writers sync.WaitGroup
 	// queue holds whole messages that the writer has not taken yet; unsent
 	// counts its bytes and those that the writer is at.
 	queue   []byte
@@ -139,25 +137,10 @@ type Conn[In, Out wire.Message] struct {
 	decided bool      // err is why the connection ends
 	err     error
 	closed  bool
-	// asked is the silence, in both directions, after which the Ping was sent
-	// that waits for an answer; 0: none waits.
-	asked time.Duration
 }
 
-func newConn[In, Out wire.Message](c *record.Conn, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
-	peer, err := identity.PeerOf(c.ConnectionState())
-	if err != nil {
-		return nil, err
-	}
-	reads := &countedReader{Reader: c}
-	return &Conn[In, Out]{
-		tls: c, peer: peer, parse: parse, log: log, made: time.Now(), quiet: KeepAlive,
-		r:     bufio.NewReaderSize(reads, 4096),
-		reads: reads,
-		wake:  make(chan struct{}, 1),
-		probe: make(chan struct{}, 1),
-		over:  make(chan struct{}),
-	}, nil
+func newConn[In, Out wire.Message](in *receiver, peer identity.Peer, hello wire.Hello, parse func(wire.Type, []byte) (In, error), log *slog.Logger) *Conn[In, Out] {
+	return &Conn[In, Out]{tls: in.source.Conn, in: in, peer: peer, hello: hello, parse: parse, log: log, made: time.Now(), quiet: KeepAlive}
 }
 
 // Peer returns the proven other side.
@@ -183,25 +166,22 @@ func (c *Conn[In, Out]) Send(m Out) { c.enqueue(m) }
 // seconds. Only the first call counts.
 func (c *Conn[In, Out]) Close(reason wire.Reason, text string) { c.finish(reason, text, nil) }
 
-// Probe asks the peer for a sign of life within ProbeTimeout; if none comes,
-// the connection ends.
-func (c *Conn[In, Out]) Probe() {
-	select {
-	case c.probe <- struct{}{}:
-	default: // one is under way
-	}
-}
-
 // Abort ends the connection at once and without a word: there is nothing left
 // to say it over. Run returns err.
 func (c *Conn[In, Out]) Abort(err error) {
-	c.setAsked(0) // whether it would have been answered is not known
-	c.end(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watch.silence = 0 // whether it would have been answered is not known
+	c.endLocked(err)
 }
 
 func (c *Conn[In, Out]) enqueue(m wire.Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.enqueueLocked(m)
+}
+
+func (c *Conn[In, Out]) enqueueLocked(m wire.Message) {
 	if c.closed || c.last {
 		return
 	}
@@ -226,18 +206,8 @@ func (c *Conn[In, Out]) finish(reason wire.Reason, text string, err error) {
 	c.appendLocked(wire.Goodbye{Reason: reason, Text: text})
 }
 
-func (c *Conn[In, Out]) appendLocked(m wire.Message) {
-	before := len(c.queue)
-	c.queue = wire.AppendMessage(c.queue, m)
-	c.unsent += len(c.queue) - before
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
 // end notes why the connection ends, if that is not known yet, and unblocks
-// all goroutines.
+// who reads and who writes.
 func (c *Conn[In, Out]) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -252,7 +222,9 @@ func (c *Conn[In, Out]) endLocked(err error) {
 		c.decided, c.err = true, err
 	}
 	c.closed = true
-	close(c.over)
+	if c.watch.timer != nil {
+		c.watch.timer.Stop()
+	}
 	c.tls.NetConn().Close() // without close_notify: that could block, and Goodbye says more
 }
 
@@ -263,9 +235,9 @@ func (c *Conn[In, Out]) endLocked(err error) {
 // connection, *Goodbye if the peer did, else what went wrong.
 func (c *Conn[In, Out]) Run(ctx context.Context, handle func(In) error) error {
 	c.heard.Store(int64(time.Since(c.made)))
-	var owned sync.WaitGroup
-	owned.Go(c.write)
-	owned.Go(func() { c.watch(ctx) })
+	c.begin()
+	stop := context.AfterFunc(ctx, func() { c.Close(wire.ReasonShutdown, "") })
+	defer stop()
 	err := c.read(handle)
 	var bye *Goodbye
 	var broken *brokenError
@@ -277,106 +249,86 @@ func (c *Conn[In, Out]) Run(ctx context.Context, handle func(In) error) error {
 	default:
 		c.finish(wire.ReasonProtocol, err.Error(), err)
 	}
-	owned.Wait()
+	c.writers.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// read returns the error that ended it, never nil.
+// begin starts what goes on beside reading.
+func (c *Conn[In, Out]) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running = true
+	c.watchLocked()
+	c.writeLocked()
+}
+
+// read returns the error that ended it, never nil. It waits on little stack: what comes is
+// taken in a goroutine of its own, which ends when nothing more has come.
 func (c *Conn[In, Out]) read(handle func(In) error) error {
 	for {
-		t, body, err := c.next(MessageTimeout)
+		if err := c.in.await(); err != nil {
+			return err
+		}
+		taken := make(chan error, 1)
+		go func() { taken <- c.drain(handle) }()
+		if err := <-taken; err != nil {
+			return err
+		}
+	}
+}
+
+// drain takes messages until it would have to wait for the next.
+func (c *Conn[In, Out]) drain(handle func(In) error) error {
+	for more := true; more; more = c.in.more() {
+		t, body, err := c.in.next(MessageTimeout)
 		if err != nil {
 			return err
 		}
-		c.heard.Store(int64(time.Since(c.made)))
-		c.received.Add(1)
-		c.answered()
-		if c.rate > 0 && !c.admit(time.Now()) {
-			return fmt.Errorf("more than %v messages a second", c.rate)
-		}
-		m, err := c.parse(t, body)
-		if errors.Is(err, wire.ErrUnknownType) {
-			c.unknown.Add(1)
-			c.log.Debug("message skipped", "peer", c.peer.ID, "type", int(t))
-			continue
-		}
-		if err != nil {
+		if err := c.take(t, body, handle); err != nil {
 			return err
 		}
-		switch m := any(m).(type) {
-		case wire.Ping:
-			c.enqueue(wire.Pong(m))
-		case wire.Pong:
-		case wire.Goodbye:
-			return &Goodbye{Reason: m.Reason, Text: m.Text}
-		case wire.Hello, wire.Welcome:
-			return fmt.Errorf("message of type %d after the greeting", t)
-		default:
-			if err := handle(any(m).(In)); err != nil {
-				return err
-			}
-		}
 	}
+	return nil
 }
 
-// next reads one message. The body is valid until the next call. What follows
-// the first byte must come within limit, if that is not 0.
-func (c *Conn[In, Out]) next(limit time.Duration) (wire.Type, []byte, error) {
-	if _, err := c.r.Peek(1); err != nil {
-		return 0, nil, &brokenError{err}
+// take takes one message.
+func (c *Conn[In, Out]) take(t wire.Type, body []byte, handle func(In) error) error {
+	c.heard.Store(int64(time.Since(c.made)))
+	c.received.Add(1)
+	c.answered()
+	if c.rate > 0 && !c.admit(time.Now()) {
+		return fmt.Errorf("more than %v messages a second", c.rate)
 	}
-	if limit > 0 {
-		c.tls.SetReadDeadline(time.Now().Add(limit))
-		defer c.tls.SetReadDeadline(time.Time{})
+	m, err := c.parse(t, body)
+	if errors.Is(err, wire.ErrUnknownType) {
+		c.unknown.Add(1)
+		c.log.Debug("message skipped", "peer", c.peer.ID, "type", int(t))
+		return nil
 	}
-	header, err := c.r.Peek(wire.ControlHeaderLen)
 	if err != nil {
-		return 0, nil, cut(err)
+		return err
 	}
-	t, n, err := wire.ParseControlHeader(header)
-	if err != nil {
-		return 0, nil, err
+	switch m := any(m).(type) {
+	case wire.Ping:
+		c.enqueue(wire.Pong(m))
+	case wire.Pong:
+	case wire.Goodbye:
+		return &Goodbye{Reason: m.Reason, Text: m.Text}
+	case wire.Hello, wire.Welcome:
+		return fmt.Errorf("message of type %d after the greeting", t)
+	default:
+		return handle(any(m).(In))
 	}
-	c.r.Discard(wire.ControlHeaderLen)
-	if cap(c.body) < n {
-		c.body = make([]byte, n)
-	}
-	c.body = c.body[:n]
-	if _, err := io.ReadFull(c.r, c.body); err != nil {
-		return 0, nil, cut(err)
-	}
-	return t, c.body, nil
-}
-
-// cut is the error of a message that has begun and does not end.
-func cut(err error) error {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return errSlow
-	case errors.Is(err, io.EOF):
-		err = io.ErrUnexpectedEOF
-	}
-	return &brokenError{err}
-}
-
-// countedReader counts reads.
-type countedReader struct {
-	io.Reader
-	count int
-}
-
-func (r *countedReader) Read(b []byte) (int, error) {
-	r.count++
-	return r.Reader.Read(b)
+	return nil
 }
 
 // admit takes what a message costs from the bucket of the peer's messages: a
 // token, and more if it came in very small pieces.
 func (c *Conn[In, Out]) admit(now time.Time) bool {
-	cost := float64(max(1, c.reads.count/messageReads))
-	c.reads.count = 0
+	cost := float64(max(1, c.in.source.count/messageReads))
+	c.in.source.count = 0
 	if c.filled.IsZero() {
 		c.tokens = burst * c.rate
 	} else {
@@ -388,42 +340,4 @@ func (c *Conn[In, Out]) admit(now time.Time) bool {
 	}
 	c.tokens -= cost
 	return true
-}
-
-// write sends what is queued until the connection ends.
-func (c *Conn[In, Out]) write() {
-	for {
-		select {
-		case <-c.wake:
-		case <-c.over:
-			return
-		}
-		c.mu.Lock()
-		b, last := c.queue, c.last
-		c.queue = nil
-		c.mu.Unlock()
-		for len(b) > 0 {
-			n := min(len(b), writePiece)
-			c.mu.Lock()
-			by := c.lastBy
-			if !c.last {
-				by = time.Now().Add(writeTimeout)
-			}
-			c.tls.SetWriteDeadline(by)
-			c.mu.Unlock()
-			if _, err := c.tls.Write(b[:n]); err != nil {
-				c.end(fmt.Errorf("write to %s: %w", c.peer.ID, err))
-				return
-			}
-			c.wrote.Store(int64(time.Since(c.made)))
-			b = b[n:]
-			c.mu.Lock()
-			c.unsent -= n
-			c.mu.Unlock()
-		}
-		if last {
-			c.end(nil)
-			return
-		}
-	}
 }

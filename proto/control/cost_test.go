@@ -137,11 +137,7 @@ func oneDay(t *testing.T, r roles, d *Dialer[wire.ToPortal, wire.FromPortal], po
 			return
 		}
 		key := ed25519.NewKeyFromSeed(make([]byte, 32)).Public().(ed25519.PublicKey)
-		c, err := WelcomePortal(acc, wire.Welcome{Version: wire.ControlVersion, Stamp: []ed25519.PublicKey{key}}, discard)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+		c := WelcomePortal(acc, wire.Welcome{Version: wire.ControlVersion, Stamp: []ed25519.PublicKey{key}}, discard)
 		day, end := context.WithCancel(ctx)
 		sides.Go(func() { talk(day, c, addr) })
 		c.Run(ctx, func(wire.FromPortal) error { return nil })

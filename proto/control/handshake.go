@@ -25,18 +25,19 @@ func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Ou
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, wire.Welcome{}, err
 	}
-	conn, err := newConn[In, Out](c, d.Parse, d.Log)
+	peer, err := identity.PeerOf(c.ConnectionState())
 	if err != nil {
 		return nil, wire.Welcome{}, err
 	}
-	conn.hello = wire.Hello{Version: wire.ControlVersion, Software: d.Software}
+	hello := wire.Hello{Version: wire.ControlVersion, Software: d.Software}
+	conn := newConn[In, Out](newReceiver(c), peer, hello, d.Parse, d.Log)
 	if d.Pauses != nil {
 		conn.pauses = d.Pauses()
 	}
 	// In TLS 1.3 the server judges our certificate after we think we are done.
 	// So this may fail because it has refused us; what is read next says why.
 	_, werr := c.Write(wire.AppendMessage(nil, conn.hello))
-	t, body, err := conn.next(0)
+	t, body, err := conn.in.next(0)
 	var alert *net.OpError
 	switch {
 	case errors.Is(err, io.EOF):
@@ -94,7 +95,7 @@ type Accepted struct {
 	// Presented is what the peer proved itself with, leaf first.
 	Presented []*x509.Certificate
 
-	tls *record.Conn
+	in *receiver
 }
 
 // Accept is the server's half of the greeting on a connection that came in.
@@ -115,7 +116,11 @@ func Accept(ctx context.Context, raw net.Conn, cfg *tls.Config) (*Accepted, erro
 func Handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (*record.Conn, error) {
 	defer deadline(ctx, raw)()
 	c := record.Server(raw, cfg)
-	return c, c.HandshakeContext(ctx)
+	// It needs 16 KB of stack, which go with a goroutine of its own: the caller's may
+	// serve this connection for days.
+	done := make(chan error, 1)
+	go func() { done <- c.Handshake() }()
+	return c, <-done
 }
 
 // Greeted is the second half of Accept: it waits for the Hello of a peer whose
@@ -132,8 +137,8 @@ func Greeted(ctx context.Context, c *record.Conn) (*Accepted, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Accepted{Peer: peer, Presented: state.PeerCertificates, tls: c}
-	a.Hello, err = readHello(c)
+	a := &Accepted{Peer: peer, Presented: state.PeerCertificates, in: newReceiver(c)}
+	a.Hello, err = readHello(a.in)
 	if errors.Is(err, wire.ErrMalformed) {
 		a.Refuse(wire.ReasonProtocol, err.Error())
 	}
@@ -148,56 +153,43 @@ func Greeted(ctx context.Context, c *record.Conn) (*Accepted, error) {
 	return a, nil
 }
 
-// readHello reads exactly one message: what follows belongs to the Conn.
-func readHello(c *record.Conn) (wire.Hello, error) {
-	var header [wire.ControlHeaderLen]byte
-	if _, err := io.ReadFull(c, header[:]); err != nil {
-		return wire.Hello{}, err
-	}
-	t, n, err := wire.ParseControlHeader(header[:])
+// readHello takes the first message.
+func readHello(in *receiver) (wire.Hello, error) {
+	t, body, err := in.next(0)
 	if err != nil {
 		return wire.Hello{}, err
 	}
 	if t != wire.TypeHello {
 		return wire.Hello{}, fmt.Errorf("%w: a message of type %d came first", wire.ErrMalformed, t)
 	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(c, body); err != nil {
-		return wire.Hello{}, err
-	}
 	return wire.ParseHello(body)
 }
 
 // Refuse says Goodbye to a peer that is proven but not wanted, and closes.
 func (a *Accepted) Refuse(reason wire.Reason, text string) {
-	a.tls.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
-	a.tls.Write(wire.AppendMessage(nil, wire.Goodbye{Reason: reason, Text: text}))
-	a.tls.NetConn().Close()
+	c := a.in.source.Conn
+	c.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+	c.Write(wire.AppendMessage(nil, wire.Goodbye{Reason: reason, Text: text}))
+	c.NetConn().Close()
 }
 
 // WelcomePortal welcomes an accepted portal: the first message it receives.
-func WelcomePortal(a *Accepted, w wire.Welcome, log *slog.Logger) (*Conn[wire.FromPortal, wire.ToPortal], error) {
-	c, err := welcome[wire.FromPortal, wire.ToPortal](a, w, portalRate, wire.ParseFromPortal, log)
-	if err == nil {
-		c.quiet = portalQuiet
-	}
-	return c, err
+func WelcomePortal(a *Accepted, w wire.Welcome, log *slog.Logger) *Conn[wire.FromPortal, wire.ToPortal] {
+	c := welcome[wire.FromPortal, wire.ToPortal](a, w, portalRate, wire.ParseFromPortal, log)
+	c.quiet = portalQuiet
+	return c
 }
 
 // WelcomeRelay welcomes an accepted relay.
-func WelcomeRelay(a *Accepted, w wire.Welcome, log *slog.Logger) (*Conn[wire.FromRelay, wire.ToRelay], error) {
+func WelcomeRelay(a *Accepted, w wire.Welcome, log *slog.Logger) *Conn[wire.FromRelay, wire.ToRelay] {
 	return welcome[wire.FromRelay, wire.ToRelay](a, w, relayRate, wire.ParseFromRelay, log)
 }
 
-func welcome[In, Out wire.Message](a *Accepted, w wire.Welcome, rate float64, parse func(wire.Type, []byte) (In, error), log *slog.Logger) (*Conn[In, Out], error) {
-	c, err := newConn[In, Out](a.tls, parse, log)
-	if err != nil {
-		return nil, err
-	}
-	c.hello = a.Hello
+func welcome[In, Out wire.Message](a *Accepted, w wire.Welcome, rate float64, parse func(wire.Type, []byte) (In, error), log *slog.Logger) *Conn[In, Out] {
+	c := newConn[In, Out](a.in, a.Peer, a.Hello, parse, log)
 	c.rate = rate
 	c.enqueue(w)
-	return c, nil
+	return c
 }
 
 // deadline lets ctx cut reads and writes on c short. The function it returns

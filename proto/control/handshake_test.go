@@ -294,11 +294,7 @@ func TestRelayIsWelcomedToo(t *testing.T) {
 			served <- err
 			return
 		}
-		c, err := WelcomeRelay(acc, wire.Welcome{Version: wire.ControlVersion}, discard)
-		if err != nil {
-			served <- err
-			return
-		}
+		c := WelcomeRelay(acc, wire.Welcome{Version: wire.ControlVersion}, discard)
 		served <- c.Run(t.Context(), func(m wire.FromRelay) error {
 			got <- m
 			c.Close(wire.ReasonShutdown, "")

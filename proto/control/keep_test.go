@@ -111,11 +111,7 @@ func TestKeepFindsTheServerThatAnswers(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			c, err := WelcomePortal(acc, wire.Welcome{Version: wire.ControlVersion, Time: 5}, discard)
-			if err != nil {
-				t.Error(err)
-				return
-			}
+			c := WelcomePortal(acc, wire.Welcome{Version: wire.ControlVersion, Time: 5}, discard)
 			c.Close(wire.ReasonShutdown, "restart")
 			c.Run(context.Background(), nothing[wire.FromPortal](t))
 		}

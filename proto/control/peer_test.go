@@ -164,8 +164,7 @@ func serverAgainst(t testing.TB, r roles, portal, server net.Conn, handle func(w
 			ready <- accepted{nil, err}
 			return
 		}
-		c, err := WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion}, discard)
-		ready <- accepted{c, err}
+		ready <- accepted{WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion}, discard), nil}
 	}()
 	s := script{t, tls.Client(portal, r.portal.ClientTLS(identity.ProtocolControl, anyone))}
 	s.send(wire.Hello{Version: wire.ControlVersion, Software: "script"})

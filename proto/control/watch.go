@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -17,55 +16,77 @@ const (
 	exchange = 5 * time.Second
 )
 
-// watch keeps the connection alive and notices when it is not, or when ctx is
-// cancelled.
-func (c *Conn[In, Out]) watch(ctx context.Context) {
-	timer := time.NewTimer(c.pause())
-	defer timer.Stop()
-	var (
-		waiting bool      // for any message after a Ping
-		before  uint64    // messages received when it was sent
-		due     time.Time // when the wait is over
-	)
-	ask := func(wait, silence time.Duration) {
-		waiting, before, due = true, c.received.Load(), time.Now().Add(wait)
-		c.setAsked(silence)
-		timer.Reset(wait)
-		c.enqueue(wire.Ping{Token: uint64(due.UnixNano())})
+// watch keeps the connection alive and notices when it is not. It is a timer and no
+// goroutine. The Conn's mutex guards it.
+type watch struct {
+	timer   *time.Timer // nil before Run
+	probed  bool        // before Run
+	waiting bool        // for any message after a Ping
+	before  uint64      // messages received when it was sent
+	due     time.Time   // when the wait is over
+	// silence is how long nothing had gone, in both directions, when the Ping was sent
+	// that waits for an answer; 0: none waits.
+	silence time.Duration
+}
+
+// watchLocked begins to watch.
+func (c *Conn[In, Out]) watchLocked() {
+	if c.closed {
+		return
 	}
-	stop := ctx.Done()
-	for {
-		select {
-		case <-c.probe:
-			switch {
-			case !waiting || c.received.Load() != before:
-				ask(ProbeTimeout, 0)
-			case time.Until(due) > ProbeTimeout:
-				due = time.Now().Add(ProbeTimeout)
-				timer.Reset(ProbeTimeout)
-			}
-		case <-timer.C:
-			pause := c.pause()
-			silence := time.Since(c.made) - time.Duration(c.heard.Load())
-			answered := c.received.Load() != before
-			switch {
-			case waiting && !answered && time.Since(due) > maxLate:
-				ask(ProbeTimeout, 0)
-			case waiting && !answered:
-				c.end(fmt.Errorf("no answer from %s to a ping", c.peer.ID))
-				return
-			case silence >= pause:
-				ask(PongTimeout, c.silent(pause, silence))
-			default:
-				waiting = false
-				timer.Reset(pause - silence)
-			}
-		case <-stop:
-			stop = nil
-			c.Close(wire.ReasonShutdown, "")
-		case <-c.over:
-			return
-		}
+	c.watch.timer = time.AfterFunc(c.pause(), c.look)
+	if c.watch.probed {
+		c.askLocked(ProbeTimeout, 0)
+	}
+}
+
+// Probe asks the peer for a sign of life within ProbeTimeout; if none comes,
+// the connection ends.
+func (c *Conn[In, Out]) Probe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &c.watch
+	switch {
+	case c.closed:
+	case w.timer == nil:
+		w.probed = true
+	case !w.waiting || c.received.Load() != w.before:
+		c.askLocked(ProbeTimeout, 0)
+	case time.Until(w.due) > ProbeTimeout:
+		w.due = time.Now().Add(ProbeTimeout)
+		w.timer.Reset(ProbeTimeout)
+	}
+}
+
+func (c *Conn[In, Out]) askLocked(wait, silence time.Duration) {
+	w := &c.watch
+	w.waiting, w.before, w.due, w.silence = true, c.received.Load(), time.Now().Add(wait), silence
+	w.timer.Reset(wait)
+	c.enqueueLocked(wire.Ping{Token: uint64(w.due.UnixNano())})
+}
+
+// look is called when the timer ends.
+func (c *Conn[In, Out]) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	w := &c.watch
+	pause := c.pause()
+	silence := time.Since(c.made) - time.Duration(c.heard.Load())
+	answered := c.received.Load() != w.before
+	switch {
+	case w.waiting && !answered && time.Until(w.due) > 0: // it was put off meanwhile
+	case w.waiting && !answered && time.Since(w.due) > maxLate:
+		c.askLocked(ProbeTimeout, 0)
+	case w.waiting && !answered:
+		c.endLocked(fmt.Errorf("no answer from %s to a ping", c.peer.ID))
+	case silence >= pause:
+		c.askLocked(PongTimeout, c.silent(pause, silence))
+	default:
+		w.waiting = false
+		w.timer.Reset(pause - silence)
 	}
 }
 
@@ -87,17 +108,11 @@ func (c *Conn[In, Out]) silent(pause, silence time.Duration) time.Duration {
 	return pause
 }
 
-func (c *Conn[In, Out]) setAsked(silence time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.asked = silence
-}
-
 // answered takes that the peer lives.
 func (c *Conn[In, Out]) answered() {
 	c.mu.Lock()
-	silence := c.asked
-	c.asked = 0
+	silence := c.watch.silence
+	c.watch.silence = 0
 	c.mu.Unlock()
 	if silence > 0 && c.pauses != nil {
 		c.pauses.held(silence)
@@ -112,5 +127,5 @@ func (c *Conn[In, Out]) suspect() time.Duration {
 	if c.pauses == nil || c.err == nil {
 		return 0
 	}
-	return c.asked
+	return c.watch.silence
 }

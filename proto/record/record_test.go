@@ -109,3 +109,28 @@ func TestPeerThatSendsTooManyRecordsWithoutDataIsLeft(t *testing.T) {
 		})
 	}
 }
+
+func TestAwaitIsOverWhenThereIsSomethingToRead(t *testing.T) {
+	client, server := connect(t, false, nil)
+	awaited := make(chan error)
+	await := func() { awaited <- server.Await() }
+	go await()
+	go client.Write(make([]byte, 100)) // one record
+	if err := <-awaited; err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{60, 40} { // the rest is with crypto/tls: no byte comes any more
+		go await()
+		if err := <-awaited; err != nil {
+			t.Fatal(err)
+		}
+		if n, err := server.Read(make([]byte, 60)); n != want || err != nil {
+			t.Fatalf("read %d bytes, %v; want %d", n, err, want)
+		}
+	}
+	go await()
+	go client.NetConn().Close()
+	if err := <-awaited; err != io.EOF {
+		t.Errorf("at the end: %v, want %v", err, io.EOF)
+	}
+}

@@ -128,11 +128,7 @@ func (s *script) serve(raw net.Conn, own *identity.Credentials, log *slog.Logger
 		return
 	}
 	stamp := s.policy.Public().(ed25519.PublicKey) // one key for both
-	conn, err := wirecontrol.WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{stamp}}, log)
-	if err != nil {
-		s.Error(err)
-		return
-	}
+	conn := wirecontrol.WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{stamp}}, log)
 	s.conns <- conn
 	conn.Run(context.Background(), func(m wire.FromPortal) error {
 		if _, held := m.(wire.RevocationsHeld); !held { // as each connection begins

@@ -169,11 +169,7 @@ func (w *world) serve(raw net.Conn) {
 		return
 	}
 	welcome := wire.Welcome{Version: wire.ControlVersion, Time: uint64(w.now().Unix()), Stamp: []ed25519.PublicKey{w.stamp.Public().(ed25519.PublicKey)}}
-	conn, err := wirecontrol.WelcomePortal(accepted, welcome, w.log)
-	if err != nil {
-		raw.Close()
-		return
-	}
+	conn := wirecontrol.WelcomePortal(accepted, welcome, w.log)
 	name := accepted.Peer.ID.Name
 	w.mu.Lock()
 	if w.barred == name || w.ghost == name {

@@ -47,37 +47,44 @@ func (d *daemon) accept(ctx context.Context, l net.Listener) error {
 		}
 		leave := waiting.Enter(c)
 		connections.Go(func() {
-			defer c.Close()
-			defer leave()
-			d.serve(ctx, c, leave)
+			serve := d.meet(ctx, c, leave)
+			leave()
+			if serve == nil {
+				c.Close()
+				return
+			}
+			// On a stack of its own: to let somebody in takes 16 KB, and to wait for
+			// what he says, for days, 4.
+			connections.Go(func() {
+				defer c.Close()
+				serve()
+			})
 		})
 	}
 }
 
-// serve lets one peer prove itself and hands it to the hub.
-func (d *daemon) serve(ctx context.Context, c net.Conn, proven func()) {
+// meet lets one peer prove itself and hands it to the hub. It returns what serves it;
+// nil: nothing is left to serve.
+func (d *daemon) meet(ctx context.Context, c net.Conn, proven func()) (serve func()) {
 	from := c.RemoteAddr().String()
 	a, err := d.greeted(ctx, c, proven)
 	if a == nil && err == nil {
-		return
+		return nil
 	}
 	if err != nil {
 		d.refused.Add(refusedFor(err))
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 			d.log.Debug("connection closed before it was proven", "from", from, "error", err)
-			return
+			return nil
 		}
 		d.quiet.warn("connection refused", "from", from, "error", err)
-		return
+		return nil
 	}
 	proven()
-	serve := d.hub.ServePortal
 	if a.Peer.ID.Role == identity.Relay {
-		serve = d.hub.ServeRelay
+		return d.hub.MeetRelay(ctx, a, from)
 	}
-	if err := serve(ctx, a, from); err != nil {
-		d.quiet.warn("connection refused", "from", from, "peer", a.Peer.ID, "error", err)
-	}
+	return d.hub.MeetPortal(ctx, a, from)
 }
 
 // greeted lets one peer prove itself and greet. Who joins, or is an admin, is served here

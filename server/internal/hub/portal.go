@@ -17,18 +17,16 @@ import (
 // not the one of its name.
 const unknownKey = "this certificate is not the one that is enrolled for its name; have it issued anew"
 
-// ServePortal serves a portal that has proven itself, until it is gone.
-func (h *Hub) ServePortal(ctx context.Context, a *control.Accepted, from string) error {
+// MeetPortal lets a portal in that has proven itself. It returns what serves the portal
+// until it is gone; nil: it was refused, and told so.
+func (h *Hub) MeetPortal(ctx context.Context, a *control.Accepted, from string) (serve func()) {
 	name := a.Peer.ID.Name
 	h.admit(a.Peer)
 	if p, ok := h.registry.Portal(name); !ok || !p.Holds(a.Peer.Key) {
 		h.refuse(a, from, wire.ReasonRevoked, unknownKey)
 		return nil
 	}
-	conn, err := control.WelcomePortal(a, h.welcome(), h.log)
-	if err != nil {
-		return err
-	}
+	conn := control.WelcomePortal(a, h.welcome(), h.log)
 	c := &connection[wire.ToPortal]{
 		link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software,
 		since: time.Now(), until: make(map[wire.GrantID]time.Time),
@@ -36,16 +34,23 @@ func (h *Hub) ServePortal(ctx context.Context, a *control.Accepted, from string)
 	if reason, text := h.enterPortal(c); reason != wire.ReasonNone {
 		h.recordRefusal(a.Peer, from, reason)
 		conn.Close(reason, text)
-		return conn.Run(ctx, func(wire.FromPortal) error { return nil })
+		conn.Run(ctx, func(wire.FromPortal) error { return nil })
+		return nil
 	}
 	h.log.Info("portal connected", "portal", name, "from", from, "software", c.software)
 	h.settleKey(a.Peer)
-	defer c.renewal.wait()
-	err = conn.Run(ctx, func(m wire.FromPortal) error { return h.fromPortal(ctx, c, m) })
+	return func() {
+		err := conn.Run(ctx, func(m wire.FromPortal) error { return h.fromPortal(ctx, c, m) })
+		h.portalLeft(c, from, err)
+	}
+}
+
+// portalLeft takes that a connection has ended, and waits for what it had under way.
+func (h *Hub) portalLeft(c *connection[wire.ToPortal], from string, err error) {
 	h.leavePortal(c)
 	h.left(identity.Portal, err)
-	h.log.Info("portal gone", "portal", name, "from", from, "reason", reasonText(err))
-	return nil
+	h.log.Info("portal gone", "portal", c.peer.ID.Name, "from", from, "reason", reasonText(err))
+	c.renewal.wait()
 }
 
 func (h *Hub) welcome() wire.Welcome {

@@ -16,8 +16,9 @@ import (
 // resolveTime bounds the look-up of a relay's names.
 const resolveTime = 5 * time.Second
 
-// ServeRelay serves a relay that has proven itself, until it is gone.
-func (h *Hub) ServeRelay(ctx context.Context, a *control.Accepted, from string) error {
+// MeetRelay lets a relay in that has proven itself. It returns what serves the relay
+// until it is gone; nil: it was refused, and told so.
+func (h *Hub) MeetRelay(ctx context.Context, a *control.Accepted, from string) (serve func()) {
 	name := a.Peer.ID.Name
 	h.admit(a.Peer)
 	enrolled, ok := h.registry.Relay(name)
@@ -31,24 +32,23 @@ func (h *Hub) ServeRelay(ctx context.Context, a *control.Accepted, from string) 
 		h.refuse(a, from, wire.ReasonInternal, err.Error())
 		return nil
 	}
-	conn, err := control.WelcomeRelay(a, h.welcome(), h.log)
-	if err != nil {
-		return err
-	}
+	conn := control.WelcomeRelay(a, h.welcome(), h.log)
 	c := &connection[wire.ToRelay]{link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software, since: time.Now()}
 	if reason, text := h.enterRelay(c, addresses); reason != wire.ReasonNone {
 		h.recordRefusal(a.Peer, from, reason)
 		conn.Close(reason, text)
-		return conn.Run(ctx, func(wire.FromRelay) error { return nil })
+		conn.Run(ctx, func(wire.FromRelay) error { return nil })
+		return nil
 	}
 	h.log.Info("relay connected", "relay", name, "from", from, "software", c.software)
 	h.settleKey(a.Peer)
-	defer c.renewal.wait()
-	err = conn.Run(ctx, func(m wire.FromRelay) error { return h.fromRelay(ctx, c, m) })
-	h.leaveRelay(c)
-	h.left(identity.Relay, err)
-	h.log.Info("relay gone", "relay", name, "from", from, "reason", reasonText(err))
-	return nil
+	return func() {
+		err := conn.Run(ctx, func(m wire.FromRelay) error { return h.fromRelay(ctx, c, m) })
+		h.leaveRelay(c)
+		h.left(identity.Relay, err)
+		h.log.Info("relay gone", "relay", name, "from", from, "reason", reasonText(err))
+		c.renewal.wait()
+	}
 }
 
 // resolve returns the addresses that portals are sent to: those that the
