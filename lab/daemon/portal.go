@@ -111,7 +111,7 @@ func (p *Portal) Ping(peer string) string {
 // Explain returns what the portal says about a forward, whether it works or not.
 func (p *Portal) Explain(forward string) string {
 	p.t.Helper()
-	out, err := p.Command("explain", forward).CombinedOutput()
+	out, err := p.Command("explain", forward, "--wide").CombinedOutput()
 	if len(out) == 0 {
 		p.t.Fatalf("%s: explain %s: printed nothing (%v)", p.name, forward, err)
 	}

@@ -59,7 +59,7 @@ func (w *world) name(host *topo.Host, addr netip.Addr) {
 // doctor runs it at the laptop and returns what it says and its exit status.
 func (w *world) doctor() (text string, status int) {
 	w.t.Helper()
-	cmd := w.laptop.Command("doctor")
+	cmd := w.laptop.Command("doctor", "--wide")
 	out, err := cmd.CombinedOutput()
 	if _, exited := err.(*exec.ExitError); err != nil && !exited {
 		w.t.Fatal(err)

@@ -131,7 +131,7 @@ func exitCode(err error) int {
 // wantOnline wants both portals and the relay to be connected, as the server sees it.
 func wantOnline(t *testing.T, w *world) {
 	t.Helper()
-	if out := w.Server.Run("status"); !strings.Contains(out, "2 of 2 connected") || !strings.Contains(out, "1 of 1 ready") {
+	if out := w.Server.Run("status", "--wide"); !strings.Contains(out, "2 of 2 connected") || !strings.Contains(out, "1 of 1 ready") {
 		t.Errorf("not all are connected:\n%s", out)
 	}
 }

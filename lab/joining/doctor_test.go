@@ -21,7 +21,7 @@ func TestDoctorNamesAWrongClock(t *testing.T) {
 	} {
 		m.shift(plant, c.shift)
 		m.environment = []string{"SHIFT_CLOCK=" + m.shiftFile(plant)}
-		out, err := m.output("portal", nil, "doctor", "--config", m.config(plant.folder))
+		out, err := m.output("portal", nil, "doctor", "--wide", "--config", m.config(plant.folder))
 		m.environment = nil
 		for _, want := range []string{c.clocks, `ok       certificate: until `, `ok       server \S+: server, proven by its certificate`} {
 			if !regexp.MustCompile(want).MatchString(out) {

@@ -81,15 +81,15 @@ func TestTwoMachinesWithOneIdentity(t *testing.T) {
 	m.start("portal", "copy")
 	const limit = 90 * time.Second
 	await.Within(t, "the server names both", limit, func() error {
-		if out := m.ask("status"); !strings.Contains(out, "two machines use the identity of portal ann") {
+		if out := m.ask("status", "--wide"); !strings.Contains(out, "two machines use the identity of portal ann") {
 			return errors.New(out)
 		}
 		return nil
 	})
-	if out := m.ask("portals"); !strings.Contains(out, "TWO MACHINES") || strings.Count(out, " and 127.0.0.1:") != 1 {
+	if out := m.ask("portals", "--wide"); !strings.Contains(out, "TWO MACHINES") || strings.Count(out, " and 127.0.0.1:") != 1 {
 		t.Errorf("netport-server portals:\n%s", out)
 	}
-	if out := m.ask("audit"); !strings.Contains(out, "two machines use one identity: spiffe://"+domain+"/portal/ann, from 127.0.0.1:") {
+	if out := m.ask("audit", "--wide"); !strings.Contains(out, "two machines use one identity: spiffe://"+domain+"/portal/ann, from 127.0.0.1:") {
 		t.Errorf("netport-server audit:\n%s", out)
 	}
 	if n := strings.Count(m.server.text(), "two machines use one identity"); n != 1 {
@@ -97,7 +97,7 @@ func TestTwoMachinesWithOneIdentity(t *testing.T) {
 	}
 	for _, name := range []string{ann.folder, "copy"} {
 		await.Within(t, name+" says it", limit, func() error {
-			out, err := m.output("portal", nil, "status", "--config", m.config(name))
+			out, err := m.output("portal", nil, "status", "--wide", "--config", m.config(name))
 			if err == nil && !strings.Contains(out, "another machine with this identity has connected") {
 				err = errors.New(out)
 			}

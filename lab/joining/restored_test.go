@@ -41,7 +41,7 @@ func TestRestoredStateIsReportedByPortalsAndRelays(t *testing.T) {
 	m.server.waitLog("epoch regression")
 	for _, r := range peers {
 		await.Within(t, r.folder+" reports the regression", time.Minute, func() error {
-			out, err := m.output(r.role, nil, "status", "--config", m.config(r.folder))
+			out, err := m.output(r.role, nil, "status", "--wide", "--config", m.config(r.folder))
 			if !strings.Contains(out, "epoch regression") {
 				return errors.Join(errors.New(out), err)
 			}
@@ -53,17 +53,17 @@ func TestRestoredStateIsReportedByPortalsAndRelays(t *testing.T) {
 		m.running[r.folder].waitLog("epoch regression")
 	}
 	const said = "this state is an old one"
-	if out := m.ask("status"); !strings.Contains(out, said) {
+	if out := m.ask("status", "--wide"); !strings.Contains(out, said) {
 		t.Errorf("the server's status does not say that it has lost revocations:\n%s", out)
 	}
 	// Revoked again, all is well again.
 	m.ask("revoke", "portal", "bo", "--unknown")
-	if out := m.ask("status"); strings.Contains(out, said) {
+	if out := m.ask("status", "--wide"); strings.Contains(out, said) {
 		t.Errorf("the server's status goes on about revocations:\n%s", out)
 	}
 	for _, r := range peers {
 		await.Within(t, r.folder+" is content", time.Minute, func() error {
-			out, err := m.output(r.role, nil, "status", "--config", m.config(r.folder))
+			out, err := m.output(r.role, nil, "status", "--wide", "--config", m.config(r.folder))
 			if err != nil || strings.Contains(out, "epoch regression") {
 				return errors.Join(errors.New(out), err)
 			}

@@ -162,7 +162,7 @@ func TestStolenStrictServerRoutesAndGrantsNothing(t *testing.T) {
 	w.run("server", nil, "policy", "apply", stolen, "--config", w.config("thief"))
 	for _, name := range portals {
 		await.Until(t, name+" refuses what the thief grants", func() error {
-			out, _ := w.output("portal", nil, "explain", "shell", "--config", w.config(name)) // it fails: the forward does not work
+			out, _ := w.output("portal", nil, "explain", "shell", "--wide", "--config", w.config(name)) // it fails: the forward does not work
 			if !strings.Contains(out, "bad signature") {
 				return errors.New(out)
 			}

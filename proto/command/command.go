@@ -16,7 +16,6 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -152,22 +151,6 @@ func JSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
-}
-
-// Table prints rows under a header, in columns that line up. Cells are cleaned
-// of control characters: some come from other machines.
-func Table(w io.Writer, header []string, rows [][]string) error {
-	return (&Page{Writer: w}).Table(header, rows)
-}
-
-// lines prints cells that are clean.
-func lines(w io.Writer, header []string, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(header, "\t"))
-	for _, cells := range rows {
-		fmt.Fprintln(t, strings.Join(cells, "\t"))
-	}
-	return t.Flush()
 }
 
 // Clean replaces what a terminal would take for a command.

@@ -54,11 +54,50 @@ func TestExitCodesAndMessages(t *testing.T) {
 
 func TestTableCellsCannotCommandTheTerminal(t *testing.T) {
 	var b bytes.Buffer
-	if err := Table(&b, []string{"NAME", "STATE"}, [][]string{{"a\x1b[2J\nb", "up"}, {"long-name", "down"}}); err != nil {
+	if err := (&Page{Writer: &b}).Table(Columns{"NAME", "STATE"}, [][]string{{"a\x1b[2J\nb", "up"}, {"long-name", "down"}}); err != nil {
 		t.Fatal(err)
 	}
 	want := "NAME       STATE\na?[2J?b    up\nlong-name  down\n"
 	if got := b.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestWhatIsTooWideGoesOnBelowItself: nothing is cut off, and --wide has it in one line.
+func TestWhatIsTooWideGoesOnBelowItself(t *testing.T) {
+	long := strings.Repeat("0123456789", 5)
+	print := func(p *Page) string {
+		var b bytes.Buffer
+		p.Writer = &b
+		p.Line("label  ", long+" one two three four five six seven eight nine ten")
+		p.Line("", "ends here")
+		if err := p.Table(Columns{"NAME", "STATE", "TEXT", "+MORE"}, [][]string{
+			{long, "up again", "some words that say at length what has happened here", "x"},
+			{"b", "", "-", "y"},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	const narrow = `label  01234567890123456789012345678901234567890123456789 one two three four
+       five six seven eight nine ten
+ends here
+NAME                                STATE     TEXT
+0123456789012345678901234567890123  up again  some words that say at length what
+4567890123456789                              has happened here
+b                                             -
+`
+	if got := print(&Page{}); got != narrow {
+		t.Errorf("got\n%s\nwant\n%s", got, narrow)
+	}
+	want := "label  " + long + " one two three four five six seven eight nine ten\nends here\n" +
+		"NAME" + strings.Repeat(" ", 48) + "STATE     TEXT                                                  MORE\n" +
+		long + "  up again  some words that say at length what has happened here  x\n" +
+		"b" + strings.Repeat(" ", 61) + "-                                                     y\n"
+	if got := print(&Page{Wide: true}); got != want {
+		t.Errorf("wide: got\n%s\nwant\n%s", got, want)
+	}
+	if got, want := print(&Page{colour: true}), strings.Replace(narrow, "up again", green+"up again"+plain, 1); got != want {
+		t.Errorf("in colour: got\n%q\nwant\n%q", got, want)
 	}
 }

@@ -1,11 +1,13 @@
 package command
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Page is what a command prints on.
@@ -29,7 +31,7 @@ var colours = map[string]string{
 	"waiting": yellow, "warning": yellow, "draining": yellow, "away": yellow, "opening": yellow,
 }
 
-// The codes of colours (ECMA-48, SGR); all as long as each other, so that columns line up.
+// The codes of colours (ECMA-48, SGR).
 const (
 	green  = "\x1b[32m"
 	red    = "\x1b[31m"
@@ -40,7 +42,15 @@ const (
 // stateColumn is the one whose words have colours.
 const stateColumn = "STATE"
 
-// Table prints rows under their columns, as Table does, without those that are not wanted.
+// width is how many characters a line has unless the page is wide.
+const width = 80
+
+// gap is what stands between two columns.
+const gap = "  "
+
+// Table prints rows under their columns, without those that are not wanted. Cells are
+// cleaned of control characters: some come from other machines. Unless the page is wide, the
+// widest cells go on below themselves where a row would be longer than 80 characters.
 func (p *Page) Table(columns Columns, rows [][]string) error {
 	var header []string
 	var kept []int
@@ -50,7 +60,7 @@ func (p *Page) Table(columns Columns, rows [][]string) error {
 			header, kept = append(header, bare), append(kept, i)
 		}
 	}
-	table := make([][]string, 0, len(rows))
+	table := [][]string{header}
 	for _, r := range rows {
 		cells := make([]string, 0, len(kept))
 		for _, i := range kept {
@@ -58,31 +68,117 @@ func (p *Page) Table(columns Columns, rows [][]string) error {
 		}
 		table = append(table, cells)
 	}
-	if state := slices.Index(header, stateColumn); state >= 0 && p.colour {
-		header[state] = plain + header[state] + plain
-		for _, cells := range table {
-			cells[state] = paint(cells[state])
+	widths := p.widths(table)
+	state := slices.Index(header, stateColumn)
+	var text strings.Builder
+	for _, cells := range table {
+		code := ""
+		if state >= 0 && p.colour {
+			code = codeOf(cells[state])
+		}
+		row(&text, cells, widths, state, code)
+	}
+	_, err := io.WriteString(p, text.String())
+	return err
+}
+
+// widths shares a line out among the columns of a table: each as it needs, and where that is
+// too much, the widest take less.
+func (p *Page) widths(table [][]string) []int {
+	widths := make([]int, len(table[0]))
+	for _, cells := range table {
+		for i, cell := range cells {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
-	return lines(p, header, table)
-}
-
-// State is a state as the page shows it: in its colour.
-func (p *Page) State(word string) string {
-	if !p.colour {
-		return word
+	if p.Wide {
+		return widths
 	}
-	return paint(word)
+	over := len(gap) * (len(widths) - 1)
+	for i := range widths {
+		widths[i] = min(widths[i], width)
+		over += widths[i]
+	}
+	for ; over > width; over-- {
+		widest := -1
+		for i, w := range widths {
+			if w > len(table[0][i]) && (widest < 0 || w > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			break // the names of the columns alone need that much
+		}
+		widths[widest]--
+	}
+	return widths
 }
 
-// paint colours a state by its first word.
-func paint(state string) string {
+// row writes the cells of one row, over several lines where one is wider than its column.
+// The cell of a state has a colour if there is a code.
+func row(text *strings.Builder, cells []string, widths []int, state int, code string) {
+	parts := make([][]string, len(cells))
+	lines := 1
+	for i, cell := range cells {
+		parts[i] = wrap(cell, widths[i])
+		lines = max(lines, len(parts[i]))
+	}
+	for n := range lines {
+		blank := 0 // spaces that nothing follows yet
+		for i, part := range parts {
+			if i > 0 {
+				blank += len(gap)
+			}
+			if n >= len(part) || part[n] == "" {
+				blank += widths[i]
+				continue
+			}
+			text.WriteString(strings.Repeat(" ", blank))
+			if i == state && code != "" {
+				text.WriteString(code + part[n] + plain)
+			} else {
+				text.WriteString(part[n])
+			}
+			blank = widths[i] - utf8.RuneCountInString(part[n])
+		}
+		text.WriteByte('\n')
+	}
+}
+
+// Line prints text, cleaned, after a head. Unless the page is wide, it goes on below itself
+// where the line would be longer than 80 characters. A head that is a state has its colour.
+func (p *Page) Line(head, text string) {
+	column, lines := utf8.RuneCountInString(head), []string{Clean(text)}
+	if !p.Wide {
+		lines = wrap(lines[0], max(width-column, 1))
+	}
+	code := colours[strings.TrimSpace(head)]
+	if p.colour && code != "" {
+		head = code + head + plain
+	}
+	fmt.Fprintf(p, "%s%s\n", head, strings.Join(lines, "\n"+strings.Repeat(" ", column)))
+}
+
+// wrap cuts a text into lines, at spaces if it can.
+func wrap(text string, width int) (lines []string) {
+	rest := []rune(text)
+	for len(rest) > width {
+		at, next := width, width
+		for i := width; i > 0; i-- {
+			if rest[i] == ' ' {
+				at, next = i, i+1
+				break
+			}
+		}
+		lines, rest = append(lines, string(rest[:at])), rest[next:]
+	}
+	return append(lines, string(rest))
+}
+
+// codeOf is the code of a state's colour, by its first word.
+func codeOf(state string) string {
 	word, _, _ := strings.Cut(strings.TrimSpace(state), " ")
-	code := colours[word]
-	if code == "" {
-		code = plain
-	}
-	return code + state + plain
+	return colours[word]
 }
 
 // terminal reports whether w shows what is written to a person, and takes codes.
@@ -97,6 +193,3 @@ func terminal(w io.Writer) bool {
 
 // coloured reports whether colours are wanted (no-color.org).
 func coloured() bool { return os.Getenv("NO_COLOR") == "" }
-
-// NewPage returns a page for what a command prints once.
-func NewPage(w io.Writer) *Page { return &Page{Writer: w, colour: terminal(w) && coloured()} }

@@ -16,13 +16,17 @@ const watchEvery = 2 * time.Second
 // View is how somebody wants to see something: --json, --wide, --watch.
 type View struct{ json, wide, watch bool }
 
-// Flags adds the flags to a command; wide says that it has columns that only --wide shows.
-func (v *View) Flags(c *cobra.Command, wide bool) {
-	c.Flags().BoolVar(&v.json, "json", false, "print JSON")
+// Flags adds the flags to a command that shows what is so.
+func (v *View) Flags(c *cobra.Command) {
+	v.OnceFlags(c)
 	c.Flags().BoolVar(&v.watch, "watch", false, "show it again every 2 seconds, until interrupted")
-	if wide {
-		c.Flags().BoolVar(&v.wide, "wide", false, "show all columns: more than 80 characters a line")
-	}
+}
+
+// OnceFlags adds the flags to a command that examines or changes something, which it does
+// once.
+func (v *View) OnceFlags(c *cobra.Command) {
+	c.Flags().BoolVar(&v.json, "json", false, "print JSON")
+	c.Flags().BoolVar(&v.wide, "wide", false, "show all columns, and lines as long as they are")
 }
 
 // Show prints what ask returns, as the view says. With --watch that goes on until the
@@ -80,3 +84,9 @@ func before(screen, json, first bool) string {
 	}
 	return "\n" + now + "\n"
 }
+
+// JSON reports whether JSON is wanted.
+func (v View) JSON() bool { return v.json }
+
+// Watches reports whether it is to be shown again and again.
+func (v View) Watches() bool { return v.watch }

@@ -26,9 +26,9 @@ func TestWatchShowsTheLatestUntilInterrupted(t *testing.T) {
 		{"to a file", false, View{watch: true}, "DATE\nNAME  STATE\na     up\nbb    else\n\nDATE\nask the daemon: gone\n\nDATE\nNAME  STATE\na     down\nbb    else\n"},
 		{"as JSON", false, View{watch: true, json: true}, "0\nask the daemon: gone\n2\n"},
 		{"on a terminal", true, View{watch: true, wide: true},
-			"\x1b[H\x1b[2J\x1b[3JDATE\nNAME  \x1b[39mSTATE\x1b[39m  MORE\na     \x1b[32mup\x1b[39m     x\nbb    \x1b[39melse\x1b[39m   y?\n" +
+			"\x1b[H\x1b[2J\x1b[3JDATE\nNAME  STATE  MORE\na     \x1b[32mup\x1b[39m     x\nbb    else   y?\n" +
 				"\x1b[H\x1b[2J\x1b[3JDATE\nask the daemon: gone\n" +
-				"\x1b[H\x1b[2J\x1b[3JDATE\nNAME  \x1b[39mSTATE\x1b[39m  MORE\na     \x1b[31mdown\x1b[39m   x\nbb    \x1b[39melse\x1b[39m   y?\n"},
+				"\x1b[H\x1b[2J\x1b[3JDATE\nNAME  STATE  MORE\na     \x1b[31mdown\x1b[39m   x\nbb    else   y?\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Setenv("NO_COLOR", "")

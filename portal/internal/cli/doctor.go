@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 
@@ -29,7 +30,8 @@ tells. A relay is silent to whoever has no ticket, so UDP cannot be tried withou
 		Example: "  netport-portal doctor\n  netport-portal doctor --json",
 		Args:    command.Args(),
 	}
-	asJSON := c.Flags().Bool("json", false, "print JSON")
+	var view command.View
+	view.OnceFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		file, err := c.Flags().GetString("config")
 		if err != nil {
@@ -41,12 +43,11 @@ tells. A relay is silent to whoever has no ticket, so UDP cannot be tried withou
 			return err
 		}
 		defer root()
-		r := doctor.Judge(doctor.Examine(c.Context(), file, doctor.Machine()))
-		if *asJSON {
-			err = command.JSON(c.OutOrStdout(), r)
-		} else {
-			err = printReport(command.NewPage(c.OutOrStdout()), r)
-		}
+		var r doctor.Report
+		err = command.Show(c, view, func(ctx context.Context) (doctor.Report, error) {
+			r = doctor.Judge(doctor.Examine(ctx, file, doctor.Machine()))
+			return r, nil
+		}, printReport)
 		if err == nil && r.Failed() {
 			err = command.ErrShown
 		}
@@ -58,9 +59,9 @@ tells. A relay is silent to whoever has no ticket, so UDP cannot be tried withou
 // printReport prints what was found, and then what to have opened.
 func printReport(w *command.Page, r doctor.Report) error {
 	for _, l := range r.Lines {
-		fmt.Fprintf(w, "%s %s: %s\n", w.State(fmt.Sprintf("%-8s", l.State)), command.Clean(l.What), command.Clean(l.Text))
+		w.Line(fmt.Sprintf("%-8s ", l.State), l.What+": "+l.Text)
 		if l.Do != "" {
-			fmt.Fprintf(w, "         -> %s\n", command.Clean(l.Do))
+			w.Line("         -> ", l.Do)
 		}
 	}
 	if len(r.Open) == 0 {

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -20,17 +20,14 @@ exit status is 1 if the forward does not work.`,
 		Example: "  netport-portal explain plc-web",
 		Args:    command.Args("FORWARD"),
 	}
-	asJSON := c.Flags().Bool("json", false, "print JSON")
+	var view command.View
+	view.OnceFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		list, err := call[[]daemon.Explanation](c.Context(), c, daemon.CallExplain, daemon.ExplainArgs{Forward: args[0]})
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			err = command.JSON(c.OutOrStdout(), list)
-		} else {
-			err = printExplanations(c.OutOrStdout(), list)
-		}
+		var list []daemon.Explanation
+		err := command.Show(c, view, func(ctx context.Context) (_ []daemon.Explanation, err error) {
+			list, err = call[[]daemon.Explanation](ctx, c, daemon.CallExplain, daemon.ExplainArgs{Forward: args[0]})
+			return list, err
+		}, printExplanations)
 		if err != nil {
 			return err
 		}
@@ -44,20 +41,20 @@ exit status is 1 if the forward does not work.`,
 	return c
 }
 
-func printExplanations(w io.Writer, list []daemon.Explanation) error {
+func printExplanations(w *command.Page, list []daemon.Explanation) error {
 	for i, e := range list {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%s", command.Clean(e.Forward))
+		forward := e.Forward
 		if e.Entry != "" {
-			fmt.Fprintf(w, ": %s %s -> %s %s", e.Entry, e.Listen, e.Exit, e.Target)
+			forward += fmt.Sprintf(": %s %s -> %s %s", e.Entry, e.Listen, e.Exit, e.Target)
 		}
-		fmt.Fprintln(w)
+		w.Line("", forward)
 		for _, s := range e.Steps {
-			fmt.Fprintf(w, "  %-6s  %-13s %s\n", s.State, s.What, command.Clean(s.Text))
+			w.Line(fmt.Sprintf("  %-6s  %-13s ", s.State, s.What), s.Text)
 		}
-		fmt.Fprintln(w, command.Clean(e.Conclusion))
+		w.Line("", e.Conclusion)
 	}
 	return nil
 }

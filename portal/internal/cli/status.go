@@ -37,7 +37,7 @@ The path of a carrier of a tunnel is one of:
 		Args:    command.Args(),
 	}
 	var view command.View
-	view.Flags(c, true)
+	view.Flags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		return command.Show(c, view, func(ctx context.Context) (daemon.Status, error) {
 			return call[daemon.Status](ctx, c, daemon.CallStatus, nil)
@@ -47,31 +47,34 @@ The path of a carrier of a tunnel is one of:
 }
 
 func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
-	fmt.Fprintf(w, "portal   %s of %s, running for %s, certificate until %s\n", s.Portal, s.Domain, since(now, s.Started), s.Certificate.Format(time.DateOnly))
-	fmt.Fprintf(w, "key      %x\n", s.Identity.Key[:])
+	say := func(label, format string, args ...any) {
+		w.Line(fmt.Sprintf("%-8s ", label), fmt.Sprintf(format, args...))
+	}
+	say("portal", "%s of %s, running for %s, certificate until %s", s.Portal, s.Domain, since(now, s.Started), s.Certificate.Format(time.DateOnly))
+	say("key", "%x", s.Identity.Key[:])
 	if s.Server.Connected {
-		fmt.Fprintf(w, "server   %s at %s, connected for %s, policy version %d\n", s.Server.Name, s.Server.Address, since(now, s.Server.Since), s.Server.Policy)
+		say("server", "%s at %s, connected for %s, policy version %d", s.Server.Name, s.Server.Address, since(now, s.Server.Since), s.Server.Policy)
 	} else {
-		fmt.Fprintf(w, "server   not connected for %s; trying %s\n", since(now, s.Server.Since), s.Server.Servers)
+		say("server", "not connected for %s; trying %s", since(now, s.Server.Since), s.Server.Servers)
 	}
 	if s.Server.Contest != "" {
-		fmt.Fprintf(w, "warning  %s ago the server said: %s\n", since(now, s.Server.Contested), command.Clean(s.Server.Contest))
+		say("warning", "%s ago the server said: %s", since(now, s.Server.Contested), s.Server.Contest)
 	}
 	if s.Unreachable+s.Oversized > 0 {
-		fmt.Fprintf(w, "UDP      %d datagrams found no one listening at their target, %d were too large for the way there\n", s.Unreachable, s.Oversized)
+		say("UDP", "%d datagrams found no one listening at their target, %d were too large for the way there", s.Unreachable, s.Oversized)
 	}
 	if text := s.Reload.Text(); text != "" {
-		fmt.Fprintf(w, "config   %s\n", command.Clean(text))
+		say("config", "%s", text)
 	}
 	for _, line := range s.Identity.Lines() {
-		fmt.Fprintf(w, "identity %s\n", command.Clean(line))
+		say("identity", "%s", line)
 	}
 	if s.Limited > 0 {
-		fmt.Fprintf(w, "limits   %d datagrams were above the limits of their grants\n", s.Limited)
+		say("limits", "%d datagrams were above the limits of their grants", s.Limited)
 	}
 	if len(s.Refusals) > 0 {
 		r := s.Refusals[0]
-		fmt.Fprintf(w, "refused  %d grants (see --json); the last at %s: %s: %s\n", len(s.Refusals), r.At.Format(time.RFC3339), command.Clean(r.Forward), command.Clean(r.Text))
+		say("refused", "%d grants (see --json); the last at %s: %s: %s", len(s.Refusals), r.At.Format(time.RFC3339), r.Forward, r.Text)
 	}
 	fmt.Fprintln(w)
 	if len(s.Forwards) == 0 {
@@ -86,7 +89,7 @@ func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 		}
 		for _, f := range s.Forwards {
 			if f.State != daemon.Up && !w.Wide {
-				fmt.Fprintf(w, "%s: %s\n", command.Clean(f.Name), command.Clean(f.Why))
+				w.Line("", f.Name+": "+f.Why)
 			}
 		}
 	}

@@ -32,14 +32,16 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 		Unreachable: 2, Identity: keeper.Status{Key: identity.KeyHash{0x51}},
 	}
 	var b bytes.Buffer
-	if err := printStatus(command.NewPage(&b), s, now); err != nil {
+	if err := printStatus(&command.Page{Writer: &b}, s, now); err != nil {
 		t.Fatal(err)
 	}
-	const head = `portal   laptop-ann of example.org, running for 1h30m, certificate until 2027-11-22
+	const head = `portal   laptop-ann of example.org, running for 1h30m, certificate until
+         2027-11-22
 key      5100000000000000000000000000000000000000000000000000000000000000
 server   server at 192.0.2.1:443, connected for 59s, policy version 7
 warning  0h02m ago the server said: another? machine
-UDP      2 datagrams found no one listening at their target, 0 were too large for the way there
+UDP      2 datagrams found no one listening at their target, 0 were too large
+         for the way there
 
 `
 	const narrow = `FORWARD  STATE  ROLE   LISTEN                PEER       TARGET
@@ -61,7 +63,7 @@ factory-1  up 3 days   relay+relay-udp  relay-1  192.0.2.2:20000  1.23 ms  3    
 x          waiting 3s  -                relay-1  -                -        1        0 B    0 B       0      0         0a1b2c3e
 y          opening     -                relay-2  -                -        0        0 B    0 B       0      0         0a1b2c3f
 `
-	if got := trimRight(b.String()); got != head+narrow {
+	if got := b.String(); got != head+narrow {
 		t.Errorf("got\n%s\nwant\n%s", got, head+narrow)
 	}
 	for line := range strings.Lines(narrow) {
@@ -73,23 +75,14 @@ y          opening     -                relay-2  -                -        0    
 	if err := printStatus(&command.Page{Writer: &b, Wide: true}, s, now); err != nil {
 		t.Fatal(err)
 	}
-	if got := trimRight(b.String()); got != head+wide {
-		t.Errorf("got\n%s\nwant\n%s", got, head+wide)
+	if got, want := b.String(), strings.ReplaceAll(head, "\n         ", " ")+wide; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-}
-
-// trimRight takes the padding off the ends of lines.
-func trimRight(s string) string {
-	lines := strings.Split(s, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
-	}
-	return strings.Join(lines, "\n")
 }
 
 func TestExplanationsCannotCommandTheTerminal(t *testing.T) {
 	var b bytes.Buffer
-	err := printExplanations(&b, []daemon.Explanation{{
+	err := printExplanations(&command.Page{Writer: &b}, []daemon.Explanation{{
 		Forward: "web", Entry: "ann", Listen: "stdio:", Exit: "factory", Target: "tcp://10.0.0.5:80",
 		Steps:      []daemon.Step{{What: "target", State: daemon.StepFailed, Text: "factory said: \x1b]0;x\n"}},
 		Conclusion: "It fails at factory.",

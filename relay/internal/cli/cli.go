@@ -4,7 +4,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -113,7 +112,7 @@ func newStatus() *cobra.Command {
 		},
 	}
 	configFlag(c, &file)
-	view.Flags(c, true)
+	view.Flags(c)
 	return c
 }
 
@@ -178,36 +177,44 @@ func printStatus(w *command.Page, s daemon.Status) error {
 	case s.Server != "":
 		server += ", last to " + s.Server
 	}
-	fmt.Fprintf(w, "relay     %s of %s, version %s, up %v, certificate until %s\n", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second), s.Certificate.Format(time.DateOnly))
-	fmt.Fprintf(w, "key       %x\n", s.Identity.Key[:])
-	fmt.Fprintf(w, "server    %s\n", command.Clean(server))
+	say := func(label, format string, args ...any) {
+		w.Line(fmt.Sprintf("%-9s ", label), fmt.Sprintf(format, args...))
+	}
+	say("relay", "%s of %s, version %s, up %v, certificate until %s", s.Name, s.Domain, s.Version, time.Since(s.Started).Round(time.Second), s.Certificate.Format(time.DateOnly))
+	say("key", "%x", s.Identity.Key[:])
+	say("server", "%s", server)
 	if text := s.Reload.Text(); text != "" {
-		fmt.Fprintf(w, "config    %s\n", command.Clean(text))
+		say("config", "%s", text)
 	}
 	for _, line := range s.Identity.Lines() {
-		fmt.Fprintf(w, "identity  %s\n", command.Clean(line))
+		say("identity", "%s", line)
 	}
 	draining := ""
 	if s.Draining {
 		draining = ", drains: it takes none any more"
 	}
-	fmt.Fprintf(w, "sessions  %d of %d, %d bytes carried since the start%s\n", len(s.Sessions), s.Capacity, s.Bytes, draining)
+	say("sessions", "%d of %d, %d bytes carried since the start%s", len(s.Sessions), s.Capacity, s.Bytes, draining)
 	if s.TicketKeys == 0 {
-		fmt.Fprintf(w, "tickets   refused: no server has given this relay keys for them yet\n")
+		say("tickets", "refused: no server has given this relay keys for them yet")
 	} else {
-		fmt.Fprintf(w, "tickets   %d sessions, %d TCP legs waiting\n", s.Tickets, s.TicketLegs)
+		say("tickets", "%d sessions, %d TCP legs waiting", s.Tickets, s.TicketLegs)
 	}
-	fmt.Fprintf(w, "mode      %s\n", command.Clean(modeText(s)))
+	say("mode", "%s", modeText(s))
 	for _, i := range s.Interfaces {
-		fmt.Fprintf(w, "          %s\n", command.Clean(because(i.Name+": "+i.Mode, i.Why)))
+		say("", "%s", because(i.Name+": "+i.Mode, i.Why))
 	}
 	if s.Mode != config.ModeUserSpace {
-		fmt.Fprintf(w, "kernel    %d TCP connections, %d handshakes under way, %d UDP pairs\n", s.Flows, s.Handshakes, s.UDPShort)
+		say("kernel", "%d TCP connections, %d handshakes under way, %d UDP pairs", s.Flows, s.Handshakes, s.UDPShort)
 	}
-	fmt.Fprintf(w, "user      %d TCP connections, %d legs waiting, %d connections unproven\n", s.Pairs, s.Waiting, s.Unproven)
-	printCounts(w, "refused   ", s.UDPLong)
-	printCounts(w, "dropped   ", s.Drops)
-	printCounts(w, "in kernel ", s.KernelDrops)
+	say("user", "%d TCP connections, %d legs waiting, %d connections unproven", s.Pairs, s.Waiting, s.Unproven)
+	for _, counted := range []struct {
+		label string
+		by    map[string]uint64
+	}{{"refused", s.UDPLong}, {"dropped", s.Drops}, {"in kernel", s.KernelDrops}} {
+		if len(counted.by) > 0 {
+			say(counted.label, "%s", counts(counted.by))
+		}
+	}
 	if len(s.Sessions) == 0 {
 		return nil
 	}
@@ -248,13 +255,11 @@ func because(what, why string) string {
 	return what + " (" + why + ")"
 }
 
-// printCounts prints a line of what was counted, if anything was.
-func printCounts(w io.Writer, head string, counts map[string]uint64) {
+// counts lists what was counted, by why.
+func counts(by map[string]uint64) string {
 	var list []string
-	for _, why := range slices.Sorted(maps.Keys(counts)) {
-		list = append(list, fmt.Sprintf("%s %d", why, counts[why]))
+	for _, why := range slices.Sorted(maps.Keys(by)) {
+		list = append(list, fmt.Sprintf("%s %d", why, by[why]))
 	}
-	if len(list) > 0 {
-		fmt.Fprintf(w, "%s%s\n", head, strings.Join(list, ", "))
-	}
+	return strings.Join(list, ", ")
 }

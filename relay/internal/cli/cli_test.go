@@ -122,7 +122,7 @@ func TestStatusNamesTicketsForWhatTheyAre(t *testing.T) {
 	var out bytes.Buffer
 	until := time.Date(2026, 11, 23, 9, 5, 0, 0, time.Local)
 	s := daemon.Status{Capacity: 10, Draining: true, Tickets: 1, TicketKeys: 1, TicketLegs: 2, Sessions: []daemon.Session{{Ticket: until}, {Opener: "ann", Peer: "bo"}}}
-	if err := printStatus(command.NewPage(&out), s); err != nil {
+	if err := printStatus(&command.Page{Writer: &out, Wide: true}, s); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

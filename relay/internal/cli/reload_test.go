@@ -64,7 +64,7 @@ func TestRelayReadsItsConfigurationAnew(t *testing.T) {
 			r := s.Reload
 			return r != nil && strings.Join(r.Applied, " ") == step.applied && strings.Join(r.Restart, " ") == step.restart && (r.Error != "") == (step.applied == "")
 		})
-		_, out, _ := call(t.Context(), "status", "--config", kept)
+		_, out, _ := call(t.Context(), "status", "--wide", "--config", kept)
 		if !strings.Contains(out, step.text) || strings.Contains(out, "config  ") != (step.text != "") {
 			t.Errorf("%q: status says\n%s", step.more, out)
 		}

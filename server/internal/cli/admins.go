@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"io"
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +30,7 @@ func newJoin() *cobra.Command {
 
 func newAdmins() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:   "admins",
 		Short: "Show the admins: operators who work from other machines",
@@ -42,22 +42,17 @@ with --admin FILE. What changes something is in the audit log with the name.`,
 		Example: "  netport-server admins",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			var list []registry.Admin
-			if err := at.askState(c, admin.CommandAdmins, struct{}{}, &list); err != nil {
-				return err
-			}
-			if asJSON {
-				return command.JSON(c.OutOrStdout(), list)
-			}
-			return printAdmins(c.OutOrStdout(), list)
+			return command.Show(c, view, func(context.Context) (list []registry.Admin, err error) {
+				return list, at.askState(c, admin.CommandAdmins, struct{}{}, &list)
+			}, printAdmins)
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.Flags(c)
 	return c
 }
 
-func printAdmins(w io.Writer, list []registry.Admin) error {
+func printAdmins(w *command.Page, list []registry.Admin) error {
 	var rows [][]string
 	for _, a := range list {
 		scope := "all"
@@ -66,5 +61,5 @@ func printAdmins(w io.Writer, list []registry.Admin) error {
 		}
 		rows = append(rows, []string{a.Name, scope, a.Key.String(), since(a.Issued), ends(a.NotAfter, time.Now())})
 	}
-	return command.Table(w, []string{"ADMIN", "MAY", "KEY", "ISSUED", "EXPIRES"}, rows)
+	return w.Table(command.Columns{"ADMIN", "MAY", "KEY", "+ISSUED", "EXPIRES"}, rows)
 }

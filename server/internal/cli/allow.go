@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +15,8 @@ import (
 func newAllow() *cobra.Command {
 	var at target
 	var end string
-	var asJSON, list bool
+	var list bool
+	var view command.View
 	var r admin.AllowRequest
 	c := &cobra.Command{
 		Use:   "allow FORWARD --for TIME --by NAME",
@@ -37,7 +38,11 @@ policy key is. Its time runs from now on.`,
 			case list && (len(args) > 0 || end != "" || r.For != "" || r.Only != "" || r.By != ""):
 				return command.Usagef("--list stands alone: it shows all that is allowed on request")
 			case list:
-				return listAllowed(c, at, asJSON)
+				return command.Show(c, view, func(context.Context) (list []admin.AllowedOpening, err error) {
+					return list, at.askState(c, admin.CommandAllowed, struct{}{}, &list)
+				}, printAllowed)
+			case view.Watches():
+				return command.Usagef("--watch is for --list")
 			case end != "" && (len(args) > 0 || r.For != "" || r.Only != ""):
 				return command.Usagef("--end FORWARD takes --by NAME only: it ends all that was allowed of the forward")
 			case end != "":
@@ -54,11 +59,11 @@ policy key is. Its time runs from now on.`,
 			if r.By == "" && !at.isRemote() {
 				return command.Usagef("say on whose word: --by NAME")
 			}
-			return allow(c, at, asJSON, r)
+			return allow(c, at, view, r)
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.Flags(c)
 	c.Flags().StringVar(&r.For, "for", "", "for how `long`, as in 30m, 2h or 1d")
 	c.Flags().StringVar(&r.By, "by", "", "the `NAME` of who says so, for the audit log; of an admin without it: his own")
 	c.Flags().StringVar(&r.Only, "only", "", "for this one `PORTAL`, not for all that the forward is from")
@@ -67,12 +72,12 @@ policy key is. Its time runs from now on.`,
 	return c
 }
 
-func allow(c *cobra.Command, at target, asJSON bool, r admin.AllowRequest) error {
+func allow(c *cobra.Command, at target, view command.View, r admin.AllowRequest) error {
 	var result admin.AllowResult
 	if err := at.askState(c, admin.CommandAllow, r, &result); err != nil {
 		return err
 	}
-	if asJSON {
+	if view.JSON() {
 		return command.JSON(c.OutOrStdout(), result)
 	}
 	if r.End {
@@ -98,18 +103,7 @@ func whom(o policy.Opening) string {
 	return o.Only
 }
 
-func listAllowed(c *cobra.Command, at target, asJSON bool) error {
-	var list []admin.AllowedOpening
-	if err := at.askState(c, admin.CommandAllowed, struct{}{}, &list); err != nil {
-		return err
-	}
-	if asJSON {
-		return command.JSON(c.OutOrStdout(), list)
-	}
-	return printAllowed(c.OutOrStdout(), list)
-}
-
-func printAllowed(w io.Writer, list []admin.AllowedOpening) error {
+func printAllowed(w *command.Page, list []admin.AllowedOpening) error {
 	var rows [][]string
 	for _, o := range list {
 		state := "open"
@@ -118,5 +112,5 @@ func printAllowed(w io.Writer, list []admin.AllowedOpening) error {
 		}
 		rows = append(rows, []string{o.Forward, dash(o.Only), state, since(o.Since), since(o.Until), o.By})
 	}
-	return command.Table(w, []string{"FORWARD", "ONLY", "STATE", "SINCE", "UNTIL", "BY"}, rows)
+	return w.Table(command.Columns{"FORWARD", "ONLY", "STATE", "+SINCE", "UNTIL", "BY"}, rows)
 }

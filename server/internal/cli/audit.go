@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strconv"
@@ -16,7 +17,7 @@ import (
 
 func newAudit() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	var count int
 	var since time.Duration
 	c := &cobra.Command{
@@ -31,30 +32,29 @@ func newAudit() *cobra.Command {
 			if since < 0 {
 				return command.Usagef("--since is a time that has passed, as in 24h")
 			}
-			r := admin.TailRequest{Count: count}
-			if since > 0 {
-				r.Since = time.Now().Add(-since)
-			}
-			list, err := tail(c, at, r)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return command.JSON(c.OutOrStdout(), list)
-			}
-			var rows [][]string
-			for _, r := range list {
-				rows = append(rows, []string{r.Time.Format(time.RFC3339), r.Event, r.Answer, dash(r.Portal), dash(r.Peer), dash(r.Forward), dash(r.Relay), dash(detail(r))})
-			}
-			return command.Table(c.OutOrStdout(), []string{"TIME", "EVENT", "ANSWER", "PORTAL", "PEER", "FORWARD", "RELAY", "DETAIL"}, rows)
+			return command.Show(c, view, func(context.Context) ([]audit.Record, error) {
+				r := admin.TailRequest{Count: count}
+				if since > 0 {
+					r.Since = time.Now().Add(-since)
+				}
+				return tail(c, at, r)
+			}, printAudit)
 		},
 	}
 	c.AddCommand(newAuditVerify())
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.Flags(c)
 	c.Flags().IntVarP(&count, "last", "n", 20, "how many")
 	c.Flags().DurationVar(&since, "since", 0, "only those not older than this, as in 24h")
 	return c
+}
+
+func printAudit(w *command.Page, list []audit.Record) error {
+	var rows [][]string
+	for _, r := range list {
+		rows = append(rows, []string{since(r.Time), r.Event, r.Answer, dash(r.Portal), dash(r.Peer), dash(r.Forward), dash(r.Relay), dash(detail(r))})
+	}
+	return w.Table(command.Columns{"TIME", "EVENT", "ANSWER", "PORTAL", "+PEER", "FORWARD", "+RELAY", "DETAIL"}, rows)
 }
 
 func newAuditVerify() *cobra.Command {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -58,47 +59,59 @@ names and keys it shows, and they wait until you accept them.`,
 }
 
 func newCAStatus() *cobra.Command {
-	return newCAChange("status", "Show whose certificates count, and who issues", "  netport-server ca status", admin.CommandCAStatus)
+	var at target
+	var view command.View
+	c := &cobra.Command{
+		Use:     "status",
+		Short:   "Show whose certificates count, and who issues",
+		Example: "  netport-server ca status\n  netport-server ca status --watch",
+		Args:    command.Args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return askCA(c, at, view, admin.CommandCAStatus, struct{}{})
+		},
+	}
+	at.flags(c)
+	view.Flags(c)
+	return c
 }
 
 // newCAChange makes a command without arguments that shows what is so afterwards.
 func newCAChange(name, short, example, request string) *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use: name, Short: short, Example: example, Args: command.Args(),
-		RunE: func(c *cobra.Command, _ []string) error { return askCA(c, at, asJSON, request, struct{}{}) },
+		RunE: func(c *cobra.Command, _ []string) error { return askCA(c, at, view, request, struct{}{}) },
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.OnceFlags(c)
 	return c
 }
 
-func askCA(c *cobra.Command, at target, asJSON bool, request string, args any) error {
-	var v admin.CAStatus
-	if err := at.askState(c, request, args, &v); err != nil {
-		return err
-	}
-	if asJSON {
-		return command.JSON(c.OutOrStdout(), v)
-	}
-	return printCA(c.OutOrStdout(), v)
+// askCA shows what is so after a request.
+func askCA(c *cobra.Command, at target, view command.View, request string, args any) error {
+	return command.Show(c, view, func(context.Context) (v admin.CAStatus, err error) {
+		return v, at.askState(c, request, args, &v)
+	}, printCA)
 }
 
-func printCA(w io.Writer, v admin.CAStatus) error {
+func printCA(w *command.Page, v admin.CAStatus) error {
 	how := map[string]string{
 		"built-in":  "the CA key in " + v.KeyFile,
 		"command":   "ca_command",
 		"operator":  "the operator, where the CA key is (netport-server ca pending, ca sign, ca install)",
 		"elsewhere": "nobody here: certificates are signed elsewhere",
 	}[v.Mode]
-	fmt.Fprintf(w, "issued by     %s\n", command.Clean(how))
-	if v.Issuer != "" {
-		fmt.Fprintf(w, "              %s, key %s, until %s\n", command.Clean(v.Issuer), keyText(v.Issuing)[:16], v.IssuerEnds.Format(time.DateOnly))
+	say := func(label, format string, args ...any) {
+		w.Line(fmt.Sprintf("%-13s ", label), fmt.Sprintf(format, args...))
 	}
-	fmt.Fprintf(w, "certificates  last %s\n", v.Life)
+	say("issued by", "%s", how)
+	if v.Issuer != "" {
+		say("", "%s, key %s, until %s", v.Issuer, keyText(v.Issuing)[:16], v.IssuerEnds.Format(time.DateOnly))
+	}
+	say("certificates", "last %s", v.Life)
 	if n := len(v.Behind); n > 0 {
-		fmt.Fprintf(w, "behind        %d have certificates of another authority: %s\n", n, someOf(v.Behind))
+		say("behind", "%d have certificates of another authority: %s", n, someOf(v.Behind))
 	}
 	fmt.Fprintln(w)
 	if len(v.Pending) > 0 {
@@ -106,7 +119,7 @@ func printCA(w io.Writer, v admin.CAStatus) error {
 		for _, p := range v.Pending {
 			rows = append(rows, []string{string(p.Role) + " " + p.Name, keyText(p.Key), p.Since.Local().Format(time.DateTime)})
 		}
-		if err := command.Table(w, []string{"WAITS FOR ITS CERTIFICATE", "KEY", "SINCE"}, rows); err != nil {
+		if err := w.Table(command.Columns{"WAITS FOR ITS CERTIFICATE", "KEY", "SINCE"}, rows); err != nil {
 			return err
 		}
 		fmt.Fprintln(w)
@@ -122,7 +135,7 @@ func printCA(w io.Writer, v admin.CAStatus) error {
 		}
 		rows = append(rows, []string{a.Name, keyText(a.Key)[:16], state, strconv.Itoa(a.Portals), strconv.Itoa(a.Relays), strconv.Itoa(a.Admins), a.NotAfter.Format(time.DateOnly)})
 	}
-	return command.Table(w, []string{"AUTHORITY", "KEY", "STATE", "PORTALS", "RELAYS", "ADMINS", "UNTIL"}, rows)
+	return w.Table(command.Columns{"AUTHORITY", "KEY", "STATE", "PORTALS", "RELAYS", "ADMINS", "UNTIL"}, rows)
 }
 
 // someOf lists a few.
@@ -136,7 +149,7 @@ func someOf(list []string) string {
 
 func newCADrop() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	var r admin.CADropRequest
 	c := &cobra.Command{
 		Use:   "drop KEY",
@@ -151,11 +164,11 @@ afterwards.`,
 		Args:    command.Args("KEY"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Key = args[0]
-			return askCA(c, at, asJSON, admin.CommandCADrop, r)
+			return askCA(c, at, view, admin.CommandCADrop, r)
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.OnceFlags(c)
 	c.Flags().BoolVar(&r.Force, "force", false, "although certificates count that it signed")
 	return c
 }
@@ -183,7 +196,7 @@ func newCARequest() *cobra.Command {
 
 func newCAInstall() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:   "install [FILE]",
 		Short: "Take what was signed elsewhere: certificates that were waited for, or an intermediate",
@@ -200,23 +213,23 @@ last, has that intermediate issue from now on.`,
 				return err
 			}
 			if !bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
-				return askCA(c, at, asJSON, admin.CommandCAInstall, admin.CAInstallRequest{Chain: string(b)})
+				return askCA(c, at, view, admin.CommandCAInstall, admin.CAInstallRequest{Chain: string(b)})
 			}
 			var signed strict.Certificates
 			if err := readJSON(bytes.NewReader(b), "certificates", &signed); err != nil {
 				return err
 			}
-			return installCertificates(c, at, asJSON, signed)
+			return installCertificates(c, at, view, signed)
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.OnceFlags(c)
 	return c
 }
 
 func newCATrust() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:     "trust FILE",
 		Short:   "Let the authorities in a file (PEM) count too, which issue elsewhere",
@@ -227,11 +240,11 @@ func newCATrust() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return askCA(c, at, asJSON, admin.CommandCATrust, admin.CATrustRequest{Certificates: string(b)})
+			return askCA(c, at, view, admin.CommandCATrust, admin.CATrustRequest{Certificates: string(b)})
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.OnceFlags(c)
 	return c
 }
 

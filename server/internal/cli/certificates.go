@@ -38,12 +38,12 @@ is: who joins, and who renews before the old one ends. "ca status" shows them to
 	return c
 }
 
-func installCertificates(c *cobra.Command, at target, asJSON bool, signed strict.Certificates) error {
+func installCertificates(c *cobra.Command, at target, view command.View, signed strict.Certificates) error {
 	var v admin.Installed
 	if err := at.askState(c, admin.CommandCASigned, signed, &v); err != nil {
 		return err
 	}
-	if asJSON {
+	if view.JSON() {
 		return command.JSON(c.OutOrStdout(), v)
 	}
 	for _, text := range v.Refused {

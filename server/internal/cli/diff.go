@@ -1,8 +1,9 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 
 func newPolicyDiff() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:   "diff FILE",
 		Short: "Show what a policy file would open, close and change, for each portal",
@@ -29,26 +30,24 @@ difference, and what is granted on request counts as open.`,
 			if err != nil {
 				return err
 			}
-			var result admin.PolicyDiff
-			if err := at.askState(c, admin.CommandDiff, admin.PolicyRequest{File: args[0], Source: string(b)}, &result); err != nil {
-				return err
-			}
-			if asJSON {
-				return command.JSON(c.OutOrStdout(), result)
-			}
-			for _, w := range result.Warnings {
-				fmt.Fprintln(c.ErrOrStderr(), "warning:", command.Clean(w))
-			}
-			return printDiff(c.OutOrStdout(), result)
+			return command.Show(c, view, func(context.Context) (d admin.PolicyDiff, err error) {
+				return d, at.askState(c, admin.CommandDiff, admin.PolicyRequest{File: args[0], Source: string(b)}, &d)
+			}, func(w *command.Page, d admin.PolicyDiff) error {
+				for _, text := range d.Warnings {
+					fmt.Fprintln(c.ErrOrStderr(), "warning:", command.Clean(text))
+				}
+				printDiff(w, d)
+				return nil
+			})
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.OnceFlags(c)
 	return c
 }
 
 // printDiff shows each change at its entry and at its exit.
-func printDiff(w io.Writer, d admin.PolicyDiff) error {
+func printDiff(w *command.Page, d admin.PolicyDiff) {
 	lines := make(map[string][]string)
 	count := make(map[policy.ChangeKind]int)
 	for _, c := range d.Changes {
@@ -57,25 +56,17 @@ func printDiff(w io.Writer, d admin.PolicyDiff) error {
 		lines[c.Entry] = append(lines[c.Entry], fmt.Sprintf("%s listens at %s for %s %s%s", mark, c.Listen, c.Exit, c.Target, about(c)))
 		lines[c.Exit] = append(lines[c.Exit], fmt.Sprintf("%s dials %s for %s %s%s", mark, c.Target, c.Entry, c.Listen, about(c)))
 	}
-	var text strings.Builder
-	names := make([]string, 0, len(lines))
-	for name := range lines {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(&text, "%s\n", name)
+	for _, name := range slices.Sorted(maps.Keys(lines)) {
+		w.Line("", name)
 		for _, line := range lines[name] {
-			fmt.Fprintf(&text, "  %s\n", command.Clean(line))
+			w.Line("  ", line)
 		}
 	}
 	against := "nothing, for no policy was applied yet"
 	if d.Version > 0 {
 		against = fmt.Sprintf("version %d", d.Version)
 	}
-	fmt.Fprintf(&text, "%s against %s: %d open, %d close, %d change\n", command.Clean(d.File), against, count[policy.Opens], count[policy.Closes], count[policy.Changes])
-	_, err := io.WriteString(w, text.String())
-	return err
+	w.Line("", fmt.Sprintf("%s against %s: %d open, %d close, %d change", d.File, against, count[policy.Opens], count[policy.Closes], count[policy.Changes]))
 }
 
 // about names the forward of a change, and what is said of it.

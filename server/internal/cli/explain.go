@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
 	"time"
@@ -16,7 +16,7 @@ import (
 func newExplain() *cobra.Command {
 	var where target
 	var at, client string
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:   "explain 'PORTAL ENDPOINT -> PORTAL ENDPOINT'",
 		Short: "Say whether two ends are joined, and by which line of the policy",
@@ -42,14 +42,10 @@ netport-portal explain tells.`,
 				}
 			}
 			var e admin.Explained
-			if err := where.askState(c, admin.CommandExplain, r, &e); err != nil {
-				return err
-			}
-			if asJSON {
-				err = command.JSON(c.OutOrStdout(), e)
-			} else {
-				err = printExplained(c.OutOrStdout(), e)
-			}
+			err = command.Show(c, view, func(context.Context) (admin.Explained, error) {
+				err := where.askState(c, admin.CommandExplain, r, &e)
+				return e, err
+			}, printExplained)
 			if err == nil && !e.Allowed {
 				return command.ErrShown
 			}
@@ -57,13 +53,13 @@ netport-portal explain tells.`,
 		},
 	}
 	where.flags(c)
-	jsonFlag(c, &asJSON)
+	view.OnceFlags(c)
 	c.Flags().StringVar(&at, "at", "", "as of this `TIME`, not of now")
 	c.Flags().StringVar(&client, "client", "", "for a client with this `ADDRESS`, not for any")
 	return c
 }
 
-func printExplained(w io.Writer, e admin.Explained) error {
+func printExplained(w *command.Page, e admin.Explained) error {
 	answer := "yes"
 	if !e.Allowed {
 		answer = "no, " + e.ReasonText
@@ -79,9 +75,7 @@ func printExplained(w io.Writer, e admin.Explained) error {
 		rows = append(rows, [2]string{"may change", "at " + e.Next.Local().Format(time.DateTime+" MST")})
 	}
 	for _, r := range rows {
-		if _, err := fmt.Fprintf(w, "%-11s %s\n", r[0], command.Clean(r[1])); err != nil {
-			return err
-		}
+		w.Line(fmt.Sprintf("%-11s ", r[0]), r[1])
 	}
 	return nil
 }

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -122,28 +122,24 @@ func article(role identity.Role) string {
 
 func newEnrolments() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:     "enrolments",
 		Short:   "Show the invitations that are open, and whose keys wait for approval",
 		Example: "  netport-server enrolments\n  netport-server enrolments approve 3f9a0c1de2b4",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			var list []enrol.Token
-			if err := at.askState(c, admin.CommandEnrolments, struct{}{}, &list); err != nil {
-				return err
-			}
-			for i := range list {
-				list[i].Hash = nil
-			}
-			if asJSON {
-				return command.JSON(c.OutOrStdout(), list)
-			}
-			return printEnrolments(c.OutOrStdout(), list)
+			return command.Show(c, view, func(context.Context) (list []enrol.Token, err error) {
+				err = at.askState(c, admin.CommandEnrolments, struct{}{}, &list)
+				for i := range list {
+					list[i].Hash = nil
+				}
+				return list, err
+			}, printEnrolments)
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.Flags(c)
 	c.AddCommand(
 		newDecision("approve", admin.CommandApprove, "Approve a key that waits: its device gets the certificate", "Approved: %s %s joins with the key %s.\n"),
 		newDecision("reject", admin.CommandReject, "Reject a key that waits: its token is worth nothing any more", "Rejected: the token of %s %s is void (key %s).\n"),
@@ -151,7 +147,7 @@ func newEnrolments() *cobra.Command {
 	return c
 }
 
-func printEnrolments(w io.Writer, list []enrol.Token) error {
+func printEnrolments(w *command.Page, list []enrol.Token) error {
 	var rows [][]string
 	for _, t := range list {
 		row := []string{t.Name, string(t.Role), t.ID.String(), t.Ends.Local().Format(time.DateTime)}
@@ -165,7 +161,7 @@ func printEnrolments(w io.Writer, list []enrol.Token) error {
 			rows = append(rows, append(row[:len(row):len(row)], "waits", keyText(waiting.Key), waiting.From))
 		}
 	}
-	return command.Table(w, []string{"NAME", "ROLE", "TOKEN", "ENDS", "STATE", "KEY", "FROM"}, rows)
+	return w.Table(command.Columns{"NAME", "ROLE", "+TOKEN", "ENDS", "STATE", "KEY", "FROM"}, rows)
 }
 
 // keyText is all of a key's hash, for people who compare it.

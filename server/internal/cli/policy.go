@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -126,35 +127,35 @@ func inForce(r admin.PolicyResult) string {
 
 func newPolicyShow() *cobra.Command {
 	var at target
-	var asJSON bool
+	var view command.View
 	c := &cobra.Command{
 		Use:     "show",
 		Short:   "Show the policy in force",
 		Example: "  netport-server policy show",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			var shown admin.Shown
-			if err := at.askState(c, admin.CommandShow, struct{}{}, &shown); err != nil {
-				return err
-			}
-			if asJSON {
-				return command.JSON(c.OutOrStdout(), shown)
-			}
-			if shown.Version == 0 {
-				fmt.Fprintln(c.OutOrStdout(), "No policy was applied yet: everything is denied.")
-				return nil
-			}
-			fmt.Fprintf(c.OutOrStdout(), "Version %d (%s), %s, from %s of %s\n\n", shown.Version, command.Clean(shown.Cause), command.Count(shown.Grants, "grant"), command.Clean(shown.File), shown.Time.Format(time.RFC3339))
-			var rows [][]string
-			for _, f := range shown.Forwards {
-				rows = append(rows, forwardRow(f))
-			}
-			return command.Table(c.OutOrStdout(), []string{"FORWARD", "FROM", "LISTENS AT", "TO", "TERMS"}, rows)
+			return command.Show(c, view, func(context.Context) (s admin.Shown, err error) {
+				return s, at.askState(c, admin.CommandShow, struct{}{}, &s)
+			}, printShown)
 		},
 	}
 	at.flags(c)
-	jsonFlag(c, &asJSON)
+	view.Flags(c)
 	return c
+}
+
+func printShown(w *command.Page, s admin.Shown) error {
+	if s.Version == 0 {
+		w.Line("", "No policy was applied yet: everything is denied.")
+		return nil
+	}
+	w.Line("", fmt.Sprintf("Version %d (%s), %s, from %s of %s", s.Version, s.Cause, command.Count(s.Grants, "grant"), s.File, s.Time.Format(time.RFC3339)))
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, f := range s.Forwards {
+		rows = append(rows, forwardRow(f))
+	}
+	return w.Table(command.Columns{"FORWARD", "FROM", "LISTENS AT", "TO", "TERMS"}, rows)
 }
 
 func forwardRow(f admin.ShownForward) []string {

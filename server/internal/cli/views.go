@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -17,19 +16,14 @@ import (
 	"github.com/netport/netport/server/internal/hub"
 )
 
-// newView makes a command that asks the running server for a T and prints it. wide says
-// that some columns stand in a wide table alone.
-func newView[T any](name, short, request string, wide bool, print func(*command.Page, T) error) *cobra.Command {
+// newView makes a command that asks the running server for a T and prints it.
+func newView[T any](name, short, request string, print func(*command.Page, T) error) *cobra.Command {
 	var at target
 	var view command.View
-	example := "  netport-server " + name + "\n  netport-server " + name + " --watch"
-	if wide {
-		example += " --wide"
-	}
 	c := &cobra.Command{
 		Use:     name,
 		Short:   short,
-		Example: example + "\n  netport-server " + name + " --json",
+		Example: "  netport-server " + name + "\n  netport-server " + name + " --watch --wide\n  netport-server " + name + " --json",
 		Args:    command.Args(),
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -38,20 +32,19 @@ func newView[T any](name, short, request string, wide bool, print func(*command.
 		}, print)
 	}
 	at.flags(c)
-	view.Flags(c, wide)
+	view.Flags(c)
 	return c
 }
 
 func newStatus() *cobra.Command {
-	return newView("status", "Show the running server in short", daemon.CommandStatus, false, func(w *command.Page, s daemon.Status) error {
-		var b strings.Builder
+	return newView("status", "Show the running server in short", daemon.CommandStatus, func(w *command.Page, s daemon.Status) error {
 		say := func(label, format string, args ...any) {
-			fmt.Fprintf(&b, "%-12s "+format+"\n", append([]any{label}, args...)...)
+			w.Line(fmt.Sprintf("%-12s ", label), fmt.Sprintf(format, args...))
 		}
 		say("server", "%s, domain %s, up for %s", s.Version, s.Domain, time.Since(s.Since).Truncate(time.Second))
 		say("address", "%s, listening on %s", s.Address, strings.Join(s.Listen, " "))
 		if s.Policy > 0 {
-			say("policy", "version %d, %s, %s of %s", s.Policy, command.Count(s.Grants, "grant"), command.Clean(s.File), s.Applied.Format(time.RFC3339))
+			say("policy", "version %d, %s, %s of %s", s.Policy, command.Count(s.Grants, "grant"), s.File, s.Applied.Format(time.RFC3339))
 		} else {
 			say("policy", "none was applied yet: everything is denied")
 		}
@@ -60,7 +53,7 @@ func newStatus() *cobra.Command {
 		say("sessions", "%d", s.Sessions)
 		say("certificate", "until %s", ends(s.Expires, time.Now()))
 		if text := s.Reload.Text(); text != "" {
-			say("config", "%s", command.Clean(text))
+			say("config", "%s", text)
 		}
 		if s.Ending > 0 {
 			say("warning", "%d certificates of portals and relays end soon or have ended: %s", s.Ending, strings.Join(s.EndingNames, ", "))
@@ -86,8 +79,7 @@ func newStatus() *cobra.Command {
 		if s.Missing > 0 {
 			say("audit", "%d records are not written: see the log; is the disk full?", s.Missing)
 		}
-		_, err := io.WriteString(w, b.String())
-		return err
+		return nil
 	})
 }
 
@@ -114,7 +106,7 @@ func unsigned(s daemon.Status) string {
 }
 
 func newPortals() *cobra.Command {
-	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, true, func(w *command.Page, list []hub.PortalView) error {
+	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, func(w *command.Page, list []hub.PortalView) error {
 		var rows [][]string
 		for _, p := range list {
 			rows = append(rows, []string{p.Name, stateOf(p), fromBoth(p.From, p.Contest), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), ends(p.NotAfter, time.Now()), dash(p.Software)})
@@ -124,7 +116,7 @@ func newPortals() *cobra.Command {
 }
 
 func newRelays() *cobra.Command {
-	return newView("relays", "Show the enrolled relays", daemon.CommandRelays, true, func(w *command.Page, list []hub.RelayView) error {
+	return newView("relays", "Show the enrolled relays", daemon.CommandRelays, func(w *command.Page, list []hub.RelayView) error {
 		var rows [][]string
 		for _, r := range list {
 			now, ports, sessions, rate, trip, up := state(r.Online), "-", "-", "-", "-", time.Time{}
@@ -152,7 +144,7 @@ func newRelays() *cobra.Command {
 }
 
 func newSessions() *cobra.Command {
-	return newView("sessions", "Show the sessions: which portals meet where", daemon.CommandSessions, true, func(w *command.Page, list []broker.SessionView) error {
+	return newView("sessions", "Show the sessions: which portals meet where", daemon.CommandSessions, func(w *command.Page, list []broker.SessionView) error {
 		var rows [][]string
 		for _, s := range list {
 			chosen := tripText(s.RoundTrips[0]) + " + " + tripText(s.RoundTrips[1])
