@@ -1,0 +1,230 @@
+package direct
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
+	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/probe"
+	"github.com/netport/netport/proto/wire"
+)
+
+// portal is one of two portals on this machine that have a tunnel.
+type portal struct {
+	*Path
+	finder *Finder
+	paths  *path.Finder
+	tls    *tls.Config
+	offers atomic.Int64
+}
+
+var keys = probe.Keys{ToClient: probe.ID{1}, ToServer: probe.ID{2}, Key: probe.Key{3}}
+
+// newPortal returns a portal whose offers go to the peer that to returns; nil: nowhere.
+func newPortal(t testing.TB, client bool, secure *tls.Config, to func() *Path) *portal {
+	t.Helper()
+	p := &portal{paths: path.NewFinder(path.Config{Log: slog.New(slog.DiscardHandler)}), tls: secure}
+	p.finder = New(Config{Paths: p.paths, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { p.paths.Run(ctx) })
+	running.Go(func() { p.finder.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	p.Path = p.finder.Open(Tunnel{
+		Peer: "peer", Client: client, Keys: keys, TLS: secure, QUIC: &quic.Config{MaxIdleTimeout: time.Minute}, SameMachine: true,
+		Offer: func(list []wire.Candidate) {
+			p.offers.Add(1)
+			if other := to(); other != nil {
+				other.Peer(list)
+			}
+		},
+	})
+	t.Cleanup(p.Path.Close)
+	return p
+}
+
+// pair2 is two portals that tell each other their addresses.
+type pair2 [2]*portal
+
+func newPair(t testing.TB) (both pair2) {
+	t.Helper()
+	a := identitytest.New(t)
+	configs := [2]*tls.Config{
+		a.Credentials(identity.Portal, "ann").ClientTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, "factory")),
+		a.Credentials(identity.Portal, "factory").ServerTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, "ann")),
+	}
+	var mu sync.Mutex
+	mu.Lock()
+	for i := range both {
+		both[i] = newPortal(t, i == 0, configs[i], func() *Path {
+			mu.Lock()
+			defer mu.Unlock()
+			return both[1-i].Path
+		})
+	}
+	mu.Unlock()
+	return both
+}
+
+// connect makes a connection over the direct way that both have found.
+func (both pair2) connect(t testing.TB) (conns [2]*quic.Conn, ways [2]path.Way) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var errs [2]error
+	var joined sync.WaitGroup
+	for i, p := range both {
+		joined.Go(func() {
+			if errs[i] = p.Ready(ctx); errs[i] != nil {
+				return
+			}
+			list, _ := p.Again()
+			ways[i] = list[0]
+			conns[i], errs[i] = list[0].(path.PacketWay).Quic(ctx, i == 0, p.tls, &quic.Config{MaxIdleTimeout: time.Minute})
+		})
+	}
+	joined.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+	for i := range both {
+		ways[i].Taken()
+		t.Cleanup(func() { conns[i].CloseWithError(0, "") })
+	}
+	return conns, ways
+}
+
+// carry sends a few bytes from one end to the other.
+func carry(t testing.TB, from, to *quic.Conn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out, err := from.OpenUniStreamSync(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		io.WriteString(out, "direct")
+		out.Close()
+	}()
+	in, err := to.AcceptUniStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(in); err != nil || string(got) != "direct" {
+		t.Fatalf("%q, %v", got, err)
+	}
+}
+
+// eventually waits until a condition holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for timeout := time.After(20 * time.Second); !holds(); {
+		select {
+		case <-timeout:
+			t.Fatalf("not within 20 s: %s", what)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// inUse returns the address that a Path's connection goes to.
+func inUse(p *Path) (list []netip.AddrPort) {
+	for _, x := range p.State().Tries {
+		if x.Use == "in use" {
+			list = append(list, x.Addr)
+		}
+	}
+	return list
+}
+
+func TestTwoPortalsFindADirectWayAndUseIt(t *testing.T) {
+	both := newPair(t)
+	conns, ways := both.connect(t)
+	carry(t, conns[0], conns[1])
+	carry(t, conns[1], conns[0])
+	for i, p := range both {
+		mode, addr := p.Mode()
+		if ways[i].String() != "direct-udp" || mode != "direct-udp" || ways[i].Connection() != leg.Meeting || p.Relay() != "" {
+			t.Errorf("side %d: way %v, mode %s, connection %d, relay %q", i, ways[i], mode, ways[i].Connection(), p.Relay())
+		}
+		if got := inUse(p.Path); len(got) != 1 || got[0] != addr || addr.Port() != both[1-i].finder.port(addr.Addr()).Local() {
+			t.Errorf("side %d: %v in use, %v by Mode", i, got, addr)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := p.Ready(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("side %d: ready for another connection beside one that is good: %v", i, err)
+		}
+		cancel()
+	}
+}
+
+// A connection that ends is followed by another one, on a way that is proven anew.
+func TestWayThatIsLostIsFoundAgain(t *testing.T) {
+	both := newPair(t)
+	conns, _ := both.connect(t)
+	asked := both[0].State().Tries
+	conns[0].CloseWithError(0, "")
+	eventually(t, "both have noticed", func() bool { return len(inUse(both[0].Path))+len(inUse(both[1].Path)) == 0 })
+	conns, _ = both.connect(t)
+	carry(t, conns[0], conns[1])
+	if len(asked) == 0 {
+		t.Error("the state shows no address")
+	}
+}
+
+// The relay's server has no part in it: the client's connection may come before the
+// server's side has asked for it.
+func TestConnectionIsKeptUntilSomebodyTakesIt(t *testing.T) {
+	both := newPair(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := both[0].Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ways, _ := both[0].Again()
+	client, err := ways[0].(path.PacketWay).Quic(ctx, true, both[0].tls, &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseWithError(0, "")
+	if err := both[1].Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ways, _ = both[1].Again()
+	server, err := ways[0].(path.PacketWay).Quic(ctx, false, both[1].tls, &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.CloseWithError(0, "")
+	carry(t, server, client)
+}
+
+func TestClosedPathEndsWhoWaits(t *testing.T) {
+	p := newPortal(t, true, nil, func() *Path { return nil })
+	ended := make(chan error, 1)
+	go func() { ended <- p.Ready(context.Background()) }()
+	p.Close()
+	if err := <-ended; !errors.Is(err, ErrClosed) {
+		t.Errorf("Ready: %v", err)
+	}
+	p.Peer([]wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginHost, Addr: netip.MustParseAddrPort("127.0.0.1:2000")}})
+	p.Refresh()
+	p.Close()
+}
