@@ -24,7 +24,7 @@ LABTEST := NETPORT_BIN=$(CURDIR)/bin scripts/gotest -timeout 15m -count 1 -p 4 -
 # Servers that the tests use are in the sbin directories, which a user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help build build-pkcs11 demo test lab-test lab-soak bench size check generate fuzz deb rpm deb-source package-check package-test
+.PHONY: help build build-pkcs11 demo test lab-test lab-soak soak bench size check generate fuzz deb rpm deb-source package-check package-test
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,11 @@ lab-soak: build ## run the tests of faults and attacks with their whole numbers,
 			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 8h -full); \
 	done
 	@go test -count 1 -v -run 'SurvivesAKill|AlikeInTime' ./server/internal/daemon -full
+
+soak: build ## live through a fault each minute for HOURS=24 (0.5: half an hour), as root or with sudo
+	@go test -c -o bin/soak.test ./lab/survive
+	@cd lab/survive && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
+		$(CURDIR)/bin/soak.test -test.v -test.timeout 0 -test.run '^TestSoak$$' -soak $(or $(HOURS),24)h
 
 bench: build ## measure Netport and its rivals side by side (BENCHFLAGS=-quick: sooner), as root
 	@go build -trimpath -o bin/netport-bench ./lab/bench

@@ -20,12 +20,17 @@ func TestNetworkLetsLittleThrough(t *testing.T) {
 		{"TCP to port 443 alone", []topo.Rule{topo.AllowTCP(443)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w.endures(t, fault{
-				stall:  5 * time.Second,
-				strike: func() { w.home.SetRules(c.rules...) },
-				mend:   func() { w.home.SetRules() },
-			})
+			w.endures(t, w.letsLittleThrough(c.rules...))
 		})
+	}
+}
+
+// letsLittleThrough is the home network dropping all that some rules say.
+func (w *world) letsLittleThrough(rules ...topo.Rule) fault {
+	return fault{
+		stall:  5 * time.Second,
+		strike: func() { w.home.SetRules(rules...) },
+		mend:   func() { w.home.SetRules() },
 	}
 }
 

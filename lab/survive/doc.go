@@ -14,5 +14,6 @@
 // A home network that drops UDP, or TCP to the relays, decides over which kind of carrier a story is told.
 //
 // Each story runs once or twice, and shortened, as one of all tests; the flag -full runs it as often and as long as the
-// threat list says (make lab-soak). -lab.seed repeats the moments of a run that failed.
+// threat list says (make lab-soak). -lab.seed repeats the moments of a run that failed. TestSoak tells them one after another
+// in one world, in an order that dice choose, for as long as -soak says (make soak).
 package survive

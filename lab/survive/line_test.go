@@ -56,10 +56,11 @@ func TestBadLines(t *testing.T) {
 	}
 }
 
+var garbling = link.Shape{Delay: 2 * time.Millisecond, Reorder: 0.25, Duplicate: 0.1, Corrupt: 0.001}
+
 // F27: a line that mixes up, doubles and damages what it carries.
 func TestLineThatGarbles(t *testing.T) {
 	t.Parallel()
-	garbling := link.Shape{Delay: 2 * time.Millisecond, Reorder: 0.25, Duplicate: 0.1, Corrupt: 0.001}
 	overEach(t, lined(garbling), func(t *testing.T, w *world) {
 		w.endures(t, fault{stall: 2 * time.Second, rounds: 1, rate: 5e6, strike: func() { await.Passing(t, whole(2*time.Second, time.Minute)) }})
 		up, down := w.laptop.Host().LinkCounters()
@@ -76,20 +77,25 @@ func TestOneDirectionThatLosesEverything(t *testing.T) {
 	t.Parallel()
 	outage := whole(2*time.Second, 10*time.Second)
 	overEach(t, lined(link.Shape{}), func(t *testing.T, w *world) {
-		host := w.laptop.Host()
 		for name, shape := range map[string][2]link.Shape{
 			"what laptop sends": {{Loss: 1}, {}}, "what it is sent": {{}, {Loss: 1}},
 		} {
 			t.Run(name, func(t *testing.T) {
-				w.endures(t, fault{
-					stall: outage + 2*time.Second, rounds: 3,
-					strike: func() {
-						host.Reshape(shape[0], shape[1])
-						await.Passing(t, outage)
-						host.Reshape(link.Shape{}, link.Shape{})
-					},
-				})
+				w.endures(t, w.lineFor(t, outage, outage+2*time.Second, shape[0], shape[1]))
 			})
 		}
 	})
+}
+
+// lineFor is laptop's line being bad for a while.
+func (w *world) lineFor(t *testing.T, outage, stall time.Duration, up, down link.Shape) fault {
+	host := w.laptop.Host()
+	return fault{
+		stall: stall, rounds: 3,
+		strike: func() {
+			host.Reshape(up, down)
+			await.Passing(t, outage)
+			host.Reshape(link.Shape{}, link.Shape{})
+		},
+	}
 }

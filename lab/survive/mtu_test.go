@@ -36,11 +36,17 @@ func TestMTUShrinks(t *testing.T) {
 		t.Run(string(carriers), func(t *testing.T) {
 			w := newWorld(t, narrow(carriers))
 			w.deaf()
-			w.endures(t, fault{
-				stall: 3 * time.Second, rounds: 1, rate: 5e6,
-				strike: func() { w.provider.SetMTU(1280) },
-			})
+			w.endures(t, shrinks(w.provider))
 		})
+	}
+}
+
+// shrinks is the way through a router becoming narrow.
+func shrinks(at *topo.Router) fault {
+	return fault{
+		stall: 3 * time.Second, rounds: 1, rate: 5e6,
+		strike: func() { at.SetMTU(1280) },
+		mend:   func() { at.SetMTU(1500) },
 	}
 }
 

@@ -57,30 +57,39 @@ func TestMappingExpires(t *testing.T) {
 func TestNATForgets(t *testing.T) {
 	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
-		w.endures(t, fault{stall: 2 * time.Second, strike: w.home.ForgetMappings})
+		w.endures(t, w.natForgets())
 	})
+}
+
+func (w *world) natForgets() fault {
+	return fault{stall: 2 * time.Second, strike: w.home.ForgetMappings}
 }
 
 // F20: the NAT comes back from a reboot with another public address. The connection to the server is made anew as well.
 func TestNATRenumbered(t *testing.T) {
 	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
-		const most = 3 * time.Second
 		var back times
-		w.endures(t, fault{
-			stall: most,
-			strike: func() {
-				w.home.Renumber()
-				took := w.comesFrom(t, w.laptop, w.home.Addr4())
-				if back = append(back, took); took > most+slack {
-					t.Errorf("laptop was connected to the server again after %v, want %v at most", took, most)
-				}
-			},
-			// A server lets no identity take over twice in 10 s: it might be used by two machines.
-			mend: func() { await.Passing(t, whole(0, 10*time.Second)) },
-		})
+		w.endures(t, w.natRenumbered(t, &back))
 		t.Logf("of %d times that %s: connected to the server again after %v", len(back), t.Name(), back)
 	})
+}
+
+// natRenumbered adds to back how long laptop took each time until it was connected to the server again.
+func (w *world) natRenumbered(t *testing.T, back *times) fault {
+	const most = 3 * time.Second
+	return fault{
+		stall: most,
+		strike: func() {
+			w.home.Renumber()
+			took := w.comesFrom(t, w.laptop, w.home.Addr4())
+			if *back = append(*back, took); took > most+slack {
+				t.Errorf("laptop was connected to the server again after %v, want %v at most", took, most)
+			}
+		},
+		// A server lets no identity take over twice in 10 s: it might be used by two machines.
+		mend: func() { await.Passing(t, whole(0, 10*time.Second)) },
+	}
 }
 
 // comesFrom waits until the server has a portal's connection from that address, and returns how long that took.

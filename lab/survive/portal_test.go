@@ -30,18 +30,22 @@ func TestPortalSuspended(t *testing.T) {
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		for _, suspended := range []*daemon.Portal{w.laptop, w.factory} {
 			t.Run(suspended.Name(), func(t *testing.T) {
-				w.endures(t, fault{
-					stall: pause + 3*time.Second, rounds: 3,
-					strike: func() {
-						suspended.Process().Signal(syscall.SIGSTOP)
-						await.Passing(t, pause)
-						suspended.Process().Signal(syscall.SIGCONT)
-					},
-					mend: func() { w.waitServer(t, true) },
-				})
+				w.endures(t, w.portalSuspended(t, suspended, pause))
 			})
 		}
 	})
+}
+
+func (w *world) portalSuspended(t *testing.T, suspended *daemon.Portal, pause time.Duration) fault {
+	return fault{
+		stall: pause + 3*time.Second, rounds: 3,
+		strike: func() {
+			suspended.Process().Signal(syscall.SIGSTOP)
+			await.Passing(t, pause)
+			suspended.Process().Signal(syscall.SIGCONT)
+		},
+		mend: func() { w.waitServer(t, true) },
+	}
 }
 
 // F16: a portal sleeps for longer than the other waits for it. What was open is reset at both, and does not seem to have

@@ -13,60 +13,63 @@ import (
 // F1 and G4: the relay is killed, and there is another.
 func TestRelayKilled(t *testing.T) {
 	t.Parallel()
-	overEach(t, plan{}, func(t *testing.T, w *world) {
-		var killed *daemon.Relay
-		w.endures(t, fault{
-			stall: 5 * time.Second, p95: 3 * time.Second,
-			strike: func() { killed = w.inUse(t); killed.Kill() },
-			mend:   func() { killed.Start() },
-		})
-	})
+	overEach(t, plan{}, func(t *testing.T, w *world) { w.endures(t, w.relayKilled(t)) })
+}
+
+func (w *world) relayKilled(t *testing.T) fault {
+	var killed *daemon.Relay
+	return fault{
+		stall: 5 * time.Second, p95: 3 * time.Second,
+		strike: func() { killed = w.inUse(t); killed.Kill() },
+		mend:   func() { killed.Start() },
+	}
 }
 
 // F2: the relay's machine is gone without a word.
 func TestRelaySilent(t *testing.T) {
 	t.Parallel()
-	overEach(t, plan{}, func(t *testing.T, w *world) {
-		var silent *daemon.Relay
-		w.endures(t, fault{
-			stall:  6 * time.Second,
-			strike: func() { silent = w.inUse(t); silent.Host().SetRules(topo.DropAll) },
-			mend:   func() { silent.Host().SetRules(); silent.WaitReady() },
-		})
-	})
+	overEach(t, plan{}, func(t *testing.T, w *world) { w.endures(t, w.relaySilent(t)) })
+}
+
+func (w *world) relaySilent(t *testing.T) fault {
+	var silent *daemon.Relay
+	return fault{
+		stall:  6 * time.Second,
+		strike: func() { silent = w.inUse(t); silent.Host().SetRules(topo.DropAll) },
+		mend:   func() { silent.Host().SetRules(); silent.WaitReady() },
+	}
 }
 
 // F8: there is no relay at all for a while. Portals must not hammer at those that are gone.
 func TestAllRelaysDown(t *testing.T) {
 	t.Parallel()
-	outage := whole(6*time.Second, time.Minute)
 	overEach(t, plan{}, func(t *testing.T, w *world) {
-		w.endures(t, fault{
-			stall: outage + 5*time.Second, rounds: 3,
-			strike: func() {
-				for _, r := range w.relays {
-					r.Kill()
-				}
-				tries := w.countTries()
-				await.Passing(t, outage)
-				// Two portals try two relays, each in a handful of packets.
-				const packets = 2 * 2 * 8
-				n, most := tries(), packets*(5+uint64(outage.Seconds()))
-				t.Logf("%d packets in %v to relays that are gone", n, outage)
-				if n > most {
-					t.Errorf("%d packets in %v to relays that are gone, want %d at most", n, outage, most)
-				}
-				for _, r := range w.relays {
-					r.Launch()
-				}
-			},
-			mend: func() {
-				for _, r := range w.relays {
-					r.WaitReady()
-				}
-			},
-		})
+		w.endures(t, w.allRelaysDown(t, whole(6*time.Second, time.Minute)))
 	})
+}
+
+func (w *world) allRelaysDown(t *testing.T, outage time.Duration) fault {
+	return fault{
+		stall: outage + 5*time.Second, rounds: 3,
+		strike: func() {
+			for _, r := range w.relays {
+				r.Kill()
+			}
+			tries := w.countTries()
+			await.Passing(t, outage)
+			// Two portals try two relays, each in a handful of packets.
+			const packets = 2 * 2 * 8
+			n, most := tries(), packets*(5+uint64(outage.Seconds()))
+			t.Logf("%d packets in %v to relays that are gone", n, outage)
+			if n > most {
+				t.Errorf("%d packets in %v to relays that are gone, want %d at most", n, outage, most)
+			}
+			for _, r := range w.relays {
+				r.Launch()
+			}
+		},
+		mend: w.waitReady,
+	}
 }
 
 // F41: a relay that is asked to stop hands its sessions over first, however many streams they have, takes no new ones, and
@@ -75,29 +78,35 @@ func TestRelayAskedToStop(t *testing.T) {
 	t.Parallel()
 	const streams = 100
 	overEach(t, plan{}, func(t *testing.T, w *world) {
-		var stopped *daemon.Relay
-		w.endures(t, fault{
-			many: streams, stall: time.Second,
-			strike: func() {
-				stopped = w.inUse(t)
-				start := time.Now()
-				stopped.Process().Signal(syscall.SIGTERM)
-				select {
-				case <-stopped.Process().Done():
-				case <-time.After(30 * time.Second):
-					t.Fatalf("%s still runs 30 s after SIGTERM", stopped.Name())
-				}
-				t.Logf("%s ended after %v", stopped.Name(), time.Since(start))
-				if status := stopped.Process().Wait(); status != 0 {
-					t.Errorf("%s ended with status %d, want 0", stopped.Name(), status)
-				}
-				if other := w.inUse(t); other == stopped {
-					t.Errorf("the tunnel is still said to be at %s, which has stopped", stopped.Name())
-				}
-			},
-			mend: func() { stopped.Start() },
-		})
+		f := w.relayAskedToStop(t)
+		f.many = streams
+		w.endures(t, f)
 	})
+}
+
+func (w *world) relayAskedToStop(t *testing.T) fault {
+	var stopped *daemon.Relay
+	return fault{
+		stall: time.Second,
+		strike: func() {
+			stopped = w.inUse(t)
+			start := time.Now()
+			stopped.Process().Signal(syscall.SIGTERM)
+			select {
+			case <-stopped.Process().Done():
+			case <-time.After(30 * time.Second):
+				t.Fatalf("%s still runs 30 s after SIGTERM", stopped.Name())
+			}
+			t.Logf("%s ended after %v", stopped.Name(), time.Since(start))
+			if status := stopped.Process().Wait(); status != 0 {
+				t.Errorf("%s ended with status %d, want 0", stopped.Name(), status)
+			}
+			if other := w.inUse(t); other == stopped {
+				t.Errorf("the tunnel is still said to be at %s, which has stopped", stopped.Name())
+			}
+		},
+		mend: func() { stopped.Start() },
+	}
 }
 
 // F41: whoever does not want to wait says so twice.
@@ -126,24 +135,26 @@ func TestRelayAskedTwiceToStop(t *testing.T) {
 // F51: a relay that is stopped again and again for 2 s is not fled from each time more than once.
 func TestRelayStalls(t *testing.T) {
 	t.Parallel()
-	overEach(t, plan{}, func(t *testing.T, w *world) {
-		var before int
-		w.endures(t, fault{
-			stall: 3 * time.Second, rounds: 50,
-			strike: func() {
-				before = w.opened()
-				stopped := w.inUse(t)
-				stopped.Process().Signal(syscall.SIGSTOP)
-				await.Passing(t, 2*time.Second)
-				stopped.Process().Signal(syscall.SIGCONT)
-			},
-			mend: func() {
-				if n := w.opened() - before; n > 1 {
-					t.Errorf("%d sessions were opened for one stall, want 1 at most", n)
-				}
-			},
-		})
-	})
+	overEach(t, plan{}, func(t *testing.T, w *world) { w.endures(t, w.relayStalls(t)) })
+}
+
+func (w *world) relayStalls(t *testing.T) fault {
+	var before int
+	return fault{
+		stall: 3 * time.Second, rounds: 50,
+		strike: func() {
+			before = w.opened()
+			stopped := w.inUse(t)
+			stopped.Process().Signal(syscall.SIGSTOP)
+			await.Passing(t, 2*time.Second)
+			stopped.Process().Signal(syscall.SIGCONT)
+		},
+		mend: func() {
+			if n := w.opened() - before; n > 1 {
+				t.Errorf("%d sessions were opened for one stall, want 1 at most", n)
+			}
+		},
+	}
 }
 
 // F51: a relay that gets a tenth of a processor is slow, and no reason to flee again and again.

@@ -23,21 +23,21 @@ func TestAddressChanges(t *testing.T) {
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.roaming()
 		t.Run("away", func(t *testing.T) {
-			w.endures(t, fault{
-				stall:  3 * time.Second,
-				strike: w.laptop.Host().Leave,
-				mend:   func() { w.laptop.Host().SetUp(true) },
-			})
+			w.endures(t, w.addressChanges())
 		})
 		t.Run("back", func(t *testing.T) {
 			w.laptop.Host().Leave()
-			w.endures(t, fault{
-				stall:  3 * time.Second,
-				strike: func() { w.laptop.Host().SetUp(true) },
-				mend:   w.laptop.Host().Leave,
-			})
+			f := w.addressChanges()
+			f.strike, f.mend = f.mend, f.strike
+			w.endures(t, f)
 		})
 	})
+}
+
+// addressChanges is laptop leaving its Wi-Fi; it is back when that is mended.
+func (w *world) addressChanges() fault {
+	host := w.laptop.Host()
+	return fault{stall: 3 * time.Second, strike: host.Leave, mend: func() { host.SetUp(true) }}
 }
 
 // F21: the same from each IP version to each other, at either end of a connection.
@@ -83,20 +83,24 @@ func TestOldInterfaceStaysUpButDead(t *testing.T) {
 	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
 		w.roaming()
-		host := w.laptop.Host()
-		w.endures(t, fault{
-			stall: 5 * time.Second,
-			strike: func() {
-				w.force(topo.DropAll)
-				host.Prefer(true)
-			},
-			mend: func() {
-				w.force()
-				host.Prefer(false)
-				await.Until(t, "served by the first way again", func() error { return served(w.laptop, outPort, w.atFactory) })
-			},
-		})
+		w.endures(t, w.oldInterfaceDead(t))
 	})
+}
+
+func (w *world) oldInterfaceDead(t *testing.T) fault {
+	host := w.laptop.Host()
+	return fault{
+		stall: 5 * time.Second,
+		strike: func() {
+			w.force(topo.DropAll)
+			host.Prefer(true)
+		},
+		mend: func() {
+			w.force()
+			host.Prefer(false)
+			await.Until(t, "served by the first way again", func() error { return served(w.laptop, outPort, w.atFactory) })
+		},
+	}
 }
 
 // F23: the link is up for a second and down for a second, again and again. The traffic uses the seconds that it gets, and
@@ -105,22 +109,8 @@ func TestLinkFlaps(t *testing.T) {
 	t.Parallel()
 	flaps := whole(3, 30)
 	overEach(t, plan{}, func(t *testing.T, w *world) {
-		host := w.laptop.Host()
 		before := w.opened()
-		got := w.endures(t, fault{
-			stall: time.Duration(2*flaps+3) * time.Second, after: 3 * time.Second, rounds: 1,
-			strike: func() {
-				for range flaps {
-					host.SetUp(false)
-					await.Passing(t, time.Second)
-					host.SetUp(true)
-					await.Passing(t, time.Second)
-				}
-				host.SetUp(false)
-				await.Passing(t, time.Second)
-				host.SetUp(true)
-			},
-		})
+		got := w.endures(t, w.linkFlaps(t, flaps))
 		if n, most := w.opened()-before, 2*2*(flaps+1); n > most {
 			t.Errorf("%d sessions were opened in %d s, want %d at most", n, 2*flaps, most)
 		}
@@ -128,4 +118,22 @@ func TestLinkFlaps(t *testing.T) {
 			t.Errorf("%.2f of the rate was carried while the link was up, want 0.25", share)
 		}
 	})
+}
+
+func (w *world) linkFlaps(t *testing.T, flaps int) fault {
+	host := w.laptop.Host()
+	return fault{
+		stall: time.Duration(2*flaps+3) * time.Second, after: 3 * time.Second, rounds: 1,
+		strike: func() {
+			for range flaps {
+				host.SetUp(false)
+				await.Passing(t, time.Second)
+				host.SetUp(true)
+				await.Passing(t, time.Second)
+			}
+			host.SetUp(false)
+			await.Passing(t, time.Second)
+			host.SetUp(true)
+		},
+	}
 }

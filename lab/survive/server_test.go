@@ -58,18 +58,25 @@ func TestServerKilled(t *testing.T) {
 func TestServerAskedToStop(t *testing.T) {
 	t.Parallel()
 	overEach(t, plan{}, func(t *testing.T, w *world) {
-		w.endures(t, fault{
-			stall: undisturbed, rounds: 3,
-			strike: func() {
-				w.Server.Stop()
-				w.waitServer(t, false)
-				await.Passing(t, time.Second)
-				w.Server.Start()
-				w.waitServer(t, true)
-			},
-			mend: func() { w.waitReady() },
-		})
+		f := w.serverAway(t, w.Server.Stop, time.Second)
+		f.rounds = 3
+		w.endures(t, f)
 	})
+}
+
+// serverAway is a server that ends in some way and is started again after a while.
+func (w *world) serverAway(t *testing.T, end func(), outage time.Duration) fault {
+	return fault{
+		stall: undisturbed, rounds: 1,
+		strike: func() {
+			end()
+			w.waitServer(t, false)
+			await.Passing(t, outage)
+			w.Server.Start()
+			w.waitServer(t, true)
+		},
+		mend: w.waitReady,
+	}
 }
 
 // F31: the server's machine says nothing any more. Portals that have nothing to say to it find out within 10 minutes.
@@ -177,19 +184,27 @@ func TestServersNameIsLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, plan{carriers: overBoth, names: true})
-			w.endures(t, fault{
-				stall: undisturbed, rounds: 1,
-				strike: func() {
-					w.names.fail(code)
-					w.Server.Kill()
-					w.waitServer(t, false)
-					w.Server.Start()
-					w.waitServer(t, true)
-				},
-			})
+			w.endures(t, w.serversNameLost(t, code))
+		})
+	}
+}
+
+func (w *world) serversNameLost(t *testing.T, code dnsmessage.RCode) fault {
+	return fault{
+		stall: undisturbed, rounds: 1,
+		strike: func() {
+			w.names.fail(code)
+			w.Server.Kill()
+			w.waitServer(t, false)
+			w.Server.Start()
+			w.waitServer(t, true)
+		},
+		mend: func() {
 			if w.names.questions() == 0 {
 				t.Error("nobody asked for the name, so that the test shows nothing")
 			}
-		})
+			w.names.fail(dnsmessage.RCodeSuccess)
+			w.waitReady()
+		},
 	}
 }

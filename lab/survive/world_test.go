@@ -54,6 +54,7 @@ type plan struct {
 	homeIP, officeIP versions
 	// names lets the portals know the server by a name; names of the world then knows it, too.
 	names bool
+	lab   []topo.Option
 }
 
 // versions are the IP versions of a network.
@@ -94,7 +95,7 @@ type world struct {
 
 func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
-	l := topo.New(t)
+	l := topo.New(t, p.lab...)
 	w := &world{lab: l, carriers: p.carriers, dice: l.Dice(t.Name())}
 	if p.home == nil {
 		p.home = p.homeIP.router(topo.Symmetric)
