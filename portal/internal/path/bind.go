@@ -218,6 +218,14 @@ func (b *binding) carries(n int) {
 	b.wake()
 }
 
+// inUse reports whether QUIC runs over the leg: then it is held open, and the relay says
+// where it sees it whenever that changes.
+func (b *binding) inUse() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.carried > 0
+}
+
 func (b *binding) remote() netip.AddrPort {
 	b.mu.Lock()
 	defer b.mu.Unlock()

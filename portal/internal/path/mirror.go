@@ -99,7 +99,9 @@ func (f *Finder) Look() {
 			f.Log.Debug("UDP leg not bound to learn its address", "relay", l.Relay(), "error", err)
 			continue
 		}
-		b.refresh()
+		if !b.inUse() {
+			b.refresh()
+		}
 		l.unbindLater(b)
 	}
 }

@@ -27,6 +27,8 @@ type Way interface {
 	Taken()
 	// Lost tells that the carrier broke soon after it had come up.
 	Lost()
+	// Direct reports whether the way goes by no relay.
+	Direct() bool
 }
 
 // StreamWay is a Way of TCP.
@@ -63,6 +65,9 @@ type race struct {
 
 // Connection implements Way for those that all have the race's number.
 func (r *race) Connection() uint16 { return r.connection }
+
+// Direct implements Way: all of them go by the relay.
+func (r *race) Direct() bool { return false }
 
 // unheardTime is how long a way waits to hear anything from the relay. It is more
 // than two lost packets and a round trip by satellite take.

@@ -25,6 +25,9 @@ const (
 	expectTime = 10 * time.Second
 	// maxArrived bounds the connections that the peer has dialled and nobody has taken yet.
 	maxArrived = 4
+	// migrateTime is how often it is looked whether a connection has followed the peer to
+	// another address.
+	migrateTime = time.Second
 	// lookAgain is how often relays are asked where they see this portal while nothing
 	// direct carries.
 	lookAgain = 5 * time.Minute
@@ -164,10 +167,10 @@ func (p *Path) readyLocked(now time.Time) bool {
 	}
 	expects := false
 	for _, x := range p.search.pairs {
-		if x.way != nil && x.way.carries() {
+		if x.carries() && !x.dead() {
 			return false
 		}
-		expects = expects || x.way != nil
+		expects = expects || x.way != nil && !x.carries()
 	}
 	return expects
 }
@@ -259,10 +262,13 @@ func (p *Path) act(now time.Time) (again time.Time) {
 		out = append(out, p.packLocked(o.to, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: interval}}))
 	}
 	carries := false
+	if p.migrateLocked() {
+		again = earlier(again, now.Add(migrateTime))
+	}
 	for _, x := range p.search.pairs {
 		switch {
 		case x.way == nil:
-		case x.way.carries():
+		case x.carries():
 			carries = true
 			ask, anew, next := x.way.keeper.Step(now, x.way.endpoint.Heard(), x.way.endpoint.Sent())
 			if ask != nil {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,13 +27,12 @@ type portal struct {
 	finder *Finder
 	paths  *path.Finder
 	tls    *tls.Config
-	offers atomic.Int64
 }
 
 var keys = probe.Keys{ToClient: probe.ID{1}, ToServer: probe.ID{2}, Key: probe.Key{3}}
 
-// newPortal returns a portal whose offers go to the peer that to returns; nil: nowhere.
-func newPortal(t testing.TB, client bool, secure *tls.Config, to func() *Path) *portal {
+// newPortal returns a portal that calls offer with its candidates.
+func newPortal(t testing.TB, client bool, secure *tls.Config, offer func([]wire.Candidate)) *portal {
 	t.Helper()
 	p := &portal{paths: path.NewFinder(path.Config{Log: slog.New(slog.DiscardHandler)}), tls: secure}
 	p.finder = New(Config{Paths: p.paths, Log: slog.New(slog.DiscardHandler)})
@@ -48,12 +46,7 @@ func newPortal(t testing.TB, client bool, secure *tls.Config, to func() *Path) *
 	})
 	p.Path = p.finder.Open(Tunnel{
 		Peer: "peer", Client: client, Keys: keys, TLS: secure, QUIC: &quic.Config{MaxIdleTimeout: time.Minute}, SameMachine: true,
-		Offer: func(list []wire.Candidate) {
-			p.offers.Add(1)
-			if other := to(); other != nil {
-				other.Peer(list)
-			}
-		},
+		Offer: offer,
 	})
 	t.Cleanup(p.Path.Close)
 	return p
@@ -64,21 +57,28 @@ type pair2 [2]*portal
 
 func newPair(t testing.TB) (both pair2) {
 	t.Helper()
+	var mu sync.Mutex
+	mu.Lock()
+	defer mu.Unlock()
+	both = newPairOf(t, func(i int, list []wire.Candidate) {
+		mu.Lock()
+		defer mu.Unlock()
+		both[1-i].Peer(list)
+	})
+	return both
+}
+
+// newPairOf returns two portals whose candidates are given to offer.
+func newPairOf(t testing.TB, offer func(i int, list []wire.Candidate)) (both pair2) {
+	t.Helper()
 	a := identitytest.New(t)
 	configs := [2]*tls.Config{
 		a.Credentials(identity.Portal, "ann").ClientTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, "factory")),
 		a.Credentials(identity.Portal, "factory").ServerTLS(identity.ProtocolTunnel, identity.Expect(identity.Portal, "ann")),
 	}
-	var mu sync.Mutex
-	mu.Lock()
 	for i := range both {
-		both[i] = newPortal(t, i == 0, configs[i], func() *Path {
-			mu.Lock()
-			defer mu.Unlock()
-			return both[1-i].Path
-		})
+		both[i] = newPortal(t, i == 0, configs[i], func(list []wire.Candidate) { offer(i, list) })
 	}
-	mu.Unlock()
 	return both
 }
 
@@ -131,6 +131,9 @@ func carry(t testing.TB, from, to *quic.Conn) {
 		t.Fatalf("%q, %v", got, err)
 	}
 }
+
+// nobody is told.
+func nobody([]wire.Candidate) {}
 
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
@@ -217,7 +220,7 @@ func TestConnectionIsKeptUntilSomebodyTakesIt(t *testing.T) {
 }
 
 func TestClosedPathEndsWhoWaits(t *testing.T) {
-	p := newPortal(t, true, nil, func() *Path { return nil })
+	p := newPortal(t, true, nil, nobody)
 	ended := make(chan error, 1)
 	go func() { ended <- p.Ready(context.Background()) }()
 	p.Close()

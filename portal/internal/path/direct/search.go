@@ -63,6 +63,7 @@ type pair struct {
 	listed bool                 // in the peer's last list
 
 	tries  int       // since the search began anew
+	began  time.Time // when it did
 	due    time.Time // of the next
 	last   time.Time // when it was asked last
 	sent   [perSecond]question
@@ -116,7 +117,7 @@ func (s *search) list(list []wire.Candidate, now time.Time) (refused []Refusal) 
 		}
 		p := s.find(c.Addr)
 		if p == nil {
-			p = &pair{addr: c.Addr, due: now}
+			p = &pair{addr: c.Addr, began: now, due: now}
 			s.pairs = append(s.pairs, p)
 		}
 		p.listed, p.origin = true, c.Origin
@@ -131,14 +132,16 @@ func (s *search) anew(p *pair, now time.Time) {
 	if p.tries < burst || now.Sub(p.last) < rested && p.tries < burst+2 {
 		return
 	}
-	p.tries, p.due = 0, now
+	p.restart(now)
 }
 
-// restart has all addresses asked at once: this portal's network has changed, or what
-// was open is lost.
+func (p *pair) restart(now time.Time) { p.tries, p.began, p.due, p.starve = 0, now, now, false }
+
+// restart has all addresses asked at once, those in use too: this portal's network has
+// changed, or what was open seems lost.
 func (s *search) restart(now time.Time) {
 	for _, p := range s.pairs {
-		p.tries, p.due, p.starve = 0, now, false
+		p.restart(now)
 	}
 }
 
@@ -181,7 +184,7 @@ func (s *search) stranger(from netip.AddrPort, now time.Time) *pair {
 		}
 		s.pairs = slices.DeleteFunc(s.pairs, func(p *pair) bool { return p == oldest })
 	}
-	p := &pair{addr: from, due: now}
+	p := &pair{addr: from, began: now, due: now}
 	s.pairs = append(s.pairs, p)
 	return p
 }
@@ -218,7 +221,7 @@ func (p *pair) pause() time.Duration { return pauses[min(p.tries, len(pauses)-1)
 func (s *search) step(now time.Time) (out []order, again time.Time) {
 	again = now.Add(pauses[len(pauses)-1])
 	for _, p := range s.pairs {
-		if p.way != nil && p.way.carries() {
+		if p.carries() && p.tries >= burst {
 			continue // it is held open, and so asked, otherwise
 		}
 		if o, ok := s.probe(p, now); ok {
@@ -266,13 +269,23 @@ func (p *pair) open(now time.Time) bool {
 	return !p.answered.IsZero() && now.Sub(p.answered) < freshTime
 }
 
+// carries reports whether connections run over the address.
+func (p *pair) carries() bool { return p.way != nil && p.way.carries() }
+
+// doubted is how many probes may get lost on a way in use before it is taken for dead.
+const doubted = 3
+
+// dead reports whether an address in use has not answered when everything was asked anew.
+func (p *pair) dead() bool { return p.tries >= doubted && p.answered.Before(p.began) }
+
 // best returns the open pair to dial: the quickest, if nothing is open or it is clearly
 // quicker. nil: there is none.
 func (s *search) best(now time.Time) *pair {
 	var best, used *pair
 	for _, p := range s.pairs {
 		switch {
-		case p.way != nil && p.way.carries():
+		case p.carries() && p.dead():
+		case p.carries():
 			if used == nil || p.rtt < used.rtt {
 				used = p
 			}

@@ -49,7 +49,9 @@ func (p *Path) State() State {
 
 func (p *pair) use(now time.Time) string {
 	switch {
-	case p.way != nil && p.way.carries():
+	case p.carries() && p.dead():
+		return "in use, no answer"
+	case p.carries():
 		return "in use"
 	case p.open(now) && now.Before(p.until):
 		return "open, but no connection came up"

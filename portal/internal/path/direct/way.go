@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -33,11 +34,11 @@ var (
 type link struct {
 	endpoint *packet.Endpoint
 	keeper   *path.Keeper // while it carries
-	conns    int          // QUIC connections
+	conns    []*quic.Conn
 	dialling bool
 }
 
-func (l *link) carries() bool { return l.conns > 0 }
+func (l *link) carries() bool { return len(l.conns) > 0 }
 
 // drop closes what is open at an address.
 func (p *pair) drop() {
@@ -208,29 +209,77 @@ func remote(conn *quic.Conn) netip.AddrPort {
 // carriesLocked counts a connection until it ends.
 func (p *Path) carriesLocked(x *pair, conn *quic.Conn) {
 	l := x.way
-	l.conns++
+	l.conns = append(l.conns, conn)
 	if l.keeper == nil {
 		l.keeper = p.finder.Paths.Keeper(p.Client)
 	}
 	l.keeper.Disturb(time.Now())
+	x.tries = burst
 	p.tellLocked()
 	p.wake()
-	context.AfterFunc(conn.Context(), func() { p.ended(x, l) })
+	context.AfterFunc(conn.Context(), func() { p.ended(conn) })
+}
+
+// migrateLocked counts connections where they are now: a NAT has given the peer, which
+// dialled them, another address, and QUIC has followed. It reports whether there is
+// somewhere they could go.
+func (p *Path) migrateLocked() (could bool) {
+	for _, x := range p.search.pairs {
+		if x.way == nil || x.carries() {
+			continue
+		}
+		for _, o := range p.search.pairs {
+			if !o.carries() {
+				continue
+			}
+			could = true
+			for _, conn := range o.way.conns {
+				if remote(conn) == x.addr {
+					p.moveLocked(o, x, conn)
+					break
+				}
+			}
+		}
+	}
+	return could
+}
+
+// moveLocked counts a connection at another address. Who asked what there is begun anew.
+func (p *Path) moveLocked(from, to *pair, conn *quic.Conn) {
+	p.log.Info("the peer has another address", "was", from.addr.String(), "address", to.addr.String())
+	from.remove(conn)
+	to.way.conns = append(to.way.conns, conn)
+	to.way.keeper = p.finder.Paths.Keeper(p.Client)
+	to.tries = burst
+	p.last = to.addr
+	if !from.carries() {
+		from.drop()
+	}
+}
+
+func (p *pair) remove(conn *quic.Conn) {
+	p.way.conns = slices.DeleteFunc(p.way.conns, func(c *quic.Conn) bool { return c == conn })
 }
 
 // ended takes that a connection has ended. What was lost is looked for at once.
-func (p *Path) ended(x *pair, l *link) {
+func (p *Path) ended(conn *quic.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l.conns--; l.conns > 0 || x.way != l {
+	for _, x := range p.search.pairs {
+		if x.way == nil || !slices.Contains(x.way.conns, conn) {
+			continue
+		}
+		if x.remove(conn); x.carries() {
+			return
+		}
+		x.way.keeper = nil
+		if p.Client {
+			x.drop()
+		}
+		x.answered = time.Time{} // to be proven anew
+		p.search.restart(time.Now())
+		p.tellLocked()
+		p.wake()
 		return
 	}
-	l.keeper = nil
-	if p.Client {
-		x.drop()
-	}
-	x.answered = time.Time{} // to be proven anew
-	p.search.restart(time.Now())
-	p.tellLocked()
-	p.wake()
 }

@@ -257,6 +257,14 @@ func (c *conn) send(b []byte, to netip.AddrPort) {
 	})
 }
 
+// hint sends a packet of which nobody minds whether it can be sent: that it cannot says
+// something about where it is to go, and nothing about the socket.
+func (c *conn) hint(b []byte, to netip.AddrPort) {
+	if _, err := c.socket.Load().WriteToUDPAddrPort(b, to); err != nil {
+		c.lost.Add(1)
+	}
+}
+
 // write sends a packet and returns such errors only as quic-go must see: that a
 // packet is too large, that it cannot be cut by the kernel, that c is closed.
 func (c *conn) write(send func(*socket) error) error {

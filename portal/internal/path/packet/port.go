@@ -64,8 +64,8 @@ func (p *Port) Local() uint16 {
 	return p.line.conn.socket.Load().LocalAddr().(*net.UDPAddr).AddrPort().Port()
 }
 
-// Send sends a packet that is not QUIC's. It may get lost, here or on its way.
-func (p *Port) Send(packet []byte, to netip.AddrPort) { p.line.send(packet, to) }
+// Send sends a packet that is not QUIC's, to an address that may lead nowhere.
+func (p *Port) Send(packet []byte, to netip.AddrPort) { p.line.hint(packet, to) }
 
 // Open returns a direct Endpoint for another portal's address: QUIC is taken from
 // there, and probes; connections that the other side dials wait in inbox.
