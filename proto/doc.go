@@ -9,6 +9,7 @@
 //	endpoint  the URIs that say where a forward listens and what it dials
 //	grant     what a portal may do, under two signatures
 //	leg       how a portal proves its leg of a session to a relay
+//	probe     how portals find ways to each other that lead over no relay
 //	control   one control connection: greeting, deadlines, keepalive
 //	gate      a bound on connections that have not proven themselves
 //	address   what an IP address really means
@@ -474,6 +475,39 @@
 // question: its sender has nothing open and opens nothing more until the
 // answer; a peer that has nothing open either answers with the same, and both
 // close; a peer that has, goes on.
+//
+// # Direct ways
+//
+// A tunnel comes up over a relay, and for its whole life its portals look for ways that
+// lead over none. Each tells the other where it may be reached (CANDIDATES, end to end):
+// addresses of its interfaces with the port of its UDP socket, of the same socket as
+// relays and the peer have seen it, mappings that its router has made; a new list
+// whenever they change. The server learns none of them.
+//
+// A portal sends probes (package probe) to what the other has named, both as soon as they
+// know, so that each opens its own NAT for the other: 5 within a second, then after
+// pauses that double from 1 second to 5 minutes, for ever; anew with a new list, when the
+// network has changed, and when a way is lost. Where a probe of the peer has come
+// from is asked too, at once. A way is open when a probe was answered from where it
+// was sent to: the token in the answer was read there by somebody who knows the tunnel's
+// key.
+//
+// Nothing but probes goes where no way is open, and few of those. Never probed are
+// addresses that are no host's (loopback, link-local, multicast, broadcast, unspecified,
+// reserved, metadata services, in whatever encoding), unless the peer runs on the same
+// machine and they are loopback; ports below 1024, the portal's own sockets, the addresses
+// of server and relays. To an address that has never answered go 5 a second and 30 in all, and to all of
+// one peer's 480, whatever it names and in whichever tunnel; one more an hour and every
+// 4 minutes. All is given back when the portal's own network has changed. Answers to
+// addresses that have not answered themselves are bounded too: 160, and one every 5 seconds.
+//
+// On an open way the TLS client of the tunnel's first carrier dials QUIC, over the same
+// socket; the server takes connections from where its own probes were answered within
+// the last 10 seconds, and from where one runs. Whatever else comes there, or from
+// elsewhere, is dropped. While QUIC is silent the portals hold the way open with probes, as they
+// do over a relay with echoes (package leg): interval and lost mean the same. When the
+// client's address changes, the connection goes on from the new one once that is an
+// open way; when the server's does, the client dials again.
 //
 // # Tunnel: streams
 //
