@@ -56,8 +56,9 @@ SIGHUP has it read its configuration anew: "deny", "sessions_per_portal", the li
 connections, "drain" and the log's level and format hold for what begins from then on.
 What else has changed needs a restart, and is named in the log and in "status".
 
---check reads the configuration and the files that it names, and says what is wrong with
-them, or "ok". It opens nothing, and leaves alone what runs.
+--check reads the configuration, the key, the certificates and the state, and says what is
+wrong with them, a line each, or "ok". It takes no lock, changes nothing and leaves alone
+what runs.
 
 ` + config.Help(),
 		Example: "  netport-relay run --config /etc/netport/relay/config.toml\n  netport-relay run --check",

@@ -1,11 +1,15 @@
 package admin
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
@@ -13,11 +17,13 @@ import (
 	"github.com/netport/netport/server/internal/ca"
 	"github.com/netport/netport/server/internal/config"
 	"github.com/netport/netport/server/internal/policy"
+	"github.com/netport/netport/server/internal/store"
 )
 
-// Check returns what is wrong with the files of a configuration, its state apart, and
-// with its policy file, whose tests it runs.
-func Check(cfg *config.Config) (mistakes []error) {
+// Check returns what is wrong with the files of a configuration, with its state, of which it
+// looks at a copy, and with its policy file, whose tests it runs; and whom the domain
+// trusts, as far as that can be read.
+func Check(cfg *config.Config) (trusted []*x509.Certificate, mistakes []error) {
 	note := func(err error) {
 		if err != nil {
 			mistakes = append(mistakes, err)
@@ -35,8 +41,36 @@ func Check(cfg *config.Config) (mistakes []error) {
 	}
 	if _, err := os.Stat(cfg.StateFile()); errors.Is(err, fs.ErrNotExist) {
 		note(checkFirstCA(cfg)) // later the state has the authorities
+		trusted, _ = identity.LoadCertificates(cfg.CA)
+	} else if len(mistakes) == 0 {
+		trusted, err = checkState(cfg)
+		note(err)
 	}
-	return append(mistakes, checkPolicyFile(cfg)...)
+	return trusted, append(mistakes, checkPolicyFile(cfg)...)
+}
+
+// checkState opens a copy of the state as a server would open the state. A server may be
+// running with that.
+func checkState(cfg *config.Config) ([]*x509.Certificate, error) {
+	dir, err := os.MkdirTemp("", "netport-check-")
+	if err != nil {
+		return nil, fmt.Errorf("copy state %s: %w", cfg.StateFile(), err)
+	}
+	defer os.RemoveAll(dir)
+	of, err := config.Load(cfg.File)
+	if err != nil {
+		return nil, err
+	}
+	of.State = dir
+	if err := store.Snapshot(cfg.StateFile(), of.StateFile()); err != nil {
+		return nil, err
+	}
+	s, err := Open(of, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, errors.New(strings.ReplaceAll(err.Error(), dir, filepath.Clean(cfg.State)))
+	}
+	defer s.Close()
+	return s.Bundle().Trusted, nil
 }
 
 // checkFirstCA checks the authorities that a server begins with.

@@ -26,9 +26,9 @@ SIGHUP has it read its configuration anew: "certificate_life", "renew_after_expi
 "sessions_per_portal" and the log's level and format hold for what begins from then on.
 What else has changed needs a restart, and is named in the log and in "status".
 
---check reads the configuration, the keys and certificates, and the policy file, whose
-tests it runs, and says what is wrong with them, or "ok". It opens nothing, the state
-included, and leaves alone what runs.
+--check reads the configuration, the keys and certificates, a copy of the state, and the
+policy file, whose tests it runs, and says what is wrong with them, a line each, or "ok".
+It takes no lock, changes nothing and leaves alone what runs.
 
 ` + config.Help(),
 		Example: "  netport-server run --config /etc/netport/server/config.toml\n  netport-server run --check",

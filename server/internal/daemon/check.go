@@ -1,25 +1,30 @@
 package daemon
 
 import (
+	"time"
+
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/config"
 )
 
-// Check returns what would keep a server from starting, as far as its files tell, and
-// the mistakes of its policy file. It opens no port, no socket and no state, and writes
-// nothing.
+// Check returns what is wrong with the files of a server: its configuration, keys,
+// certificates, state and policy file. It opens no port and no socket, takes no lock and
+// changes nothing.
 func Check(cfg *config.Config) []error {
-	mistakes := admin.Check(cfg)
-	trusted, err := identity.LoadCertificates(cfg.CA)
-	if err != nil {
-		// Where there is a state, that has whom the domain trusts.
+	trusted, mistakes := admin.Check(cfg)
+	if len(trusted) == 0 { // what is wrong with it has been said
 		if _, err := identity.LoadKey(cfg.Key); err != nil {
 			mistakes = append(mistakes, err)
 		}
 		return mistakes
 	}
-	if _, err := loadOwn(cfg, trusted); err != nil {
+	own, err := loadOwn(cfg, trusted)
+	if err == nil {
+		err = keeper.Lapsed(cfg.Certificate, own.Leaf(), time.Now())
+	}
+	if err != nil {
 		mistakes = append(mistakes, err)
 	}
 	return mistakes
