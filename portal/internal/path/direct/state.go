@@ -9,6 +9,7 @@ import (
 
 // State is what a Path knows now, for people.
 type State struct {
+	NAT     NAT              // of this portal
 	Own     []wire.Candidate // this portal's, as the peer was told
 	Tries   []Try            // the peer's addresses
 	Refused []Refusal        // candidates of the peer that are never probed
@@ -35,10 +36,10 @@ type Refusal struct {
 
 // State returns what is known now.
 func (p *Path) State() State {
-	now := time.Now()
+	nat, now := p.finder.NAT(), time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := State{Own: p.offered, Refused: p.refused}
+	s := State{NAT: nat, Own: p.offered, Refused: p.refused}
 	for _, x := range p.search.pairs {
 		s.Tries = append(s.Tries, Try{
 			Addr: x.addr, Origin: x.origin, Use: x.use(now), RTT: x.rtt, Asked: x.asked, Answered: x.answers, Heard: !x.heard.IsZero(),
