@@ -65,7 +65,9 @@ func (f *Finder) NAT() NAT {
 // judge says what NATs there are by what was seen of this portal, which has these
 // addresses.
 func judge(list []sighting, hosts []netip.Addr, now time.Time) (n NAT) {
-	list = slices.DeleteFunc(list, func(s sighting) bool { return !s.addr.Addr().Is4() || now.Sub(s.at) > natTime || s.by.Addr().IsPrivate() })
+	list = slices.DeleteFunc(list, func(s sighting) bool {
+		return !s.addr.Addr().Is4() || now.Sub(s.at) > natTime || s.by.Addr().IsPrivate()
+	})
 	sort.SliceStable(list, func(i, j int) bool { return list[i].at.After(list[j].at) })
 	var by []netip.AddrPort
 	bare := true
