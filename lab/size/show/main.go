@@ -1,6 +1,6 @@
-// Command show says how large netport-portal is, stripped, on the systems that the goals name (S1), and with -table what
-// each dependency has of it. It is run from the root of the tree: make size runs it with -table, and make check without.
-// It never fails for a size.
+// Command show says how large netport-portal is, stripped, on the systems that the goals name (S1): with -table also what
+// each dependency has of it, and with -check it fails if that is more than the ceiling. make size and make check run it,
+// in the root of the tree.
 package main
 
 import (
@@ -15,16 +15,17 @@ import (
 
 func main() {
 	table := flag.Bool("table", false, "say what each dependency has of it")
+	check := flag.Bool("check", false, "fail if it is larger than the ceiling")
 	flag.Parse()
-	if err := run(os.Stdout, *table); err != nil {
+	if err := run(os.Stdout, *table, *check); err != nil {
 		fmt.Fprintf(os.Stderr, "size: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(out io.Writer, table bool) error {
+func run(out io.Writer, table, check bool) error {
 	var texts []string
-	var whole int64 // of the first architecture
+	var whole, largest int64 // of the first architecture, of any
 	for i, arch := range size.Architectures {
 		bytes, err := size.Stripped(arch)
 		if err != nil {
@@ -33,9 +34,13 @@ func run(out io.Writer, table bool) error {
 		if i == 0 {
 			whole = bytes
 		}
+		largest = max(largest, bytes)
 		texts = append(texts, fmt.Sprintf("%s MB for %s", megabytes(bytes), arch))
 	}
 	fmt.Fprintf(out, "netport-portal, stripped: %s (goal: %s MB)\n", strings.Join(texts, ", "), megabytes(size.Goal))
+	if check && largest > size.Ceiling {
+		return fmt.Errorf("that is more than %s MB: see by \"make size\" what has grown, or raise Ceiling in lab/size", megabytes(size.Ceiling))
+	}
 	if !table {
 		return nil
 	}
