@@ -14,6 +14,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"sync"
 )
 
 // MaxEmpty is how many records without data a peer may send on one connection.
@@ -62,14 +63,14 @@ func (c *Conn) Read(b []byte) (int, error) {
 }
 
 // Await waits until the peer has sent something for Read to take. It returns the error
-// that Read would return: that is told once. It needs a quarter of the stack that Read
-// does, which counts where thousands of connections wait. It belongs to who reads.
+// that Read would return: that is told once. Meanwhile the connection has no buffer, and
+// needs a quarter of the stack that it does in Read, which counts where thousands wait.
+// It belongs to who reads.
 func (c *Conn) Await() error {
 	if c.more {
 		return nil // or not: then Read waits
 	}
-	_, err := c.in.r.Peek(1)
-	return err
+	return c.in.await()
 }
 
 // headerLen is the length of a record's header: type, version and length (RFC
@@ -80,23 +81,63 @@ const headerLen = 5
 // one and the beginning of the next at once, or crypto/tls would hold records
 // that it has not come to.
 type source struct {
-	net.Conn
-	r       *bufio.Reader
+	awaited
+	r       *bufio.Reader // nil: there is nothing in it
 	records int
 	header  [headerLen]byte
 	have    int // of header
 	left    int // of the record
 }
 
+// awaited is the connection, from the byte on that was waited for.
+type awaited struct {
+	net.Conn
+	first [1]byte
+	here  bool // first is not read yet
+}
+
+func (a *awaited) Read(b []byte) (int, error) {
+	if a.here && len(b) > 0 {
+		a.here = false
+		return copy(b, a.first[:]), nil
+	}
+	return a.Conn.Read(b)
+}
+
 // readAhead is how many bytes are taken at once from a peer that sends small
 // records, so that not each of them costs system calls of its own.
 const readAhead = 512
 
-func newSource(raw net.Conn) *source {
-	return &source{Conn: raw, r: bufio.NewReaderSize(raw, readAhead)}
+// readers are of those who have something to read.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readAhead) }}
+
+func newSource(raw net.Conn) *source { return &source{awaited: awaited{Conn: raw}} }
+
+// await waits for a byte.
+func (s *source) await() error {
+	if s.r != nil {
+		if s.r.Buffered() > 0 {
+			return nil
+		}
+		s.r.Reset(nil)
+		readers.Put(s.r)
+		s.r = nil
+	}
+	for !s.here {
+		n, err := s.Conn.Read(s.first[:])
+		if n == 0 && err != nil {
+			return err
+		}
+		s.here = n > 0
+	}
+	return nil
 }
 
 func (s *source) Read(b []byte) (int, error) {
+	if s.r == nil {
+		s.r = readers.Get().(*bufio.Reader)
+		s.r.Reset(&s.awaited)
+	}
 	if s.left > 0 {
 		n, err := s.r.Read(b[:min(s.left, len(b))])
 		s.left -= n
