@@ -70,10 +70,15 @@ func group(c *cobra.Command, args []string) error {
 }
 
 // Args returns a check that exactly the named arguments are given.
-func Args(names ...string) cobra.PositionalArgs {
+func Args(names ...string) cobra.PositionalArgs { return arguments(len(names), names) }
+
+// OptionalArgs returns a check that no more than the named arguments are given.
+func OptionalArgs(names ...string) cobra.PositionalArgs { return arguments(0, names) }
+
+func arguments(least int, names []string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
-		case len(args) < len(names):
+		case len(args) < least:
 			return Usagef("%s is missing; see \"%s --help\"", names[len(args)], c.CommandPath())
 		case len(args) > len(names):
 			return Usagef("unexpected argument %q; see \"%s --help\"", args[len(names)], c.CommandPath())
@@ -103,12 +108,15 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	Versions(root)
-	err := root.ExecuteContext(ctx)
+	flagsOnce(root)
+	err := checkNoToken(args)
+	if err == nil {
+		if err = root.ExecuteContext(ctx); isUsage(err) {
+			err = unknown(root, args, err)
+		}
+	}
 	if err == nil {
 		return 0
-	}
-	if isUsage(err) {
-		err = unknown(root, args, err)
 	}
 	if !errors.Is(err, ErrShown) {
 		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), err)

@@ -28,7 +28,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
+	"regexp"
 
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
@@ -150,9 +150,11 @@ func Read(r io.Reader) (Token, error) {
 	return Parse(b)
 }
 
-// Looks reports whether s looks like a token: whoever sees one where none should
+// Looks reports whether a token seems to be in s: whoever sees one where none should
 // be says so without repeating it.
-func Looks(s string) bool { return strings.Contains(s, prefix) }
+func Looks(s string) bool { return looks.MatchString(s) }
+
+var looks = regexp.MustCompile(prefix + `[A-Za-z0-9_-]{40}`) // more than the name of a file goes on with
 
 // String hides the token, all but whom it is for.
 func (t Token) String() string { return fmt.Sprintf("(join token %s of %s %s)", t.ID, t.Role, t.Name) }

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/local"
@@ -97,7 +98,10 @@ func Listen(a Address, page func() *metrics.Page, log *slog.Logger) (*Server, er
 	} else {
 		l, err = net.Listen("tcp", a.Address)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("serve metrics: %w; another program has it: stop that, or choose another port in \"metrics\"", err)
+	case err != nil:
 		return nil, fmt.Errorf("serve metrics: %w", err)
 	}
 	return &Server{listener: l, page: page, log: log}, nil

@@ -249,6 +249,8 @@ func portHint(port uint16, err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "; another program has it: choose another port in the configuration"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "; name an address of this machine in \"addresses\""
 	case errors.Is(err, fs.ErrPermission) && port < 1024:
 		return "; ports below 1024 need CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start lowered"
 	}

@@ -206,7 +206,7 @@ Certificates are given to who waits for them: at once to those that are connecte
 the others when they come back. The chain of an intermediate ("ca request"), with its root
 last, has that intermediate issue from now on.`,
 		Example: "  netport-server ca install < certificates\n  netport-server ca install chain.pem",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    command.OptionalArgs("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			b, err := readInput(c, append(args, "-")[0])
 			if err != nil {

@@ -47,6 +47,11 @@ type Place struct {
 // Call asks the server and decodes its result into result. What the server answers in
 // place of one is a *local.Error.
 func (p Place) Call(ctx context.Context, request string, args, result any) error {
+	if p.Server != "" {
+		if err := control.CheckServer(p.Server); err != nil {
+			return command.Usagef("--server %q: %w", p.Server, err)
+		}
+	}
 	file, err := Expand(p.File)
 	if err != nil {
 		return err
@@ -56,9 +61,6 @@ func (p Place) Call(ctx context.Context, request string, args, result any) error
 		return err
 	}
 	if p.Server != "" {
-		if err := control.CheckServer(p.Server); err != nil {
-			return command.Usagef("--server %q: %w", p.Server, err)
-		}
 		cfg.servers = []string{p.Server}
 	}
 	root, err := folder.AsOwner(cfg.state) // what is written is the admin's
