@@ -11,10 +11,14 @@
 // and restarts, so that nobody alters, removes, adds or moves a line unseen
 // (Verify). Lines cut off at the end leave no trace in the files themselves: who
 // wants to see that too keeps the head, the hash of the last line, elsewhere.
+//
+// A server follows the chain before it writes. Where it is broken the log says so, and a
+// line that says it, too, begins the chain anew: what comes after that is shown to be whole.
 package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -44,6 +48,7 @@ const (
 	Waiting = "waiting" // for an operator
 	Lost    = "lost"    // records before this one could not be written
 	Torn    = "torn"    // the line before this one was cut short by a crash, and was taken out
+	Broken  = "broken"  // the chain is broken before this line, and begins anew with it
 )
 
 // Record is one line. Empty fields are left out.
@@ -75,6 +80,7 @@ type Log struct {
 	queue  chan Record
 	lost   atomic.Uint64 // since the last line that was written
 	counts counts
+	broken atomic.Pointer[string] // where the chain was found broken; nil: nowhere
 
 	// Owned by Run.
 	file *os.File
@@ -91,7 +97,7 @@ func New(folder string, log *slog.Logger) *Log {
 // Write queues a record.
 func (l *Log) Write(r Record) {
 	if r.Time.IsZero() {
-		r.Time = time.Now().UTC().Truncate(time.Millisecond)
+		r.Time = now()
 	}
 	l.counts.add(r)
 	select {
@@ -104,6 +110,14 @@ func (l *Log) Write(r Record) {
 // Missing returns how many records could not be written and are not yet noted as
 // lost: zero while all is well.
 func (l *Log) Missing() uint64 { return l.lost.Load() }
+
+// Damage says where the chain was found broken; empty: nowhere.
+func (l *Log) Damage() string {
+	if at := l.broken.Load(); at != nil {
+		return *at
+	}
+	return ""
+}
 
 // Run writes what is queued until ctx is cancelled, and then what is left.
 func (l *Log) Run(ctx context.Context) error {
@@ -118,6 +132,31 @@ func (l *Log) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Follow follows the chain, before Run. What is wrong with it is said, and noted.
+func (l *Log) Follow() {
+	v, err := Verify(l.folder, "")
+	switch {
+	case err != nil:
+		l.log.Error("the audit log is not known to be whole", "error", err)
+	case v.Broken != "":
+		l.damaged(v.Broken)
+	case v.Open:
+		if err := l.ready(now()); err != nil {
+			l.log.Error("the audit log is not mended", "error", err)
+		}
+	}
+}
+
+// damaged begins the chain anew.
+func (l *Log) damaged(at string) {
+	l.broken.Store(&at)
+	l.log.Error("the audit log is damaged: what is written now begins it anew, and what stands there is kept; \"netport-server audit verify\" says more", "at", at)
+	l.write(Record{Time: now(), Event: "audit", Answer: Broken, Detail: at})
+}
+
+// now is the time as records have it.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 // Flush writes what is queued now. It is for a process without Run: a command
 // that works on the state of a stopped server.
@@ -153,25 +192,38 @@ func (l *Log) write(r Record) {
 	}
 }
 
-// append writes one line. A file that is not open is opened first, and what a crash
-// left at its end is mended and noted.
+// append writes one line.
 func (l *Log) append(r Record) error {
 	if l.file != nil && l.size >= l.limit {
 		l.rotate()
 	}
-	if l.file == nil {
-		torn, err := l.open()
-		if err != nil {
-			return err
-		}
-		if torn != "" {
-			if err := l.writeLine(Record{Time: r.Time, Event: "audit", Answer: Torn, Detail: torn}); err != nil {
-				return err
-			}
-			l.log.Warn("audit: the last line was cut short by a crash; it was taken out", "line", torn)
-		}
+	if err := l.ready(r.Time); err != nil {
+		return err
 	}
 	return l.writeLine(r)
+}
+
+// ready opens the file if it is not open. What a crash left at its end is mended and
+// noted; a file that has something else there is put aside.
+func (l *Log) ready(at time.Time) error {
+	if l.file != nil {
+		return nil
+	}
+	torn, err := l.open()
+	if errors.Is(err, errForeign) {
+		l.rotate()
+		if torn, err = l.open(); err == nil {
+			l.damaged(fileOf("", 1) + ": " + errForeign.Error())
+		}
+	}
+	if err != nil || torn == "" {
+		return err
+	}
+	if err := l.writeLine(Record{Time: at, Event: "audit", Answer: Torn, Detail: torn}); err != nil {
+		return err
+	}
+	l.log.Warn("audit: the last line was cut short by a crash; it was taken out", "file", l.name(0), "line", torn)
+	return nil
 }
 
 func (l *Log) writeLine(r Record) error {

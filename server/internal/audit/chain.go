@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -84,6 +85,13 @@ func escape(line []byte) []byte {
 	return b
 }
 
+// lineHead is what every line begins with.
+const lineHead = `{"previous":"`
+
+// errForeign is of a file that has something else at its end than a line of ours, or a
+// part of one: zeros after a crash of the machine, or another's text.
+var errForeign = errors.New("what is at its end is no part of a record")
+
 // end is how a file ends.
 type end struct {
 	last []byte // the last whole line; nil in an empty file
@@ -91,7 +99,7 @@ type end struct {
 	size int64  // of all whole lines
 }
 
-// readEnd reads the end of an open file.
+// readEnd reads the end of an open file. With errForeign it returns what is before that.
 func readEnd(f *os.File) (end, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -107,15 +115,15 @@ func readEnd(f *os.File) (end, error) {
 	}
 	cut := bytes.LastIndexByte(b, '\n') + 1
 	e := end{size: from + int64(cut)}
-	if cut == 0 && from > 0 {
-		return end{}, fmt.Errorf("%s is not an audit file: its last %d bytes have no end of a line; move it away", f.Name(), len(b))
-	}
-	if rest := b[cut:]; len(rest) > 0 {
-		e.torn = string(rest[:min(len(rest), maxTorn)])
-	}
 	if cut > 0 {
 		whole := b[:cut-1]
 		e.last = whole[bytes.LastIndexByte(whole, '\n')+1:]
+	}
+	if rest := b[cut:]; len(rest) > 0 {
+		if len(rest) > maxLine || !bytes.HasPrefix(rest, []byte(lineHead)) && !strings.HasPrefix(lineHead, string(rest)) {
+			return e, errForeign
+		}
+		e.torn = string(rest[:min(len(rest), maxTorn)])
 	}
 	return e, nil
 }
@@ -132,5 +140,8 @@ func lastLine(name string) ([]byte, error) {
 	}
 	defer f.Close()
 	e, err := readEnd(f)
+	if errors.Is(err, errForeign) {
+		err = nil
+	}
 	return e.last, err
 }

@@ -28,15 +28,24 @@ type Verdict struct {
 	// Noted is set where the head that was asked for is one of the chain's lines.
 	Noted bool `json:"noted"`
 	// Broken names the first line that does not follow the one before, and says
-	// what is wrong with it; empty if the chain is whole.
+	// what is wrong with it; empty if the chain is whole, or was begun anew.
 	Broken string `json:"broken,omitempty"`
+	// Anew are such lines after which a server that was started has begun the chain anew;
+	// those above maxAnew are left out.
+	Anew []string `json:"anew,omitempty"`
+	// Settled is set where the head that was asked for stands behind all that is broken:
+	// whoever noted it knew.
+	Settled bool `json:"settled,omitempty"`
 	// Open is set where the last line has no end: it is being written now, or a crash
 	// has cut it short.
 	Open bool `json:"open,omitempty"`
 }
 
-// Verify follows the chain through all audit files of a folder, oldest first, up
-// to the first line that breaks it. head is a hash that was noted before, or
+// maxAnew is how many places a Verdict names where the chain was begun anew.
+const maxAnew = 10
+
+// Verify follows the chain through all audit files of a folder, oldest first. From a line
+// that breaks it, it goes on where it was begun anew. head is a hash that was noted before, or
 // empty. A server may go on writing meanwhile.
 func Verify(folder, head string) (Verdict, error) {
 	files, err := openAll(folder)
@@ -49,14 +58,16 @@ func Verify(folder, head string) (Verdict, error) {
 		}
 	}()
 	v := follower{head: head}
-	for _, f := range files {
+	for i, f := range files {
 		if err := v.file(f); err != nil {
 			return v.Verdict, fmt.Errorf("verify audit: %w", err)
 		}
-		if v.Broken != "" {
-			break
+		if v.Open && i < len(files)-1 {
+			v.Open = false
+			v.breaks(filepath.Base(f.Name()) + ": " + errForeign.Error())
 		}
 	}
+	v.readLast()
 	if v.Records > 0 {
 		v.Head = v.last.String()
 	}
@@ -111,9 +122,10 @@ func isFile(f *os.File, stat func() (fs.FileInfo, error)) bool {
 // follower walks along the chain.
 type follower struct {
 	Verdict
-	head  string
-	last  hash
-	place string // of the last line
+	head   string
+	last   hash
+	place  string // of the last line
+	unread []byte // the last line, where it was not parsed
 }
 
 // file follows the chain through one file.
@@ -128,34 +140,93 @@ func (v *follower) file(f *os.File) error {
 			v.Open = len(line) > 0
 			return nil
 		case errors.Is(err, bufio.ErrBufferFull):
-			v.Broken = place + ": it is longer than any record"
-			return nil
+			v.breaks(place + ": it is longer than any record")
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = r.ReadSlice('\n')
+			}
+			if err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
 		case err != nil:
 			return err
-		}
-		if v.line(place, bytes.TrimSuffix(line, []byte("\n"))); v.Broken != "" {
-			return nil
+		default:
+			v.line(place, bytes.TrimSuffix(line, []byte("\n")))
 		}
 	}
 }
 
+// breaks notes what breaks the chain, unless it is broken already.
+func (v *follower) breaks(what string) {
+	if v.Broken == "" {
+		v.Broken, v.Settled = what, false
+	}
+}
+
+// follows takes a line that is as this package writes them and follows the one before,
+// without parsing it: what its fields say the line after it vouches for. Those about the
+// log itself are read.
+func (v *follower) follows(place string, line []byte) bool {
+	rest, ours := bytes.CutPrefix(line, []byte(lineHead))
+	rest, next := bytes.CutPrefix(rest, []byte(v.last.String()+`",`))
+	if !ours || !next || v.Records == 0 || v.Broken != "" || !bytes.HasSuffix(rest, []byte("}")) || bytes.Contains(rest, []byte(`"event":"audit"`)) {
+		return false
+	}
+	v.count(place, line)
+	v.unread = append(v.unread[:0], line...)
+	return true
+}
+
+// readLast parses the last line, if it was not.
+func (v *follower) readLast() {
+	if len(v.unread) == 0 {
+		return
+	}
+	var l link
+	if json.Unmarshal(v.unread, &l) != nil {
+		v.breaks(v.place + ": it is no record")
+		return
+	}
+	v.Last = l.Time
+}
+
+// count takes a line as the last of the chain.
+func (v *follower) count(place string, line []byte) {
+	v.Records++
+	v.last, v.place = hashOf(line), place
+	if v.head != "" && v.last.String() == v.head {
+		v.Noted, v.Settled = true, true
+	}
+}
+
 func (v *follower) line(place string, line []byte) {
+	if v.follows(place, line) {
+		return
+	}
 	var l link
 	if err := json.Unmarshal(line, &l); err != nil || l.Previous == "" {
-		v.Broken = place + ": it is no record"
+		v.breaks(place + ": it is no record")
 		return
 	}
 	switch {
+	case v.Broken != "" && l.Event == "audit" && l.Answer == Broken:
+		if len(v.Anew) < maxAnew {
+			v.Anew = append(v.Anew, v.Broken)
+		}
+		v.Broken = ""
+		if v.Records == 0 {
+			v.First = l.Time
+		}
+	case v.Broken != "":
+		return
 	case v.Records == 0:
 		v.First, v.Begins = l.Time, l.Previous == hash{}.String()
 		v.Noted = l.Previous == v.head
 	case l.Previous != v.last.String():
-		v.Broken = fmt.Sprintf("%s: it does not follow %s: there a line was altered, removed, added or moved", place, v.place)
+		v.breaks(fmt.Sprintf("%s: it does not follow %s: there a line was altered, removed, added or moved", place, v.place))
 		return
 	}
-	v.Records++
-	v.Last, v.last, v.place = l.Time, hashOf(line), place
-	v.Noted = v.Noted || v.last.String() == v.head
+	v.count(place, line)
+	v.Last, v.unread = l.Time, v.unread[:0]
 	switch l.Answer {
 	case Lost:
 		v.Lost += l.Count

@@ -165,15 +165,6 @@ func TestTornLineIsTakenOutAndNoted(t *testing.T) {
 	if err != nil || len(list) != 3 || list[1].Answer != Torn || list[1].Detail != string(half[:min(len(half), maxTorn)]) || list[2].Portal != "b" {
 		t.Errorf("records %+v, %v", list, err)
 	}
-	// A file without any end of a line, larger than a line may be, is not ours.
-	foreign := bytes.Repeat([]byte("x"), 3*maxLine)
-	if err := os.WriteFile(fileOf(folder, 0), foreign, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	keep(t, folder, 1<<20, "c")
-	if b, err := os.ReadFile(fileOf(folder, 0)); err != nil || !bytes.Equal(b, foreign) {
-		t.Errorf("a foreign file was changed to %d bytes, %v", len(b), err)
-	}
 }
 
 func TestLinesArePrintable(t *testing.T) {

@@ -66,7 +66,11 @@ func newAuditVerify() *cobra.Command {
 		Short: "Check that no audit line was altered, removed or added",
 		Long: `Check that no audit line was altered, removed or added: each line names the hash of
 the line before it. Lines cut off at the end are noticed only with --head: keep the
-head that this command prints on another machine, and name it the next time.`,
+head that this command prints on another machine, and name it the next time.
+
+A server that finds the chain broken when it starts says so, in its log and its status,
+and begins it anew. This command fails for that, too, until it is given a head that was
+noted after it.`,
 		Example: "  netport-server audit verify\n  netport-server audit verify --head 3f2c...",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -87,6 +91,8 @@ head that this command prints on another machine, and name it the next time.`,
 				return err
 			case v.Broken != "":
 				return fmt.Errorf("verify audit in %s: the chain breaks at %s", folder, v.Broken)
+			case len(v.Anew) > 0 && !v.Settled:
+				return fmt.Errorf("verify audit in %s: the chain was broken at %s; a server has begun it anew since: whoever has looked into that names the head of now with --head from then on", folder, v.Anew[len(v.Anew)-1])
 			case head != "" && !v.Noted:
 				return fmt.Errorf("verify audit in %s: no line has the head %s: lines were cut off since it was noted, or its file was put out", folder, head)
 			}
@@ -114,6 +120,9 @@ func verdict(v audit.Verdict) string {
 	}
 	if v.Torn > 0 {
 		text += fmt.Sprintf("torn     %d lines were cut short by a crash\n", v.Torn)
+	}
+	for _, at := range v.Anew {
+		text += fmt.Sprintf("broken   at %s; begun anew after it\n", at)
 	}
 	if v.Open {
 		text += "open     the last line has no end: it is being written, or was cut short by a crash\n"

@@ -76,6 +76,9 @@ func newStatus() *cobra.Command {
 		if s.Strict {
 			say("signatures", "made elsewhere (strict mode): %s", unsigned(s))
 		}
+		if s.Damage != "" {
+			say("audit", "it was found damaged at the start, at %s: see \"netport-server audit verify\"", s.Damage)
+		}
 		if s.Missing > 0 {
 			say("audit", "%d records are not written: see the log; is the disk full?", s.Missing)
 		}

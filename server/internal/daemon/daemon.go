@@ -154,6 +154,7 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 		})
 	}
 	// The audit log is the last to stop: the others still write to it.
+	service.Audit.Follow()
 	auditCtx, stopAudit := context.WithCancel(context.Background())
 	var audit sync.WaitGroup
 	audit.Go(func() { service.Audit.Run(auditCtx) })

@@ -38,7 +38,8 @@ type Status struct {
 	Relays   int       `json:"relays"`
 	Usable   int       `json:"relays_online"`
 	Sessions int       `json:"sessions"`
-	Missing  uint64    `json:"audit_missing"` // records that cannot be written now
+	Missing  uint64    `json:"audit_missing"`          // records that cannot be written now
+	Damage   string    `json:"audit_damage,omitempty"` // where the audit log was found broken at the start
 	Expires  time.Time `json:"certificate_expires"`
 	// Soon names the certificates of the server and of CAs that end soon, and when.
 	Soon []string `json:"ending_soon,omitempty"`
@@ -85,7 +86,7 @@ func (d *daemon) status(cfg *config.Config, service *admin.Service, since time.T
 	s := Status{
 		Version: command.Version, Domain: cfg.Domain, Address: cfg.Address, Listen: cfg.Listen, Since: since,
 		Policy: applied.Version, File: applied.File, Applied: applied.Time, Grants: service.Registry.Grants(),
-		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Expires: d.own.credentials.Leaf().NotAfter,
+		Sessions: len(d.hub.Sessions()), Missing: service.Audit.Missing(), Damage: service.Audit.Damage(), Expires: d.own.credentials.Leaf().NotAfter,
 	}
 	s.Contested, s.Lost = d.hub.Contests(), service.Registry.Lost()
 	s.Reload = d.reload.Last()
