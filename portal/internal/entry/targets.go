@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/netport/netport/portal/internal/grants"
@@ -121,15 +122,7 @@ func (f *forward) byReach(list []choice) []choice {
 		away[c.t] = away[c.t] || now.Before(c.t.rest)
 	}
 	f.mu.Unlock()
-	slices.SortStableFunc(list, func(a, b choice) int {
-		switch {
-		case away[a.t] == away[b.t]:
-			return 0
-		case away[a.t]:
-			return 1
-		}
-		return -1
-	})
+	sort.SliceStable(list, func(i, j int) bool { return !away[list[i].t] && away[list[j].t] })
 	return list
 }
 
