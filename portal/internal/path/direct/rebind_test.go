@@ -100,6 +100,7 @@ func TestConnectionFollowsTheClientToAnotherAddress(t *testing.T) {
 	both, between := newApart(t)
 	conns, _ := both.connect(t)
 	carry(t, conns[0], conns[1])
+	carry(t, conns[1], conns[0]) // the client knows by now that the handshake is over
 	was := inUse(both[1].Path)
 	between.rebind(&between.back, between.fromServer)
 	both[0].Refresh() // the carrier is silent
