@@ -468,6 +468,18 @@
 // asked at once, with PING behind a PAD; one that does not answer within 200 ms, or
 // three round trips and 0.1 seconds, is silent too. A slow application is no reason.
 //
+// CANDIDATES says where its sender may be reached without a relay: all such places it
+// has, under a number that rises. It is said again on each carrier that comes, and when
+// it has changed or a carrier has gone. Whoever reads it believes nothing: it sends
+// probes there, and few, to whatever may be an address of a host at all.
+//
+// Carriers on a direct path belong to no session of a server's. Streams and flows take
+// them before those by a relay, unless a round trip on the direct path takes clearly longer, by a quarter
+// and 5 ms, for 5 seconds; then they take it again when it does not for 10 seconds, or
+// longer each time. Where the policy says "only" they take nothing else, wait for it,
+// and are refused or reset (ReasonNotDirect) where none comes, and a portal takes
+// no OPEN, RESUME or DATAGRAM by a relay; where it says "never" there is none.
+//
 // When the last carrier of a tunnel is gone, or all are silent, its streams wait until
 // the peer was not heard for 2 minutes, unless configured otherwise; then they are reset.
 //

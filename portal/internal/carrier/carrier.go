@@ -162,7 +162,7 @@ func (c *carrier) take(f wire.FrameHeader, body []byte, h Handler) error {
 		}
 		return nil
 	case wire.FrameOpen, wire.FrameData, wire.FrameAck, wire.FrameFin, wire.FrameReset, wire.FrameResume,
-		wire.FrameDatagram, wire.FrameCarrier, wire.FrameClose:
+		wire.FrameDatagram, wire.FrameCarrier, wire.FrameClose, wire.FrameCandidates:
 		c.live.busy.Store(true)
 		return h.Frame(f, body)
 	}

@@ -114,8 +114,8 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	})
 	p.exit = exit.New(exit.Config{
 		Grants: p.keeper, List: c.Dial, Resolver: net.DefaultResolver, State: c.State, Now: credentials.Now,
-		Cut:  func(ids []wire.GrantID, reason wire.Reason) int { return p.pool.Cut(ids, reason) },
-		Path: p.path, Log: logs.Steady(log),
+		Cut: func(ids []wire.GrantID, reason wire.Reason) int { return p.pool.Cut(ids, reason) },
+		Log: logs.Steady(log),
 	})
 	p.pool = peers.New(peers.Config{
 		Credentials: credentials, Server: p.client, Finder: peers.Paths(p.finder), Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
@@ -123,7 +123,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
 		Handler: p.exit, Budget: tunnel.NewBudget(buffers(memory.Limit())), Linger: c.Linger, Log: log,
 	})
-	p.entry = entry.New(entry.Config{Tunnels: p.pool, List: c.Listen, Users: c.Users, Reach: p.reaches, Path: p.path, Log: log})
+	p.entry = entry.New(entry.Config{Tunnels: p.pool, List: c.Listen, Users: c.Users, Reach: p.reaches, Log: log})
 	p.identity.Hook(keeper.Hooks{
 		Renewing: func(inUse, next identity.KeyHash) { p.keeper.Own(inUse, next) },
 		Renewed:  p.renewed,

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -34,7 +33,7 @@ type hostile struct {
 // refuseAll is the Handler of a portal that nobody may open anything on.
 type refuseAll struct{}
 
-func (refuseAll) Open(context.Context, *x509.Certificate, wire.Open) (net.Conn, error) {
+func (refuseAll) Open(context.Context, tunnel.From, wire.Open) (net.Conn, error) {
 	return nil, tunnel.Refuse(wire.ReasonNotGranted, "")
 }
 

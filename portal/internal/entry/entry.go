@@ -46,10 +46,7 @@ type Config struct {
 	// Reach reports whether another portal can be reached now, as far as is known.
 	// It is asked where there are several targets.
 	Reach func(peer string) bool
-	// Path reports, as a *grants.Refused, why no path to a peer that there is now
-	// may carry what runs under these terms.
-	Path func(peer string, terms grant.Terms) error
-	Log  *slog.Logger
+	Log   *slog.Logger
 }
 
 // Entry holds the forwards of which this portal is the entry. Its methods are
@@ -253,9 +250,6 @@ func (e *Entry) with(ctx context.Context, limit time.Duration, g grant.Grant, us
 		t, err := e.Tunnels.Tunnel(ctx, g.Exit.Name, g.ID())
 		if err != nil {
 			return err
-		}
-		if refused, ok := errors.AsType[*grants.Refused](e.Path(g.Exit.Name, g.Terms)); ok {
-			return &peers.Unavailable{Reason: refused.Reason, Detail: refused.Detail}
 		}
 		if err = use(ctx, t); !errors.Is(err, tunnel.ErrClosed) {
 			return err

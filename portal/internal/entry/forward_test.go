@@ -54,7 +54,7 @@ func (l *exhausted) Addr() net.Addr { return &net.TCPAddr{} }
 // newEntry returns an Entry for which every portal can be reached on any path.
 func newEntry(tunnels Tunnels) *Entry {
 	return New(Config{
-		Tunnels: tunnels, Reach: func(string) bool { return true }, Path: func(string, grant.Terms) error { return nil },
+		Tunnels: tunnels, Reach: func(string) bool { return true },
 		Log: slog.New(slog.DiscardHandler),
 	})
 }

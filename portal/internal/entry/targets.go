@@ -209,7 +209,7 @@ func elsewhere(err error) bool {
 	}
 	switch end.Reason {
 	case wire.ReasonTargetRefused, wire.ReasonTargetTimeout, wire.ReasonTargetUnreached, wire.ReasonTargetUnknown, wire.ReasonTargetLocal,
-		wire.ReasonCarrierLost, wire.ReasonBusy, wire.ReasonTimeout:
+		wire.ReasonCarrierLost, wire.ReasonNotDirect, wire.ReasonBusy, wire.ReasonTimeout:
 		return true
 	case wire.ReasonShutdown:
 		return end.Peer

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/netport/netport/portal/internal/allow"
+	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
 )
@@ -18,7 +19,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			w, g := benchWorld(b, terms)
 			for b.Loop() {
-				conn, err := w.exit.Open(b.Context(), w.entry.cert, wire.Open{Kind: wire.OpenProbe, Grant: g.ID()})
+				conn, err := w.exit.Open(b.Context(), tunnel.From{Peer: w.entry.cert}, wire.Open{Kind: wire.OpenProbe, Grant: g.ID()})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -33,7 +34,7 @@ func BenchmarkWrite(b *testing.B) {
 	for name, terms := range map[string]grant.Terms{"plain": {}, "rate": {Rate: 1 << 40}, "month": {Month: 1 << 60}} {
 		b.Run(name, func(b *testing.B) {
 			w, g := benchWorld(b, terms)
-			conn, err := w.exit.Open(b.Context(), w.entry.cert, wire.Open{Kind: wire.OpenStream, Grant: g.ID()})
+			conn, err := w.exit.Open(b.Context(), tunnel.From{Peer: w.entry.cert}, wire.Open{Kind: wire.OpenStream, Grant: g.ID()})
 			if err != nil {
 				b.Fatal(err)
 			}

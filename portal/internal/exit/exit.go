@@ -63,10 +63,7 @@ type Config struct {
 	Now      func() time.Time
 	// Cut resets what runs under any of the grants and returns how much that was.
 	Cut func(ids []wire.GrantID, reason wire.Reason) int
-	// Path reports, as a *grants.Refused, why no path to a peer that there is now
-	// may carry what runs under these terms.
-	Path func(peer string, terms grant.Terms) error
-	Log  *slog.Logger // peers decide how much is written there
+	Log *slog.Logger // peers decide how much is written there
 }
 
 // Exit is the tunnel.Handler of a portal. Its methods are safe for concurrent
@@ -208,14 +205,14 @@ func (x *Exit) Use(g grant.Grant) Use {
 }
 
 // Open implements tunnel.Handler.
-func (x *Exit) Open(ctx context.Context, peer *x509.Certificate, open wire.Open) (net.Conn, error) {
-	from, err := peerOf(peer)
+func (x *Exit) Open(ctx context.Context, by tunnel.From, open wire.Open) (net.Conn, error) {
+	from, err := peerOf(by.Peer)
 	if err != nil {
 		return nil, x.refuse(from, open, grant.Grant{}, &grants.Refused{Reason: wire.ReasonWrongPeer, Detail: err.Error()})
 	}
 	g, err := x.Grants.Admit(from, open.Grant, open.Signed)
 	if err == nil {
-		err = x.check(from, open, g)
+		err = x.check(by.Direct, open, g)
 	}
 	var l *limits
 	if err == nil && limited(g.Terms) {
@@ -248,15 +245,18 @@ func (x *Exit) Open(ctx context.Context, peer *x509.Certificate, open wire.Open)
 
 // check says why what a peer asks for is not what its grant is for, or not what
 // this portal's owner admits.
-func (x *Exit) check(from identity.Peer, open wire.Open, g grant.Grant) error {
+func (x *Exit) check(direct bool, open wire.Open, g grant.Grant) error {
 	if open.Kind != wire.OpenProbe && (open.Kind == wire.OpenFlow) != g.Target.Datagram() {
 		return &grants.Refused{Reason: wire.ReasonNotGranted, Detail: "the peer asks for datagrams of a stream's grant, or for a stream of a datagram's"}
 	}
 	if open.Kind != wire.OpenProbe && !g.Clients.Allow(open.Source.Addr()) {
 		return &grants.Refused{Reason: wire.ReasonClientForbidden, Detail: fmt.Sprintf("the client %s is none of those granted: %s", open.Source.Addr(), g.Clients)}
 	}
-	if err := x.Path(from.ID.Name, g.Terms); err != nil {
-		return err
+	switch {
+	case g.Direct == grant.DirectOnly && !direct:
+		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: "the policy allows direct paths only (direct = \"only\"), and the peer asks by a relay"}
+	case g.Direct == grant.DirectNever && direct:
+		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: "the policy allows no direct paths (direct = \"never\"), and the peer asks by one"}
 	}
 	return x.list.Load().Target(g.Target)
 }

@@ -71,9 +71,8 @@ func newWorld(t testing.TB, list allow.List, resolver Resolver) *world {
 	w.cuts = make(chan cut, 16)
 	w.config = Config{
 		Grants: w.set, List: list, Resolver: resolver, State: t.TempDir(), Now: time.Now,
-		Cut:  func(ids []wire.GrantID, reason wire.Reason) int { w.cuts <- cut{ids, reason}; return len(ids) },
-		Path: func(string, grant.Terms) error { return nil },
-		Log:  slog.New(slog.NewTextHandler(w.log, nil)),
+		Cut: func(ids []wire.GrantID, reason wire.Reason) int { w.cuts <- cut{ids, reason}; return len(ids) },
+		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	}
 	w.exit = New(w.config)
 	return w
@@ -123,7 +122,7 @@ func (w *world) grant(target string, change ...func(*grant.Permission)) grant.Gr
 
 func (w *world) open(kind wire.OpenKind, g grant.Grant) (net.Conn, wire.Reason) {
 	w.Helper()
-	conn, err := w.exit.Open(w.Context(), w.entry.cert, wire.Open{Kind: kind, Grant: g.ID()})
+	conn, err := w.exit.Open(w.Context(), tunnel.From{Peer: w.entry.cert}, wire.Open{Kind: kind, Grant: g.ID()})
 	if err == nil {
 		w.Cleanup(func() { conn.Close() })
 		return conn, wire.ReasonNone
@@ -370,7 +369,7 @@ func TestNothingIsDialledWithoutAValidGrant(t *testing.T) {
 		for _, kind := range kinds {
 			w.log.Reset()
 			tt.open.Kind = kind
-			conn, err := w.exit.Open(t.Context(), w.entry.cert, tt.open)
+			conn, err := w.exit.Open(t.Context(), tunnel.From{Peer: w.entry.cert}, tt.open)
 			var end *tunnel.EndError
 			if conn != nil || !errors.As(err, &end) || end.Reason != tt.want {
 				t.Errorf("%s, kind %d: %v, want %v", name, kind, err, tt.want)
@@ -432,7 +431,7 @@ func TestTargetIsToldItsClient(t *testing.T) {
 		}
 		w := newWorld(t, allow.List{}, net.DefaultResolver)
 		g := w.grant("unix://"+socket, func(p *grant.Permission) { p.Proxy = proxy })
-		conn, err := w.exit.Open(t.Context(), w.entry.cert, wire.Open{Kind: wire.OpenStream, Grant: g.ID(), Source: source})
+		conn, err := w.exit.Open(t.Context(), tunnel.From{Peer: w.entry.cert}, wire.Open{Kind: wire.OpenStream, Grant: g.ID(), Source: source})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -50,7 +50,7 @@ func drain(conn net.Conn) { io.Copy(io.Discard, conn) }
 
 // openFor is open of something that is over when its context ends.
 func (w *world) openFor(ctx context.Context, kind wire.OpenKind, g grant.Grant) (net.Conn, error) {
-	conn, err := w.exit.Open(ctx, w.entry.cert, wire.Open{Kind: kind, Grant: g.ID()})
+	conn, err := w.exit.Open(ctx, tunnel.From{Peer: w.entry.cert}, wire.Open{Kind: kind, Grant: g.ID()})
 	if err == nil {
 		w.Cleanup(func() { conn.Close() })
 	}
@@ -378,18 +378,11 @@ func TestTermsChangeForWhatRuns(t *testing.T) {
 // but not against the grant.
 func TestClientsAndPathsAreCheckedAtTheExitToo(t *testing.T) {
 	w := newWorld(t, allow.List{}, net.DefaultResolver)
-	w.config.Path = func(peer string, terms grant.Terms) error {
-		if peer != "ann" {
-			t.Errorf("asked about the path to %q", peer)
-		}
-		return relayed(terms)
-	}
-	w.exit = New(w.config)
 	to := target(t, drain)
 	g := w.grant(to, func(p *grant.Permission) { p.Clients = clients(t, "192.168.7.0/24") })
 	for source, want := range map[string]wire.Reason{"192.168.7.5:1": 0, "[::ffff:192.168.7.5]:1": 0, "192.168.8.5:1": wire.ReasonClientForbidden, "": wire.ReasonClientForbidden} {
 		open := wire.Open{Kind: wire.OpenStream, Grant: g.ID(), Source: addrPort(source)}
-		conn, err := w.exit.Open(t.Context(), w.entry.cert, open)
+		conn, err := w.exit.Open(t.Context(), tunnel.From{Peer: w.entry.cert}, open)
 		if err == nil {
 			conn.Close()
 		}
@@ -397,13 +390,23 @@ func TestClientsAndPathsAreCheckedAtTheExitToo(t *testing.T) {
 			t.Errorf("a client at %q: %v, want %v", source, err, want)
 		}
 	}
-	direct := w.grant(to, func(p *grant.Permission) { p.Version, p.Direct = 2, grant.DirectOnly })
-	if _, err := w.openFor(t.Context(), wire.OpenStream, direct); !reasonIs(err, wire.ReasonNotDirect) {
-		t.Errorf("direct paths only, over a relay: %v", err)
-	}
-	never := w.grant(to, func(p *grant.Permission) { p.Version, p.Direct = 3, grant.DirectNever })
-	if _, err := w.openFor(t.Context(), wire.OpenStream, never); err != nil {
-		t.Errorf("never direct, over a relay: %v", err)
+	for i, tt := range []struct {
+		terms  grant.Direct
+		direct bool // the carrier
+		ok     bool
+	}{
+		{grant.DirectAny, false, true}, {grant.DirectAny, true, true},
+		{grant.DirectOnly, false, false}, {grant.DirectOnly, true, true},
+		{grant.DirectNever, false, true}, {grant.DirectNever, true, false},
+	} {
+		g := w.grant(to, func(p *grant.Permission) { p.Version, p.Direct = uint64(2+i), tt.terms })
+		conn, err := w.exit.Open(t.Context(), tunnel.From{Peer: w.entry.cert, Direct: tt.direct}, wire.Open{Kind: wire.OpenStream, Grant: g.ID()})
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != tt.ok || err != nil && !reasonIs(err, wire.ReasonNotDirect) {
+			t.Errorf("direct %v, on a carrier that is direct: %v: %v", tt.terms, tt.direct, err)
+		}
 	}
 }
 

@@ -139,6 +139,8 @@ func (w *raced) Taken() {
 	}
 }
 
+func (w *raced) Direct() bool { return false }
+
 func (w *raced) Lost() {
 	w.r.mu.Lock()
 	defer w.r.mu.Unlock()
@@ -724,6 +726,7 @@ func (g *given) Connection() uint16                     { return 0 }
 func (g *given) Dial(context.Context) (net.Conn, error) { return g.conn, nil }
 func (g *given) Taken()                                 {}
 func (g *given) Lost()                                  {}
+func (g *given) Direct() bool                           { return false }
 func (g *given) Stuck()                                 {}
 
 // fixed is a Leg with ways for one carrier.

@@ -203,6 +203,7 @@ func (w *way) Kind() wire.CarrierKind { return wire.CarrierTCP }
 func (w *way) Connection() uint16     { return w.connection }
 func (w *way) Taken()                 {}
 func (w *way) Lost()                  {}
+func (w *way) Direct() bool           { return false }
 func (w *way) Stuck()                 {}
 func (w *way) Dial(ctx context.Context) (net.Conn, error) {
 	return w.leg.relay.dial(ctx, w.leg.session, w.connection)

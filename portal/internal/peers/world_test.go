@@ -2,7 +2,6 @@ package peers
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -375,6 +374,6 @@ func (p *portal) Ticket(t wire.Ticket, server netip.Addr) (Leg, error) {
 }
 
 // Open implements tunnel.Handler: every target echoes.
-func (p *portal) Open(context.Context, *x509.Certificate, wire.Open) (net.Conn, error) {
+func (p *portal) Open(context.Context, tunnel.From, wire.Open) (net.Conn, error) {
 	return echo(), nil
 }

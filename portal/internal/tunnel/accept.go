@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 
@@ -77,19 +76,19 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 		p.accountLocked()
 		p.mu.Unlock()
 	}
-	peer := l.conn.Peer()
+	from := From{l.conn.Peer(), l.direct}
 	t.tasks.Go(func() {
 		defer cancel()
-		t.serve(ctx, peer, id, e, m)
+		t.serve(ctx, from, id, e, m)
 	})
 	return nil
 }
 
 // serve has the Handler dial, and carries what it dialled until it ends.
-func (t *Tunnel) serve(ctx context.Context, peer *x509.Certificate, id uint32, e end, m wire.Open) {
+func (t *Tunnel) serve(ctx context.Context, from From, id uint32, e end, m wire.Open) {
 	t.order.wait(ctx, id)
 	begun := func() { t.order.begin(id) }
-	conn, err := t.cfg.Handler.Open(WithBegun(ctx, begun), peer, m)
+	conn, err := t.cfg.Handler.Open(WithBegun(ctx, begun), from, m)
 	begun()
 	t.mu.Lock()
 	t.pending--

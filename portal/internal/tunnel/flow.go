@@ -159,13 +159,14 @@ func (f *Flow) openOnLocked(l *link) {
 // place implements end: what the peer has not answered is said again on another
 // carrier.
 func (f *Flow) place() {
-	l := f.t.flowAt.Load()
+	l, any := f.t.flowAt.Load(), f.t.best(wire.CarrierQUIC)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if l == nil || f.said == l {
-		return
+	if l == nil && f.sent {
+		l = any // an end may be told on any
 	}
 	switch {
+	case l == nil || f.said == l:
 	case f.sent && !f.received:
 		f.said = l
 		l.conn.Send(wire.AppendFrame(nil, f.id, f.reset))
@@ -323,6 +324,9 @@ func (f *Flow) cut(why *EndError, tell bool) {
 		return
 	}
 	l := f.t.flowAt.Load()
+	if l == nil {
+		l = f.t.best(wire.CarrierQUIC)
+	}
 	f.mu.Lock()
 	if !f.sent {
 		f.sent = true

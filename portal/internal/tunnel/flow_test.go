@@ -3,7 +3,6 @@ package tunnel
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -191,8 +190,8 @@ func TestProbeTellsWhetherTheTargetCanBeReached(t *testing.T) {
 // says otherwise, as those of the exit are.
 type lingering struct{ targets }
 
-func (l lingering) Open(ctx context.Context, peer *x509.Certificate, open wire.Open) (net.Conn, error) {
-	c, err := l.targets.Open(ctx, peer, open)
+func (l lingering) Open(ctx context.Context, from From, open wire.Open) (net.Conn, error) {
+	c, err := l.targets.Open(ctx, from, open)
 	if err == nil {
 		err = c.(*net.TCPConn).SetLinger(0)
 	}

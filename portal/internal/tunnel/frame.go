@@ -48,6 +48,13 @@ func (l *link) dispatch(h wire.FrameHeader, body []byte) error {
 		}
 		t.peerCloses(m)
 		return nil
+	case wire.FrameCandidates:
+		m, err := wire.ParseCandidates(body)
+		if err != nil || h.Stream != 0 {
+			return wire.ErrMalformed
+		}
+		t.candidates(m)
+		return nil
 	case wire.FrameOpen:
 		m, err := wire.ParseOpen(body)
 		if err != nil {
@@ -57,9 +64,12 @@ func (l *link) dispatch(h wire.FrameHeader, body []byte) error {
 	}
 	t.mu.Lock()
 	e := t.ends[h.Stream]
-	over := t.over
+	over, may := t.over, t.mayTakeLocked(l)
 	t.mu.Unlock()
 	switch {
+	case !may && h.Type == wire.FrameDatagram:
+		t.drops.Add(1)
+		return nil
 	case over:
 		// The tunnel is ending, and what was open is gone.
 		return nil

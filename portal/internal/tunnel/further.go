@@ -21,23 +21,37 @@ const (
 	lastsTime = time.Minute
 )
 
-// further is what a tunnel knows of carriers to come; its lock guards it.
-type further struct {
-	tcp, quic effort
+// want is a carrier that a tunnel would have.
+type want struct {
+	kind   wire.CarrierKind
+	direct bool
 }
 
-// effort is the effort for carriers of one kind.
+func (l *link) want() want { return want{l.conn.Kind(), l.direct} }
+
+// further is what a tunnel knows of carriers to come; its lock guards it.
+type further map[want]*effort
+
+// effort is the effort for carriers of one kind on one path.
 type effort struct {
 	joining int       // carriers that are being joined
 	after   time.Time // no other before
 	pause   time.Duration
 }
 
-func (f *further) of(kind wire.CarrierKind) *effort {
-	if kind == wire.CarrierQUIC {
-		return &f.quic
+func (f further) of(w want) *effort {
+	if f[w] == nil {
+		f[w] = &effort{}
 	}
-	return &f.tcp
+	return f[w]
+}
+
+// joining is how many carriers are being joined.
+func (f further) joining() (n int) {
+	for _, e := range f {
+		n += e.joining
+	}
+	return n
 }
 
 // failed has the next one wait, longer each time.
@@ -47,8 +61,8 @@ func (e *effort) failed(now time.Time) {
 }
 
 // ended notes that a carrier died after it had lived so long.
-func (f *further) ended(l *link, lived time.Duration) {
-	e := f.of(l.conn.Kind())
+func (f further) ended(l *link, lived time.Duration) {
+	e := f.of(l.want())
 	if lived >= lastsTime {
 		e.pause = 0
 	} else {
@@ -56,85 +70,102 @@ func (f *further) ended(l *link, lived time.Duration) {
 	}
 }
 
-// wantsLocked says of which kind the tunnel would have one more carrier: one for
-// streams if they have none of TCP, one for flows if they have none of QUIC, or
-// one more to spread streams over.
-func (t *Tunnel) wantsLocked() (wire.CarrierKind, bool) {
-	if t.cfg.Next == nil || t.cfg.More == nil || t.over || t.asked || t.drained != nil || len(t.links) == 0 {
-		return 0, false
+// wantsLocked says what the tunnel would have one more of, on the path that is taken
+// now: a carrier for streams if they have none of TCP, one for flows if they have none
+// of QUIC, or one more to spread streams over; and on any path one in place of one that is to be
+// made anew. What cannot be had is tried again now and then.
+func (t *Tunnel) wantsLocked() (list []want) {
+	if t.cfg.Next == nil || t.cfg.More == nil || t.over || t.asked || t.drained != nil {
+		return nil
 	}
-	tcp, quic := t.further.tcp.joining, t.further.quic.joining
-	var old *link // to be made anew
+	home := t.pickLocked(wire.CarrierTCP, nil)
+	if home == nil {
+		return nil
+	}
+	have := make(map[want]int) // and are to stay
+	var old []*link            // to be made anew
 	for _, l := range t.links {
 		if l.renews() {
-			old = l
+			old = append(old, l)
 		}
-		switch {
-		case l.retired.Load():
-		case l.conn.Kind() == wire.CarrierQUIC:
-			quic++
-		default:
-			tcp++
+		if !l.retired.Load() {
+			have[l.want()]++
 		}
 	}
+	for w, e := range t.further {
+		have[w] += e.joining
+	}
+	tcp, quic := want{wire.CarrierTCP, home.direct}, want{wire.CarrierQUIC, home.direct}
 	// A carrier is one processor's worth of AES-GCM at either portal.
 	most := min(max(runtime.GOMAXPROCS(0), 2), maxCarriers)
-	switch {
-	case t.streams > 0 && tcp == 0, tcp > 0 && tcp < most && t.streams > tcp:
-		return wire.CarrierTCP, true
-	case t.streams < len(t.ends) && quic == 0 && (old == nil || old.conn.Kind() == wire.CarrierQUIC):
-		return wire.CarrierQUIC, true
-	case old != nil && len(t.ends) > 0 && tcp+quic == 0:
-		return old.conn.Kind(), true
+	if n := have[tcp]; t.streams > 0 && n == 0 || n > 0 && n < most && t.streams > n {
+		list = append(list, tcp)
 	}
-	return 0, false
+	if t.streams < len(t.ends) && have[quic] == 0 {
+		list = append(list, quic)
+	}
+	for _, l := range old {
+		if len(t.ends) > 0 && have[want{wire.CarrierTCP, l.direct}]+have[want{wire.CarrierQUIC, l.direct}] == 0 {
+			list = append(list, l.want())
+		}
+	}
+	return list
 }
 
 // grow joins the carriers that are wanted, and returns when it is to be called
 // again.
 func (t *Tunnel) grow(now time.Time) (wait time.Duration) {
 	for {
+		wait = time.Hour
 		t.mu.Lock()
-		kind, ok := t.wantsLocked()
-		if !ok {
+		list := t.wantsLocked()
+		t.mu.Unlock()
+		announced := false
+		for _, w := range list {
+			t.mu.Lock()
+			e := t.further.of(w)
+			after := e.after.Sub(now)
+			var on []*link
+			for _, l := range t.links {
+				if l.conn.Client() && l.direct == w.direct && (l.rank(l.conn.Kind()) < rankRetired || l.renews()) {
+					on = append(on, l)
+				}
+			}
 			t.mu.Unlock()
-			return time.Hour
-		}
-		e := t.further.of(kind)
-		if wait := e.after.Sub(now); wait > 0 {
-			t.mu.Unlock()
-			return wait
-		}
-		var on []*link
-		for _, l := range t.links {
-			if l.conn.Client() && (l.rank(l.conn.Kind()) <= rankDoubt || l.renews()) {
-				on = append(on, l)
+			switch {
+			case len(on) == 0: // the peer may, or another carrier will come
+			case after > 0:
+				wait = min(wait, after)
+			case t.announce(w, on):
+				announced = true
+			default:
+				t.mu.Lock()
+				e.failed(now)
+				wait = min(wait, e.pause)
+				t.mu.Unlock()
+			}
+			if announced {
+				break
 			}
 		}
-		t.mu.Unlock()
-		if len(on) == 0 {
-			return time.Hour // the peer may, or another carrier will come
-		}
-		if !t.announce(kind, on) {
-			t.mu.Lock()
-			e.failed(now)
-			t.mu.Unlock()
+		if !announced {
+			return wait
 		}
 	}
 }
 
 // announce announces a carrier on one of those, and begins to join it.
-func (t *Tunnel) announce(kind wire.CarrierKind, on []*link) bool {
+func (t *Tunnel) announce(w want, on []*link) bool {
 	for _, l := range on {
 		session := l.conn.Session()
-		n, ok := t.cfg.Next(session, kind)
+		n, ok := t.cfg.Next(session, w.kind)
 		if !ok {
 			continue
 		}
 		t.mu.Lock()
 		if !t.over {
-			l.conn.Send(wire.AppendFrame(nil, 0, wire.AddCarrier{Connection: n, Kind: kind}))
-			t.joinLocked(session, n, kind)
+			l.conn.Send(wire.AppendFrame(nil, 0, wire.AddCarrier{Connection: n, Kind: w.kind}))
+			t.joinLocked(session, n, w)
 		}
 		t.mu.Unlock()
 		return true
@@ -143,10 +174,10 @@ func (t *Tunnel) announce(kind wire.CarrierKind, on []*link) bool {
 }
 
 // joinLocked begins to join a further carrier. The tunnel does well without.
-func (t *Tunnel) joinLocked(session wire.SessionID, n uint16, kind wire.CarrierKind) {
-	t.further.of(kind).joining++
+func (t *Tunnel) joinLocked(session wire.SessionID, n uint16, w want) {
+	t.further.of(w).joining++
 	t.tasks.Go(func() {
-		c, way, err := t.cfg.More(t.ctx, session, n, kind)
+		c, way, err := t.cfg.More(t.ctx, session, n, w.kind)
 		if err == nil {
 			if err = t.Attach(c, way); err != nil {
 				c.Abort(err)
@@ -156,7 +187,7 @@ func (t *Tunnel) joinLocked(session wire.SessionID, n uint16, kind wire.CarrierK
 			}
 		}
 		t.mu.Lock()
-		e := t.further.of(kind)
+		e := t.further.of(w)
 		e.joining--
 		if err != nil {
 			e.failed(time.Now())
@@ -170,7 +201,7 @@ func (t *Tunnel) joinLocked(session wire.SessionID, n uint16, kind wire.CarrierK
 			why := &EndError{Reason: wire.ReasonProtocol, Text: err.Error()}
 			t.finish(why, why)
 		default:
-			t.cfg.Log.Info("no further carrier", "session", session.String(), "carrier", n, "kind", kind.String(), "error", err)
+			t.cfg.Log.Info("no further carrier", "session", session.String(), "carrier", n, "kind", w.kind.String(), "error", err)
 		}
 	})
 }
@@ -182,11 +213,11 @@ func (t *Tunnel) addCarrier(l *link, m wire.AddCarrier) error {
 	switch {
 	case l.conn.Client():
 		return fmt.Errorf("%w: CARRIER %d is not this side's to dial", wire.ErrMalformed, m.Connection)
-	case t.further.tcp.joining+t.further.quic.joining >= 2*maxCarriers:
+	case t.further.joining() >= 2*maxCarriers:
 		return fmt.Errorf("%w: CARRIER %d: there are enough", wire.ErrMalformed, m.Connection)
 	case t.over || t.cfg.More == nil:
 		return nil
 	}
-	t.joinLocked(l.conn.Session(), m.Connection, m.Kind)
+	t.joinLocked(l.conn.Session(), m.Connection, want{m.Kind, l.direct})
 	return nil
 }

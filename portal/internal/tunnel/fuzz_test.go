@@ -23,6 +23,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte{4, 1, 1, 10, 1, 3, 8, 1, 0, 4, 3, 0, 6, 3, 2, 8, 3, 0})
 	f.Add([]byte{4, 1, 0, 9, 1, 0, 5, 1, 16, 9, 1, 16, 9, 3, 0, 4, 3, 0, 6, 3, 0})
 	f.Add([]byte{11, 0, 1, 12, 0, 9, 200, 1, 1, 0x85, 1, 3, 1, 2, 3})
+	f.Add([]byte{14, 0, 2, 14, 0, 1, 14, 0, 3, 14, 1, 4, 0x8e, 0, 9, 0, 0, 0, 9, 0, 1, 0x11, 4, 1})
 	f.Fuzz(func(t *testing.T, script []byte) {
 		a, b := net.Pipe()
 		var running sync.WaitGroup
@@ -97,7 +98,7 @@ func fromScript(b []byte) (frame, rest []byte) {
 		return wire.AppendFrame(nil, stream, raw{typ & 0x7f, body}), b[len(body):]
 	}
 	var f wire.Frame
-	switch typ % 14 {
+	switch typ % 15 {
 	case wire.FrameOpen:
 		f = wire.Open{Kind: wire.OpenStream, Limit: n << 8}
 		if n%4 == 1 {
@@ -118,6 +119,8 @@ func fromScript(b []byte) (frame, rest []byte) {
 		f = wire.Datagram{Data: make([]byte, n)}
 	case wire.FrameCarrier:
 		f = wire.AddCarrier{Connection: uint16(n), Kind: wire.CarrierTCP}
+	case wire.FrameCandidates:
+		f = wire.Candidates{Number: uint32(n)}
 	case wire.FrameClose:
 		f = wire.TunnelClose{Reason: wire.Reason(n)}
 	default:

@@ -10,6 +10,12 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
+// From is where an OPEN came from.
+type From struct {
+	Peer   *x509.Certificate // the leaf that TLS proved on its carrier
+	Direct bool              // the carrier goes by no relay
+}
+
 // Handler decides about what the peer opens. It is the only way for a peer to
 // make this portal dial: a Handler that refuses everything makes a tunnel
 // that can only be used in the other direction.
@@ -18,8 +24,7 @@ type Handler interface {
 	// its own and may take its time; ctx ends when the peer gives up, the
 	// grant is cut or the tunnel ends, and when what was opened is over.
 	//
-	// peer is the leaf certificate that TLS proved on the carrier of this
-	// OPEN. open.Signed holds the grant if the peer ever sent it whole on
+	// open.Signed holds the grant if the peer ever sent it whole on
 	// this tunnel, else it is empty; open.Data is always empty: the tunnel
 	// writes the data itself, after whatever Open wrote to the connection.
 	//
@@ -34,7 +39,7 @@ type Handler interface {
 	//
 	// A refusal is returned as Refuse makes it; any other error reaches the
 	// peer as ReasonInternal without its text.
-	Open(ctx context.Context, peer *x509.Certificate, open wire.Open) (net.Conn, error)
+	Open(ctx context.Context, from From, open wire.Open) (net.Conn, error)
 }
 
 // EndError says why a stream, a flow, a probe or a tunnel was refused or

@@ -48,9 +48,11 @@ func (t *Tunnel) tend(now time.Time) time.Duration {
 		t.arrange()
 	}
 	wait = min(wait, t.settles(now))
+	wait = min(wait, t.weigh(now))
 	wait = min(wait, t.giveUp(now))
 	wait = min(wait, t.grow(now))
 	t.tell()
+	wait = min(wait, t.endBarred(now))
 	return min(wait, t.lingers(now))
 }
 

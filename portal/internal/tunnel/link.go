@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -38,6 +39,7 @@ var (
 	errNoCarrier = errors.New("nothing was heard from the peer on any carrier")
 	errDeserted  = errors.New("nothing was answered on it, and its streams have moved")
 	errCrowded   = errors.New("the tunnel has carriers enough")
+	errForbidden = errors.New("the policy allows no direct paths (direct = \"never\")")
 )
 
 // link is a carrier as its tunnel sees it. It implements carrier.Handler.
@@ -45,6 +47,7 @@ type link struct {
 	t       *Tunnel
 	conn    carrier.Conn
 	way     Way
+	direct  bool      // it goes by no relay
 	since   time.Time // when it was attached
 	silent  atomic.Bool
 	retired atomic.Bool
@@ -64,7 +67,7 @@ type link struct {
 // carrier, and those of worse ones, move to it. An error says that the tunnel
 // did not take it.
 func (t *Tunnel) Attach(c carrier.Conn, way Way) error {
-	l := &link{t: t, conn: c, way: way, since: time.Now()}
+	l := &link{t: t, conn: c, way: way, direct: way.Direct(), since: time.Now()}
 	guilty, err := t.attach(l)
 	for _, way := range guilty {
 		way.Lost()
@@ -85,6 +88,8 @@ func (t *Tunnel) attach(l *link) (guilty []Way, err error) {
 		return nil, ErrClosed
 	case len(t.links) >= maxLinks:
 		return nil, errCrowded
+	case l.direct && t.paths == grant.DirectNever:
+		return nil, errForbidden
 	}
 	t.suspects = slices.DeleteFunc(t.suspects, func(s suspect) bool {
 		hit := s.session == c.Session() && l.since.Sub(s.at) < blameTime
@@ -101,12 +106,11 @@ func (t *Tunnel) attach(l *link) (guilty []Way, err error) {
 		t.left(l, c.Run(context.WithoutCancel(t.ctx), l))
 	})
 	t.links = append(t.links, l)
+	t.recountLocked(l.since)
 	t.flowsLocked()
 	t.peer = c.Peer()
-	if len(t.links) == 1 {
-		close(t.carried)
-		t.lostAt = time.Time{}
-	}
+	t.lostAt = time.Time{}
+	t.offerLocked(l)
 	select {
 	case <-t.up:
 	default:
@@ -131,9 +135,16 @@ type suspect struct {
 func (t *Tunnel) left(l *link, err error) {
 	s := l.conn.Stats()
 	t.mu.Lock()
-	t.heardAt = later(t.heardAt, l.heardAt(time.Now()))
+	heard := l.heardAt(time.Now())
+	t.heardAt = later(t.heardAt, heard)
 	t.links = slices.DeleteFunc(slices.Clone(t.links), func(o *link) bool { return o == l })
+	t.recountLocked(heard)
 	t.flowsLocked()
+	if !slices.ContainsFunc(t.links, func(o *link) bool { return o.direct }) {
+		t.choice.none()
+		t.chooseLocked()
+	}
+	t.offerLocked(t.bestLocked(wire.CarrierTCP))
 	t.past.Sent += s.Sent
 	t.past.Received += s.Received
 	t.past.Drops += s.Dropped
@@ -141,7 +152,6 @@ func (t *Tunnel) left(l *link, err error) {
 	last := len(t.links) == 0
 	over := t.over
 	if last {
-		t.carried = make(chan struct{})
 		t.lostAt, t.lostWhy = t.heardAt, err
 	}
 	t.worse = true
@@ -300,6 +310,9 @@ func (l *link) rank(kind wire.CarrierKind) int {
 	if l.doubtEnds(time.Now()) > 0 {
 		rank |= rankDoubt
 	}
+	if l.direct == l.t.slow.Load() {
+		rank |= rankPath
+	}
 	if l.conn.Kind() != kind {
 		rank |= rankKind
 	}
@@ -308,24 +321,48 @@ func (l *link) rank(kind wire.CarrierKind) int {
 
 const (
 	rankKind = 1 << iota
+	rankPath
 	rankDoubt
 	rankRetired
 	rankSilent
 )
 
-// pickLocked chooses a carrier: of the best ones that with the fewest streams,
-// but now if that is none of the worse.
+// pickLocked chooses a carrier: of the best ones that may be taken that with the
+// fewest streams, but now if that is none of the worse.
 func (t *Tunnel) pickLocked(kind wire.CarrierKind, now *link) *link {
 	var best *link
 	for _, l := range t.links {
-		if best == nil || l.rank(kind) < best.rank(kind) || l.rank(kind) == best.rank(kind) && l.streams.Load() < best.streams.Load() {
+		if t.mayTakeLocked(l) && l.before(best, kind) {
 			best = l
 		}
 	}
-	if now != nil && slices.Contains(t.links, now) && now.rank(kind) <= best.rank(kind) {
+	if best != nil && now != nil && slices.Contains(t.links, now) && t.mayTakeLocked(now) && now.rank(kind) <= best.rank(kind) {
 		return now
 	}
 	return best
+}
+
+// bestLocked is pickLocked for what belongs to no stream or flow: it may take any
+// carrier.
+func (t *Tunnel) bestLocked(kind wire.CarrierKind) *link {
+	var best *link
+	for _, l := range t.links {
+		if l.before(best, kind) {
+			best = l
+		}
+	}
+	return best
+}
+
+func (t *Tunnel) best(kind wire.CarrierKind) *link {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bestLocked(kind)
+}
+
+// before reports whether the carrier is better than another, which may be nil.
+func (l *link) before(o *link, kind wire.CarrierKind) bool {
+	return o == nil || l.rank(kind) < o.rank(kind) || l.rank(kind) == o.rank(kind) && l.streams.Load() < o.streams.Load()
 }
 
 func (t *Tunnel) pick(kind wire.CarrierKind, now *link) *link {

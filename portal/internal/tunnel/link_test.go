@@ -197,6 +197,7 @@ type watchedWay struct{ lost chan struct{} }
 
 func (w watchedWay) String() string { return "watched" }
 func (w watchedWay) Lost()          { w.lost <- struct{}{} }
+func (w watchedWay) Direct() bool   { return false }
 
 // A relay that is killed takes its carriers with it, and they were not at fault.
 func TestWayIsBlamedOnlyIfItsSessionWorks(t *testing.T) {

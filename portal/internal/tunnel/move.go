@@ -57,6 +57,9 @@ func (p *pipe) place() {
 		now = p.at.link
 	}
 	l := p.t.pick(wire.CarrierTCP, now)
+	if l == nil && now == nil && p.st.WasReset() {
+		l = p.t.best(wire.CarrierTCP) // an end may be told on any
+	}
 	switch {
 	case l == nil || l == now:
 	case p.st.WasReset():
@@ -118,6 +121,10 @@ func (p *pipe) resume(l *link, m wire.Resume) error {
 		return nil
 	case p.mine:
 		return p.movedLocked(l, m)
+	case !p.t.mayTake(l):
+		p.cutLocked(notDirect(), true)
+		p.resetOnLocked(l)
+		return nil
 	case m.Epoch > p.st.Epoch() && !p.moves.take(time.Now()):
 		return fmt.Errorf("%w: RESUME too often", wire.ErrMalformed)
 	}

@@ -331,7 +331,7 @@ func TestLostOpenIsSaidAgain(t *testing.T) {
 			if open.Kind == wire.OpenFlow {
 				return dialTo(echo)(ctx, open)
 			}
-			return at.Open(ctx, nil, open)
+			return at.Open(ctx, From{}, open)
 		}
 		var first *silence
 		p := newBarePair(t, exit, func() (net.Conn, net.Conn) {

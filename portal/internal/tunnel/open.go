@@ -114,7 +114,7 @@ func (t *Tunnel) addLocked(id uint32, e end) {
 	if t.idleTimer != nil {
 		t.idleTimer.Stop()
 	}
-	if _, more := t.wantsLocked(); more {
+	if len(t.ends) == 1 || len(t.wantsLocked()) > 0 {
 		t.wake()
 	}
 }

@@ -3,7 +3,6 @@ package tunnel
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -119,16 +118,22 @@ func (m *meet) take(ctx context.Context, _ wire.SessionID, n uint16, _ wire.Carr
 	}
 }
 
-// theWay is the way of a carrier that nobody asks about.
-type theWay struct{}
+// theWay is the way of a carrier that nobody blames: by a relay, unless it is direct.
+type theWay struct{ direct bool }
 
-func (theWay) String() string { return "relay" }
+func (w theWay) String() string {
+	if w.direct {
+		return "direct"
+	}
+	return "relay"
+}
 func (theWay) Lost()          {}
+func (w theWay) Direct() bool { return w.direct }
 
 // handler is a Handler made from a function.
 type handler func(ctx context.Context, open wire.Open) (net.Conn, error)
 
-func (h handler) Open(ctx context.Context, _ *x509.Certificate, open wire.Open) (net.Conn, error) {
+func (h handler) Open(ctx context.Context, _ From, open wire.Open) (net.Conn, error) {
 	return h(ctx, open)
 }
 
@@ -199,6 +204,21 @@ func (p *pair) connect() *road {
 	return r
 }
 
+// connectDirect gives both tunnels a direct carrier of another session, over what over
+// returns.
+func (p *pair) connectDirect(over func() (client, server net.Conn)) *road {
+	p.t.Helper()
+	a, b := over()
+	c, s, err := carriertest.OverTCP(context.Background(), a, b, p.meet.client, p.meet.server, wire.NewSessionID(), 0)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	r := &road{client: c, server: s, a: a, b: b}
+	r.greet()
+	p.attachBy(r, theWay{direct: true})
+	return r
+}
+
 // connectQUIC gives both tunnels a QUIC carrier.
 func (p *pair) connectQUIC() *road {
 	p.t.Helper()
@@ -211,7 +231,12 @@ func (p *pair) connectQUIC() *road {
 
 func (p *pair) attach(r *road) {
 	p.t.Helper()
-	if err := errors.Join(p.client.Attach(r.client, theWay{}), p.server.Attach(r.server, theWay{})); err != nil {
+	p.attachBy(r, theWay{})
+}
+
+func (p *pair) attachBy(r *road, way Way) {
+	p.t.Helper()
+	if err := errors.Join(p.client.Attach(r.client, way), p.server.Attach(r.server, way)); err != nil {
 		p.t.Fatal(err)
 	}
 }

@@ -36,6 +36,11 @@ type CarrierStats struct {
 	RTT        time.Duration     // smoothed; 0: not measured yet
 	Silent     bool              // it owes an answer
 	Retired    bool              // it is to be left
+	Barred     bool              // neither streams nor flows may take it
+	Direct     bool              // it goes by no relay
+	Streams    int               // that are on it
+	Flows      bool              // flows take it
+	Rank       int               // for streams: the lowest is taken
 }
 
 // Stats returns a snapshot.
@@ -56,6 +61,7 @@ func (t *Tunnel) Stats() Stats {
 		s.Each = append(s.Each, CarrierStats{
 			Session: l.conn.Session(), Connection: l.conn.Connection(), Kind: l.conn.Kind(), Way: l.way.String(), Peer: l.conn.Peer(),
 			RTT: c.RTT, Silent: l.silent.Load(), Retired: l.retired.Load(),
+			Barred: !t.mayTakeLocked(l), Direct: l.direct, Streams: int(l.streams.Load()), Flows: l == t.flowAt.Load(), Rank: l.rank(wire.CarrierTCP),
 		})
 	}
 	s.Streams = t.streams

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -48,7 +47,7 @@ type outcome struct {
 // other to the test.
 type targets chan net.Conn
 
-func (c targets) Open(context.Context, *x509.Certificate, wire.Open) (net.Conn, error) {
+func (c targets) Open(context.Context, From, wire.Open) (net.Conn, error) {
 	a, b, err := carriertest.Loopback()
 	if err != nil {
 		return nil, err

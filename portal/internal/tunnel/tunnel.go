@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -78,6 +79,11 @@ type Config struct {
 	// exchanged and checked. It is called on both sides. An error that wraps
 	// wire.ErrMalformed says that the peer may not ask for this carrier.
 	More func(ctx context.Context, session wire.SessionID, connection uint16, kind wire.CarrierKind) (carrier.Conn, Way, error)
+	// Paths says which carriers streams and flows may take. SetPaths changes it.
+	Paths grant.Direct
+	// Candidates takes where the peer may be reached without a relay, each time that it
+	// says so anew; they are hints, from whom nothing is believed. It must not block.
+	Candidates func(list []wire.Candidate)
 	// Came tells that a carrier was attached. It must not block.
 	Came func()
 	// Trouble tells that the tunnel needs other carriers, again for each that is
@@ -106,6 +112,8 @@ type Way interface {
 	// of its session came up after it. If the way has a method Stuck(), that is
 	// called when the carrier died like one whose full segments get lost.
 	Lost()
+	// Direct reports whether it goes by no relay.
+	Direct() bool
 }
 
 // Tunnel is one tunnel. Its methods are safe for concurrent use.
@@ -121,13 +129,19 @@ type Tunnel struct {
 	acks   ackTimer
 	flowAt atomic.Pointer[link] // the carrier that flows take; nil: none
 	linger atomic.Int64         // Config.Linger, as it is now
+	slow   atomic.Bool          // direct carriers come after those by a relay
 
 	opened, refused, drops, stray atomic.Uint64
 	busy                          sync.Once // the log was told
 
 	mu        sync.Mutex
 	links     []*link           // carriers, oldest first
-	carried   chan struct{}     // closed while there is a carrier
+	carried   chan struct{}     // closed while there is a carrier that may be taken
+	paths     grant.Direct      // Config.Paths, as it is now
+	barredAt  time.Time         // since when there is none, though there are others; zero: there is
+	choice    choice            // between direct carriers and those by a relay
+	own       wire.Candidates   // that were offered to the peer
+	theirs    uint32            // number of the peer's newest
 	lostAt    time.Time         // when the peer was last heard, while there is none
 	lostWhy   error             // of the last carrier
 	heard     bool              // anything came from the peer, ever
@@ -183,6 +197,8 @@ func New(cfg Config) *Tunnel {
 		done:      make(chan struct{}),
 		kick:      make(chan struct{}, 1),
 		carried:   make(chan struct{}),
+		paths:     cfg.Paths,
+		further:   make(further),
 		ends:      make(map[uint32]end),
 		holds:     make(map[wire.GrantID]bool),
 		grants:    make(map[wire.GrantID][]byte),
@@ -315,14 +331,14 @@ func (t *Tunnel) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Ping measures one round trip to the peer.
+// Ping measures one round trip to the peer, on the best carrier there is.
 func (t *Tunnel) Ping(ctx context.Context) (time.Duration, error) {
 	for {
+		if l := t.best(wire.CarrierTCP); l != nil {
+			return l.conn.Ping(ctx)
+		}
 		if err := t.wait(ctx); err != nil {
 			return 0, err
-		}
-		if l := t.pick(wire.CarrierTCP, nil); l != nil {
-			return l.conn.Ping(ctx)
 		}
 	}
 }
@@ -334,37 +350,5 @@ func (t *Tunnel) Check() {
 	defer t.mu.Unlock()
 	for _, l := range t.links {
 		l.conn.Measure(now)
-	}
-}
-
-// wait waits until there is a carrier.
-func (t *Tunnel) wait(ctx context.Context) error {
-	t.mu.Lock()
-	carried, over := t.carried, t.over
-	there, crowd := len(t.links) > 0, t.waiting >= maxPending
-	if !there && !over && !crowd {
-		t.waiting++
-	}
-	t.mu.Unlock()
-	switch {
-	case over:
-		return ErrClosed
-	case there:
-		return nil
-	case crowd:
-		return &EndError{Reason: wire.ReasonBusy, Text: "too much waits for a carrier"}
-	}
-	defer func() {
-		t.mu.Lock()
-		t.waiting--
-		t.mu.Unlock()
-	}()
-	select {
-	case <-carried:
-		return nil
-	case <-t.done:
-		return ErrClosed
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -1,0 +1,447 @@
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
+	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/wire"
+)
+
+// onDirect returns how many streams of a tunnel are on direct carriers, and how many on
+// others, and whether flows take a direct one.
+func onDirect(tun *Tunnel) (direct, relayed int, flows bool) {
+	for _, c := range tun.Stats().Each {
+		if c.Direct {
+			direct += c.Streams
+		} else {
+			relayed += c.Streams
+		}
+		flows = flows || c.Flows && c.Direct
+	}
+	return direct, relayed, flows
+}
+
+// stint is a transfer both ways that lasts until it is stopped.
+type stint struct {
+	running  sync.WaitGroup
+	over     atomic.Bool
+	received [2]atomic.Int64
+}
+
+// endless begins a stint between two applications, of which every byte is checked.
+func endless(t *testing.T, a, b net.Conn) *stint {
+	e := &stint{}
+	for i, way := range [][2]net.Conn{{a, b}, {b, a}} {
+		seed := [32]byte{byte(i)}
+		e.running.Go(func() {
+			source, chunk := rand.NewChaCha8(seed), make([]byte, 32<<10)
+			for !e.over.Load() {
+				source.Read(chunk)
+				if _, err := way[0].Write(chunk); err != nil {
+					t.Errorf("an application could not write: %v", err)
+					return
+				}
+			}
+			way[0].(*net.TCPConn).CloseWrite()
+		})
+		e.running.Go(func() {
+			source, got, want := rand.NewChaCha8(seed), make([]byte, 32<<10), make([]byte, 32<<10)
+			for {
+				_, err := io.ReadFull(way[1], got)
+				switch {
+				case err == io.EOF && e.over.Load():
+					return
+				case err != nil:
+					t.Errorf("after %d bytes: %v", e.received[i].Load(), err)
+					return
+				}
+				if source.Read(want); !bytes.Equal(got, want) {
+					t.Errorf("what came after %d bytes is not what was sent", e.received[i].Load())
+					return
+				}
+				e.received[i].Add(int64(len(got)))
+			}
+		})
+	}
+	return e
+}
+
+// goesOn waits until a good deal has arrived at both.
+func (e *stint) goesOn(t *testing.T) {
+	t.Helper()
+	for i := range e.received {
+		was := e.received[i].Load()
+		waitFor(t, "the transfer to go on", func() bool { return e.received[i].Load() > was+256<<10 })
+	}
+}
+
+// stop ends the stint when all has arrived.
+func (e *stint) stop() {
+	e.over.Store(true)
+	e.running.Wait()
+}
+
+// A direct path appears, dies and appears again, under a transfer both ways and
+// datagrams beside it: everything moves there and back, every byte arrives once, and no
+// datagram twice (F54).
+func TestTransferSurvivesADirectPathThatComesAndGoes(t *testing.T) {
+	const switches = 10
+	at := make(targets, 1)
+	udp := udpEcho(t)
+	var exit handler = func(ctx context.Context, open wire.Open) (net.Conn, error) {
+		if open.Kind == wire.OpenFlow {
+			return dialTo(udp)(ctx, open)
+		}
+		return at.Open(ctx, From{}, open)
+	}
+	p := newPair(t, exit, alone)
+	app, done := open(t, p.client, benchGrant)
+	e := endless(t, app, <-at)
+	count := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+	f, in := openFlow(t, p.client, count(0))
+	back := make(map[uint32]bool)
+	sent := uint32(1)
+	bounce := func() { // until one comes back that was sent on what is taken now
+		t.Helper()
+		first := sent
+		waitFor(t, "a datagram to come back", func() bool {
+			f.Send(count(sent))
+			sent++
+			for {
+				select {
+				case b := <-in.got:
+					n := binary.BigEndian.Uint32(b)
+					if back[n] {
+						t.Errorf("datagram %d came twice", n)
+					}
+					back[n] = true
+					if n >= first {
+						return true
+					}
+				default:
+					return false
+				}
+			}
+		})
+	}
+	var direct *road
+	for i := range switches {
+		e.goesOn(t)
+		if i%2 == 0 {
+			direct = p.connectDirect(overTCP(t))
+		} else if i%4 == 1 {
+			direct.a.Close()
+		} else {
+			direct.server.Abort(errors.New("the test breaks it"))
+		}
+		want := i%2 == 0
+		for _, tun := range []*Tunnel{p.client, p.server} {
+			waitFor(t, "everything to move", func() bool {
+				direct, relayed, flows := onDirect(tun)
+				return flows == want && (direct == 1) == want && (relayed == 1) == !want
+			})
+		}
+		bounce()
+	}
+	e.stop()
+	f.Close(wire.ReasonIdle)
+	p.wantWell(done)
+}
+
+// ticker sends a byte each way of a stream now and then, in a bubble, and tells the
+// longest time in which none came back.
+type ticker struct {
+	done chan outcome
+	mu   sync.Mutex
+	last time.Time
+	gap  time.Duration
+}
+
+func (k *ticker) longest() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	gap := max(k.gap, time.Since(k.last))
+	k.gap, k.last = 0, time.Now()
+	return gap
+}
+
+// tick runs a ticker over a stream of the client until stop is called.
+func (p *pair) tick(every time.Duration) (k *ticker, stop func()) {
+	app, other := net.Pipe()
+	k = &ticker{done: openWith(p.client, benchGrant, other), last: time.Now()}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for sent := byte(0); ; sent++ {
+			if _, err := app.Write([]byte{sent}); err != nil {
+				return
+			}
+			time.Sleep(every)
+		}
+	})
+	running.Go(func() {
+		var b [1]byte
+		for want := byte(0); ; want++ {
+			if _, err := io.ReadFull(app, b[:]); err != nil {
+				return
+			}
+			if b[0] != want {
+				p.t.Errorf("byte %d came back where %d was to", b[0], want)
+			}
+			k.mu.Lock()
+			k.gap, k.last = max(k.gap, time.Since(k.last)), time.Now()
+			k.mu.Unlock()
+		}
+	})
+	return k, func() {
+		p.client.CutGrant(benchGrant, wire.ReasonGrantRemoved)
+		running.Wait()
+		synctest.Wait()
+	}
+}
+
+// echoes is a Handler whose targets send back what they get.
+var echoes handler = func(context.Context, wire.Open) (net.Conn, error) {
+	x, y := net.Pipe()
+	go func() {
+		io.Copy(y, y)
+		y.Close()
+	}()
+	return x, nil
+}
+
+// A direct path is taken at once; where it turns out to take clearly longer it is left
+// for the relay's, and stays in reserve.
+func TestSlowDirectPathIsLeftForTheRelays(t *testing.T) {
+	for _, tt := range []struct {
+		relay, direct time.Duration
+		left          bool
+	}{{10 * time.Millisecond, 40 * time.Millisecond, true}, {40 * time.Millisecond, 10 * time.Millisecond, false}, {10 * time.Millisecond, 12 * time.Millisecond, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			far := func(rtt time.Duration) func() (net.Conn, net.Conn) {
+				return func() (net.Conn, net.Conn) { return carriertest.Far(rtt / 2) }
+			}
+			p := newPairOver(t, echoes, far(tt.relay), alone)
+			k, stop := p.tick(time.Second)
+			time.Sleep(time.Second)
+			p.connectDirect(far(tt.direct))
+			time.Sleep(time.Second)
+			if direct, relayed, flows := onDirect(p.client); direct != 1 || relayed != 0 || !flows {
+				t.Errorf("%v and %v: %d streams on the direct path a second after it came, %d by the relay, flows: %v", tt.relay, tt.direct, direct, relayed, flows)
+			}
+			turns, was := 0, true
+			for range 2 * 60 {
+				time.Sleep(time.Second)
+				direct, _, _ := onDirect(p.client)
+				if now := direct == 1; now != was {
+					turns, was = turns+1, now
+				}
+			}
+			if want := map[bool]int{true: 1, false: 0}[tt.left]; turns != want || was == tt.left {
+				t.Errorf("%v and %v: %d turns in two minutes, on the direct path now: %v", tt.relay, tt.direct, turns, was)
+			}
+			if gap := k.longest(); gap > 2*time.Second {
+				t.Errorf("nothing came back for %v", gap)
+			}
+			if n := p.client.Stats().Carriers; n != 2 {
+				t.Errorf("%d carriers, want both kept", n)
+			}
+			stop()
+			p.stopAndDrain()
+		})
+	}
+}
+
+// A direct path that falls silent is left for the relay's as soon as that shows, though
+// it is not dead yet, and taken again when it answers.
+func TestSilentDirectPathIsLeftAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPairOver(t, echoes, silences, alone)
+		k, stop := p.tick(100 * time.Millisecond)
+		for range 3 {
+			direct := p.connectDirect(silences)
+			time.Sleep(10 * time.Second)
+			if n, _, _ := onDirect(p.client); n != 1 {
+				t.Fatalf("%d streams on the direct path", n)
+			}
+			k.longest()
+			direct.silence()
+			time.Sleep(10 * time.Second)
+			if gap := k.longest(); gap > 2*time.Second {
+				t.Errorf("nothing came back for %v", gap)
+			}
+			if n, relayed, flows := onDirect(p.client); n != 0 || relayed != 1 || flows {
+				t.Errorf("%d streams on the silent direct path, %d by the relay, flows: %v", n, relayed, flows)
+			}
+		}
+		stop()
+		p.stopAndDrain()
+	})
+}
+
+// What may take direct paths only waits for one, for a while, and goes over no relay:
+// neither when the direct path dies, nor when the peer moves it there.
+func TestDirectOnlyGoesOverNoRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const linger = 30 * time.Second
+		p := newPairOver(t, echoes, silences, func(client, server *Config) {
+			alone(client, server)
+			client.Paths, server.Paths = grant.DirectOnly, grant.DirectOnly
+			client.Linger, server.Linger = linger, linger
+		})
+		refused := func() {
+			t.Helper()
+			began := time.Now()
+			app, other := net.Pipe()
+			_, err := p.client.OpenStream(t.Context(), benchGrant, nil, netip.AddrPort{}, other)
+			app.Close()
+			wantEnd(t, err, EndError{Reason: wire.ReasonNotDirect})
+			if took := time.Since(began); took != directWait {
+				t.Errorf("refused after %v", took)
+			}
+		}
+		refused()
+		if _, err := p.client.Ping(t.Context()); err != nil {
+			t.Errorf("the tunnel itself: %v", err)
+		}
+
+		// One that waits is opened on the first direct carrier.
+		k, stop := p.tick(100 * time.Millisecond)
+		time.Sleep(directWait / 2)
+		first := p.connectDirect(silences)
+		time.Sleep(time.Second)
+		if direct, relayed, flows := onDirect(p.client); direct != 1 || relayed != 0 || !flows {
+			t.Errorf("%d streams on the direct path, %d by the relay, flows: %v", direct, relayed, flows)
+		}
+		// It waits for another when that has died.
+		k.longest()
+		first.client.Abort(errors.New("the test breaks it"))
+		time.Sleep(linger / 2)
+		if direct, relayed, _ := onDirect(p.client); direct+relayed != 0 {
+			t.Errorf("%d streams on carriers, %d of them direct", direct+relayed, direct)
+		}
+		second := p.connectDirect(silences)
+		time.Sleep(time.Second)
+		if gap := k.longest(); gap < linger/2 || gap > linger/2+time.Second {
+			t.Errorf("nothing came back for %v, there was no direct path for %v", gap, linger/2)
+		}
+		// And is reset when none comes.
+		second.client.Abort(errors.New("the test breaks it"))
+		began := time.Now()
+		wantEnd(t, (<-k.done).err, EndError{Reason: wire.ReasonNotDirect})
+		if took := time.Since(began); took > linger+time.Second {
+			t.Errorf("it ended %v after its last direct path", took)
+		}
+		stop()
+		if s := p.client.Stats(); !s.Up || s.Streams != 0 {
+			t.Errorf("the tunnel is up: %v, with %d streams", s.Up, s.Streams)
+		}
+		refused()
+		p.stopAndDrain()
+	})
+}
+
+// A peer whose policy is another, or who breaks it, gets neither a stream nor datagrams
+// by a relay.
+func TestDirectOnlyIsHeldAgainstThePeerToo(t *testing.T) {
+	at := make(targets, 1)
+	p := newPair(t, at, func(client, server *Config) {
+		alone(client, server)
+		server.Paths = grant.DirectOnly
+	})
+	direct := p.connectDirect(overTCP(t))
+	app, done := open(t, p.client, benchGrant)
+	target := <-at
+	waitFor(t, "the stream to be on the direct path", func() bool { n, _, _ := onDirect(p.server); return n == 1 })
+	direct.client.Abort(errors.New("the test breaks it")) // the opener moves to the relay
+	wantEnd(t, (<-done).err, EndError{Peer: true, Reason: wire.ReasonNotDirect})
+	io.Copy(io.Discard, target)
+	target.Close()
+	app.Close()
+	p.wantNothingLeft()
+}
+
+// Where direct paths are forbidden none is taken, and what is on one leaves it.
+func TestDirectNeverTakesNone(t *testing.T) {
+	p := newPair(t, dialTo(service(t, echo)), alone)
+	p.connectDirect(overTCP(t))
+	app, _ := open(t, p.client, benchGrant)
+	bounce := func() {
+		t.Helper()
+		app.Write([]byte("x"))
+		if _, err := io.ReadFull(app, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bounce()
+	if n, _, _ := onDirect(p.client); n != 1 {
+		t.Fatalf("%d streams on the direct path", n)
+	}
+	p.client.SetPaths(grant.DirectNever)
+	p.server.SetPaths(grant.DirectNever)
+	waitFor(t, "the direct carrier to be closed", func() bool { return p.client.Stats().Carriers == 1 && p.server.Stats().Carriers == 1 })
+	bounce()
+	a, b := overTCP(t)()
+	c, s, err := carriertest.OverTCP(t.Context(), a, b, p.meet.client, p.meet.server, wire.NewSessionID(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{p.client.Attach(c, theWay{direct: true}), p.server.Attach(s, theWay{direct: true})} {
+		if !errors.Is(err, errForbidden) {
+			t.Errorf("a direct carrier: %v", err)
+		}
+	}
+	c.Abort(errForbidden)
+	s.Abort(errForbidden)
+}
+
+// What a portal offers reaches the other whatever carriers break meanwhile, each list
+// once, and never an older one after a newer.
+func TestOffersReachThePeer(t *testing.T) {
+	got := make(chan []wire.Candidate, 100)
+	p := newBarePair(t, refuseAll, overTCP(t), func(client, server *Config) {
+		alone(client, server)
+		server.Candidates = func(list []wire.Candidate) { got <- list }
+	})
+	candidate := func(n int) []wire.Candidate {
+		return []wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginHost, Addr: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1024+n))}}
+	}
+	p.client.Offer(candidate(0)) // before there is a carrier
+	last := p.connect()
+	for i := range 10 {
+		list := <-got
+		if len(list) != 1 || list[0] != candidate(i)[0] {
+			t.Errorf("list %d: %v", i, list)
+		}
+		p.client.Offer(candidate(i)) // nothing new
+		if i%3 == 2 {
+			last.a.Close()
+			last = p.connect()
+		}
+		p.client.Offer(candidate(i + 1))
+	}
+	<-got
+	p.client.Offer(nil)
+	if list := <-got; len(list) != 0 {
+		t.Errorf("no candidates any more: %v", list)
+	}
+	if len(got) != 0 {
+		t.Errorf("%d lists more than were offered", len(got))
+	}
+	p.server.candidates(wire.Candidates{Number: 3, List: candidate(0)})
+	if len(got) != 0 {
+		t.Error("an older list was taken")
+	}
+}
