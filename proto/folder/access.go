@@ -96,8 +96,3 @@ func private(us []string) string {
 	}
 	return list
 }
-
-// advice is the command that does the same by hand.
-func advice(path string) string {
-	return fmt.Sprintf(`run: icacls "%s" /inheritance:r /grant:r *S-1-5-18:F *S-1-5-32-544:F "%%USERNAME%%":F`, path)
-}

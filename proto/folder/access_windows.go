@@ -72,9 +72,9 @@ func securityOf(path string) (s security, err error) {
 	return s, nil
 }
 
-// refuse says who else has rights to a file or folder, in words that begin with what he
-// can do.
-func refuse(path string, rights uint32, can string) error {
+// refuse says who else has rights to a file or folder, what he can do with it, and what is
+// to be done; "" is to keep him out.
+func refuse(path string, rights uint32, can, do string) error {
 	s, err := securityOf(path)
 	if err != nil {
 		return err
@@ -86,7 +86,15 @@ func refuse(path string, rights uint32, can string) error {
 	if s.open {
 		return fmt.Errorf("everybody %s %s, which has no access control list: use a disk of NTFS", can, path)
 	}
-	return fmt.Errorf("%s %s %s; %s", nameOf(who), can, path, advice(path))
+	if do == "" {
+		do = advice(path)
+	}
+	return fmt.Errorf("%s %s %s; %s", nameOf(who), can, path, do)
+}
+
+// advice is the command that does the same by hand.
+func advice(path string) string {
+	return fmt.Sprintf(`run: icacls "%s" /inheritance:r /grant:r *S-1-5-18:F *S-1-5-32-544:F "%%USERNAME%%":F`, path)
 }
 
 // nameOf returns the name of a user or group, and its SID where it has none.
@@ -106,7 +114,7 @@ func nameOf(sid string) string {
 }
 
 func checkOwn(dir string, _ fs.FileInfo) error {
-	return refuse(dir, toChange, "can write in the folder")
+	return refuse(dir, toChange, "can write in the folder", "")
 }
 
 // foreign passes links over: to make one takes a right that users do not have, and what
@@ -114,14 +122,15 @@ func checkOwn(dir string, _ fs.FileInfo) error {
 func foreign(fs.FileInfo) (uid uint32, ok bool) { return 0, false }
 
 func checkOne(dir string) error {
-	return refuse(dir, toReplace, "can replace what is in the folder")
+	// The list of a folder that others share is not ours to close.
+	return refuse(dir, toReplace, "can replace what is in the folder", "use another folder, as in ProgramData or below a user's own")
 }
 
 // CheckSecret refuses a file that others than the user of this process and the
 // administrators can read or write, or in whose place others can put another
 // (CheckAbove). A link is judged by what it points to.
 func CheckSecret(file string, _ fs.FileInfo) error {
-	if err := refuse(file, toUse, "can use"); err != nil {
+	if err := refuse(file, toUse, "can use", ""); err != nil {
 		return err
 	}
 	return CheckAbove(file)

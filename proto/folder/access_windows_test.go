@@ -50,7 +50,7 @@ func TestFilesForOneUserAreHisWhereverTheyAreMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if err := refuse(key, toUse, "can use"); err != nil {
+	if err := refuse(key, toUse, "can use", ""); err != nil {
 		t.Error(err)
 	}
 }
@@ -97,7 +97,7 @@ func TestFoldersForOneUserKeepWhatIsMadeInThem(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := refuse(file, toUse, "can use"); err != nil {
+	if err := refuse(file, toUse, "can use", ""); err != nil {
 		t.Error(err)
 	}
 	if err := CheckPrivate(dir); err == nil || !strings.Contains(err.Error(), "can replace what is in the folder") {
@@ -132,7 +132,7 @@ func TestServiceGetsAFolderAndWhatIsInIt(t *testing.T) {
 		if !may {
 			t.Errorf("the service may not use %s: %+v", path, s.allows)
 		}
-		if err := refuse(path, toUse, "can use"); err != nil {
+		if err := refuse(path, toUse, "can use", ""); err != nil {
 			t.Error(err)
 		}
 	}

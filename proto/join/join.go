@@ -15,6 +15,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +58,7 @@ The token says which policy key is trusted from then on. Whoever has taken the s
 over makes tokens that say his own: --policy-key takes none but yours.
 
 %[3]s`, w.does, role, w.more),
-		Example: fmt.Sprintf("  %[1]s join --config %[2]s < token\n  %[1]s join --token /run/secrets/token", w.program, file),
+		Example: fmt.Sprintf("  %[1]s join < token\n  %[1]s join --config ./config.toml --token ./token", w.program),
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) > 0 && invite.Looks(args[0]) {
@@ -98,8 +100,13 @@ func wordsOf(role identity.Role, file string) words {
 		return words{"netport-server", "Make who works here an admin of a server", `Every command then works from here with --admin FILE, the configuration that is
 written; without FILE that is ` + file + `.`}
 	}
-	return words{"netport-" + string(role), "Make this machine a " + string(role), fmt.Sprintf(`Root makes the files for the owner of the configuration's folder: a package has made
-/etc/netport/%s for the user of its service.`, role)}
+	more := `Root makes the files for the owner of the configuration's folder: a package has made
+` + filepath.Dir(file) + ` for the user of its service.`
+	if hasServices {
+		more = `The files are for the user who gives the command; "service install" has the portal run
+as another.`
+	}
+	return words{"netport-" + string(role), "Make this machine a " + string(role), more}
 }
 
 func withArticle(role identity.Role) string {
@@ -136,7 +143,11 @@ func readToken(file string, stdin io.Reader, notes io.Writer) (invite.Token, err
 	}
 	if f, ok := stdin.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			fmt.Fprintln(notes, "Paste the join token, then press Enter and Ctrl-D:")
+			end := "Ctrl-D"
+			if runtime.GOOS == "windows" {
+				end = "Ctrl-Z and Enter again"
+			}
+			fmt.Fprintf(notes, "Paste the join token, then press Enter and %s:\n", end)
 		}
 	}
 	return invite.Read(stdin)
@@ -212,13 +223,27 @@ func (j *joiner) joined(token invite.Token) (bool, error) {
 	return false, fmt.Errorf("%s is there already and is not of the %s %s: move its folder away, or name another with --config", j.config, token.Role, token.Name)
 }
 
+// hasServices says whether the program itself has the system run it ("service install").
+const hasServices = runtime.GOOS == "windows" || runtime.GOOS == "darwin"
+
+// word is a path as one word of a command line.
+func word(path string) string {
+	if strings.Contains(path, " ") {
+		return `"` + path + `"`
+	}
+	return path
+}
+
 // next says how to go on.
 func (j *joiner) next() string {
 	if j.role == identity.Admin {
 		return fmt.Sprintf("Next:\n  %s status --admin %s\n", j.program, j.config)
 	}
-	s := fmt.Sprintf("Next:\n  %s run --config %s\n", j.program, j.config)
-	if j.config == j.packaged {
+	s := fmt.Sprintf("Next:\n  %s run --config %s\n", j.program, word(j.config))
+	switch {
+	case hasServices:
+		s += fmt.Sprintf("or, as a service of the system:\n  %s service install --config %s\n", j.program, word(j.config))
+	case j.config == j.packaged:
 		s += fmt.Sprintf("or, where a package has brought the service:\n  systemctl enable --now %s\n", j.program)
 	}
 	return s

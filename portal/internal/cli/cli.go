@@ -30,6 +30,7 @@ the one listens and what the other dials for it.`
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")
 	}
 	root.AddCommand(joinCommand())
+	root.AddCommand(services()...)
 	return root
 }
 
@@ -80,7 +81,7 @@ restart, and is named in the log and in "status".
 them, or "ok". It opens nothing, and leaves alone what runs.
 
 ` + config.Help(),
-		Example: "  netport-portal run --config /etc/netport/portal/config.toml\n  netport-portal run --check",
+		Example: "  netport-portal run\n  netport-portal run --config ./config.toml\n  netport-portal run --check",
 		Args:    command.Args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := load(c)

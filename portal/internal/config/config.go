@@ -20,9 +20,6 @@ import (
 	"github.com/netport/netport/proto/grant"
 )
 
-// DefaultFile is where the configuration is looked for.
-const DefaultFile = "/etc/netport/portal/config.toml"
-
 // Prefix is what the variables of the environment begin with that stand for keys.
 const Prefix = "NETPORT_PORTAL_"
 

@@ -1,0 +1,4 @@
+package config
+
+// DefaultFile is where the configuration is looked for.
+const DefaultFile = "/Library/Application Support/Netport/Portal/config.toml"
