@@ -103,9 +103,10 @@ func Main(root *cobra.Command) int {
 
 // Run runs root with args and returns the exit code.
 func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out := &output{Writer: stdout}
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	Versions(root)
 	flagsOnce(root)
@@ -114,6 +115,9 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 		if err = root.ExecuteContext(ctx); isUsage(err) {
 			err = unknown(root, args, err)
 		}
+	}
+	if err == nil {
+		err = out.err
 	}
 	if err == nil {
 		return 0

@@ -183,6 +183,9 @@ func codeOf(state string) string {
 
 // terminal reports whether w shows what is written to a person, and takes codes.
 func terminal(w io.Writer) bool {
+	if o, ok := w.(*output); ok {
+		w = o.Writer
+	}
 	f, ok := w.(*os.File)
 	if !ok || runtime.GOOS == "windows" || os.Getenv("TERM") == "dumb" {
 		return false

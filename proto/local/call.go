@@ -163,6 +163,8 @@ const silentHint = "; it is stopped, or hangs: its log may say why, and a restar
 
 func dialError(path string, err error) error {
 	switch {
+	case len(path) > maxPath:
+		return fmt.Errorf("ask the daemon at %s: the path has %d bytes, at most %d are possible; choose a shorter one in its configuration", path, len(path), maxPath)
 	case errors.Is(err, ErrSilent):
 		return fmt.Errorf("ask the daemon at %s: %w%s", path, err, silentHint)
 	case errors.Is(err, fs.ErrNotExist), isRefused(err):

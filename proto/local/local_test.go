@@ -272,6 +272,7 @@ func TestBadPlacesForASocket(t *testing.T) {
 	}
 	_, err = Listen(fit+"a", discard)
 	oneLine(t, "path of 108 bytes", err, "108 bytes", "at most 107")
+	oneLine(t, "its caller", Call(t.Context(), fit+"a", "x", nil, nil), "108 bytes", "at most 107")
 
 	_, err = Listen(filepath.Join(dir, "none", "sock"), discard)
 	oneLine(t, "no folder", err, "folder")
