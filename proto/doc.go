@@ -521,6 +521,15 @@
 // client's address changes, the connection goes on from the new one once that is an
 // open way; when the server's does, the client dials again.
 //
+// For TCP a portal listens on one port while it has a tunnel, dials from the same, and
+// names it like the other; where UDP has another address outside, it names that with
+// the port of TCP too, for many NATs leave ports as they are. Both portals dial what the other
+// has named, half a second after the first probes, and again after pauses that double to 5
+// minutes; a try counts for two probes. A connection begins with a probe that asks
+// and one that answers (package probe); a portal closes, without a word, what does not
+// begin so within 5 seconds. Then one that the TLS client takes becomes a carrier as any other
+// over TCP, beside the one over QUIC.
+//
 // # Tunnel: streams
 //
 // Streams and flows share one space of numbers: odd ones are opened by the TLS

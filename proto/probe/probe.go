@@ -12,6 +12,11 @@
 //	  | the way is open, both ways: who sent the  |
 //	  | answer has read the token                 |
 //
+// On TCP the same packets are the first bytes of a connection: who has dialled asks, and
+// who is asked answers; if both have dialled, both ask. The TLS client of the tunnel's
+// first carrier then takes a connection by one byte, 1, on which TLS follows; others it
+// closes.
+//
 // Ask and answer have the same length. Both carry a MAC under a key that only the two
 // portals of one tunnel know, and an id by which the receiver finds that tunnel; the id
 // differs by direction, so that no packet can be sent back to its sender. Everything

@@ -54,8 +54,9 @@ type Finder struct {
 
 	mu      sync.Mutex // guards the following
 	paths   map[probe.ID]*Path
-	quotas  map[string]*quota // by peer
-	ports   map[bool]*packet.Port
+	quotas  map[string]*quota     // by peer
+	ports   map[bool]*packet.Port // by whether they are of IPv6
+	doors   map[bool]*door
 	sources []func() []wire.Candidate
 	looked  time.Time
 }
@@ -78,7 +79,7 @@ type Tunnel struct {
 func New(cfg Config) *Finder {
 	f := &Finder{
 		Config: cfg,
-		paths:  make(map[probe.ID]*Path), quotas: make(map[string]*quota), ports: make(map[bool]*packet.Port),
+		paths:  make(map[probe.ID]*Path), quotas: make(map[string]*quota), ports: make(map[bool]*packet.Port), doors: make(map[bool]*door),
 	}
 	cfg.Paths.Mirror(f.Changed)
 	cfg.Paths.Sockets().Serve(f)
@@ -180,16 +181,23 @@ func (f *Finder) tidyLocked() {
 
 func (f *Finder) remove(p *Path) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.paths[p.own] == p {
 		delete(f.paths, p.own)
 	}
-	if len(f.paths) > 0 {
-		return
+	var unused []*door
+	if len(f.paths) == 0 {
+		for _, port := range f.ports {
+			port.Release()
+		}
+		clear(f.ports)
+		for _, d := range f.doors {
+			unused = append(unused, d)
+		}
+		clear(f.doors)
 	}
-	for is6, port := range f.ports {
-		port.Release()
-		delete(f.ports, is6)
+	f.mu.Unlock()
+	for _, d := range unused {
+		d.close()
 	}
 }
 

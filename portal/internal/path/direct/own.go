@@ -9,12 +9,13 @@ import (
 )
 
 // own returns this portal's candidates, best first, and its addresses with the ports
-// that are open there. loopback says that loopback addresses are of use.
-func (f *Finder) own(loopback bool) (list []wire.Candidate, hosts []netip.AddrPort) {
-	add := func(origin wire.CandidateOrigin, a netip.AddrPort) {
-		same := func(c wire.Candidate) bool { return c.Addr == a && c.Transport == wire.CandidateUDP }
+// that are open there. seen is where a peer has seen it, and loopback says that loopback
+// addresses are of use.
+func (f *Finder) own(seen []wire.Candidate, loopback bool) (list []wire.Candidate, hosts []netip.AddrPort) {
+	add := func(transport wire.CandidateTransport, origin wire.CandidateOrigin, a netip.AddrPort) {
+		same := func(c wire.Candidate) bool { return c.Addr == a && c.Transport == transport }
 		if !slices.ContainsFunc(list, same) {
-			list = append(list, wire.Candidate{Transport: wire.CandidateUDP, Origin: origin, Addr: a})
+			list = append(list, wire.Candidate{Transport: transport, Origin: origin, Addr: a})
 		}
 	}
 	f.mu.Lock()
@@ -25,15 +26,39 @@ func (f *Finder) own(loopback bool) (list []wire.Candidate, hosts []netip.AddrPo
 	}
 	mapped := f.Paths.Mapped()
 	for _, m := range slices.Backward(mapped) { // the newest first
-		add(wire.OriginReflexive, m.Addr)
+		add(wire.CandidateUDP, wire.OriginReflexive, m.Addr)
 	}
-	for _, a := range f.hosts(loopback) {
+	for _, c := range seen {
+		add(c.Transport, c.Origin, c.Addr)
+	}
+	addrs := f.hosts(loopback)
+	for _, a := range addrs {
 		if port := f.port(a); port != nil {
-			add(wire.OriginHost, netip.AddrPortFrom(a, port.Local()))
 			hosts = append(hosts, netip.AddrPortFrom(a, port.Local()))
+			add(wire.CandidateUDP, wire.OriginHost, hosts[len(hosts)-1])
+		}
+	}
+	for _, a := range addrs {
+		if d := f.door(a); d != nil {
+			hosts = append(hosts, netip.AddrPortFrom(a, d.port))
+			add(wire.CandidateTCP, wire.OriginHost, hosts[len(hosts)-1])
+		}
+	}
+	for _, m := range mapped { // many NATs leave ports as they are
+		if d := f.door(m.Addr.Addr()); d != nil {
+			add(wire.CandidateTCP, wire.OriginReflexive, netip.AddrPortFrom(m.Addr.Addr(), d.port))
 		}
 	}
 	return list, hosts
+}
+
+// bounds returns what a peer's candidates are judged by, but for this portal's own.
+func (f *Finder) bounds(t Tunnel) bounds {
+	b := bounds{loopback: t.SameMachine, infra: f.Paths.Relays()}
+	if f.Server != nil {
+		b.infra = append(b.infra, f.Server().Unmap())
+	}
+	return b
 }
 
 // hosts returns the addresses of this machine's interfaces, those of the network that the

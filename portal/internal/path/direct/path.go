@@ -57,27 +57,29 @@ type Path struct {
 	tasks  sync.WaitGroup
 	poke   chan struct{}
 
-	mu      sync.Mutex    // guards the following
-	changed chan struct{} // closed, and replaced, whenever a way has come or gone
-	search  search
-	stale   bool             // this portal's addresses may be others
-	given   []wire.Candidate // by the peer
-	offered []wire.Candidate
-	refused []Refusal
-	counter uint32 // of the last probe sent
-	window  probe.Window
-	answers bucket
-	looked  time.Time
-	arrived []*quic.Conn
-	dialled *pair          // last
-	last    netip.AddrPort // that a carrier came up on
+	mu       sync.Mutex    // guards the following
+	changed  chan struct{} // closed, and replaced, whenever a way has come or gone
+	search   search
+	stale    bool             // this portal's addresses may be others
+	given    []wire.Candidate // by the peer
+	offered  []wire.Candidate
+	refused  []Refusal
+	counter  uint32 // of the last probe sent
+	window   probe.Window
+	answers  bucket
+	looked   time.Time
+	tcp      tcp
+	arrived  []*quic.Conn
+	dialled  *pair          // last
+	last     netip.AddrPort // that a carrier came up on
+	lastMode string
 }
 
 func newPath(f *Finder, t Tunnel) *Path {
 	p := &Path{
 		Tunnel: t, finder: f, log: f.Log.With("peer", t.Peer), own: t.Keys.Own(t.Client),
 		inbox: packet.NewInbox(), poke: make(chan struct{}, 1), changed: make(chan struct{}),
-		search: search{client: t.Client}, stale: true, looked: time.Now(),
+		search: search{client: t.Client, bounds: f.bounds(t)}, stale: true, looked: time.Now(),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.tasks.Add(1)
@@ -94,7 +96,7 @@ func (p *Path) Peer(list []wire.Candidate) {
 }
 
 func (p *Path) listLocked(now time.Time) {
-	p.refused = p.search.list(p.given, now)
+	p.refused = append(p.search.list(p.given, now), p.listTCPLocked(now)...)
 	for _, r := range p.refused {
 		p.log.Debug("candidate of the peer not probed", "address", r.Candidate.Addr.String(), "reason", r.Why)
 	}
@@ -115,6 +117,7 @@ func (p *Path) Refresh() {
 	p.stale = true
 	p.looked = now
 	p.search.restart(now)
+	p.restartTCPLocked(now)
 	for _, x := range p.search.pairs {
 		if x.way != nil && x.way.keeper != nil {
 			x.way.keeper.Disturb(now)
@@ -159,9 +162,14 @@ func (p *Path) Ready(ctx context.Context) error {
 }
 
 func (p *Path) readyLocked(now time.Time) bool {
-	if len(p.arrived) > 0 {
+	if len(p.arrived)+len(p.tcp.arrived)+len(p.tcp.waiting) > 0 {
 		return true
 	}
+	return p.openLocked(now)
+}
+
+// openLocked reports whether there is a way of UDP to be used.
+func (p *Path) openLocked(now time.Time) bool {
 	if p.Client {
 		return p.search.best(now) != nil
 	}
@@ -178,8 +186,10 @@ func (p *Path) readyLocked(now time.Time) bool {
 // Close gives everything up. Connections over direct ways must have been closed; those
 // that have not hear nothing any more.
 func (p *Path) Close() {
-	p.finder.remove(p)
+	p.mu.Lock() // what begins under it is waited for
 	p.cancel()
+	p.mu.Unlock()
+	p.finder.remove(p)
 	p.inbox.Close()
 	p.tasks.Wait()
 	p.mu.Lock()
@@ -190,7 +200,10 @@ func (p *Path) Close() {
 	for _, c := range p.arrived {
 		c.CloseWithError(0, "")
 	}
-	p.arrived = nil
+	for _, c := range slices.Concat(p.tcp.waiting, p.tcp.arrived) {
+		c.Close()
+	}
+	p.arrived, p.tcp.waiting, p.tcp.arrived = nil, nil, nil
 }
 
 func (p *Path) run() {
@@ -222,19 +235,13 @@ func (p *Path) offer() {
 	if !stale {
 		return
 	}
-	list, hosts := p.finder.own(p.SameMachine)
-	b := bounds{loopback: p.SameMachine, own: hosts, infra: p.finder.Paths.Relays()}
-	if p.finder.Server != nil {
-		b.infra = append(b.infra, p.finder.Server().Unmap())
-	}
 	p.mu.Lock()
-	for _, x := range p.search.pairs {
-		seen := wire.Candidate{Transport: wire.CandidateUDP, Origin: wire.OriginReflexive, Addr: x.seen}
-		known := func(c wire.Candidate) bool { return c.Addr == x.seen && c.Transport == wire.CandidateUDP }
-		if x.seen.IsValid() && !slices.ContainsFunc(list, known) {
-			list = append([]wire.Candidate{seen}, list...)
-		}
-	}
+	seen := p.seenLocked()
+	p.mu.Unlock()
+	list, hosts := p.finder.own(seen, p.SameMachine)
+	b := p.finder.bounds(p.Tunnel)
+	b.own = hosts
+	p.mu.Lock()
 	list = list[:min(len(list), wire.MaxCandidates)]
 	changed := !slices.Equal(list, p.offered)
 	p.offered = list
@@ -244,6 +251,21 @@ func (p *Path) offer() {
 	if changed {
 		p.Offer(list)
 	}
+}
+
+// seenLocked returns where the peer has seen this portal.
+func (p *Path) seenLocked() (list []wire.Candidate) {
+	for _, x := range p.search.pairs {
+		if x.seen.IsValid() {
+			list = append(list, wire.Candidate{Transport: wire.CandidateUDP, Origin: wire.OriginReflexive, Addr: x.seen})
+		}
+	}
+	for _, k := range p.tcp.knocks {
+		if k.seen.IsValid() {
+			list = append(list, wire.Candidate{Transport: wire.CandidateTCP, Origin: wire.OriginReflexive, Addr: k.seen})
+		}
+	}
+	return list
 }
 
 // outgoing is a packet to be sent.
@@ -256,6 +278,7 @@ type outgoing struct {
 func (p *Path) act(now time.Time) (again time.Time) {
 	p.mu.Lock()
 	orders, again := p.search.step(now)
+	again = earlier(again, p.knockLocked(now))
 	var out []outgoing
 	interval := p.finder.Paths.Interval()
 	for _, o := range orders {
@@ -379,18 +402,27 @@ func (p *Path) Mode() (mode string, addr netip.AddrPort) {
 	if !p.last.IsValid() {
 		return "", netip.AddrPort{}
 	}
-	return directUDP, p.last
+	return p.lastMode, p.last
 }
 
-// Ways implements meeting.Leg.
+// Ways implements meeting.Leg. The TLS client dials what is open and has no carrier; the
+// server takes whichever that is.
 func (p *Path) Ways(connection uint16) (ways []path.Way, at []time.Duration) {
-	return []path.Way{&udpWay{path: p, connection: connection}}, []time.Duration{0}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.Client || p.openLocked(time.Now()) {
+		ways = append(ways, &udpWay{path: p, connection: connection})
+	}
+	if !p.Client || len(p.tcp.waiting) > 0 {
+		ways = append(ways, &tcpWay{path: p, connection: connection})
+	}
+	return ways, make([]time.Duration, len(ways))
 }
 
 // Again implements meeting.Leg.
 func (p *Path) Again() (ways []path.Way, at []time.Duration) { return p.Ways(leg.Meeting) }
 
-// Of implements meeting.Leg: a direct way has one connection of QUIC.
+// Of implements meeting.Leg: a direct way has one connection.
 func (p *Path) Of(uint16, wire.CarrierKind) (ways []path.Way, at []time.Duration) { return nil, nil }
 
 // Failed tells that no carrier came up: another way is to be tried first.

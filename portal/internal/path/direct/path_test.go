@@ -82,6 +82,20 @@ func newPairOf(t testing.TB, offer func(i int, list []wire.Candidate)) (both pai
 	return both
 }
 
+// way waits for a way of one kind.
+func (p *portal) way(t testing.TB, kind wire.CarrierKind) (way path.Way) {
+	eventually(t, "there is a way of the kind", func() bool {
+		list, at := p.Again()
+		for i, w := range list {
+			if w.Kind() == kind && at[i] == 0 {
+				way = w
+			}
+		}
+		return way != nil
+	})
+	return way
+}
+
 // connect makes a connection over the direct way that both have found.
 func (both pair2) connect(t testing.TB) (conns [2]*quic.Conn, ways [2]path.Way) {
 	t.Helper()
@@ -94,9 +108,8 @@ func (both pair2) connect(t testing.TB) (conns [2]*quic.Conn, ways [2]path.Way) 
 			if errs[i] = p.Ready(ctx); errs[i] != nil {
 				return
 			}
-			list, _ := p.Again()
-			ways[i] = list[0]
-			conns[i], errs[i] = list[0].(path.PacketWay).Quic(ctx, i == 0, p.tls, &quic.Config{MaxIdleTimeout: time.Minute})
+			ways[i] = p.way(t, wire.CarrierQUIC)
+			conns[i], errs[i] = ways[i].(path.PacketWay).Quic(ctx, i == 0, p.tls, &quic.Config{MaxIdleTimeout: time.Minute})
 		})
 	}
 	joined.Wait()
@@ -201,8 +214,7 @@ func TestConnectionIsKeptUntilSomebodyTakesIt(t *testing.T) {
 	if err := both[0].Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ways, _ := both[0].Again()
-	client, err := ways[0].(path.PacketWay).Quic(ctx, true, both[0].tls, &quic.Config{})
+	client, err := both[0].way(t, wire.CarrierQUIC).(path.PacketWay).Quic(ctx, true, both[0].tls, &quic.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,8 +222,7 @@ func TestConnectionIsKeptUntilSomebodyTakesIt(t *testing.T) {
 	if err := both[1].Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ways, _ = both[1].Again()
-	server, err := ways[0].(path.PacketWay).Quic(ctx, false, both[1].tls, &quic.Config{})
+	server, err := both[1].way(t, wire.CarrierQUIC).(path.PacketWay).Quic(ctx, false, both[1].tls, &quic.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

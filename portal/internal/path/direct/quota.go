@@ -46,7 +46,10 @@ func (b *bucket) settle(now time.Time, refill time.Duration) {
 func newQuota() *quota { return &quota{spent: make(map[netip.AddrPort]*bucket)} }
 
 // spend reports whether a probe may be sent to an address that has never answered.
-func (q *quota) spend(to netip.AddrPort, now time.Time) bool {
+func (q *quota) spend(to netip.AddrPort, now time.Time) bool { return q.spendSeveral(to, 1, now) }
+
+// spendSeveral is spend for what costs as much as several probes.
+func (q *quota) spendSeveral(to netip.AddrPort, cost int, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.total.settle(now, totalRefill)
@@ -55,15 +58,15 @@ func (q *quota) spend(to netip.AddrPort, now time.Time) bool {
 		one = &bucket{since: now}
 	}
 	one.settle(now, addressRefill)
-	if q.total.spent >= maxUnanswered || one.spent >= perAddress {
+	if q.total.spent+cost > maxUnanswered || one.spent+cost > perAddress {
 		return false
 	}
 	if q.spent[to] == nil {
 		q.tidyLocked(now)
 		q.spent[to] = one
 	}
-	q.total.spent++
-	one.spent++
+	q.total.spent += cost
+	one.spent += cost
 	return true
 }
 

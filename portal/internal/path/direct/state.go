@@ -17,8 +17,9 @@ type State struct {
 
 // Try is one address of the peer.
 type Try struct {
-	Addr   netip.AddrPort
-	Origin wire.CandidateOrigin // 0: the peer has not named it, a probe of it has come from there
+	Transport wire.CandidateTransport
+	Addr      netip.AddrPort
+	Origin    wire.CandidateOrigin // 0: the peer has not named it, a probe of it has come from there
 	// Use says in a few words how it stands there: "in use", "open", "asking",
 	// "no answer", or why nothing is sent.
 	Use      string
@@ -42,11 +43,32 @@ func (p *Path) State() State {
 	s := State{NAT: nat, Own: p.offered, Refused: p.refused}
 	for _, x := range p.search.pairs {
 		s.Tries = append(s.Tries, Try{
-			Addr: x.addr, Origin: x.origin, Use: x.use(now), RTT: x.rtt, Asked: x.asked, Answered: x.answers, Heard: !x.heard.IsZero(),
+			Transport: wire.CandidateUDP, Addr: x.addr, Origin: x.origin, Use: x.use(now), RTT: x.rtt, Asked: x.asked, Answered: x.answers, Heard: !x.heard.IsZero(),
 		})
+	}
+	for _, k := range p.tcp.knocks {
+		s.Tries = append(s.Tries, Try{Transport: wire.CandidateTCP, Addr: k.addr, Origin: k.origin, Use: p.useLocked(k), RTT: k.rtt, Asked: k.asked})
 	}
 	return s
 }
+
+func (p *Path) useLocked(k *knock) string {
+	switch {
+	case p.tcp.used != nil && p.tcp.usedAt == k.addr:
+		return "in use"
+	case k.starve:
+		return starved
+	case k.dialled:
+		return "asking"
+	case k.opened && k.err == nil:
+		return "open"
+	case k.err != nil:
+		return k.err.Error()
+	}
+	return "not asked yet"
+}
+
+const starved = "no answer to as many probes as one peer may cause; asked again later"
 
 func (p *pair) use(now time.Time) string {
 	switch {
@@ -57,7 +79,7 @@ func (p *pair) use(now time.Time) string {
 	case p.open(now) && now.Before(p.until):
 		return "open, but no connection came up"
 	case p.starve:
-		return "no answer to as many probes as one peer may cause; asked again later"
+		return starved
 	case !p.answered.IsZero() && now.Sub(p.answered) <= pauses[len(pauses)-1]+freshTime:
 		return "open"
 	case p.tries < burst:

@@ -117,7 +117,7 @@ func (w *udpWay) Taken() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.pair.failed, w.pair.until = 0, time.Time{}
-	p.last, p.dialled = w.pair.addr, nil
+	p.last, p.lastMode, p.dialled = w.pair.addr, directUDP, nil
 }
 
 // Lost implements path.Way.

@@ -1,0 +1,136 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/netport/netport/proto/gate"
+	"github.com/netport/netport/proto/probe"
+)
+
+// greetTime is how long a TCP connection may take to prove its tunnel.
+const greetTime = 5 * time.Second
+
+// door is where TCP connections of peers come in, over one IP version, and the local port
+// of those that are dialled: to a NAT both are one. Who does not begin with a probe of
+// a tunnel that this portal has is hung up on.
+type door struct {
+	listener *net.TCPListener
+	port     uint16
+	unproven gate.Gate
+	ctx      context.Context // of the connections that have not proven themselves
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup
+}
+
+// openDoor listens, at the port of the UDP socket if it is free. take takes what comes.
+func openDoor(of netip.Addr, port uint16, take func(context.Context, *net.TCPConn)) (*door, error) {
+	config := net.ListenConfig{Control: reuse, KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	network, host := "tcp4", netip.IPv4Unspecified()
+	if of.Is6() {
+		network, host = "tcp6", netip.IPv6Unspecified()
+	}
+	l, err := config.Listen(context.Background(), network, netip.AddrPortFrom(host, port).String())
+	if err != nil && port != 0 {
+		l, err = config.Listen(context.Background(), network, netip.AddrPortFrom(host, 0).String())
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &door{listener: l.(*net.TCPListener), port: addrOf(l.Addr()).Port()}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.tasks.Go(func() { d.serve(take) })
+	return d, nil
+}
+
+func addrOf(a net.Addr) netip.AddrPort {
+	at := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+}
+
+func (d *door) serve(take func(context.Context, *net.TCPConn)) {
+	for {
+		conn, err := d.listener.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // no descriptor is left, or the caller has gone
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-d.ctx.Done():
+			}
+			continue
+		}
+		leave := d.unproven.Enter(conn)
+		d.tasks.Go(func() {
+			defer leave()
+			take(d.ctx, conn)
+		})
+	}
+}
+
+// dial connects to another portal's door, from this one. Where both dial at the same time
+// there is one connection, which both have dialled.
+func (d *door) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), d.port))
+	if to.Addr().Is6() {
+		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), d.port))
+	}
+	conn, err := (&net.Dialer{LocalAddr: local, Control: reuse, KeepAlive: -1}).DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+func (d *door) close() {
+	d.cancel()
+	d.listener.Close()
+	d.tasks.Wait()
+}
+
+// door returns where TCP connections come in, open while there is a Path; nil: they
+// cannot.
+func (f *Finder) door(of netip.Addr) *door {
+	port := uint16(0)
+	if p := f.port(of); p != nil {
+		port = p.Local()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := f.doors[of.Is6()]; d != nil || len(f.paths) == 0 {
+		return d
+	}
+	d, err := openDoor(of, port, f.greet)
+	if err != nil {
+		f.Log.Debug("no direct ways over TCP", "address", of.String(), "error", err)
+		return nil
+	}
+	f.doors[of.Is6()] = d
+	return d
+}
+
+// greet takes a TCP connection from wherever. A peer's begins with a probe that asks; all
+// others are closed.
+func (f *Finder) greet(ctx context.Context, conn *net.TCPConn) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(greetTime))
+	b := make([]byte, probe.Len)
+	_, err := io.ReadFull(conn, b)
+	if err == nil {
+		id, _ := probe.IDOf(b)
+		f.mu.Lock()
+		p := f.paths[id]
+		f.mu.Unlock()
+		if p != nil && p.admit(conn, b) && stop() {
+			p.proven(conn)
+			return
+		}
+	}
+	conn.Close()
+}
