@@ -194,11 +194,20 @@ func (w *world) run(d time.Duration) {
 	w.now = end
 }
 
-func TestNATsThatCanBeOpenedAreOpenedWithinTwoRoundTrips(t *testing.T) {
-	type kind struct {
-		name               string
-		mapping, filtering dependence
+// kind is a kind of NAT; nil: none.
+type kind struct {
+	name               string
+	mapping, filtering dependence
+}
+
+func (k *kind) String() string {
+	if k == nil {
+		return "none"
 	}
+	return k.name
+}
+
+func TestNATsThatCanBeOpenedAreOpenedWithinTwoRoundTrips(t *testing.T) {
 	kinds := []*kind{
 		nil, {"full cone", independent, independent}, {"address-restricted", independent, byAddress},
 		{"port-restricted", independent, byPort}, {"symmetric", byPort, byPort},
@@ -225,7 +234,7 @@ func TestNATsThatCanBeOpenedAreOpenedWithinTwoRoundTrips(t *testing.T) {
 				w := newWorld(made(a), made(b))
 				w.meet(apart)
 				w.run(apart + pauses[len(pauses)-1] + time.Minute)
-				name := fmt.Sprintf("%+v and %+v, %v apart", a, b, apart)
+				name := fmt.Sprintf("%v and %v, %v apart", a, b, apart)
 				for i, e := range w.ends {
 					took := e.open.Sub(time.Unix(1_000_000, 0)) - apart - w.delay // since both have the lists
 					switch {

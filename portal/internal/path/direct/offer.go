@@ -1,0 +1,66 @@
+package direct
+
+import (
+	"slices"
+	"time"
+
+	"github.com/netport/netport/proto/wire"
+)
+
+// Peer takes the candidates that the peer has told; they take the place of those before.
+func (p *Path) Peer(list []wire.Candidate) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.given = slices.Clone(list[:min(len(list), wire.MaxCandidates)])
+	p.listLocked(time.Now())
+	p.wake()
+}
+
+func (p *Path) listLocked(now time.Time) {
+	p.refused = append(p.search.list(p.given, now), p.listTCPLocked(now)...)
+	for _, r := range p.refused {
+		p.log.Debug("candidate of the peer not probed", "address", r.Candidate.Addr.String(), "reason", r.Why)
+	}
+}
+
+// offer tells the peer this portal's addresses if they are others than before.
+func (p *Path) offer() {
+	p.mu.Lock()
+	stale := p.stale
+	p.stale = false
+	p.mu.Unlock()
+	if !stale {
+		return
+	}
+	p.mu.Lock()
+	seen := p.seenLocked()
+	p.mu.Unlock()
+	list, hosts := p.finder.own(seen, p.SameMachine)
+	b := p.finder.bounds(p.Tunnel)
+	b.own = hosts
+	p.mu.Lock()
+	list = list[:min(len(list), wire.MaxCandidates)]
+	changed := !slices.Equal(list, p.offered)
+	p.offered = list
+	p.search.bounds = b
+	p.listLocked(time.Now())
+	p.mu.Unlock()
+	if changed {
+		p.Offer(list)
+	}
+}
+
+// seenLocked returns where the peer has seen this portal.
+func (p *Path) seenLocked() (list []wire.Candidate) {
+	for _, x := range p.search.pairs {
+		if x.seen.IsValid() {
+			list = append(list, wire.Candidate{Transport: wire.CandidateUDP, Origin: wire.OriginReflexive, Addr: x.seen})
+		}
+	}
+	for _, k := range p.tcp.knocks {
+		if k.seen.IsValid() {
+			list = append(list, wire.Candidate{Transport: wire.CandidateTCP, Origin: wire.OriginReflexive, Addr: k.seen})
+		}
+	}
+	return list
+}
