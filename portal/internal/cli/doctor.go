@@ -26,7 +26,9 @@ at most. No rights are needed but to read the portal's files. The exit status is
 something has failed.
 
 The relays it tries are those of which the portal holds a ticket, or of which the server
-tells. A relay is silent to whoever has no ticket, so UDP cannot be tried without.`,
+tells. A relay is silent to whoever has no ticket, so UDP cannot be tried without. Whether
+the ports of single sessions are open, only a tunnel shows: a daemon that has none is
+asked to open one.`,
 		Example: "  netport-portal doctor\n  netport-portal doctor --json",
 		Args:    command.Args(),
 	}
@@ -46,6 +48,7 @@ tells. A relay is silent to whoever has no ticket, so UDP cannot be tried withou
 		var r doctor.Report
 		err = command.Show(c, view, func(ctx context.Context) (doctor.Report, error) {
 			r = doctor.Judge(doctor.Examine(ctx, file, doctor.Machine()))
+			r.Lines = append(r.Lines, doctor.System()...)
 			return r, nil
 		}, printReport)
 		if err == nil && r.Failed() {

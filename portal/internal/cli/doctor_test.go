@@ -108,9 +108,9 @@ warning  relay relay-3 TCP: 192.0.2.9 port 3478: no answer within 5s; the relay
          is reached the other way
          -> a firewall drops it, or the machine is away: see what to open below
 ok       relay relay-3 UDP: 192.0.2.9 port 3478, round trip 8.0 ms
-warning  tunnel to factory: it goes by the port that all sessions share
-         (relay-tls)
-         -> see what to open below
+warning  session ports: the tunnel to factory goes by the port that all sessions
+         of relay relay-1 share (relay-tls)
+         -> they are shut here or at factory: see what to open below
 warning  MTU: packets of up to 1200 bytes to relay relay-1, as far as the
          routers on the way tell
          -> QUIC needs 1280 bytes: raise the MTU of the link, or go without

@@ -15,6 +15,7 @@ import (
 	"github.com/netport/netport/portal/internal/config"
 	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/state"
 	"github.com/netport/netport/proto/address"
 	wirecontrol "github.com/netport/netport/proto/control"
@@ -30,6 +31,9 @@ const (
 	wholeTime = 30 * time.Second
 	// askTime bounds a question to the daemon.
 	askTime = 2 * time.Second
+	// meetTime bounds how long the daemon may take to open a tunnel: what is shut on the way
+	// is waited for.
+	meetTime = 8 * time.Second
 	// awayTime is how long a daemon must have been without a server before the server is
 	// greeted in its place: to that they are one portal, and the newer connection ends the
 	// older one.
@@ -51,6 +55,8 @@ type Means struct {
 	MTU    func(ctx context.Context, to netip.AddrPort) int
 	// Ask asks the daemon of a socket.
 	Ask func(ctx context.Context, socket string) (daemon.Known, error)
+	// Meet has the daemon of a socket open a tunnel with a portal, if it has none.
+	Meet func(ctx context.Context, socket, portal string) error
 }
 
 // Machine returns the means of this machine.
@@ -65,6 +71,9 @@ func Machine() Means {
 		MTU:    pathMTU,
 		Ask: func(ctx context.Context, socket string) (k daemon.Known, err error) {
 			return k, local.Call(ctx, socket, daemon.CallKnown, nil, &k)
+		},
+		Meet: func(ctx context.Context, socket, portal string) error {
+			return local.Call(ctx, socket, daemon.CallPing, daemon.PingArgs{Portal: portal}, nil)
 		},
 	}
 }
@@ -82,9 +91,10 @@ func Examine(ctx context.Context, file string, m Means) Facts {
 	}
 	e.files()
 	e.ask(ctx)
+	e.meet(ctx)
 	var looking sync.WaitGroup
 	looking.Go(func() { e.servers(ctx) })
-	looking.Go(func() { e.relays(ctx, e.kept.Tickets, e.known().Relays) })
+	looking.Go(func() { e.relays(ctx, e.kept.Tickets, e.f.known().Relays) })
 	looking.Wait()
 	e.greet(ctx)
 	return e.f
@@ -98,14 +108,6 @@ type examination struct {
 	credentials *identity.Credentials // nil: they cannot be read
 	kept        state.Kept
 	f           Facts
-}
-
-// known is what the daemon knows; nothing where there is none.
-func (e *examination) known() daemon.Known {
-	if e.f.Daemon == nil {
-		return daemon.Known{}
-	}
-	return *e.f.Daemon
 }
 
 // ask asks the daemon.
@@ -122,6 +124,21 @@ func (e *examination) ask(ctx context.Context) {
 	case !errors.Is(err, local.ErrNoDaemon):
 		e.f.Silent = err
 	}
+}
+
+// meet has the daemon open a tunnel if it has none, for only a session shows which ports of
+// single sessions a firewall lets out: a relay answers there to nobody else, and tickets are
+// for its shared ports.
+func (e *examination) meet(ctx context.Context) {
+	s := e.f.known().Status
+	up := slices.IndexFunc(s.Forwards, func(f daemon.Forward) bool { return f.State == daemon.Up })
+	if up < 0 || slices.ContainsFunc(s.Tunnels, func(t peers.Status) bool { return t.Up }) {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, meetTime)
+	defer cancel()
+	e.f.Met = e.Meet(limited, e.config.Socket, s.Forwards[up].Peer)
+	e.ask(ctx)
 }
 
 // places returns the servers as they are written: those of the configuration, and those that
@@ -279,7 +296,7 @@ func (e *examination) relays(ctx context.Context, tickets []wire.Ticket, places 
 
 // asks lists the relays of tickets, each with one ticket: one that is not in use, if there is.
 func (e *examination) asks(tickets []wire.Ticket) (asks []*ask) {
-	inUse := e.known().InUse
+	inUse := e.f.known().InUse
 	for _, free := range []bool{true, false} {
 		for _, t := range tickets {
 			used := slices.Contains(inUse, hex.EncodeToString(t.Session[:]))
@@ -306,7 +323,7 @@ func (e *examination) asks(tickets []wire.Ticket) (asks []*ask) {
 
 // serverAddr is where the server was reached, by which the addresses that it names are judged.
 func (e *examination) serverAddr() netip.Addr {
-	if at, err := netip.ParseAddrPort(e.known().Status.Server.Address); err == nil {
+	if at, err := netip.ParseAddrPort(e.f.known().Status.Server.Address); err == nil {
 		return at.Addr()
 	}
 	for _, h := range e.kept.Hosts {
@@ -333,7 +350,7 @@ func (e *examination) local(to netip.Addr) {
 // greet says Hello to a server that has proven itself, as the daemon would, to hear the time
 // and of relays, unless a daemon does.
 func (e *examination) greet(ctx context.Context) {
-	if s := e.known().Status.Server; e.f.Daemon != nil && (s.Connected || e.Now().Sub(s.Since) < awayTime) || e.f.Silent != nil {
+	if s := e.f.known().Status.Server; e.f.Daemon != nil && (s.Connected || e.Now().Sub(s.Since) < awayTime) || e.f.Silent != nil {
 		return
 	}
 	i := slices.IndexFunc(e.f.Servers, func(s Server) bool { return s.Proven != "" })

@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/local"
@@ -48,6 +50,7 @@ func nothing() Means {
 		Ask: func(context.Context, string) (daemon.Known, error) {
 			return daemon.Known{}, fmt.Errorf("ask: %w", local.ErrNoDaemon)
 		},
+		Meet: func(ctx context.Context, _, _ string) error { return swallow(ctx) },
 	}
 }
 
@@ -141,4 +144,52 @@ func TestARunningDaemonIsAskedAndLeftAlone(t *testing.T) {
 			t.Errorf("a portal that is connected has failed: %+v", r.Lines)
 		}
 	})
+}
+
+// TestSessionPortsAreShownByATunnel: a daemon that has none is asked to open one, with a portal that can be reached.
+func TestSessionPortsAreShownByATunnel(t *testing.T) {
+	file := portal(t, `["192.0.2.1:443"]`)
+	for _, c := range []struct {
+		path, state, text string
+		met               error
+	}{
+		{path: "relay-packet", state: "ok", text: "the tunnel to plant goes by them at relay relay-1: relay-packet"},
+		{path: "relay-tls", state: "warning", text: "the tunnel to plant goes by the port that all sessions of relay relay-1 share (relay-tls)"},
+		{met: errors.New("nobody\ncame"), state: "warning", text: "not known: no tunnel could be opened: nobody"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := nothing()
+			var known daemon.Known
+			known.Status.Server.Connected, known.Status.Server.Address = true, "192.0.2.9:443"
+			known.Status.Forwards = []daemon.Forward{{Peer: "away", State: daemon.Down}, {Peer: "plant", State: daemon.Up}}
+			m.Ask = func(context.Context, string) (daemon.Known, error) { return known, nil }
+			m.Meet = func(_ context.Context, _, portal string) error {
+				if portal != "plant" {
+					t.Errorf("it meets %s", portal)
+				}
+				if c.met == nil {
+					known.Status.Tunnels = []peers.Status{{Peer: "plant", Up: true, Relay: "relay-1", Address: "192.0.2.7:20000", Path: c.path, Ways: []peers.Way{{Path: c.path}}}}
+				}
+				return c.met
+			}
+			r := Judge(Examine(t.Context(), file, m))
+			found := false
+			for _, l := range r.Lines {
+				if l.What == "session ports" {
+					found = string(l.State) == c.state && l.Text == c.text
+				}
+			}
+			opens := slices.ContainsFunc(r.Open, func(o Opening) bool { return o.Ports == sessionPorts })
+			if !found || opens != (c.path == "relay-tls") {
+				t.Errorf("%s: %+v", c.path, r)
+			}
+			m.Meet = func(context.Context, string, string) error {
+				t.Error("a tunnel is there, and another is asked for")
+				return nil
+			}
+			if c.met == nil {
+				Examine(t.Context(), file, m)
+			}
+		})
+	}
 }

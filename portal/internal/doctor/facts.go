@@ -4,8 +4,9 @@
 //	machine, network --Examine--> Facts --Judge--> Report
 //
 // Examine looks and has no opinion; Judge has all opinions and all words, and looks at
-// nothing. It changes nothing and needs no rights. Where the daemon runs, its connection to
-// the server is left alone, and of its tickets only those are used that it does not use.
+// nothing. It needs no rights and changes nothing, but that a daemon without any tunnel is
+// asked to open one, which ends by itself. Where the daemon runs, its connection to the
+// server is left alone, and of its tickets only those are used that it does not use.
 package doctor
 
 import (
@@ -26,6 +27,7 @@ type Facts struct {
 
 	Daemon  *daemon.Known // what the running one knows; nil: there is none, or it does not answer
 	Silent  error         // why it does not answer; nil: there is none
+	Met     error         // why it opened no tunnel when it was asked to; nil also where it was not
 	Greeted error         // why no server has greeted this portal, where that was tried
 	Told    bool          // a server has told the time
 	Ahead   time.Duration // the clock of the machine, against that; negative: behind
@@ -34,6 +36,14 @@ type Facts struct {
 	Servers []Server
 	Relays  []Relay
 	Local   map[netip.Addr]bool // addresses of this machine towards relays
+}
+
+// known is what the daemon knows; nothing where there is none.
+func (f Facts) known() daemon.Known {
+	if f.Daemon == nil {
+		return daemon.Known{}
+	}
+	return *f.Daemon
 }
 
 // File is one file or folder that a portal needs, and why it cannot be used.

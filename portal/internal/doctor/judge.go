@@ -38,6 +38,7 @@ func Judge(f Facts) Report {
 	}
 	judgeServers(&r, f)
 	judgeRelays(&r, f)
+	judgeTunnels(&r, f)
 	judgeMTU(&r, f)
 	judgeNAT(&r, f)
 	return r

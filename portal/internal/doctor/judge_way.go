@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/netport/netport/portal/internal/path"
-	"github.com/netport/netport/portal/internal/peers"
 )
 
 // reached reports whether some server has proven itself.
@@ -128,26 +127,50 @@ func judgeRelays(r *Report, f Facts) {
 		}
 		judgeRelay(r, f, same)
 	}
-	judgeTunnels(r, f)
 }
 
-// judgeTunnels says what the running tunnels show: those that found no way but the port that
-// all sessions of a relay share could be faster.
+// judgeTunnels says what the running tunnels show of the ports of single sessions, which
+// nothing else does: those that found no way but the port that all sessions of a relay share
+// could be faster.
 func judgeTunnels(r *Report, f Facts) {
-	if f.Daemon == nil {
-		return
-	}
-	for _, t := range f.Daemon.Status.Tunnels {
+	const what = "session ports"
+	known := false
+	for _, t := range f.known().Status.Tunnels {
 		at, err := netip.ParseAddrPort(t.Address)
-		if err != nil || len(t.Ways) == 0 || slices.ContainsFunc(t.Ways, func(w peers.Way) bool {
-			return w.Path != path.SharedPort.String() && w.Path != path.SharedTLS.String()
-		}) {
+		if err != nil {
 			continue
 		}
-		r.add("tunnel to "+t.Peer, Warning, fmt.Sprintf("it goes by the port that all sessions share (%s)", t.Path), "see what to open below")
+		var own []string // ways by ports of the session
+		shared := false
+		for _, w := range t.Ways {
+			switch w.Path {
+			case path.SessionPort.String(), path.PacketPort.String(), path.UDPLeg.String():
+				if !slices.Contains(own, w.Path) {
+					own = append(own, w.Path)
+				}
+			case path.SharedPort.String(), path.SharedTLS.String():
+				shared = true
+			}
+		}
+		if len(own) == 0 && !shared {
+			continue // it goes by no relay
+		}
+		known = true
+		if len(own) > 0 {
+			r.add(what, OK, fmt.Sprintf("the tunnel to %s goes by them at relay %s: %s", t.Peer, t.Relay, strings.Join(own, ", ")), "")
+			continue
+		}
+		r.add(what, Warning, fmt.Sprintf("the tunnel to %s goes by the port that all sessions of relay %s share (%s)", t.Peer, t.Relay, t.Path), "they are shut here or at "+t.Peer+": see what to open below")
 		for _, protocol := range []string{"TCP", "UDP"} {
 			r.open(Opening{Protocol: protocol, Host: host(at.Addr(), t.Relay), Ports: sessionPorts, Need: Faster, Why: "ports of single sessions, if the relay's operator has not chosen others"})
 		}
+	}
+	switch {
+	case known:
+	case f.Met != nil:
+		r.add(what, Warning, "not known: no tunnel could be opened: "+oneLine(f.Met), "netport-portal explain FORWARD says on which machine it fails")
+	default:
+		r.add(what, OK, "not known: only a tunnel shows them, and there is no daemon with a portal to meet", "")
 	}
 }
 
