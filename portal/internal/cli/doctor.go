@@ -48,6 +48,7 @@ asked to open one.`,
 		var r doctor.Report
 		err = command.Show(c, view, func(ctx context.Context) (doctor.Report, error) {
 			r = doctor.Judge(doctor.Examine(ctx, file, doctor.Machine()))
+			r.Lines = append(r.Lines, doctor.System()...)
 			return r, nil
 		}, printReport)
 		if err == nil && r.Failed() {
