@@ -59,20 +59,12 @@ over makes tokens that say his own: --policy-key takes none but yours.
 
 %[3]s`, w.does, role, w.more),
 		Example: fmt.Sprintf("  %[1]s join < token\n  %[1]s join --config ./config.toml --token ./token", w.program),
-	}
-	c.Args = func(c *cobra.Command, args []string) error {
-		if len(args) > 0 && invite.Looks(args[0]) {
-			return onCommandLine
-		}
-		return command.Args()(c, args)
+		Args:    command.Args(),
 	}
 	c.Flags().StringVar(&file, "config", file, fmt.Sprintf("the %s's configuration `FILE` that is to be", role))
 	policyKey := c.Flags().String("policy-key", "", "refuse a token for another policy key than this, `ed25519:...` as \"netport-server policy sign\" prints it")
 	tokenFile := c.Flags().String("token", "", "read the token from a `FILE` that only its owner can read")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if invite.Looks(*tokenFile) || invite.Looks(file) {
-			return onCommandLine
-		}
 		token, err := readToken(*tokenFile, c.InOrStdin(), c.ErrOrStderr())
 		if err != nil {
 			return err
@@ -115,8 +107,6 @@ func withArticle(role identity.Role) string {
 	}
 	return "a " + string(role)
 }
-
-var onCommandLine = command.Usagef("a token on the command line can be read by every process of this machine, so this one is spoilt: have the server make another, and give that on standard input or in a file with --token")
 
 // checkPolicyKey compares a token with the policy key that its holder wants; "" is any.
 func checkPolicyKey(token invite.Token, want string) error {
