@@ -111,25 +111,32 @@ func Start(t testing.TB, l Load) *Traffic {
 	tr := &Traffic{t: t, load: l, stop: stop}
 	t.Cleanup(tr.abandon)
 	for i, given := range l.Pairs {
-		for _, conn := range []net.Conn{given.Client, given.Service} {
-			if err := conn.SetDeadline(time.Time{}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		unlimited(t, given.Client)
+		unlimited(t, given.Service)
 		p := &pair{client: &counted{TCPConn: given.Client.(*net.TCPConn)}, service: &counted{TCPConn: given.Service.(*net.TCPConn)}}
 		tr.pairs = append(tr.pairs, p)
 		stream := meter.Stream{Rate: l.Rate, Block: l.Block, Seed: uint64(i)}
 		tr.running.Go(func() { p.there, p.back = stream.Exchange(ctx, p.client, p.service) })
 	}
 	if l.Flow != nil {
+		unlimited(t, l.Flow)
 		tr.arrivals = &arrivals{UDPConn: l.Flow}
 		tr.arrivals.last.Store(time.Now().UnixNano())
 		tr.running.Go(func() { tr.flow = measure(ctx, tr.arrivals, l.Interval) })
 	}
 	if l.Beside != nil {
+		unlimited(t, l.Beside)
 		tr.running.Go(func() { tr.beside = measure(ctx, l.Beside, l.Interval) })
 	}
 	return tr
+}
+
+// unlimited takes away the time that a connection was given to be made in.
+func unlimited(t testing.TB, conn net.Conn) {
+	t.Helper()
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // measure sends numbered datagrams until ctx ends.
