@@ -77,8 +77,9 @@ SIGHUP has it read its configuration anew: the lists of [dial] and [listen], "li
 "drain" and the log's level and format are taken at once. What else has changed needs a
 restart, and is named in the log and in "status".
 
---check reads the configuration and the files that it names, and says what is wrong with
-them, or "ok". It opens nothing, and leaves alone what runs.
+--check reads the configuration, the key, the certificates and the state, and says what is
+wrong with them, a line each, or "ok". It takes no lock, changes nothing and leaves alone
+what runs.
 
 ` + config.Help(),
 		Example: "  netport-portal run\n  netport-portal run --config ./config.toml\n  netport-portal run --check",
