@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // maxLinks bounds the symbolic links of one path, as Linux does.
@@ -45,37 +46,47 @@ func CheckAbove(path string) error {
 	if err != nil {
 		return err
 	}
-	for range maxLinks {
-		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-		if err != nil {
+	at, rest := split(path)
+	for links := 0; len(rest) > 0; {
+		if err := checkOne(at); err != nil {
 			return err
 		}
-		for above := dir; ; above = filepath.Dir(above) {
-			if err := checkOne(above); err != nil {
-				return err
-			}
-			if above == filepath.Dir(above) {
-				break
-			}
-		}
-		info, err := os.Lstat(path)
+		next := filepath.Join(at, rest[0])
+		rest = rest[1:]
+		info, err := os.Lstat(next)
 		if err != nil {
 			return err
 		}
 		if info.Mode().Type() != os.ModeSymlink {
-			return nil
+			at = next
+			continue
 		}
 		if uid, ok := foreign(info); ok {
-			return fmt.Errorf("the link %s belongs to user %d, who can have it lead elsewhere; name what it leads to", path, uid)
+			return fmt.Errorf("the link %s belongs to user %d, who can have it lead elsewhere; name what it leads to", next, uid)
 		}
-		to, err := os.Readlink(path)
+		if links++; links > maxLinks {
+			return errors.New("too many symbolic links")
+		}
+		to, err := os.Readlink(next)
 		if err != nil {
 			return err
 		}
-		if !filepath.IsAbs(to) {
-			to = filepath.Join(dir, to)
+		root, names := split(to)
+		if filepath.IsAbs(to) {
+			at = root
 		}
-		path = to
+		rest = append(names, rest...)
 	}
-	return errors.New("too many symbolic links")
+	return nil
+}
+
+// split returns where a path begins, and the names that follow.
+func split(path string) (root string, names []string) {
+	volume := filepath.VolumeName(path)
+	for _, name := range strings.Split(filepath.ToSlash(path[len(volume):]), "/") {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return volume + string(filepath.Separator), names
 }

@@ -131,4 +131,16 @@ func TestWhatBelongsToOthersIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRefusal(t, "a link of another's", CheckAbove(link), "belongs to user 65534, who can have it lead elsewhere")
+
+	// Nor may such a link stand further up.
+	way := filepath.Join(shared, "way")
+	if err := os.Symlink(filepath.Dir(file), way); err != nil {
+		t.Fatal(err)
+	}
+	behind := filepath.Join(way, filepath.Base(file))
+	wantRefusal(t, "behind a link of ours", CheckAbove(behind), "")
+	if err := os.Lchown(way, other, other); err != nil {
+		t.Fatal(err)
+	}
+	wantRefusal(t, "behind a link of another's", CheckAbove(behind), "the link "+way+" belongs to user 65534")
 }
