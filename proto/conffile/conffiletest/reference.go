@@ -14,7 +14,7 @@ import (
 
 var (
 	line  = regexp.MustCompile(`^(# ?)?([a-z0-9_]+) *= `)
-	table = regexp.MustCompile(`^\[([a-z_]+)\]$`)
+	table = regexp.MustCompile(`^(# ?)?\[([a-z_]+)\]$`)
 )
 
 // Reference fails the test unless the file name shows every key of a configuration once:
@@ -70,7 +70,8 @@ func show(text string) (keys map[string]int, everything []byte) {
 	in := ""
 	for l := range strings.Lines(text) {
 		if m := table.FindStringSubmatch(strings.TrimSpace(l)); m != nil {
-			in = m[1] + "."
+			in = m[2] + "."
+			l = strings.TrimPrefix(l, m[1])
 		}
 		if m := line.FindStringSubmatch(l); m != nil {
 			keys[in+m[2]]++
@@ -79,4 +80,34 @@ func show(text string) (keys map[string]int, everything []byte) {
 		everything = append(everything, l...)
 	}
 	return keys, everything
+}
+
+// Written fails the test unless a configuration that a program writes has only keys that there
+// are, each once, and says their defaults: in force, or behind "# " as an example where a key
+// has a default. What the program decides itself (decided) may be anything.
+func Written(t *testing.T, name string, text []byte, defaults func() any, decided ...string) {
+	t.Helper()
+	shown, everything := show(string(text))
+	written, full := defaults(), defaults()
+	if _, err := conffile.Parse(name, text, written); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conffile.Parse(name+", with its examples", everything, full); err != nil {
+		t.Fatal(err)
+	}
+	standard, values := conffile.ValuesOf(defaults()), conffile.ValuesOf(full)
+	for key, n := range shown {
+		want, known := standard[key]
+		switch {
+		case !known || n != 1:
+			t.Errorf("%s has %s %d times (it is a key: %v)", name, key, n, known)
+		case !slices.Contains(decided, key) && !reflect.ValueOf(want).IsZero() && !reflect.DeepEqual(values[key], want):
+			t.Errorf("%s says %s is %v, the default is %v", name, key, values[key], want)
+		}
+	}
+	for _, key := range decided {
+		if shown[key] != 1 {
+			t.Errorf("%s does not say %s", name, key)
+		}
+	}
 }
