@@ -62,13 +62,17 @@ lab-test: build ## run the network namespace topologies alone, as root or with s
 	@scripts/as-root true # Or say at once what is missing.
 	@$(LABTEST) -exec $(CURDIR)/scripts/as-root ./lab/...
 
-lab-soak: build ## run the tests of faults and attacks with their whole numbers, as root or with sudo
-	@for package in faults kernel survive e2e joining; do \
+lab-soak: build ## run the tests of faults and attacks with their whole numbers (hours), as root or with sudo
+	@failed=; for package in kernel joining e2e faults survive; do \
+		SECONDS=0; \
 		go test -c -o bin/lab-soak.test ./lab/$$package; \
 		(cd lab/$$package && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
-			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 8h -full); \
-	done
-	@go test -count 1 -v -run 'SurvivesAKill|AlikeInTime' ./server/internal/daemon -full
+			$(CURDIR)/bin/lab-soak.test -test.v -test.timeout 8h -full) || failed+=" $$package"; \
+		echo "lab-soak: $$package took $$(((SECONDS + 30) / 60)) min"; \
+	done; \
+	go test -count 1 -v -run 'SurvivesAKill|AlikeInTime' ./server/internal/daemon -full || failed+=" server"; \
+	go test -count 1 -v -timeout 1h -run 'ComeAndGoLeaveNothing' ./portal/internal/daemon -churn 10000 || failed+=" portal"; \
+	[ -z "$$failed" ] || { echo "lab-soak: failed:$$failed"; exit 1; }
 
 soak: build ## live through a fault each minute for HOURS=24 (0.5: half an hour), as root or with sudo
 	@go test -c -o bin/soak.test ./lab/survive
