@@ -525,7 +525,7 @@
 // names it like the other; where UDP has another address outside, it names that with
 // the port of TCP too, for many NATs leave ports as they are. Both portals dial what the other
 // has named, half a second after the first probes, and again after pauses that double to 5
-// minutes; a try counts for two probes. A connection begins with a probe that asks
+// minutes; a try counts for four probes. A connection begins with a probe that asks
 // and one that answers (package probe); a portal closes, without a word, what does not
 // begin so within 5 seconds. Then one that the TLS client takes becomes a carrier as any other
 // over TCP, beside the one over QUIC.

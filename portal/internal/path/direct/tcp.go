@@ -21,8 +21,8 @@ const (
 	directTCP = "direct-tcp"
 	// knockTime is how long a connection may take: the first SYN, and another one.
 	knockTime = 2500 * time.Millisecond
-	// knockCost is how many probes a try counts for.
-	knockCost = 2
+	// knockCost is how many probes a try counts for: two SYNs, or a whole connection.
+	knockCost = 4
 	// keepTime is how long a proven connection is kept for who wants one.
 	keepTime = 10 * time.Second
 	// maxProven bounds the proven connections that the TLS client has not chosen.
