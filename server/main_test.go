@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -38,6 +40,7 @@ func TestCommands(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   exits,
+			"listens": listens,
 			"mode":    mode,
 			"serving": serving,
 			"until":   until,
@@ -86,6 +89,16 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("nothing that matches %s was printed", args[0])
 		}
 	}
+}
+
+// listens ADDRESS: the configuration srv/config.toml names this address to listen on.
+func listens(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listens ADDRESS")
+	}
+	file := ts.MkAbs(filepath.Join("srv", "config.toml"))
+	line := regexp.MustCompile("(?m)^listen = .*$")
+	ts.Check(os.WriteFile(file, line.ReplaceAllLiteral([]byte(ts.ReadFile(file)), fmt.Appendf(nil, "listen = [%q]", args[0])), 0o600))
 }
 
 // mode PERM FILE...: the files must have exactly this mode.
