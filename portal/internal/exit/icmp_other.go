@@ -4,7 +4,8 @@ package exit
 
 import "net"
 
-// Elsewhere a connected socket learns by itself what the system tells it.
+// Elsewhere a connected socket is told at most that nobody listens; on Windows package net
+// has it told nothing.
 
 func wantErrors(uintptr, string) {}
 
