@@ -185,6 +185,7 @@ var notes = []struct{ name, text string }{
 	{bareQUICPumpName, "the same without the applications' sockets; for information"},
 	{wireGuardName, "a UDP session of such a relay between the two; if the program is there"},
 	{"S2", "at the side where connections begin; what other processes share is counted"},
+	{floorName, "a goroutine for each connection that reads, same certificates; for information"},
 	{"S3", "from 1,000 to 5,000 connected, without grants; kernel sockets not counted"},
 	{"S4", "counted for 10 minutes (1 with -quick), keepalives of 4 minutes among them"},
 }

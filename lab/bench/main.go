@@ -39,7 +39,7 @@ type options struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && slices.Contains([]string{"client", "pump", "crowd"}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{"client", "pump", "crowd", "floor"}, os.Args[1]) {
 		if err := play(os.Args[1], os.Args[2:]); err != nil {
 			fmt.Fprintf(os.Stderr, "bench %s: %v\n", os.Args[1], err)
 			os.Exit(1)
@@ -63,7 +63,9 @@ func play(part string, args []string) error {
 	case "pump":
 		return runPump(os.Stdin)
 	case "crowd":
-		return runCrowd(os.Stdin, os.Stdout)
+		return runCrowd(args, os.Stdin, os.Stdout)
+	case "floor":
+		return runFloor(args)
 	default:
 		return runClient(args)
 	}
