@@ -60,6 +60,9 @@ func (r *receiver) more() bool {
 // the first byte must come within limit, if that is not 0.
 func (r *receiver) next(limit time.Duration) (wire.Type, []byte, error) {
 	if !r.more() {
+		if err := r.await(); err != nil {
+			return 0, nil, err
+		}
 		r.b = buffers.Get().(*bufio.Reader)
 		r.b.Reset(&r.source)
 	}
