@@ -33,7 +33,7 @@ func (n *Network) Rejoin(p *Portal, options ...Option) {
 	if err := n.TryJoin(p, n.Invite("portal", p.name)); err != nil {
 		n.t.Fatal(err)
 	}
-	p.configure(append([]Option{Set("drain", "0s")}, options...))
+	p.configure(append([]Option{Set("drain", "0s"), Set("direct", false)}, options...))
 	p.Start()
 }
 

@@ -81,7 +81,8 @@ func (n *Network) Portal(host *topo.Host, options ...Option) *Portal {
 	n.t.Helper()
 	p := &Portal{n.daemon("portal", host)}
 	n.Server.Run("issue", "portal", p.name, "--out", p.dir)
-	p.configure(append([]Option{Set("drain", "0s")}, options...))
+	// Most stories are about relays; those about direct paths say Set("direct", true).
+	p.configure(append([]Option{Set("drain", "0s"), Set("direct", false)}, options...))
 	p.Start()
 	return p
 }

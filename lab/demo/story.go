@@ -131,6 +131,11 @@ func (s *story) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, name := range []string{entryName, exitName} {
+		if err := overRelays(s.config(name)); err != nil {
+			return err
+		}
+	}
 	policy, err := s.applyPolicy(ctx)
 	if err != nil {
 		return err

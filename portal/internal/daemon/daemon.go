@@ -7,9 +7,11 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ import (
 	"github.com/netport/netport/portal/internal/logs"
 	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/portal/internal/path/direct"
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/state"
 	"github.com/netport/netport/portal/internal/traffic"
@@ -58,6 +61,7 @@ type Portal struct {
 	keeper   *grants.Keeper
 	client   *control.Client
 	finder   *path.Finder
+	direct   *direct.Finder
 	pool     *peers.Pool
 	entry    *entry.Entry
 	exit     *exit.Exit
@@ -107,6 +111,9 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile),
 		Renumbered: func() { p.client.Check() }, Log: log,
 	})
+	p.direct = direct.New(direct.Config{
+		Paths: p.finder, Network: p.network, Server: func() netip.Addr { return p.client.Server().Addr() }, Log: log,
+	})
 	p.client = control.New(control.Config{
 		Credentials: credentials, Identity: p.identity, Software: software(), Servers: c.Servers,
 		Network: p.network.Current().String(), Grants: p.keeper,
@@ -119,6 +126,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	})
 	p.pool = peers.New(peers.Config{
 		Credentials: credentials, Server: p.client, Finder: peers.Paths(p.finder), Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
+		Paths: p.paths, Directs: peers.DirectPaths(p.direct),
 		Account: p.account, Stalled: p.traffic.Stalled,
 		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
 		Handler: p.exit, Budget: tunnel.NewBudget(buffers(memory.Limit())), Linger: c.Linger, Log: log,
@@ -156,6 +164,7 @@ func (p *Portal) Run(ctx context.Context) error {
 	edge.Go(func() { p.entry.Run(edge.ctx) })
 	tunnels.Go(func() { p.pool.Run(tunnels.ctx) })
 	rest.Go(func() { p.finder.Run(rest.ctx) })
+	rest.Go(func() { p.direct.Run(rest.ctx) })
 	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
 	rest.Go(func() { p.keeper.Run(rest.ctx) })
 	rest.Go(func() { p.identity.Run(rest.ctx) })
@@ -265,20 +274,26 @@ func (p *Portal) cuts(c grants.Change, why wire.Reason) bool {
 	return c.Grant.Exit.Name == p.credentials.ID.Name
 }
 
-// path reports, as a *grants.Refused, why the paths that there are to a peer may
-// not carry what runs under these terms.
+// paths is peers.Config.Paths: the owner of this machine has the last word.
+func (p *Portal) paths(peer string) grant.Direct {
+	if !p.config.Direct {
+		return grant.DirectNever
+	}
+	return p.keeper.Paths(peer)
+}
+
+// path says why what runs under these terms finds no path to a peer now; nil: it does, or
+// one is looked for when it is needed.
 func (p *Portal) path(peer string, t grant.Terms) error {
-	if t.Direct == grant.DirectAny {
+	if t.Direct != grant.DirectOnly {
 		return nil
 	}
 	relayed, direct := p.pool.Path(peer)
 	switch {
-	case t.Direct == grant.DirectOnly && relayed:
-		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: fmt.Sprintf("the policy allows direct paths only (direct = \"only\"), and the tunnel to %s goes over a relay", peer)}
-	case t.Direct == grant.DirectOnly && !direct:
-		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: fmt.Sprintf("the policy allows direct paths only (direct = \"only\"), and there is none to %s", peer)}
-	case t.Direct == grant.DirectNever && direct:
-		return &grants.Refused{Reason: wire.ReasonNotDirect, Detail: fmt.Sprintf("the policy allows no direct paths (direct = \"never\"), and the tunnel to %s has one", peer)}
+	case !p.config.Direct:
+		return errors.New(`the policy allows direct paths only (direct = "only"), and this portal's configuration none (direct = false)`)
+	case relayed && !direct:
+		return fmt.Errorf("the policy allows direct paths only (direct = \"only\"), and none to %s has been found yet: see \"netport-portal status\"", peer)
 	}
 	return nil
 }

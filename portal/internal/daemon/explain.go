@@ -247,7 +247,7 @@ func (p *Portal) explainEntry(ctx context.Context, g grant.Grant) Explanation {
 		return e.fail("tunnel", err.Error(), fmt.Sprintf("It fails between %s and %s: the tunnel gives no answer; try again in a moment.", self, g.Exit.Name))
 	}
 	s, _, _ := p.pool.Live(g.Exit.Name)
-	e.step(StepOK, "tunnel", "session %s, path %s over relay %s at %s, round trip %v", s.Session, s.Path, s.Relay, s.Address, rtt.Round(10*time.Microsecond))
+	e.step(StepOK, "tunnel", "session %s, path %s %s at %s, round trip %v", s.Session, s.Path, where(s), s.Address, rtt.Round(10*time.Microsecond))
 	said, err := t.Probe(ctx, g.ID(), g.AppendTo(nil))
 	if err != nil {
 		return e.fail("target", p.blame(g, err).Error(), targetAdvice(g, err))

@@ -248,7 +248,7 @@ func (p *Portal) reach(peer string) (bool, string) {
 	if s, _, ok := p.pool.Live(peer); ok {
 		switch {
 		case s.Up && s.Waiting.IsZero():
-			return true, fmt.Sprintf("tunnel to %s over relay %s", peer, s.Relay)
+			return true, fmt.Sprintf("tunnel to %s %s", peer, where(s))
 		case s.Streams+s.Flows > 0:
 			return false, waiting(s)
 		}
@@ -270,6 +270,14 @@ func (p *Portal) reach(peer string) (bool, string) {
 		return false, fmt.Sprintf("the server says %s is connected, but at %s: %v", peer, stamp(at), err)
 	}
 	return true, fmt.Sprintf("the server says %s is connected", peer)
+}
+
+// where says how a tunnel goes now.
+func where(s peers.Status) string {
+	if s.Relay == "" {
+		return "on a direct path"
+	}
+	return "over relay " + s.Relay
 }
 
 // waiting says that a tunnel has no way to its peer, and for how long.

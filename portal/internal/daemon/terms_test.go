@@ -269,7 +269,7 @@ func TestDirectOnlyOpensNothingOverARelay(t *testing.T) {
 			t.Errorf("%s: down because %q", p.name, f.Why)
 		}
 	}
-	ann.wantConclusion("only", false, "It fails at the policy", "goes over a relay")
+	ann.wantConclusion("only", false, "It fails at the policy", "this portal's configuration none")
 }
 
 // TestOutsideItsHoursAForwardIsClosed, and says until when.

@@ -428,6 +428,9 @@ func (w *world) portal(name, more string) *testPortal {
 	if !strings.Contains(more, "drain") { // else a test waits for the connections that it has open
 		more = "drain = \"50ms\"\n" + more
 	}
+	if !strings.Contains(more, "direct") { // the stories here are about relays
+		more = "direct = false\n" + more
+	}
 	text := fmt.Sprintf("servers = [%q]\npolicy_key = %q\n%s", w.address, grant.FormatKey(w.policy.Public().(ed25519.PublicKey)), more)
 	for file, b := range map[string][]byte{
 		"cert.pem": identity.EncodeCertificates(cert), "ca.pem": identity.EncodeCertificates(w.ca.Certificate), "config.toml": []byte(text),

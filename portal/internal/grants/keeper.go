@@ -170,6 +170,13 @@ func (k *Keeper) Joined(peer string) (wire.GrantID, bool) {
 	return k.set.Joined(k.now(), peer)
 }
 
+// Paths returns by which paths what joins this portal with another may go now.
+func (k *Keeper) Paths(peer string) grant.Direct {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Paths(k.now(), peer)
+}
+
 // Forwards returns a grant of each pair of ends: the one that counts now, or else
 // one that may come to.
 func (k *Keeper) Forwards() []grant.Grant {

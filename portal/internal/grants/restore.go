@@ -78,6 +78,22 @@ func (s *Set) Joined(now time.Time, peer string) (wire.GrantID, bool) {
 	return wire.GrantID{}, false
 }
 
+// Paths returns by which paths what joins this portal with another may go, as the grants
+// that hold now say: what one of them says binds all. Should they contradict each other,
+// nothing goes directly.
+func (s *Set) Paths(now time.Time, peer string) grant.Direct {
+	paths := grant.DirectAny
+	for key, p := range s.pairs {
+		if s.other(key) != peer {
+			continue
+		}
+		if g, some := s.best(now, p); some {
+			paths = max(paths, g.Direct)
+		}
+	}
+	return paths
+}
+
 // other returns the name of the other portal of a pair.
 func (s *Set) other(key Pair) string {
 	if key.Entry == s.self.Name {

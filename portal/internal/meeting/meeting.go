@@ -116,6 +116,12 @@ func (m *Meeting) Again(ctx context.Context) (Met, error) {
 	return m.meet(ctx, attempt{connection: leg.Meeting, ways: ways, at: at})
 }
 
+// Join is Again for a carrier that may belong to one tunnel only.
+func (m *Meeting) Join(ctx context.Context, of tunnel.Identity) (Met, error) {
+	ways, at := m.Leg.Again()
+	return m.meet(ctx, attempt{connection: leg.Meeting, ways: ways, at: at, of: &of})
+}
+
 // ErrNoWay is returned where a session has no way of the kind that is wanted.
 var ErrNoWay = errors.New("the session has no such way")
 

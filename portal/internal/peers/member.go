@@ -24,14 +24,22 @@ type member struct {
 	peer     *peer
 	identity tunnel.Identity
 	tunnel   *tunnel.Tunnel
+	client   bool // this portal was the TLS client of its first carrier
 	since    time.Time
+
+	hearing sync.Mutex       // guards the following
+	heard   []wire.Candidate // the peer's, as it has said last
+	told    bool             // it has
 
 	// The Pool's lock guards the following.
 	stall      time.Time // since when nothing that is open got through; zero: it does
 	trouble    time.Time // since when not all carriers answer, or none is left; zero: all do
 	recoveries int       // how often another carrier has come in such a trouble
 	up         bool      // its first carrier was attached
-	at         *session  // in which a carrier came last
+	at         *session  // at a relay in which a carrier came last
+	seeking    bool      // direct ways are looked for
+	direct     *session  // of these; nil: none yet
+	ways       Direct    // of direct
 }
 
 // over reports whether the tunnel opens nothing more.
@@ -44,10 +52,19 @@ func (m *member) over() bool {
 	}
 }
 
-// carriersLocked returns how many carriers a tunnel has.
-func (pr *peer) carriersLocked(m *member) (n int) {
+// relayedLocked returns how many carriers a tunnel has by relays.
+func (pr *peer) relayedLocked(m *member) (n int) {
 	for _, s := range pr.sessions {
 		n += s.carriers[m]
+	}
+	return n
+}
+
+// carriersLocked returns how many carriers a tunnel has.
+func (pr *peer) carriersLocked(m *member) int {
+	n := pr.relayedLocked(m)
+	if m.direct != nil {
+		n += m.direct.carriers[m]
 	}
 	return n
 }
@@ -61,11 +78,12 @@ func (m *member) busy() bool {
 // begin makes the tunnel whose first carrier was met in s, and counts the
 // carrier. It fails where there are too many tunnels, or when the Pool closes.
 func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
-	m := &member{pool: p, peer: s.peer, identity: met.Tunnel, since: time.Now()}
+	m := &member{pool: p, peer: s.peer, identity: met.Tunnel, client: met.Conn.Client(), since: time.Now()}
 	m.tunnel = tunnel.New(tunnel.Config{
-		Client: met.Conn.Client(), Handler: p.Handler, Budget: p.Budget,
+		Client: m.client, Handler: p.Handler, Budget: p.Budget,
 		Idle: idleTime, Linger: time.Duration(p.linger.Load()), Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
 		Account: p.Account, More: m.more, Next: m.next, Came: p.Review, Trouble: m.troubled, Left: m.left,
+		Paths: p.Paths(s.peer.name), Candidates: m.hear,
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,6 +110,7 @@ func (m *member) run() {
 	pr.ended = reason
 	up := m.up
 	m.flowsLocked(time.Now())
+	m.endDirectLocked()
 	p.settleLocked(pr)
 	p.tidyLocked(pr)
 	p.mu.Unlock()
@@ -167,7 +186,7 @@ func (m *member) left(id wire.SessionID, _ error) {
 	}
 	s.leaveLocked(m)
 	p.settleLocked(m.peer)
-	if !p.closed && !m.over() && m.peer.carriersLocked(m) == 0 {
+	if !p.closed && !m.over() && m.peer.relayedLocked(m) == 0 {
 		p.searchLocked(m.peer)
 	}
 }
@@ -178,6 +197,9 @@ func (m *member) troubled(t tunnel.Trouble) {
 	now, s := time.Now(), m.tunnel.Stats()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if t != tunnel.Well && m.ways != nil {
+		p.tasks.Go(m.ways.Refresh) // the network may have changed
+	}
 	if t == tunnel.Well {
 		m.trouble = time.Time{}
 		m.flowsLocked(now)

@@ -4,6 +4,7 @@
 // have lost their carriers a way back.
 //
 //	Pool ── peer ──┬─ member: a tunnel                     (member.go)
+//	               │    └─ its session on direct ways      (direct.go)
 //	               ├─ session: a place to meet, at a relay (session.go)
 //	               └─ search: for a tunnel, or a way back  (search.go)
 //
@@ -29,6 +30,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
@@ -86,6 +88,10 @@ type Config struct {
 	// Recheck says why what a peer has presented is trusted no more, whatever the
 	// time is.
 	Recheck func(chain []*x509.Certificate) error
+	// Paths says by which paths what joins this portal with another may go now.
+	Paths func(peer string) grant.Direct
+	// Directs finds direct ways; nil: none are looked for.
+	Directs Directs
 	// Account is tunnel.Config.Account; Stalled is told for how long nothing of what was
 	// open got through to a peer, when something does again or nothing will. Both may be nil.
 	Account func(id wire.GrantID, mine bool) tunnel.Account
@@ -129,6 +135,7 @@ type peer struct {
 	attempt  *attempt      // under way, or failed a moment ago
 	search   *search       // under way
 	pace     pace          // of its searches
+	spare    pace          // of those for a relay in reserve
 	lost     string        // relay at which no carrier came up
 	took     time.Duration // how long the last first carrier has taken
 	meet     bool          // tickets are wanted, whatever the server does

@@ -2,7 +2,6 @@ package peers
 
 import (
 	"crypto/sha256"
-	"strings"
 	"time"
 
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -87,6 +86,7 @@ func (p *Pool) keepProofs() {
 func (m *member) review(now time.Time) (wait time.Duration) {
 	wait = reviewEvery
 	p := m.pool
+	m.aim()
 	var revoked error
 	m.tunnel.Review(func(c tunnel.Proof) tunnel.Verdict {
 		leaf := c.Chain[0]
@@ -191,11 +191,7 @@ func (p *Pool) Path(peer string) (relayed, direct bool) {
 	p.mu.Unlock()
 	for _, m := range list {
 		for _, c := range m.tunnel.Stats().Each {
-			if strings.HasPrefix(c.Way, "relay") {
-				relayed = true
-			} else {
-				direct = true
-			}
+			relayed, direct = relayed || !c.Direct, direct || c.Direct
 		}
 	}
 	return relayed, direct

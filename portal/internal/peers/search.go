@@ -43,6 +43,9 @@ const (
 	// uneasyTime is how often a tunnel is looked at of which some carriers do not
 	// answer.
 	uneasyTime = 250 * time.Millisecond
+	// maxSparePause bounds the pause between attempts to have a carrier by a relay in
+	// reserve, beside direct ones.
+	maxSparePause = time.Minute
 	// calmTime is how long after a search the next one begins afresh.
 	calmTime = 15 * time.Second
 )
@@ -93,8 +96,9 @@ func (p *Pool) run(pr *peer, s *search) {
 			s.sleep(p.tasks.ctx, wait)
 			continue
 		}
+		spare := p.isSpare(pr)
 		err := p.round(pr, s)
-		p.rounded(pr, err)
+		p.rounded(pr, err, spare)
 	}
 }
 
@@ -114,6 +118,7 @@ func (s *search) sleep(ctx context.Context, d time.Duration) {
 func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 	for {
 		lost, uneasy := p.lost(pr)
+		bare := p.bare(pr)
 		p.mu.Lock()
 		a := pr.attempt
 		waiting := a != nil && a.over.IsZero()
@@ -128,6 +133,13 @@ func (p *Pool) rest(pr *peer, s *search) (wait time.Duration, wanted bool) {
 			}
 			defer p.mu.Unlock()
 			return time.Until(pr.pace.next), true
+		case bare:
+			defer p.mu.Unlock()
+			wait := time.Until(pr.spare.next)
+			if uneasy {
+				wait = min(wait, uneasyTime)
+			}
+			return wait, true
 		case uneasy:
 			defer p.mu.Unlock()
 			return uneasyTime, true
@@ -173,9 +185,31 @@ func (p *Pool) lost(pr *peer) (list []*member, uneasy bool) {
 	return list, uneasy
 }
 
+// bare reports whether there is a tunnel that has something open, and direct carriers
+// alone: where they die it should not have to look for a relay first.
+func (p *Pool) bare(pr *peer) bool {
+	p.mu.Lock()
+	var list []*member
+	for _, m := range pr.tunnels {
+		if pr.carriersLocked(m) > 0 && pr.relayedLocked(m) == 0 {
+			list = append(list, m)
+		}
+	}
+	p.mu.Unlock()
+	return slices.ContainsFunc(list, func(m *member) bool { return !m.over() && m.busy() })
+}
+
+// isSpare reports whether what is looked for is a relay in reserve alone.
+func (p *Pool) isSpare(pr *peer) bool {
+	lost, _ := p.lost(pr)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(lost) == 0 && (pr.attempt == nil || !pr.attempt.over.IsZero())
+}
+
 // found reports whether what the search looks for is there.
 func (p *Pool) found(pr *peer) bool {
-	if lost, _ := p.lost(pr); len(lost) > 0 {
+	if lost, _ := p.lost(pr); len(lost) > 0 || p.bare(pr) {
 		return false
 	}
 	p.mu.Lock()
@@ -185,11 +219,16 @@ func (p *Pool) found(pr *peer) bool {
 
 // rounded ends a round that had that outcome: it sets the pause, and tells who
 // waits if there is no sense in waiting.
-func (p *Pool) rounded(pr *peer, err error) {
+func (p *Pool) rounded(pr *peer, err error, spare bool) {
 	lost, _ := p.lost(pr)
 	tickets := err != nil && len(p.Tickets.For(pr.name)) > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if spare {
+		pr.spare.pause = min(max(2*pr.spare.pause, firstPause), maxSparePause)
+		pr.spare.next = time.Now().Add(jitter(pr.spare.pause))
+		return
+	}
 	pr.pace.pause = min(max(2*pr.pace.pause, firstPause), maxPause)
 	if err == nil {
 		pr.pace.pause = min(pr.pace.pause, foundPause)

@@ -43,6 +43,7 @@ type session struct {
 	leg     Leg
 	meeting *meeting.Meeting
 	ticket  bool // made with a ticket: the server knows nothing of it
+	direct  bool // on the direct ways of one tunnel: no relay knows of it, nor the server
 	since   time.Time
 	log     *slog.Logger
 	ctx     context.Context // of what makes carriers
@@ -117,17 +118,24 @@ func (p *Pool) accept(info wire.Session, leg Leg, log *slog.Logger) (wire.Reason
 	return wire.ReasonNone, nil
 }
 
-// addLocked adds a session and begins to make its first carrier.
-func (p *Pool) addLocked(pr *peer, info wire.Session, leg Leg, log *slog.Logger, ticket bool) {
+// newSession returns a session that nobody knows yet.
+func (p *Pool) newSession(pr *peer, info wire.Session, leg Leg, log *slog.Logger) *session {
 	s := &session{
-		info: info, pool: p, peer: pr, leg: leg, ticket: ticket, since: time.Now(), log: log,
-		gone: make(chan struct{}), joined: make(chan struct{}), carriers: make(map[*member]int), attempts: 1,
+		info: info, pool: p, peer: pr, leg: leg, since: time.Now(), log: log,
+		gone: make(chan struct{}), joined: make(chan struct{}), carriers: make(map[*member]int),
 		places: make(map[string]netip.AddrPort),
 	}
 	s.ctx, s.stop = context.WithCancel(p.tasks.ctx)
 	s.meeting = meeting.New(meeting.Config{
 		Session: info, Leg: leg, TLS: p.tls(info), Tunnels: &view{p, pr}, Refused: s.relayRefuses, Log: log,
 	})
+	return s
+}
+
+// addLocked adds a session and begins to make its first carrier.
+func (p *Pool) addLocked(pr *peer, info wire.Session, leg Leg, log *slog.Logger, ticket bool) {
+	s := p.newSession(pr, info, leg, log)
+	s.ticket, s.attempts = ticket, 1
 	p.sessions[info.ID] = s
 	pr.sessions = append(pr.sessions, s)
 	p.tasks.Go(s.run)
@@ -256,7 +264,11 @@ func (s *session) attach(met meeting.Met) error {
 func (s *session) tunnelOf(met meeting.Met) (*member, error) {
 	p := s.pool
 	if met.New {
-		return p.begin(s, met)
+		m, err := p.begin(s, met)
+		if err == nil {
+			m.aim()
+		}
+		return m, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -296,7 +308,9 @@ func (pr *peer) besideLocked(m *member, own string) (list []*session) {
 // comeLocked counts a carrier of a tunnel.
 func (s *session) comeLocked(m *member, met meeting.Met) {
 	s.carriers[m]++
-	m.at = s
+	if !s.direct {
+		m.at = s
+	}
 	if mode, addr := s.leg.Mode(); mode == met.Way.String() {
 		s.places[mode] = addr
 	}
@@ -306,6 +320,9 @@ func (s *session) comeLocked(m *member, met meeting.Met) {
 func (s *session) leaveLocked(m *member) {
 	if s.carriers[m]--; s.carriers[m] <= 0 {
 		delete(s.carriers, m)
+	}
+	if s.direct {
+		s.emptyLocked()
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/identity"
-	"github.com/netport/netport/proto/wire"
 )
 
 // Status is one tunnel as "netport-portal status" shows it, or a session in
@@ -55,7 +54,7 @@ func (p *Pool) Status() []Status {
 	list := []Status{}
 	p.mu.Lock()
 	for _, s := range p.sessions {
-		if !s.ticket && len(s.peer.tunnels) == 0 {
+		if !s.ticket && !s.direct && len(s.peer.tunnels) == 0 {
 			list = append(list, s.status())
 		}
 	}
@@ -125,15 +124,12 @@ func (s *session) statusOf(status Status, way string) Status {
 }
 
 // better reports whether a is more of a tunnel's main carrier than b: one that
-// answers, and that streams take.
+// streams take, or would.
 func better(a, b tunnel.CarrierStats) bool {
-	if a.Silent != b.Silent {
-		return b.Silent
+	if a.Barred != b.Barred {
+		return b.Barred
 	}
-	if a.Retired != b.Retired {
-		return b.Retired
-	}
-	return a.Kind == wire.CarrierTCP && b.Kind != wire.CarrierTCP
+	return a.Rank < b.Rank
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

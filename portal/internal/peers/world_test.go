@@ -14,6 +14,7 @@ import (
 
 	"github.com/netport/netport/portal/internal/control"
 	"github.com/netport/netport/portal/internal/tunnel"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/ticket"
@@ -28,6 +29,7 @@ type world struct {
 	mu       sync.Mutex // guards the following, and the portals' fields
 	away     time.Time  // since when the server is; zero: it is there
 	relays   []*relay   // in the order in which the server takes them
+	wire     *relay     // joins the portals directly; gone at first
 	sessions map[wire.SessionID]*placed
 	asked    []request
 	done     []finished
@@ -62,6 +64,8 @@ type portal struct {
 	pool    *Pool
 	tickets []wire.Ticket
 	joined  bool             // a grant joins it with the other
+	paths   grant.Direct     // that it allows
+	seekers []*seeker        // that its pool has opened
 	named   identity.KeyHash // the other's key by that grant; zero: the one it has
 }
 
@@ -72,7 +76,8 @@ const linger = time.Minute
 func inWorld(t *testing.T, story func(t *testing.T, w *world), relays ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, sessions: make(map[wire.SessionID]*placed)}
+		w := &world{t: t, sessions: make(map[wire.SessionID]*placed), wire: newRelay("")}
+		w.wire.gone = true
 		for _, name := range relays {
 			w.relays = append(w.relays, newRelay(name))
 		}
@@ -93,7 +98,7 @@ func inWorld(t *testing.T, story func(t *testing.T, w *world), relays ...string)
 			w.tasks.Wait()
 			w.ann.wantNothingLeft()
 			w.plant.wantNothingLeft()
-			for _, r := range w.relays {
+			for _, r := range append(w.relays, w.wire) {
 				r.cut()
 			}
 			time.Sleep(time.Minute) // until what was under way has arrived nowhere
@@ -111,8 +116,8 @@ func (w *world) portal(authority *identitytest.Authority, name string) *portal {
 			_, joined = p.isJoined("")
 			return p.names(key), joined
 		},
-		Recheck: p.own.Recheck,
-		Budget:  tunnel.NewBudget(1 << 30), Linger: linger, Log: slog.New(slog.DiscardHandler),
+		Recheck: p.own.Recheck, Paths: p.allows, Directs: seekers{p},
+		Budget: tunnel.NewBudget(1 << 30), Linger: linger, Log: slog.New(slog.DiscardHandler),
 	})
 	return p
 }
@@ -349,6 +354,22 @@ func (p *portal) isJoined(string) (wire.GrantID, bool) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	return wire.GrantID{1}, p.joined
+}
+
+// allows is Config.Paths.
+func (p *portal) allows(string) grant.Direct {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	return p.paths
+}
+
+// setPaths changes what the grant allows.
+func (w *world) setPaths(paths grant.Direct) {
+	w.mu.Lock()
+	w.ann.paths, w.plant.paths = paths, paths
+	w.mu.Unlock()
+	w.ann.pool.Review()
+	w.plant.pool.Review()
 }
 
 // names reports whether the grant names a key of the other.

@@ -272,8 +272,8 @@ func (l *link) doubtEnds(now time.Time) time.Duration {
 	return doubtTime - now.Sub(time.Unix(0, l.doubted.Load()))
 }
 
-// Retire has everything leave the carriers of a session as soon as there are
-// others, and then closes them.
+// Retire has everything leave the carriers of a session, also those to come, as soon as
+// there are others, and then closes them.
 func (t *Tunnel) Retire(session wire.SessionID, reason wire.Reason) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -281,6 +281,17 @@ func (t *Tunnel) Retire(session wire.SessionID, reason wire.Reason) {
 	if len(t.leaving) > maxLinks {
 		t.leaving = t.leaving[1:]
 	}
+	t.leaveLocked(session, reason)
+}
+
+// Leave is Retire for those that there are now.
+func (t *Tunnel) Leave(session wire.SessionID, reason wire.Reason) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leaveLocked(session, reason)
+}
+
+func (t *Tunnel) leaveLocked(session wire.SessionID, reason wire.Reason) {
 	for _, l := range t.links {
 		if l.conn.Session() == session && l.retire(time.Now()) {
 			t.cfg.Log.Info("carrier retired", "session", session.String(), "carrier", l.conn.Connection(), "kind", l.conn.Kind().String(), "reason", reason.String())

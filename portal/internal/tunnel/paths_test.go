@@ -420,6 +420,7 @@ func TestOffersReachThePeer(t *testing.T) {
 	}
 	p.client.Offer(candidate(0)) // before there is a carrier
 	last := p.connect()
+	p.proven()
 	for i := range 10 {
 		list := <-got
 		if len(list) != 1 || list[0] != candidate(i)[0] {
@@ -429,6 +430,7 @@ func TestOffersReachThePeer(t *testing.T) {
 		if i%3 == 2 {
 			last.a.Close()
 			last = p.connect()
+			p.proven()
 		}
 		p.client.Offer(candidate(i + 1))
 	}
