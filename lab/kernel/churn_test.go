@@ -7,14 +7,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"regexp"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
@@ -22,16 +17,16 @@ import (
 	"github.com/netport/netport/proto/leg/legtest"
 )
 
-// G9: sessions that come and go, each used over UDP and over TCP, leave nothing: no descriptor, no entry in the kernel's
-// tables. With -full it is 10,000 of them; the rate is in the log.
+// G9: sessions that come and go, each used over UDP and over TCP, leave nothing: no descriptor, no goroutine, no entry in the
+// kernel's tables. With -full it is 10,000 of them; the rate is in the log.
 func TestSessionsThatComeAndGoLeaveNothing(t *testing.T) {
-	w := newWorld(t, plan{})
+	w := newWorld(t, plan{config: []daemon.Option{daemon.Measured()}})
 	sockets := func() [2]*net.UDPConn { return [2]*net.UDPConn{w.sides[0].ListenUDP(0), w.sides[1].ListenUDP(0)} }
 	if err := w.useOnce(sockets(), 0); err != nil { // what is made once is there before
 		t.Fatal(err)
 	}
 	w.waitNoSession()
-	before := w.held()
+	before, goroutines := heldBy(t, w.relay), w.relay.Goroutines()
 	sessions, workers := 500, 16
 	if *full {
 		sessions = 10_000
@@ -62,8 +57,11 @@ func TestSessionsThatComeAndGoLeaveNothing(t *testing.T) {
 	took := time.Since(began)
 	t.Logf("%d sessions opened, used and ended in %v: %.0f a second", sessions, took.Round(time.Millisecond), float64(sessions)/took.Seconds())
 	await.Until(t, "as before", func() error {
-		if now := w.held(); now != before {
+		if now := heldBy(t, w.relay); now != before {
 			return fmt.Errorf("the relay holds %+v, and held %+v", now, before)
+		}
+		if now := w.relay.Goroutines(); now > goroutines+10 || now < goroutines-10 {
+			return fmt.Errorf("the relay has %d goroutines, and had %d", now, goroutines)
 		}
 		return nil
 	})
@@ -164,58 +162,4 @@ func (w *world) waitNoSession() {
 		}
 		return nil
 	})
-}
-
-// held is what a relay's process has of the system.
-type held struct{ descriptors, entries int }
-
-var mapID = regexp.MustCompile(`(?m)^map_id:\s*(\d+)$`)
-
-// held counts the relay's open files, and the entries of the kernel's tables among them.
-func (w *world) held() (h held) {
-	w.t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fdinfo/", w.relay.Process().PID())
-	list, err := os.ReadDir(dir)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	h.descriptors = len(list)
-	tables := 0
-	for _, fd := range list {
-		info, err := os.ReadFile(dir + fd.Name())
-		found := mapID.FindSubmatch(info)
-		if err != nil || found == nil { // closed meanwhile, or no table
-			continue
-		}
-		id, err := strconv.ParseUint(string(found[1]), 10, 32)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		table, err := ebpf.NewMapFromID(ebpf.MapID(id))
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if table.Type() == ebpf.Hash {
-			tables++
-			h.entries += entries(w.t, table)
-		}
-		table.Close()
-	}
-	if tables == 0 {
-		w.t.Fatal("the relay has no table in the kernel, so that the test shows nothing")
-	}
-	return h
-}
-
-func entries(t *testing.T, table *ebpf.Map) (n int) {
-	t.Helper()
-	var key, value []byte
-	all := table.Iterate()
-	for all.Next(&key, &value) {
-		n++
-	}
-	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		t.Fatal(err)
-	}
-	return n
 }
