@@ -100,9 +100,9 @@ deb-source: ## make Debian source packages that build without a network (modules
 package-check: ## check the Debian packages: same bytes twice, lintian, manual pages, units
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb-check
 
-package-test: ## install, run, upgrade, remove and purge the packages in a Debian booted for it, as root
+package-test: ## install, run, upgrade and remove all packages in a Debian booted for it, as root
+	@scripts/deb-arm-test
 	@LDFLAGS='$(LDFLAGS)' scripts/deb-test
-
 
 check: ## look the source over: format, vet, staticcheck, modules, imports, scripts
 	@scripts/check
