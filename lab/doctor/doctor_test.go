@@ -118,7 +118,7 @@ func TestDoctorFindsNothingWrong(t *testing.T) {
 		"Nothing was found that a firewall would have to let out.",
 	}
 	text, status := w.doctor()
-	wants(t, text, append(well, "ok       daemon: it runs, connected to server at ")...)
+	wants(t, text, append(well, "ok       daemon: it runs, connected to server at ", "ok       session ports: the tunnel to factory goes by them at relay ")...)
 	if status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
@@ -127,7 +127,7 @@ func TestDoctorFindsNothingWrong(t *testing.T) {
 	}
 	w.laptop.Stop()
 	text, status = w.doctor()
-	wants(t, text, append(well, "warning  daemon: it is not running")...)
+	wants(t, text, append(well, "warning  daemon: it is not running", "ok       session ports: not known: only a tunnel shows them")...)
 	if status != 0 {
 		t.Errorf("exit status %d without the daemon, want 0: these are warnings", status)
 	}
@@ -161,6 +161,29 @@ func TestDoctorNamesUDPThatIsDropped(t *testing.T) {
 	if status != 1 {
 		t.Errorf("exit status %d, want 1: no relay is reached", status)
 	}
+}
+
+// TestDoctorNamesSessionPortsThatAreShut: with all that it tries itself open. That shows by a tunnel alone, which the
+// daemon opens for it.
+func TestDoctorNamesSessionPortsThatAreShut(t *testing.T) {
+	w := newWorld(t, topo.PortRestricted)
+	w.home.SetRules(topo.BlockPorts(20000, 32767))
+	w.tickets()
+	text, status := w.doctor()
+	relay := w.relays[0]
+	if !strings.Contains(text, "share (relay-tls)") && !strings.Contains(text, "share (relay-shared)") || status != 0 {
+		t.Fatalf("exit status %d:\n%s", status, text)
+	}
+	for _, r := range w.relays {
+		wants(t, text, fmt.Sprintf("ok       relay %s TCP: %v port 3478", r.Name(), r.Host().Addr()))
+		if strings.Contains(text, "all sessions of relay "+r.Name()) {
+			relay = r
+		}
+	}
+	wants(t, text,
+		fmt.Sprintf("warning  session ports: the tunnel to factory goes by the port that all sessions of relay %s share", relay.Name()),
+		fmt.Sprintf("TCP       %v (%s)  20000-32767  faster", relay.Host().Addr(), relay.Name()),
+		fmt.Sprintf("UDP       %v (%s)  20000-32767  faster", relay.Host().Addr(), relay.Name()))
 }
 
 // TestDoctorFindsTheSmallestPacket: a router with a smaller link tells.

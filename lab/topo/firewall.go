@@ -46,6 +46,11 @@ func BlockTCPPorts(first, last uint16) Rule {
 	return Rule{out: fmt.Sprintf("tcp dport %d-%d", first, last)}
 }
 
+// BlockPorts drops TCP and UDP to these ports, of connections that exist, too.
+func BlockPorts(first, last uint16) Rule {
+	return Rule{out: fmt.Sprintf("meta l4proto { tcp, udp } th dport %d-%d", first, last)}
+}
+
 // BlockTCPTo drops all TCP to these IPv4 hosts, of connections that exist, too.
 func BlockTCPTo(hosts ...netip.Addr) Rule { return blockTo("tcp", hosts) }
 
