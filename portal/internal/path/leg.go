@@ -83,6 +83,9 @@ func (f *Finder) leg(session wire.Session, server netip.Addr, ticket bool) (*Leg
 		return nil, fmt.Errorf("relay %q offers no way that this portal can use", session.Relay.Name)
 	}
 	f.add(l)
+	if len(l.udp) > 0 && !l.own && !ticket && f.mirror.wanted() {
+		l.lookEarly()
+	}
 	return l, nil
 }
 

@@ -13,6 +13,8 @@ const (
 	// lookTime is for how long a leg is held bound to learn where the relay sees it. A
 	// bind takes two round trips.
 	lookTime = 5 * time.Second
+	// knownTime is how long it is good enough what a relay has said.
+	knownTime = 20 * time.Second
 	// maxMappings bounds what is kept of where relays have seen the shared sockets, and
 	// maxLooks how many legs are bound to find out.
 	maxMappings = 32
@@ -94,15 +96,34 @@ func (f *Finder) Look() {
 	}
 	f.mu.Unlock()
 	for _, l := range legs {
-		b, err := l.bind(l.session.Leg == 0, nil)
-		if err != nil {
-			f.Log.Debug("UDP leg not bound to learn its address", "relay", l.Relay(), "error", err)
-			continue
-		}
-		if !b.inUse() {
-			b.refresh()
-		}
-		l.unbindLater(b)
+		l.look(true)
+	}
+}
+
+// look has the relay say where it sees the leg; anew: also if it has said so.
+func (l *Leg) look(anew bool) {
+	b, err := l.bind(l.session.Leg == 0, nil)
+	if err != nil {
+		l.log.Debug("UDP leg not bound to learn its address", "error", err)
+		return
+	}
+	if anew && !b.inUse() {
+		b.refresh()
+	}
+	l.unbindLater(b)
+}
+
+// lookEarly begins to look with the session where nothing is known of this network: a
+// tunnel that comes up over TCP is to know where it may be reached by then.
+func (l *Leg) lookEarly() {
+	m := &l.finder.mirror
+	m.mu.Lock()
+	known := slices.ContainsFunc(m.list, func(o Mapping) bool {
+		return time.Since(o.At) < knownTime && o.Addr.Addr().Is4() == l.udp[0].Addr().Is4()
+	})
+	m.mu.Unlock()
+	if !known {
+		l.look(false)
 	}
 }
 
