@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func TestSlowReadersStallOnlyThemselves(t *testing.T) {
 	const readers, budget, slack = 50, 256 << 20, 32 << 20
 	w := newWorld(t)
 	w.allow(append(w.echoes(), w.other())...)
-	hold(t, w.plc.Listen(otherPort))
+	hold(t, w.plc.Listen(otherPort), func(net.Conn) {})
 	traffic := w.startTraffic()
 	before := map[*daemon.Portal]int64{w.laptop: w.laptop.Memory(), w.factory: w.factory.Memory()}
 

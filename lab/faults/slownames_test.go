@@ -74,11 +74,9 @@ func TestSlowNamesHoldNothingElseUp(t *testing.T) {
 
 	names.delay.Store(int64(time.Hour))
 	mark := w.factory.Process().Mark()
-	const waiting = 100
+	const waiting = 600 // more than a peer may have under way
 	begun := time.Now()
-	for range waiting {
-		w.dial("tcp", entryPort)
-	}
+	dialMany(t, w.laptop.Host(), local(entryPort), waiting)
 	connecting := time.Now()
 	w.connect(otherEntry, ln)
 	if took := time.Since(connecting); took > 2*time.Second {

@@ -20,10 +20,10 @@ func (w *world) daemons() []*daemon.Daemon {
 	return []*daemon.Daemon{w.factory.Daemon, w.laptop.Daemon, w.relay.Daemon, w.Server.Daemon}
 }
 
-// B95: without a home, with an open umask, in a folder that is gone and without any of the standard streams, a daemon
+// B95: without a home, with an open umask, in a locale that there is not, in a folder that is gone and without any of the standard streams, a daemon
 // runs, its files are its own, and no socket of it takes the place of a standard stream.
 func TestDaemonsRunInPoorSurroundings(t *testing.T) {
-	const poor = `umask 000; unset HOME; mkdir "$0.gone"; cd "$0.gone"; rmdir "$0.gone"; exec "$@" <&- >&- 2>&-`
+	const poor = `umask 000; unset HOME; export LC_ALL=xx_XX.none; mkdir "$0.gone"; cd "$0.gone"; rmdir "$0.gone"; exec "$@" <&- >&- 2>&-`
 	w := newWorld(t)
 	w.allow(w.other())
 	ln := w.plc.Listen(otherPort)
@@ -136,15 +136,16 @@ func wantOnline(t *testing.T, w *world) {
 	}
 }
 
-// B96: SIGHUP and SIGPIPE change nothing; a second SIGTERM ends a daemon whatever it is still doing.
+// B96: SIGHUP, SIGPIPE and the signals that nobody uses change nothing; a second SIGTERM ends a daemon whatever it is still doing.
 func TestDaemonsOutliveSignals(t *testing.T) {
 	w := newWorld(t)
 	w.allow(w.other())
 	p := w.connect(otherEntry, w.plc.Listen(otherPort))
 	for _, d := range w.daemons() {
 		mark := d.Process().Mark()
-		d.Process().Signal(syscall.SIGPIPE)
-		d.Process().Signal(syscall.SIGHUP)
+		for _, s := range []syscall.Signal{syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP} {
+			d.Process().Signal(s)
+		}
 		wantLogged(t, d, mark, "configuration read anew")
 	}
 	p.alive(t)
@@ -156,6 +157,72 @@ func TestDaemonsOutliveSignals(t *testing.T) {
 		case <-d.Process().Done():
 		case <-time.After(3 * time.Second):
 			t.Errorf("%s still runs 3 s after two SIGTERM", d.Name())
+		}
+	}
+}
+
+// B96: a daemon that is interrupted while it starts ends, without a crash and whatever it is doing, and starts the next time.
+func TestDaemonsInterruptedWhileTheyStart(t *testing.T) {
+	w := newWorld(t)
+	w.allow(w.other())
+	for _, d := range w.daemons() {
+		d.Stop()
+		start := time.Now()
+		d.Launch()
+		await.Until(t, d.Name()+" answers", func() error { return d.Command("status").Run() })
+		ready := time.Since(start)
+		d.Stop()
+		const moments = 8
+		for i := range moments {
+			d.Launch()
+			await.Passing(t, ready*time.Duration(i)/moments)
+			d.Process().Signal(syscall.SIGINT)
+			if status := d.Process().Wait(); status != 0 && status != -1 { // by the signal itself, before the program's first step
+				t.Errorf("%s, interrupted after %d/%d of its start, ended with %d:\n%s", d.Name(), i, moments, status, d.Log())
+			}
+			if strings.Contains(d.Log(), "goroutine ") {
+				t.Errorf("%s crashed:\n%s", d.Name(), d.Log())
+			}
+		}
+	}
+	for _, d := range []*daemon.Daemon{w.Server.Daemon, w.relay.Daemon, w.factory.Daemon, w.laptop.Daemon} {
+		d.Launch()
+		await.Until(t, d.Name()+" answers", func() error { return d.Command("status").Run() })
+	}
+	w.waitUp("other")
+	w.connect(otherEntry, w.plc.Listen(otherPort))
+}
+
+// B99: what a command cannot print, it says, and fails: on a full device, and to a reader that is gone.
+func TestCommandsThatCannotPrintFail(t *testing.T) {
+	w := newWorld(t)
+	w.allow(w.other())
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	r, closed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer closed.Close()
+	for stdout, why := range map[*os.File]string{full: "no space left on device", closed: "broken pipe"} {
+		for d, commands := range map[*daemon.Daemon][]string{
+			w.Server.Daemon:  {"status", "portals", "sessions --json", "audit", "policy show", "invite portal new-" + why[:2]},
+			w.relay.Daemon:   {"status", "status --json"},
+			w.laptop.Daemon:  {"status", "metrics", "explain other"},
+			w.factory.Daemon: {"status --json"},
+		} {
+			for _, command := range commands {
+				cmd := d.Command(strings.Fields(command)...)
+				var stderr strings.Builder
+				cmd.Stdout, cmd.Stderr = stdout, &stderr
+				if err := cmd.Run(); exitCode(err) != 1 || !strings.Contains(lastLine(stderr.String()), why) {
+					t.Errorf("%s %s, with an output that says %q: %v:\n%s", d.Name(), command, why, err, stderr.String())
+				}
+			}
 		}
 	}
 }
