@@ -100,7 +100,8 @@ deb-source: ## make Debian source packages that build without a network (modules
 package-check: ## check the Debian packages: same bytes twice, lintian, manual pages, units
 	@VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' scripts/deb-check
 
-package-test: ## install, run, upgrade and remove all packages in a Debian booted for it, as root
+package-test: ## install, run, upgrade and remove all packages in a Debian booted for it, build them from source, as root
+	@VERSION='$(VERSION)' scripts/deb-source-test
 	@scripts/deb-arm-test
 	@LDFLAGS='$(LDFLAGS)' scripts/deb-test
 
