@@ -11,7 +11,8 @@
 // datagrams there and back, while something breaks at a moment that dice choose. Nothing may be lost or doubled, and a
 // stream may stand still no longer than the row allows, besides what the machine itself adds (traffic.Outcome.Slack).
 //
-// A home network that drops UDP, or TCP to the relays, decides over which kind of carrier a story is told.
+// A home network that drops UDP, or TCP to the relays, decides over which kind of carrier a story is told. Portals look for
+// direct paths only in the stories about these.
 //
 // Each story runs once or twice, and shortened, as one of all tests; the flag -full runs it as often and as long as the
 // threat list says (make lab-soak). -lab.seed repeats the moments of a run that failed. TestSoak tells them one after another

@@ -57,6 +57,9 @@ func (w *world) load(t *testing.T, f fault) traffic.Load {
 	if f.many > 0 {
 		l.Rate, l.Block = traffic.Rate/int64(f.many), 1<<10
 	}
+	if w.carriers == directly {
+		w.waitDirect(t)
+	}
 	for len(l.Pairs) < f.many {
 		l.Pairs = append(l.Pairs, w.out(t), w.back(t))
 	}

@@ -32,6 +32,8 @@ const (
 	overTLS  kind = "TLS"  // UDP does not leave home
 	overQUIC kind = "QUIC" // TCP does not leave home towards the relays
 	overBoth kind = "both"
+	// directly is QUIC from portal to portal, beside carriers of both kinds by relays.
+	directly kind = "direct"
 )
 
 // Ports of the world.
@@ -97,7 +99,9 @@ func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
 	l := topo.New(t, p.lab...)
 	w := &world{lab: l, carriers: p.carriers, dice: l.Dice(t.Name())}
-	if p.home == nil {
+	if p.home == nil && p.carriers == directly {
+		p.home = v4.router(topo.PortRestricted)
+	} else if p.home == nil {
 		p.home = p.homeIP.router(topo.Symmetric)
 	} else {
 		p.home = append(p.home, topo.IPv4Only())
@@ -130,6 +134,7 @@ func newWorld(t *testing.T, p plan) *world {
 		}
 		portal = append(portal, daemon.Set("servers", []string{serverName + ":443"}))
 	}
+	portal = append(portal, daemon.Set("direct", p.carriers == directly))
 	w.laptop, w.factory = w.Portal(laptop, portal...), w.Portal(factory, portal...)
 	w.atFactory, w.atLaptop = factory.Listen(servicePort), laptop.Listen(servicePort)
 	factory.EchoUDP(servicePort)

@@ -1,0 +1,103 @@
+package survive
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/link"
+	"github.com/netport/netport/lab/topo"
+)
+
+// waitDirect waits until what runs goes directly from portal to portal.
+func (w *world) waitDirect(t *testing.T) {
+	t.Helper()
+	start, path := time.Now(), ""
+	for _, p := range []*daemon.Portal{w.laptop, w.factory} {
+		await.Until(t, "on a direct path at "+p.Name(), func() error {
+			for _, tunnel := range p.Status().Tunnels {
+				if path = tunnel.Path; tunnel.Up && strings.HasPrefix(path, "direct") {
+					return nil
+				}
+			}
+			return fmt.Errorf("it has %+v", p.Status().Tunnels)
+		})
+	}
+	t.Logf("%s after %v", path, time.Since(start))
+}
+
+// F19 to F23, F25, F28, F29 and F54 on a direct path, through both portals' NATs: whatever breaks it, what runs goes on by
+// the relay, or on another direct path, and all is directly again before the next round.
+func TestDirectPathBreaks(t *testing.T) {
+	w := newWorld(t, plan{carriers: directly, laptop: []topo.HostOption{topo.Uplink(link.Shape{})}})
+	w.roaming()
+	loss := whole(2*time.Second, 10*time.Second)
+	office := w.office.Addr4()
+	next := 0
+	for _, story := range []struct {
+		name  string
+		fault fault
+	}{
+		{"F19, the NAT forgets", w.natForgets()},
+		{"F20, the NAT has another address", fault{stall: 3 * time.Second, strike: func() { w.home.Renumber() }}},
+		{"F28, what laptop sends is lost", w.lineFor(t, loss, loss+2*time.Second, link.Shape{Loss: 1}, link.Shape{})},
+		{"F28, what laptop is sent is lost", w.lineFor(t, loss, loss+2*time.Second, link.Shape{}, link.Shape{Loss: 1})},
+		{"F25, the way shrinks and nobody is told", shrinks(w.home)},
+		{"F29, UDP is blocked", w.letsLittleThrough(topo.BlockUDP)},
+		{"F54, the direct path dies and appears", fault{stall: 2 * time.Second, rounds: 10, least: 3,
+			strike: func() {
+				if next++; next%2 == 1 {
+					w.home.SetRules(topo.BlockUDPTo(office), topo.BlockTCPTo(office))
+				}
+			},
+			mend: func() { w.home.SetRules() },
+		}},
+		{"F23, the link flaps", w.linkFlaps(t, whole(3, 30))},
+		{"F22, the old interface is dead", fault{stall: 5 * time.Second, strike: w.oldInterfaceDead(t).strike, mend: w.oldInterfaceDead(t).mend}},
+		{"F21, the address changes", w.addressChanges()},
+	} {
+		t.Run(story.name, func(t *testing.T) { w.endures(t, story.fault) })
+	}
+}
+
+// F1, F9 and G3 on a direct path: server and relays are killed, and nothing that runs is disturbed; they come back, and the
+// relay stands by again.
+func TestDirectPathNeedsNobody(t *testing.T) {
+	w := newWorld(t, plan{carriers: directly})
+	w.endures(t, fault{
+		stall: undisturbed, rounds: 3,
+		strike: func() {
+			for _, r := range w.relays {
+				r.Kill()
+			}
+			await.Passing(t, whole(3*time.Second, time.Minute))
+			w.Server.Kill()
+			w.waitServer(t, false)
+			await.Passing(t, whole(3*time.Second, 10*time.Minute))
+			w.out(t) // and more is opened
+			for _, r := range w.relays {
+				r.Launch()
+			}
+			w.Server.Start()
+			w.waitServer(t, true)
+		},
+		mend: w.waitReady,
+	})
+}
+
+// G6 on a direct path: what a revoked portal has open is cut within 5 s, though no relay carries it.
+func TestRevokedPortalLosesItsDirectPath(t *testing.T) {
+	w := newWorld(t, plan{carriers: directly})
+	p := w.out(t)
+	w.waitDirect(t)
+	w.Server.Run("revoke", "portal", w.laptop.Name())
+	start := time.Now()
+	await.Reset(t, "service", p.Service)
+	await.Reset(t, "client", p.Client)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v until what the revoked portal had open was cut, want 5 s at most", took)
+	}
+}
