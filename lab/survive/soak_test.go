@@ -172,6 +172,6 @@ func (w *world) serverSilent(t *testing.T, silence time.Duration) fault {
 			await.Passing(t, silence)
 			host.SetRules()
 		},
-		mend: func() { w.waitServer(t, true); w.waitReady() },
+		mend: func() { w.waitKnown(t); w.waitReady() },
 	}
 }
