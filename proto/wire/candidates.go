@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 )
 
@@ -18,6 +19,16 @@ const (
 	CandidateTCP CandidateTransport = 2
 )
 
+func (t CandidateTransport) String() string {
+	switch t {
+	case CandidateUDP:
+		return "udp"
+	case CandidateTCP:
+		return "tcp"
+	}
+	return fmt.Sprintf("transport %d", uint8(t))
+}
+
 // CandidateOrigin is how a portal knows of a candidate.
 type CandidateOrigin uint8
 
@@ -28,6 +39,22 @@ const (
 	OriginMapped    CandidateOrigin = 3 // its router has mapped it (UPnP, NAT-PMP, PCP)
 	OriginLAN       CandidateOrigin = 4 // it was heard on the local network
 )
+
+func (o CandidateOrigin) String() string {
+	switch o {
+	case 0:
+		return "seen here"
+	case OriginHost:
+		return "own address"
+	case OriginReflexive:
+		return "seen from outside"
+	case OriginMapped:
+		return "mapped by its router"
+	case OriginLAN:
+		return "heard on the local network"
+	}
+	return fmt.Sprintf("origin %d", uint8(o))
+}
 
 // Candidate is where a portal may be reached without a relay. It is a hint: nothing
 // but probes is sent there before one was answered.

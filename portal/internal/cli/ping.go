@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,8 @@ func ping() *cobra.Command {
 		Use:   "ping PORTAL",
 		Short: "Measure the round trip to another portal through the tunnel",
 		Long: `Measure the round trip to another portal through the tunnel, opening it if there
-is none. The other portal must share a forward with this one.`,
+is none. The other portal must share a forward with this one. Beside the path in use, the
+others that the tunnel has are measured, too.`,
 		Example: "  netport-portal ping factory-1\n  netport-portal ping factory-1 --count 100 --interval 100ms",
 		Args:    command.Args("PORTAL"),
 	}
@@ -35,6 +37,38 @@ is none. The other portal must share a forward with this one.`,
 		return pings(c, args[0], *count, *interval)
 	}
 	return c
+}
+
+// beside tells of the paths that the tunnel has beside the one in use: of each the
+// quickest of its carriers.
+func beside(r daemon.PingResult) string {
+	var names []string
+	quickest := make(map[string]float64) // 0: no answer
+	for _, w := range r.Ways {
+		name := w.Path
+		if w.Relay != "" {
+			name += " " + w.Relay
+		}
+		if name == r.Path || strings.HasPrefix(r.Path, name+" at ") {
+			continue
+		}
+		was, known := quickest[name]
+		if !known {
+			names = append(names, name)
+		}
+		if !known || was == 0 || w.RTT > 0 && w.RTT < was {
+			quickest[name] = w.RTT
+		}
+	}
+	text := ""
+	for _, name := range names {
+		rtt := "no answer"
+		if t := quickest[name]; t > 0 {
+			rtt = milliseconds(t)
+		}
+		text += fmt.Sprintf("; %s: %s", name, rtt)
+	}
+	return text
 }
 
 func pings(c *cobra.Command, portal string, count int, interval time.Duration) error {
@@ -60,7 +94,7 @@ func pings(c *cobra.Command, portal string, count int, interval time.Duration) e
 			fmt.Fprintf(out, "%d: %s\n", n, command.Clean(err.Error()))
 		} else {
 			times = append(times, r.RTT)
-			fmt.Fprintf(out, "%d: %s from %s by %s\n", n, milliseconds(r.RTT), portal, command.Clean(r.Path))
+			fmt.Fprintf(out, "%d: %s from %s by %s%s\n", n, milliseconds(r.RTT), portal, command.Clean(r.Path), command.Clean(beside(r)))
 		}
 		if n == count {
 			break

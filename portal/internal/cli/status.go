@@ -110,11 +110,62 @@ func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 			rtt = milliseconds(t.RTT)
 		}
 		rows = append(rows, []string{
-			t.Peer, state, orDash(paths(t)), t.Relay, orDash(t.Address), rtt, fmt.Sprint(t.Streams),
+			t.Peer, state, orDash(paths(t)), orDash(relays(t)), orDash(t.Address), rtt, fmt.Sprint(t.Streams),
 			size(t.Sent), size(t.Received), fmt.Sprint(t.Flows), fmt.Sprint(t.Carriers), t.Session,
 		})
 	}
-	return w.Table(command.Columns{"TUNNEL", "STATE", "PATH", "RELAY", "+ADDRESS", "RTT", "STREAMS", "+SENT", "+RECEIVED", "+FLOWS", "+CARRIERS", "+SESSION"}, rows)
+	if err := w.Table(command.Columns{"TUNNEL", "STATE", "PATH", "RELAY", "+ADDRESS", "RTT", "STREAMS", "+SENT", "+RECEIVED", "+FLOWS", "+CARRIERS", "+SESSION"}, rows); err != nil {
+		return err
+	}
+	for _, t := range s.Tunnels {
+		for _, line := range direct(t, w.Wide) {
+			w.Line("", t.Peer+": "+line)
+		}
+	}
+	return nil
+}
+
+// direct says why a tunnel is on no direct path, and in full what was tried.
+func direct(t peers.Status, full bool) (lines []string) {
+	d := t.Direct
+	if d == nil {
+		return nil
+	}
+	if !slices.ContainsFunc(t.Ways, func(w peers.Way) bool { return w.Direct }) {
+		text := fmt.Sprintf("no direct path: %s has told no address", t.Peer)
+		if len(d.Peers) > 0 {
+			text = fmt.Sprintf("no direct path: none of the addresses of %s has led to one (%d)", t.Peer, len(d.Peers))
+		}
+		lines = append(lines, text+"; NAT here: "+d.NAT)
+	}
+	if !full {
+		return lines
+	}
+	for _, c := range d.Own {
+		lines = append(lines, fmt.Sprintf("was told %s %s (%s)", c.Transport, c.Address, c.Origin))
+	}
+	for _, c := range d.Peers {
+		text := fmt.Sprintf("may be at %s %s (%s): %s", c.Transport, c.Address, c.Origin, c.State)
+		if c.RTT > 0 {
+			text += ", " + milliseconds(c.RTT)
+		}
+		lines = append(lines, text)
+	}
+	return lines
+}
+
+// relays names the relays of a tunnel's carriers, that of the main one first.
+func relays(t peers.Status) string {
+	var list []string
+	if t.Relay != "" {
+		list = append(list, t.Relay)
+	}
+	for _, w := range t.Ways {
+		if w.Relay != "" && !slices.Contains(list, w.Relay) {
+			list = append(list, w.Relay)
+		}
+	}
+	return strings.Join(list, "+")
 }
 
 // paths names the ways of a tunnel's carriers, each once, that of the main one

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/netport/netport/portal/internal/peers"
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -34,9 +35,13 @@ type PingArgs struct {
 
 // PingResult is one round trip.
 type PingResult struct {
-	RTT  float64 `json:"rtt_ms"`
-	Path string  `json:"path"` // how the tunnel goes
+	RTT  float64     `json:"rtt_ms"`
+	Path string      `json:"path"` // how the tunnel goes
+	Ways []peers.Way `json:"ways"` // each carrier, with its own round trip
 }
+
+// waysTime is how long a round trip may take on a carrier that the tunnel does not use.
+const waysTime = 2 * time.Second
 
 // ConnectArgs asks for a connection to a target. The outcome of the connection
 // is asked for under its token, a random number.
@@ -80,8 +85,17 @@ func (p *Portal) ping(ctx context.Context, raw json.RawMessage) (any, error) {
 	}
 	r := PingResult{RTT: float64(rtt.Microseconds()) / 1000}
 	if s, _, ok := p.pool.Live(args.Portal); ok && s.Up {
-		r.Path = fmt.Sprintf("%s %s at %s", s.Path, s.Relay, s.Address)
+		r.Path = s.Path
+		if s.Relay != "" {
+			r.Path += " " + s.Relay
+		}
+		if s.Address != "" {
+			r.Path += " at " + s.Address
+		}
 	}
+	each, cancel := context.WithTimeout(ctx, waysTime)
+	defer cancel()
+	r.Ways = p.pool.Ways(each, t)
 	return r, nil
 }
 

@@ -29,6 +29,16 @@ func (w *world) lay(open bool) {
 	time.Sleep(time.Second)
 }
 
+// seen returns what is known of a portal's search.
+func (p *portal) seen() Search {
+	p.w.t.Helper()
+	s := p.only().Direct
+	if s == nil {
+		p.w.t.Fatalf("%s looks for no direct ways", p.name)
+	}
+	return *s
+}
+
 // wantPath wants both portals' tunnel to be where it says, with as many carriers by relays.
 func (w *world) wantPath(path string, relayed int) {
 	w.t.Helper()
@@ -49,6 +59,9 @@ func TestDirectWayIsTakenAndFallsBack(t *testing.T) {
 		s := w.talk()
 		before := w.ann.only()
 		w.requests()
+		if list := w.plant.seen().Peers; len(list) != 1 || list[0].Address != ownAddr.String() || list[0].Origin != "own address" {
+			t.Errorf("plant was told of %v", list)
+		}
 		for range 3 {
 			w.lay(true)
 			w.wantPath(wireName, 1)

@@ -2,12 +2,16 @@ package peers
 
 import (
 	"cmp"
+	"context"
+	"net/netip"
 	"slices"
 	"sort"
 	"time"
 
+	"github.com/netport/netport/portal/internal/path/direct"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/wire"
 )
 
 // Status is one tunnel as "netport-portal status" shows it, or a session in
@@ -26,7 +30,8 @@ type Status struct {
 	Opener     bool      `json:"opener"`            // this portal is the TLS client of the session
 	RTT        float64   `json:"rtt_ms,omitempty"`  // 0: not measured yet
 	Carriers   int       `json:"carriers"`
-	Ways       []Way     `json:"ways,omitempty"` // of each carrier
+	Ways       []Way     `json:"ways,omitempty"`   // of each carrier
+	Direct     *Search   `json:"direct,omitempty"` // for direct paths; nil: none are looked for
 	Streams    int       `json:"streams"`
 	Flows      int       `json:"flows"`
 	Sent       uint64    `json:"sent"` // bytes of frames
@@ -46,6 +51,26 @@ type Way struct {
 	Until   time.Time        `json:"certificate_until"` // its certificate's end
 	RTT     float64          `json:"rtt_ms,omitempty"`
 	Silent  bool             `json:"silent,omitempty"` // an answer is overdue
+	Direct  bool             `json:"direct"`           // it goes by no relay
+	Streams int              `json:"streams"`          // on it
+	Flows   bool             `json:"flows,omitempty"`  // they take it
+}
+
+// Search is that for the direct paths of a tunnel.
+type Search struct {
+	NAT   string      `json:"nat"`   // of this portal
+	Own   []Candidate `json:"own"`   // where the peer was told that this portal may be reached
+	Peers []Candidate `json:"peers"` // where the peer may be
+}
+
+// Candidate is where a portal may be reached.
+type Candidate struct {
+	Transport string  `json:"transport"` // udp or tcp
+	Address   string  `json:"address"`
+	Origin    string  `json:"origin"`          // how it is known
+	State     string  `json:"state,omitempty"` // of a peer's: how it stands there, or why nothing is sent
+	RTT       float64 `json:"rtt_ms,omitempty"`
+	Asked     int     `json:"asked,omitempty"` // probes sent
 }
 
 // Status returns all tunnels, and the sessions in which none is yet, by peer,
@@ -81,6 +106,13 @@ func (m *member) status() Status {
 	t := m.tunnel.Stats()
 	p := m.pool
 	p.mu.Lock()
+	ways := m.ways
+	p.mu.Unlock()
+	var found *Search
+	if ways != nil {
+		found = searched(ways.State())
+	}
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Status{Peer: m.peer.name}
 	if m.at != nil {
@@ -88,11 +120,7 @@ func (m *member) status() Status {
 	}
 	main := -1
 	for i, c := range t.Each {
-		w := Way{Path: c.Way, Kind: c.Kind.String(), Session: c.Session.String(), Key: identity.HashKey(c.Peer), Until: c.Peer.NotAfter.UTC(), RTT: milliseconds(c.RTT), Silent: c.Silent}
-		if o := p.sessions[c.Session]; o != nil {
-			w.Relay = o.leg.Relay()
-		}
-		s.Ways = append(s.Ways, w)
+		s.Ways = append(s.Ways, p.wayLocked(c))
 		if main < 0 || better(c, t.Each[main]) {
 			main = i
 		}
@@ -107,10 +135,57 @@ func (m *member) status() Status {
 	if s.Waiting.IsZero() && !slices.ContainsFunc(s.Ways, func(w Way) bool { return !w.Silent }) {
 		s.Waiting = m.trouble
 	}
+	s.Direct = found
 	s.Waiting = s.Waiting.UTC().Truncate(time.Second)
 	s.RTT, s.Carriers, s.Streams, s.Flows = milliseconds(t.RTT), t.Carriers, t.Streams, t.Flows
 	s.Sent, s.Received, s.Opened, s.Refused, s.Dropped = t.Sent, t.Received, t.Opened, t.Refused, t.Drops
 	return s
+}
+
+func (p *Pool) wayLocked(c tunnel.CarrierStats) Way {
+	w := Way{
+		Path: c.Way, Kind: c.Kind.String(), Session: c.Session.String(), Key: identity.HashKey(c.Peer), Until: c.Peer.NotAfter.UTC(),
+		RTT: milliseconds(c.RTT), Silent: c.Silent, Direct: c.Direct, Streams: c.Streams, Flows: c.Flows,
+	}
+	if o := p.sessions[c.Session]; o != nil {
+		w.Relay = o.leg.Relay()
+	}
+	return w
+}
+
+// Ways measures a round trip on each carrier of a tunnel at once; one that has not
+// answered by the end of ctx has none.
+func (p *Pool) Ways(ctx context.Context, t *tunnel.Tunnel) []Way {
+	list := []Way{}
+	for _, c := range t.PingEach(ctx) {
+		p.mu.Lock()
+		list = append(list, p.wayLocked(c))
+		p.mu.Unlock()
+	}
+	return list
+}
+
+// searched is the state of a search, for people.
+func searched(d direct.State) *Search {
+	s := &Search{NAT: d.NAT.Mapping.String(), Own: []Candidate{}, Peers: []Candidate{}}
+	for _, c := range d.Own {
+		s.Own = append(s.Own, candidate(c.Transport, c.Origin, c.Addr))
+	}
+	for _, t := range d.Tries {
+		c := candidate(t.Transport, t.Origin, t.Addr)
+		c.State, c.RTT, c.Asked = t.Use, milliseconds(t.RTT), t.Asked
+		s.Peers = append(s.Peers, c)
+	}
+	for _, r := range d.Refused {
+		c := candidate(r.Candidate.Transport, r.Candidate.Origin, r.Candidate.Addr)
+		c.State = "never probed: " + r.Why
+		s.Peers = append(s.Peers, c)
+	}
+	return s
+}
+
+func candidate(t wire.CandidateTransport, o wire.CandidateOrigin, addr netip.AddrPort) Candidate {
+	return Candidate{Transport: t.String(), Address: addr.String(), Origin: o.String()}
 }
 
 // statusOf says in s that the main carrier is in this session.

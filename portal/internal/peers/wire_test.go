@@ -21,10 +21,13 @@ type seeker struct {
 	tunnel direct.Tunnel
 
 	mu     sync.Mutex // guards the following
-	told   bool
+	told   []wire.Candidate
 	open   int // connections
 	closed bool
 }
+
+// ownAddr is what each portal tells the other.
+var ownAddr = netip.MustParseAddrPort("192.0.2.1:4000")
 
 type seekers struct{ of *portal }
 
@@ -38,20 +41,20 @@ func (s seekers) Open(t direct.Tunnel) Direct {
 	s.of.w.mu.Lock()
 	s.of.seekers = append(s.of.seekers, k)
 	s.of.w.mu.Unlock()
-	go t.Offer([]wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginHost, Addr: netip.MustParseAddrPort("192.0.2.1:4000")}})
+	go t.Offer([]wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginHost, Addr: ownAddr}})
 	return k
 }
 
 func (k *seeker) Peer(list []wire.Candidate) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.told = len(list) == 1
+	k.told = list
 }
 
 func (k *seeker) Ready(ctx context.Context) error {
 	for {
 		k.mu.Lock()
-		ready := k.told && k.open == 0
+		ready := len(k.told) == 1 && k.open == 0
 		k.mu.Unlock()
 		k.relay.mu.Lock()
 		ready = ready && !k.relay.gone && !k.relay.mute
@@ -65,7 +68,14 @@ func (k *seeker) Ready(ctx context.Context) error {
 	}
 }
 
-func (k *seeker) State() direct.State { return direct.State{} }
+func (k *seeker) State() (s direct.State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.told {
+		s.Tries = append(s.Tries, direct.Try{Transport: c.Transport, Addr: c.Addr, Origin: c.Origin})
+	}
+	return s
+}
 
 func (k *seeker) Ways(connection uint16) ([]path.Way, []time.Duration) {
 	return []path.Way{&wireWay{way{&k.theLeg, connection}, k}}, []time.Duration{0}

@@ -407,6 +407,32 @@ func TestDirectNeverTakesNone(t *testing.T) {
 	s.Abort(errForbidden)
 }
 
+// Each carrier's own round trip is measured at once; one that does not answer holds up no
+// other.
+func TestEveryCarrierIsPinged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far := func(rtt time.Duration) func() (net.Conn, net.Conn) {
+			return func() (net.Conn, net.Conn) { return carriertest.Far(rtt / 2) }
+		}
+		p := newPairOver(t, refuseAll, far(80*time.Millisecond), alone)
+		p.connectDirect(far(20 * time.Millisecond))
+		p.connectDirect(silences).silence()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		want := []time.Duration{80 * time.Millisecond, 20 * time.Millisecond, 0}
+		list := p.client.PingEach(ctx)
+		for i, c := range list {
+			if c.RTT != want[i] || c.Direct != (i > 0) {
+				t.Errorf("carrier %d: %v, direct: %v; want %v", i, c.RTT, c.Direct, want[i])
+			}
+		}
+		if len(list) != len(want) {
+			t.Errorf("%d carriers", len(list))
+		}
+		p.stopAndDrain()
+	})
+}
+
 // What a portal offers reaches the other whatever carriers break meanwhile, each list
 // once, and never an older one after a newer.
 func TestOffersReachThePeer(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"time"
 
+	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -58,11 +59,7 @@ func (t *Tunnel) Stats() Stats {
 		if s.RTT == 0 || c.RTT > 0 && c.RTT < s.RTT {
 			s.RTT = c.RTT
 		}
-		s.Each = append(s.Each, CarrierStats{
-			Session: l.conn.Session(), Connection: l.conn.Connection(), Kind: l.conn.Kind(), Way: l.way.String(), Peer: l.conn.Peer(),
-			RTT: c.RTT, Silent: l.silent.Load(), Retired: l.retired.Load(),
-			Barred: !t.mayTakeLocked(l), Direct: l.direct, Streams: int(l.streams.Load()), Flows: l == t.flowAt.Load(), Rank: l.rank(wire.CarrierTCP),
-		})
+		s.Each = append(s.Each, t.statsLocked(l, c))
 	}
 	s.Streams = t.streams
 	s.Flows = len(t.ends) - t.streams
@@ -74,4 +71,13 @@ func (t *Tunnel) Stats() Stats {
 	s.IdleSince = t.idleSince
 	s.Lingering = t.lostAt
 	return s
+}
+
+// statsLocked is one carrier.
+func (t *Tunnel) statsLocked(l *link, c carrier.Stats) CarrierStats {
+	return CarrierStats{
+		Session: l.conn.Session(), Connection: l.conn.Connection(), Kind: l.conn.Kind(), Way: l.way.String(), Peer: l.conn.Peer(),
+		RTT: c.RTT, Silent: l.silent.Load(), Retired: l.retired.Load(),
+		Barred: !t.mayTakeLocked(l), Direct: l.direct, Streams: int(l.streams.Load()), Flows: l == t.flowAt.Load(), Rank: l.rank(wire.CarrierTCP),
+	}
 }

@@ -25,6 +25,7 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -341,6 +342,24 @@ func (t *Tunnel) Ping(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
+}
+
+// PingEach measures a round trip on every carrier there is, all at once. It returns
+// when each was answered or ctx has ended; RTT is 0 where nothing was answered.
+func (t *Tunnel) PingEach(ctx context.Context) []CarrierStats {
+	t.mu.Lock()
+	links := slices.Clone(t.links)
+	list := make([]CarrierStats, len(links))
+	for i, l := range links {
+		list[i] = t.statsLocked(l, l.conn.Stats())
+	}
+	t.mu.Unlock()
+	var asking sync.WaitGroup
+	for i, l := range links {
+		asking.Go(func() { list[i].RTT, _ = l.conn.Ping(ctx) })
+	}
+	asking.Wait()
+	return list
 }
 
 // Check asks on every carrier whether the peer answers, and does not wait.
