@@ -110,6 +110,25 @@ func TestUnloadLeavesNothing(t *testing.T) {
 	}
 }
 
+// The packages make the directory for a relay that could not make it itself.
+func TestUnloadLeavesTheDirectoryOfAnotherUser(t *testing.T) {
+	w := newWorld(t)
+	o := w.options(ModeTC, pinDir(t))
+	w.open(o).Close()
+	const nobody = 65534
+	if err := os.Chown(o.PinDir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Unload(o.PinDir); err != nil {
+			t.Fatal(err)
+		}
+		if left := pinned(t, o.PinDir); len(left) != 0 {
+			t.Errorf("%v is pinned", left)
+		}
+	}
+}
+
 func TestOpenThatFailsLeavesNothingPinned(t *testing.T) {
 	w := newWorld(t)
 	o := w.options(ModeTC, pinDir(t))

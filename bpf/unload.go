@@ -12,8 +12,9 @@ import (
 )
 
 // Unload takes down everything that is pinned in a directory: the program, the
-// table and its sessions, and the directory. No relay may be running with it. It
-// is no error if nothing is there. The interfaces are those of the network
+// table and its sessions, and the directory, unless that is another user's, for whom
+// somebody has made it, or this user may not. No relay may be running with it. It is no
+// error if nothing is there. The interfaces are those of the network
 // namespace of the calling thread.
 func Unload(pinDir string) error {
 	if err := unload(pinDir); err != nil {
@@ -71,8 +72,18 @@ func unload(dir string) error {
 			errs = append(errs, err)
 		}
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, unix.EBUSY) {
-		errs = append(errs, err)
+	return errors.Join(append(errs, removeOwn(dir))...)
+}
+
+// removeOwn removes a directory of this user's. A relay that runs without privileges could
+// not make it again.
+func removeOwn(dir string) error {
+	var s unix.Stat_t
+	if err := unix.Stat(dir, &s); err != nil || int(s.Uid) != os.Geteuid() {
+		return err
 	}
-	return errors.Join(errs...)
+	if err := os.Remove(dir); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
 }
