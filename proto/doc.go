@@ -171,7 +171,8 @@
 //	    |<------------------------------------->|
 //	    | Hello (version, software)             |
 //	    |-------------------------------------->| key enrolled for this name?
-//	    |    Welcome (version, time, stamp keys)|
+//	    |    Welcome (version, time, stamp keys,|
+//	    |            where it sees the other)  |
 //	    |<--------------------------------------| or Goodbye, and the end
 //
 // All of it together has 10 seconds. Hello is the dialling side's first message

@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/ed25519"
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/netport/netport/proto/identity"
 )
@@ -50,10 +51,12 @@ func ParseHello(b []byte) (Hello, error) {
 //	version uint16   the version both speak from here on
 //	time    uint64   the server's clock, Unix time in seconds, before the year 10000
 //	keys    count    public keys (Ed25519, 32 bytes each) that stamp grants, at most 8
+//	seen    address  where the server sees the connection come from; of length 0: it does not know
 type Welcome struct {
 	Version uint16
 	Time    uint64
 	Stamp   []ed25519.PublicKey
+	Seen    netip.Addr
 }
 
 // Type implements Message.
@@ -64,13 +67,13 @@ func (Welcome) toRelay()   {}
 // AppendTo implements Message.
 func (m Welcome) AppendTo(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, m.Version)
-	return appendKeys(binary.BigEndian.AppendUint64(b, m.Time), m.Stamp)
+	return AppendAddr(appendKeys(binary.BigEndian.AppendUint64(b, m.Time), m.Stamp), m.Seen)
 }
 
 // ParseWelcome reads a Welcome.
 func ParseWelcome(b []byte) (Welcome, error) {
 	r := NewReader(b)
-	return finish(Welcome{Version: r.Uint16(), Time: readUnix(&r), Stamp: readKeys(&r, maxStampKeys)}, &r)
+	return finish(Welcome{Version: r.Uint16(), Time: readUnix(&r), Stamp: readKeys(&r, maxStampKeys), Seen: r.Addr()}, &r)
 }
 
 // maxUnix is the last second of the year 9999: no time on the wire is later.

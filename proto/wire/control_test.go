@@ -92,11 +92,12 @@ var controlGoldens = append([]golden{
 			"0004 6e702f31", // software
 	},
 	{
-		Welcome{Version: 1, Time: 0x6921a2b3, Stamp: []ed25519.PublicKey{testKey}},
+		Welcome{Version: 1, Time: 0x6921a2b3, Stamp: []ed25519.PublicKey{testKey}, Seen: netip.MustParseAddr("192.0.2.1")},
 		toPortal | toRelay,
 		"0001" + // version
 			"000000006921a2b3" + // time
-			"0001 " + hexKey, // keys
+			"0001 " + hexKey + // keys
+			"04 c0000201", // seen
 	},
 	{
 		Ping{Token: 0x0102030405060708},
@@ -452,10 +453,11 @@ func TestControlFieldsKeepTheirLimits(t *testing.T) {
 		{"software of 64 bytes", fromPortal, TypeHello, "0001" + text(64), true},
 		{"software of 65 bytes", fromPortal, TypeHello, "0001" + text(65), false},
 		{"software that is not UTF-8", fromPortal, TypeHello, "0001 0002 c080", false},
-		{"welcome without keys", toPortal, TypeWelcome, "0001 0000000000000001 0000", true},
-		{"welcome with 8 keys", toPortal, TypeWelcome, "0001 0000000000000001" + repeat(8, hexKey), true},
-		{"welcome with 9 keys", toPortal, TypeWelcome, "0001 0000000000000001" + repeat(9, hexKey), false},
-		{"welcome with 65535 keys announced", toPortal, TypeWelcome, "0001 0000000000000001 ffff" + hexKey, false},
+		{"welcome without keys", toPortal, TypeWelcome, "0001 0000000000000001 0000 00", true},
+		{"welcome with 8 keys", toPortal, TypeWelcome, "0001 0000000000000001" + repeat(8, hexKey) + "00", true},
+		{"welcome with 9 keys", toPortal, TypeWelcome, "0001 0000000000000001" + repeat(9, hexKey) + "00", false},
+		{"welcome without an address", toPortal, TypeWelcome, "0001 0000000000000001 0000", false},
+		{"welcome with 65535 keys announced", toPortal, TypeWelcome, "0001 0000000000000001 ffff" + hexKey + "00", false},
 		{"text of 256 bytes", toPortal, TypeRefused, "00000009 0010" + text(256), true},
 		{"text of 257 bytes", toPortal, TypeRefused, "00000009 0010" + text(257), false},
 		{"text longer than the message", toPortal, TypeRefused, "00000009 0010 00ff 61", false},

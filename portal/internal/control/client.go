@@ -99,6 +99,7 @@ type Client struct {
 	connects uint64     // so far
 	server   string     // name of the server connected last
 	address  netip.AddrPort
+	seen     netip.Addr // where the server saw this portal last
 	told     []string   // servers that a server has told of
 	toldAt   netip.Addr // where that was reached; invalid: in an earlier life
 	version  uint64     // policy version that is complete
@@ -189,7 +190,7 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 	c.mu.Lock()
 	c.conn, c.since, c.server = conn, time.Now(), conn.Peer().ID.Name
 	c.connects++
-	c.address = addrOf(conn.RemoteAddr())
+	c.address, c.seen = addrOf(conn.RemoteAddr()), welcome.Seen
 	clear(c.peers)
 	c.relay = false
 	c.times.connected()
@@ -444,6 +445,13 @@ func (c *Client) Renewed() {
 	if c.conn != nil {
 		c.conn.Close(wire.ReasonReplaced, "certificate renewed")
 	}
+}
+
+// Seen returns where the server saw this portal last; not valid: it has not said.
+func (c *Client) Seen() netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
 }
 
 // Server returns the address at which the server was reached last. Before the

@@ -46,6 +46,9 @@ type script struct {
 
 type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
 
+// seenAt is where the script's server sees the portal.
+var seenAt = netip.MustParseAddr("203.0.113.7")
+
 func newScript(t *testing.T) *script {
 	s := &script{
 		T: t, asked: make(chan wire.FromPortal, 16), changes: make(chan grants.Change, 16), events: make(chan string, 16), told: make(chan bool, 16),
@@ -128,7 +131,7 @@ func (s *script) serve(raw net.Conn, own *identity.Credentials, log *slog.Logger
 		return
 	}
 	stamp := s.policy.Public().(ed25519.PublicKey) // one key for both
-	conn := wirecontrol.WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{stamp}}, log)
+	conn := wirecontrol.WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{stamp}, Seen: seenAt}, log)
 	s.conns <- conn
 	conn.Run(context.Background(), func(m wire.FromPortal) error {
 		if _, held := m.(wire.RevocationsHeld); !held { // as each connection begins
@@ -271,6 +274,9 @@ func TestLostServerEndsRequestsAndIsFoundAgain(t *testing.T) {
 	s.wantRefused(err, wire.ReasonServerGone)
 	if at := s.client.Server(); !at.Addr().IsLoopback() {
 		t.Errorf("forgot where the server was: %v", at)
+	}
+	if at := s.client.Seen(); at != seenAt {
+		t.Errorf("the server has seen this portal at %v, want %v", at, seenAt)
 	}
 	s.connected()
 	m, answer = s.open(t.Context())

@@ -112,12 +112,13 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Renumbered: func() { p.client.Check() }, Log: log,
 	})
 	p.direct = direct.New(direct.Config{
-		Paths: p.finder, Network: p.network, Server: func() netip.Addr { return p.client.Server().Addr() }, Log: log,
+		Paths: p.finder, Network: p.network, Log: log,
+		Server: func() netip.Addr { return p.client.Server().Addr() }, Seen: func() netip.Addr { return p.client.Seen() },
 	})
 	p.client = control.New(control.Config{
 		Credentials: credentials, Identity: p.identity, Software: software(), Servers: c.Servers,
 		Network: p.network.Current().String(), Grants: p.keeper,
-		Measure: p.finder.Measure, Kept: kept, Changed: file.Changed, Log: log,
+		Measure: p.finder.Measure, Kept: kept, Changed: func() { file.Changed(); p.direct.Changed() }, Log: log,
 	})
 	p.exit = exit.New(exit.Config{
 		Grants: p.keeper, List: c.Dial, Resolver: net.DefaultResolver, State: c.State, Now: credentials.Now,

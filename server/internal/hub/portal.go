@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/netport/netport/proto/control"
@@ -26,7 +27,7 @@ func (h *Hub) MeetPortal(ctx context.Context, a *control.Accepted, from string) 
 		h.refuse(a, from, wire.ReasonRevoked, unknownKey)
 		return nil
 	}
-	conn := control.WelcomePortal(a, h.welcome(), h.log)
+	conn := control.WelcomePortal(a, h.welcome(from), h.log)
 	c := &connection[wire.ToPortal]{
 		link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software,
 		since: time.Now(), until: make(map[wire.GrantID]time.Time),
@@ -53,8 +54,12 @@ func (h *Hub) portalLeft(c *connection[wire.ToPortal], from string, err error) {
 	c.renewal.wait()
 }
 
-func (h *Hub) welcome() wire.Welcome {
-	return wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{h.stamp.Public().(ed25519.PublicKey)}}
+func (h *Hub) welcome(from string) wire.Welcome {
+	at, _ := netip.ParseAddrPort(from) // else it is not known
+	return wire.Welcome{
+		Version: wire.ControlVersion, Time: uint64(time.Now().Unix()),
+		Stamp: []ed25519.PublicKey{h.stamp.Public().(ed25519.PublicKey)}, Seen: at.Addr(),
+	}
 }
 
 // refuse turns a proven peer away.

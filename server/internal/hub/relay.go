@@ -32,7 +32,7 @@ func (h *Hub) MeetRelay(ctx context.Context, a *control.Accepted, from string) (
 		h.refuse(a, from, wire.ReasonInternal, err.Error())
 		return nil
 	}
-	conn := control.WelcomeRelay(a, h.welcome(), h.log)
+	conn := control.WelcomeRelay(a, h.welcome(from), h.log)
 	c := &connection[wire.ToRelay]{link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software, since: time.Now()}
 	if reason, text := h.enterRelay(c, addresses); reason != wire.ReasonNone {
 		h.recordRefusal(a.Peer, from, reason)

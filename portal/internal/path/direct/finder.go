@@ -44,7 +44,9 @@ type Config struct {
 	Network *network.Watch // nil: this machine has no address to be reached at
 	// Server returns where the server was reached last: nothing is probed there.
 	Server func() netip.Addr
-	Log    *slog.Logger
+	// Seen returns where the server has seen this portal's connection come from.
+	Seen func() netip.Addr
+	Log  *slog.Logger
 }
 
 // Finder makes Paths. Its methods are safe for concurrent use. Its lock is taken after a

@@ -44,9 +44,19 @@ func (f *Finder) own(seen []wire.Candidate, loopback bool) (list []wire.Candidat
 			add(wire.CandidateTCP, wire.OriginHost, hosts[len(hosts)-1])
 		}
 	}
-	for _, m := range mapped { // many NATs leave ports as they are
-		if d := f.door(m.Addr.Addr()); d != nil {
-			add(wire.CandidateTCP, wire.OriginReflexive, netip.AddrPortFrom(m.Addr.Addr(), d.port))
+	outside := make([]netip.Addr, 0, len(mapped)+1)
+	for _, m := range mapped {
+		outside = append(outside, m.Addr.Addr())
+	}
+	if f.Seen != nil {
+		outside = append(outside, f.Seen().Unmap())
+	}
+	for _, a := range outside { // many NATs leave ports as they are
+		if address.KindOf(a) != address.Ordinary {
+			continue
+		}
+		if d := f.door(a); d != nil {
+			add(wire.CandidateTCP, wire.OriginReflexive, netip.AddrPortFrom(a, d.port))
 		}
 	}
 	return list, hosts

@@ -35,7 +35,10 @@ var keys = probe.Keys{ToClient: probe.ID{1}, ToServer: probe.ID{2}, Key: probe.K
 func newPortal(t testing.TB, client bool, secure *tls.Config, offer func([]wire.Candidate)) *portal {
 	t.Helper()
 	p := &portal{paths: path.NewFinder(path.Config{Log: slog.New(slog.DiscardHandler)}), tls: secure}
-	p.finder = New(Config{Paths: p.paths, Log: slog.New(slog.DiscardHandler)})
+	p.finder = New(Config{
+		Paths: p.paths, Log: slog.New(slog.DiscardHandler),
+		Server: func() netip.Addr { return netip.MustParseAddr("198.51.100.9") }, Seen: func() netip.Addr { return netip.MustParseAddr("203.0.113.1") },
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { p.paths.Run(ctx) })

@@ -2,6 +2,7 @@ package direct
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/netport/netport/proto/wire"
@@ -29,9 +30,19 @@ func TestStateSaysHowEachAddressStands(t *testing.T) {
 		x := p.State().Tries[0]
 		return x.Use == "no answer" && x.Asked >= burst && x.Answered == 0 && !x.Heard
 	})
-	eventually(t, "this portal's addresses are named, for UDP and TCP", func() bool {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	eventually(t, "this portal's addresses are named, and the port of TCP where the server sees it", func() bool {
+		var want []wire.Candidate
+		for transport, at := range map[wire.CandidateTransport]netip.AddrPort{
+			wire.CandidateUDP: netip.AddrPortFrom(loopback, p.finder.port(loopback).Local()),
+			wire.CandidateTCP: netip.AddrPortFrom(loopback, p.finder.door(loopback).port),
+		} {
+			want = append(want, wire.Candidate{Transport: transport, Origin: wire.OriginHost, Addr: at})
+		}
+		seen := netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), p.finder.door(loopback).port)
+		want = append(want, wire.Candidate{Transport: wire.CandidateTCP, Origin: wire.OriginReflexive, Addr: seen})
 		own := p.State().Own
-		return len(own) >= 2 && own[0].Transport == wire.CandidateUDP && own[len(own)-1].Transport == wire.CandidateTCP
+		return !slices.ContainsFunc(want, func(c wire.Candidate) bool { return !slices.Contains(own, c) })
 	})
 	silent.say(silent.ask(1))
 	eventually(t, "the peer was heard from there", func() bool { return p.State().Tries[0].Heard })
