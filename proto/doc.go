@@ -497,6 +497,12 @@
 // relays and the peer have seen it, mappings that its router has made; a new list
 // whenever they change. The server learns none of them.
 //
+// With the list goes the name of the sender's machine, if it has one that only what runs
+// there can know, for the peer alone: HMAC-SHA256 keyed by the tunnel's secret over
+// "netport machine", the role in the first carrier as in HELLO and the name, cut to 16
+// bytes. A portal that works out the same from its own machine's name is on that machine,
+// and both name their loopback addresses too.
+//
 // A portal sends probes (package probe) to what the other has named, both as soon as they
 // know, so that each opens its own NAT for the other: 5 within a second, then after
 // pauses that double from 1 second to 5 minutes, for ever; anew with a new list, when the
@@ -507,8 +513,8 @@
 //
 // Nothing but probes goes where no way is open, and few of those. Never probed are
 // addresses that are no host's (loopback, link-local, multicast, broadcast, unspecified,
-// reserved, metadata services, in whatever encoding), unless the peer runs on the same
-// machine and they are loopback; ports below 1024, the portal's own sockets, the addresses
+// reserved, metadata services, in whatever encoding), unless the peer is proven to run on
+// the same machine and they are loopback; ports below 1024, the portal's own sockets, the addresses
 // of server and relays. To an address that has never answered go 5 a second and 30 in all, and to all of
 // one peer's 480, whatever it names and in whichever tunnel; one more an hour and every
 // 4 minutes. All is given back when the portal's own network has changed. Answers to

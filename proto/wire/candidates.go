@@ -68,12 +68,15 @@ type Candidate struct {
 // those of any lower number.
 //
 //	number     uint32   rises; a list of the same or a lower one means nothing
+//	machine    [16]byte which machine the sender runs on, as only its peer can tell (package
+//	                    proto, "Direct ways"); zero: it does not say
 //	candidates count    at most 16, the rest is not sent
 //	  kind     uint8    transport in the lower 4 bits, origin in the upper; neither is 0
 //	  address, port     neither is zero
 type Candidates struct {
-	Number uint32
-	List   []Candidate
+	Number  uint32
+	Machine [16]byte
+	List    []Candidate
 }
 
 // FrameType implements Frame.
@@ -82,7 +85,7 @@ func (Candidates) FrameType() FrameType { return FrameCandidates }
 // AppendTo implements Frame.
 func (m Candidates) AppendTo(b []byte) []byte {
 	list := m.List[:min(len(m.List), MaxCandidates)]
-	b = binary.BigEndian.AppendUint32(b, m.Number)
+	b = append(binary.BigEndian.AppendUint32(b, m.Number), m.Machine[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(list)))
 	for _, c := range list {
 		b = AppendAddrPort(append(b, byte(c.Origin)<<4|byte(c.Transport)&0xf), c.Addr)
@@ -94,6 +97,7 @@ func (m Candidates) AppendTo(b []byte) []byte {
 func ParseCandidates(b []byte) (Candidates, error) {
 	r := NewReader(b)
 	m := Candidates{Number: r.Uint32()}
+	r.Copy(m.Machine[:])
 	for range r.Count(MaxCandidates, 8) {
 		kind := r.Uint8()
 		c := Candidate{CandidateTransport(kind & 0xf), CandidateOrigin(kind >> 4), r.AddrPort()}

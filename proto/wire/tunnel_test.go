@@ -84,16 +84,17 @@ var frameGoldens = []struct {
 	{Pad{Length: 3}, "000000"},
 	{TunnelClose{Reason: ReasonShutdown, Text: "bye"}, "0001" + "0003 627965"},
 	{
-		Candidates{Number: 0x01020304, List: []Candidate{
+		Candidates{Number: 0x01020304, Machine: [16]byte{0xaa, 15: 0xbb}, List: []Candidate{
 			{CandidateUDP, OriginHost, netip.MustParseAddrPort("192.0.2.7:4660")},
 			{CandidateTCP, OriginMapped, netip.MustParseAddrPort("[2001:db8::9]:65535")},
 		}},
 		"01020304" + // number
+			"aa0000000000000000000000000000bb" + // machine
 			"0002" + // candidates
 			"11 04 c0000207 1234" +
 			"32 10 20010db8000000000000000000000009 ffff",
 	},
-	{Candidates{Number: 1}, "00000001" + "0000"},
+	{Candidates{Number: 1}, "00000001" + strings.Repeat("00", 16) + "0000"},
 }
 
 // openEnded are the types whose last field is the rest of the body: they have
@@ -261,7 +262,7 @@ func TestCandidatesKeepTheirLimits(t *testing.T) {
 		{"no origin", "0001 01 04 01020304 0050", false},
 		{"a transport and an origin that nobody knows yet", "0001 ff 04 01020304 0050", true},
 	} {
-		m, err := ParseCandidates(unhexBody(t, "00000001"+test.list))
+		m, err := ParseCandidates(unhexBody(t, "00000001"+strings.Repeat("00", 16)+test.list))
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v, %v, want accepted: %v", test.name, m, err, test.ok)
 		}

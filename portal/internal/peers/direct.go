@@ -28,6 +28,8 @@ type Direct interface {
 	Leg
 	// Peer takes the candidates of the other portal.
 	Peer(list []wire.Candidate)
+	// Here takes that the other portal is proven to run on this machine.
+	Here()
 	// Ready waits until there is a way that a carrier is to be made on.
 	Ready(ctx context.Context) error
 	State() direct.State
@@ -138,10 +140,10 @@ func (m *member) seek() {
 }
 
 // hear is tunnel.Config.Candidates.
-func (m *member) hear(list []wire.Candidate) {
+func (m *member) hear(said wire.Candidates) {
 	m.hearing.Lock()
 	defer m.hearing.Unlock()
-	m.heard, m.told = list, true
+	m.heard, m.told = said, true
 	m.passLocked()
 }
 
@@ -150,9 +152,13 @@ func (m *member) passLocked() {
 	m.pool.mu.Lock()
 	ways := m.ways
 	m.pool.mu.Unlock()
-	if ways != nil && m.told {
-		ways.Peer(m.heard)
+	if ways == nil || !m.told {
+		return
 	}
+	if theirs := m.identity.Machine(m.pool.Machine, !m.client); m.heard.Machine == theirs && theirs != [16]byte{} {
+		ways.Here()
+	}
+	ways.Peer(m.heard.List)
 }
 
 // meet makes a carrier each time that a way is ready, until the session is over.

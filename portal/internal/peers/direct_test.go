@@ -144,6 +144,28 @@ func TestDirectWayNeedsNobody(t *testing.T) {
 	}, "r1")
 }
 
+// A peer is on this machine if both know the same name of it, which only who runs there
+// knows; not if it says nothing, or something else.
+func TestPeerOnThisMachineIsProven(t *testing.T) {
+	for _, test := range []struct {
+		ann, plant string
+		here       bool
+	}{{"m", "m", true}, {"m", "n", false}, {"", "", false}, {"m", "", false}, {"", "m", false}} {
+		inWorld(t, func(t *testing.T, w *world) {
+			w.ann.pool.Machine, w.plant.pool.Machine = test.ann, test.plant
+			s := w.talk()
+			time.Sleep(time.Second)
+			for _, k := range append(w.ann.seekers, w.plant.seekers...) {
+				if k.mu.Lock(); k.here != test.here {
+					t.Errorf("%q and %q: %s takes its peer for one on its machine: %t", test.ann, test.plant, k.of.name, k.here)
+				}
+				k.mu.Unlock()
+			}
+			s.close()
+		}, "r1")
+	}
+}
+
 // A direct way that breaks as soon as something runs on it is tried ever more rarely.
 func TestDirectWayThatBreaksAtOnceIsTriedEverMoreRarely(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

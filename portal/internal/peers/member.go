@@ -27,9 +27,9 @@ type member struct {
 	client   bool // this portal was the TLS client of its first carrier
 	since    time.Time
 
-	hearing sync.Mutex       // guards the following
-	heard   []wire.Candidate // the peer's, as it has said last
-	told    bool             // it has
+	hearing sync.Mutex      // guards the following
+	heard   wire.Candidates // the peer's, as it has said last
+	told    bool            // it has
 
 	// The Pool's lock guards the following.
 	stall      time.Time // since when nothing that is open got through; zero: it does
@@ -83,7 +83,7 @@ func (p *Pool) begin(s *session, met meeting.Met) (*member, error) {
 		Client: m.client, Handler: p.Handler, Budget: p.Budget,
 		Idle: idleTime, Linger: time.Duration(p.linger.Load()), Log: p.Log.With("peer", s.peer.name, "tunnel", met.Tunnel.ID.String()),
 		Account: p.Account, More: m.more, Next: m.next, Came: p.Review, Trouble: m.troubled, Left: m.left,
-		Paths: p.Paths(s.peer.name), Candidates: m.hear,
+		Paths: p.Paths(s.peer.name), Candidates: m.hear, Machine: m.identity.Machine(p.Machine, m.client),
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -92,6 +92,8 @@ type Config struct {
 	Paths func(peer string) grant.Direct
 	// Directs finds direct ways; nil: none are looked for.
 	Directs Directs
+	// Machine names the machine that this portal runs on (network.Machine); "": not known.
+	Machine string
 	// Account is tunnel.Config.Account; Stalled is told for how long nothing of what was
 	// open got through to a peer, when something does again or nothing will. Both may be nil.
 	Account func(id wire.GrantID, mine bool) tunnel.Account

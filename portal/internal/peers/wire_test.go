@@ -22,6 +22,7 @@ type seeker struct {
 
 	mu     sync.Mutex // guards the following
 	told   []wire.Candidate
+	here   bool
 	open   int // connections
 	closed bool
 }
@@ -49,6 +50,12 @@ func (k *seeker) Peer(list []wire.Candidate) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.told = list
+}
+
+func (k *seeker) Here() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.here = true
 }
 
 func (k *seeker) Ready(ctx context.Context) error {

@@ -12,10 +12,11 @@ import (
 func (t *Tunnel) Offer(list []wire.Candidate) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if slices.Equal(t.own.List, list) {
-		return
+	if t.own.Number > 0 && slices.Equal(t.own.List, list) {
+		return // who has no address at all says that, too
 	}
 	t.own.Number++
+	t.own.Machine = t.cfg.Machine
 	t.own.List = slices.Clone(list)
 	t.offerLocked(t.bestLocked(wire.CarrierTCP))
 }
@@ -34,6 +35,6 @@ func (t *Tunnel) candidates(m wire.Candidates) {
 	t.theirs = max(t.theirs, m.Number)
 	t.mu.Unlock()
 	if newer && t.cfg.Candidates != nil {
-		t.cfg.Candidates(m.List)
+		t.cfg.Candidates(m)
 	}
 }

@@ -58,6 +58,23 @@ func (i Identity) Direct() wire.SessionID {
 	return wire.SessionID(id[:16])
 }
 
+// Machine returns what the portal with the TLS role client on the tunnel's first carrier
+// says in CANDIDATES of the machine that it runs on, by its name (network.Machine): the
+// other knows whether it has the same name, and nobody learns it. It is zero where the
+// name is not known.
+func (i Identity) Machine(name string, client bool) (said [16]byte) {
+	if name == "" {
+		return said
+	}
+	role := byte(1)
+	if client {
+		role = 0
+	}
+	named := mac(i.secret[:], append([]byte("netport machine"), append([]byte{role}, name...)...))
+	copy(said[:], named[:])
+	return said
+}
+
 // Format implements fmt.Formatter: the secret is never printed.
 func (i Identity) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "tunnel %v with %s", i.ID, i.Peer) }
 

@@ -42,6 +42,27 @@ func TestIdentityIsWhatTheProtocolSays(t *testing.T) {
 	}
 }
 
+// Who names the same machine in the same tunnel says the same of one role, and nothing else
+// is the same: neither can send back what the other said, nor take it to another tunnel.
+func TestMachineIsSaidToOnePeerOnly(t *testing.T) {
+	i := NewIdentity("factory-1", [32]byte{1})
+	said := i.Machine("m", true)
+	if said != NewIdentity("ann", [32]byte{1}).Machine("m", true) {
+		t.Error("the two portals of a tunnel do not say the same of one machine")
+	}
+	for name, other := range map[string][16]byte{
+		"the other role": i.Machine("m", false), "another machine": i.Machine("n", true), "no machine": i.Machine("", true),
+		"another tunnel": NewIdentity("factory-1", [32]byte{2}).Machine("m", true),
+	} {
+		if other == said {
+			t.Errorf("%s says the same", name)
+		}
+	}
+	if i.Machine("", true) != [16]byte{} {
+		t.Error("a machine without a name is named")
+	}
+}
+
 func TestProofIsGoodForOneSideOfOneCarrierOfOneTunnel(t *testing.T) {
 	binding := [32]byte{7}
 	i := NewIdentity("factory-1", [32]byte{1})

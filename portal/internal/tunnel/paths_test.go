@@ -439,7 +439,13 @@ func TestOffersReachThePeer(t *testing.T) {
 	got := make(chan []wire.Candidate, 100)
 	p := newBarePair(t, refuseAll, overTCP(t), func(client, server *Config) {
 		alone(client, server)
-		server.Candidates = func(list []wire.Candidate) { got <- list }
+		client.Machine = [16]byte{7}
+		server.Candidates = func(m wire.Candidates) {
+			if m.Machine != client.Machine {
+				t.Errorf("machine %x, want %x", m.Machine, client.Machine)
+			}
+			got <- m.List
+		}
 	})
 	candidate := func(n int) []wire.Candidate {
 		return []wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginHost, Addr: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(1024+n))}}
@@ -468,7 +474,7 @@ func TestOffersReachThePeer(t *testing.T) {
 	if len(got) != 0 {
 		t.Errorf("%d lists more than were offered", len(got))
 	}
-	p.server.candidates(wire.Candidates{Number: 3, List: candidate(0)})
+	p.server.candidates(wire.Candidates{Number: 3, Machine: [16]byte{7}, List: candidate(0)})
 	if len(got) != 0 {
 		t.Error("an older list was taken")
 	}

@@ -82,9 +82,11 @@ type Config struct {
 	More func(ctx context.Context, session wire.SessionID, connection uint16, kind wire.CarrierKind) (carrier.Conn, Way, error)
 	// Paths says which carriers streams and flows may take. SetPaths changes it.
 	Paths grant.Direct
+	// Machine says in each CANDIDATES which machine this portal runs on (Identity.Machine).
+	Machine [16]byte
 	// Candidates takes where the peer may be reached without a relay, each time that it
 	// says so anew; they are hints, from whom nothing is believed. It must not block.
-	Candidates func(list []wire.Candidate)
+	Candidates func(m wire.Candidates)
 	// Came tells that a carrier was attached. It must not block.
 	Came func()
 	// Trouble tells that the tunnel needs other carriers, again for each that is

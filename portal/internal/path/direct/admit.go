@@ -32,7 +32,7 @@ func (b bounds) refuses(a netip.AddrPort) string {
 		return "a port below 1024"
 	case slices.Contains(b.own, a):
 		return "an address of this portal"
-	case slices.Contains(b.infra, a.Addr()):
+	case kind != address.Loopback && slices.Contains(b.infra, a.Addr()):
 		return "an address of the server or a relay"
 	}
 	return ""

@@ -70,8 +70,6 @@ type Tunnel struct {
 	Keys   probe.Keys
 	TLS    *tls.Config // of connections that the peer dials, unless Client
 	QUIC   *quic.Config
-	// SameMachine says that the peer runs on this machine: loopback addresses lead to it.
-	SameMachine bool
 	// Offer is called with this portal's candidates, best first, whenever they have
 	// changed, for the peer to be told. It must not block.
 	Offer func([]wire.Candidate)

@@ -16,6 +16,20 @@ func (p *Path) Peer(list []wire.Candidate) {
 	p.wake()
 }
 
+// Here takes that the peer is proven to run on this machine: loopback addresses lead to it.
+// It must not be said on the peer's word alone.
+func (p *Path) Here() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.here {
+		return
+	}
+	p.here, p.stale = true, true
+	p.search.bounds.loopback = true
+	p.listLocked(time.Now())
+	p.wake()
+}
+
 func (p *Path) listLocked(now time.Time) {
 	p.refused = append(p.search.list(p.given, now), p.listTCPLocked(now)...)
 	for _, r := range p.refused {
@@ -33,15 +47,15 @@ func (p *Path) offer() {
 		return
 	}
 	p.mu.Lock()
-	seen := p.seenLocked()
+	seen, here := p.seenLocked(), p.here
 	p.mu.Unlock()
-	list, hosts := p.finder.own(seen, p.SameMachine)
-	b := p.finder.bounds(p.Tunnel)
+	list, hosts := p.finder.own(seen, here)
+	b := p.finder.bounds(here)
 	b.own = hosts
 	p.mu.Lock()
 	list = list[:min(len(list), wire.MaxCandidates)]
-	changed := !slices.Equal(list, p.offered)
-	p.offered = list
+	changed := !p.told || !slices.Equal(list, p.offered)
+	p.offered, p.told = list, true
 	p.search.bounds = b
 	p.listLocked(time.Now())
 	p.mu.Unlock()

@@ -63,8 +63,8 @@ func (f *Finder) own(seen []wire.Candidate, loopback bool) (list []wire.Candidat
 }
 
 // bounds returns what a peer's candidates are judged by, but for this portal's own.
-func (f *Finder) bounds(t Tunnel) bounds {
-	b := bounds{loopback: t.SameMachine, infra: f.Paths.Relays()}
+func (f *Finder) bounds(here bool) bounds {
+	b := bounds{loopback: here, infra: f.Paths.Relays()}
 	if f.Server != nil {
 		b.infra = append(b.infra, f.Server().Unmap())
 	}
@@ -87,7 +87,7 @@ func (f *Finder) hosts(loopback bool) (list []netip.Addr) {
 		}
 	}
 	if loopback {
-		list = append(list, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+		list = slices.Insert(list, 0, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 	}
 	return list
 }

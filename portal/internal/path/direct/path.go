@@ -60,9 +60,11 @@ type Path struct {
 	mu       sync.Mutex    // guards the following
 	changed  chan struct{} // closed, and replaced, whenever a way has come or gone
 	search   search
+	here     bool             // the peer is on this machine
 	stale    bool             // this portal's addresses may be others
 	given    []wire.Candidate // by the peer
 	offered  []wire.Candidate
+	told     bool // they are
 	refused  []Refusal
 	counter  uint32 // of the last probe sent
 	window   probe.Window
@@ -79,7 +81,7 @@ func newPath(f *Finder, t Tunnel) *Path {
 	p := &Path{
 		Tunnel: t, finder: f, log: f.Log.With("peer", t.Peer), own: t.Keys.Own(t.Client),
 		inbox: packet.NewInbox(), poke: make(chan struct{}, 1), changed: make(chan struct{}),
-		search: search{client: t.Client, bounds: f.bounds(t)}, stale: true, looked: time.Now(),
+		search: search{client: t.Client, bounds: f.bounds(false)}, stale: true, looked: time.Now(),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.tasks.Add(1)
@@ -292,6 +294,13 @@ func (p *Path) take(at *packet.Port, from netip.AddrPort, m probe.Probe) {
 			answer = *x.way.keeper.Take(m.Echo, now)
 		}
 		at.Send(p.packLocked(from, probe.Probe{Echo: answer, Seen: from}).b, from)
+	}
+	if x := p.search.find(from); x != nil && !m.Echo.Answer {
+		// What the peer sends next it sends when it has this portal's answer: by then
+		// this portal should have asked, too.
+		if o, due := p.search.probe(x, now); due {
+			at.Send(p.packLocked(from, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: p.finder.Paths.Interval()}}).b, from)
+		}
 	}
 	p.wake()
 }

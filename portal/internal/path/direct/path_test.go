@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -48,9 +49,10 @@ func newPortal(t testing.TB, client bool, secure *tls.Config, offer func([]wire.
 		running.Wait()
 	})
 	p.Path = p.finder.Open(Tunnel{
-		Peer: "peer", Client: client, Keys: keys, TLS: secure, QUIC: &quic.Config{MaxIdleTimeout: time.Minute}, SameMachine: true,
+		Peer: "peer", Client: client, Keys: keys, TLS: secure, QUIC: &quic.Config{MaxIdleTimeout: time.Minute},
 		Offer: offer,
 	})
+	p.Path.Here()
 	t.Cleanup(p.Path.Close)
 	return p
 }
@@ -231,6 +233,33 @@ func TestConnectionIsKeptUntilSomebodyTakesIt(t *testing.T) {
 	}
 	defer server.CloseWithError(0, "")
 	carry(t, server, client)
+}
+
+// Who has no address to tell says so, since the machine goes with that; and one whose peer
+// is proven to be on this machine names loopback addresses, and probes them.
+func TestLoopbackIsNamedToWhoIsHere(t *testing.T) {
+	offers := make(chan []wire.Candidate, 10)
+	f := New(Config{Paths: path.NewFinder(path.Config{Log: slog.New(slog.DiscardHandler)}), Log: slog.New(slog.DiscardHandler)})
+	p := f.Open(Tunnel{Peer: "peer", Keys: keys, QUIC: &quic.Config{}, Offer: func(list []wire.Candidate) { offers <- list }})
+	defer p.Close()
+	if list := <-offers; len(list) > 0 {
+		t.Errorf("%v are named to somebody who may be anywhere", list)
+	}
+	at := wire.Candidate{Transport: wire.CandidateUDP, Origin: wire.OriginHost, Addr: netip.MustParseAddrPort("127.0.0.1:2000")}
+	p.Peer([]wire.Candidate{at})
+	if s := p.State(); len(s.Tries) > 0 || len(s.Refused) != 1 {
+		t.Errorf("on the peer's word alone: %+v", s)
+	}
+	p.Here()
+	list := <-offers
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		if !slices.ContainsFunc(list, func(c wire.Candidate) bool { return c.Addr.Addr() == netip.MustParseAddr(host) }) {
+			t.Errorf("%s is not in %v", host, list)
+		}
+	}
+	if s := p.State(); len(s.Tries) != 1 || s.Tries[0].Addr != at.Addr || len(s.Refused) > 0 {
+		t.Errorf("proven: %+v", s)
+	}
 }
 
 func TestClosedPathEndsWhoWaits(t *testing.T) {

@@ -373,6 +373,7 @@ func TestWhatIsNoHostOfANetworkIsNeverProbed(t *testing.T) {
 		}
 	}
 	b.loopback = true
+	b.infra = append(b.infra, netip.MustParseAddr("127.0.0.1")) // a relay, too
 	if why := b.refuses(netip.MustParseAddrPort("127.0.0.1:2000")); why != "" {
 		t.Errorf("a peer on this machine is not probed: %s", why)
 	}
