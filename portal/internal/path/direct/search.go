@@ -27,7 +27,7 @@ const (
 	starvedPause = 5 * time.Minute
 	// apart is how soon after a probe to an address the next one may follow because of a
 	// probe from there.
-	apart = 2 * time.Millisecond
+	apart = 10 * time.Millisecond
 )
 
 // pauses are those between the probes to an address that does not answer; the last one
