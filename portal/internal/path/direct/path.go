@@ -288,21 +288,28 @@ func (p *Path) take(at *packet.Port, from netip.AddrPort, m probe.Probe) {
 	}
 	if m.Echo.Answer {
 		p.answeredLocked(at, from, m, now)
-	} else if p.search.ask(from, now) && p.mayAnswerLocked(from, now) {
-		answer := leg.Echo{Answer: true, Token: m.Echo.Token, Interval: p.finder.Paths.Interval()}
-		if x := p.search.find(from); x != nil && x.way != nil && x.way.keeper != nil {
-			answer = *x.way.keeper.Take(m.Echo, now)
-		}
-		at.Send(p.packLocked(from, probe.Probe{Echo: answer, Seen: from}).b, from)
-	}
-	if x := p.search.find(from); x != nil && !m.Echo.Answer {
-		// What the peer sends next it sends when it has this portal's answer: by then
-		// this portal should have asked, too.
-		if o, due := p.search.probe(x, now); due {
-			at.Send(p.packLocked(from, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: p.finder.Paths.Interval()}}).b, from)
-		}
+	} else if p.search.ask(from, now) {
+		p.answerLocked(at, from, m, now)
 	}
 	p.wake()
+}
+
+// answerLocked answers a probe, and asks back before: what the peer sends once it has the
+// answer comes when this portal knows the way to be open, too.
+func (p *Path) answerLocked(at *packet.Port, from netip.AddrPort, m probe.Probe, now time.Time) {
+	interval := p.finder.Paths.Interval()
+	answer := leg.Echo{Answer: true, Token: m.Echo.Token, Interval: interval}
+	if x := p.search.find(from); x != nil {
+		if o, due := p.search.probe(x, now); due {
+			at.Send(p.packLocked(from, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: interval}}).b, from)
+		}
+		if x.carries() {
+			answer = *x.way.keeper.Take(m.Echo, now)
+		}
+	}
+	if p.mayAnswerLocked(from, now) {
+		at.Send(p.packLocked(from, probe.Probe{Echo: answer, Seen: from}).b, from)
+	}
 }
 
 // mayAnswerLocked reports whether a probe from there is answered.

@@ -27,7 +27,7 @@ const (
 	starvedPause = 5 * time.Minute
 	// apart is how soon after a probe to an address the next one may follow because of a
 	// probe from there.
-	apart = 10 * time.Millisecond
+	apart = 2 * time.Millisecond
 )
 
 // pauses are those between the probes to an address that does not answer; the last one
@@ -221,8 +221,8 @@ func (p *pair) pause() time.Duration { return pauses[min(p.tries, len(pauses)-1)
 func (s *search) step(now time.Time) (out []order, again time.Time) {
 	again = now.Add(pauses[len(pauses)-1])
 	for _, p := range s.pairs {
-		if p.carries() && p.tries >= burst {
-			continue // it is held open, and so asked, otherwise
+		if p.held() {
+			continue
 		}
 		if o, ok := s.probe(p, now); ok {
 			out = append(out, o)
@@ -234,7 +234,7 @@ func (s *search) step(now time.Time) (out []order, again time.Time) {
 
 // probe returns the probe to an address, if it is due.
 func (s *search) probe(p *pair, now time.Time) (order, bool) {
-	if now.Before(p.due) {
+	if now.Before(p.due) || p.held() {
 		return order{}, false
 	}
 	if oldest := p.sent[p.next]; now.Sub(oldest.at) < time.Second {
@@ -271,6 +271,9 @@ func (p *pair) open(now time.Time) bool {
 
 // carries reports whether connections run over the address.
 func (p *pair) carries() bool { return p.way != nil && p.way.carries() }
+
+// held reports whether an address is in use, and so held open and asked otherwise.
+func (p *pair) held() bool { return p.carries() && p.tries >= burst }
 
 // doubted is how many probes may get lost on a way in use before it is taken for dead.
 const doubted = 3
