@@ -2,6 +2,7 @@ package topo
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -25,10 +26,13 @@ const (
 // NAT is a router's network address and port translation of IPv4, for TCP and UDP alike. It is a RouterOption.
 //
 // A router with a NAT drops what arrives unasked, for itself and for IPv6 hosts behind it. It keeps the inside port
-// where it can; two inside hosts that use one port towards different peers share it. It does not hairpin.
+// where it can; two inside hosts that use one port towards different peers share it.
 type NAT struct {
 	Mapping   Behaviour
 	Filtering Behaviour
+	// Hairpin lets inside hosts reach each other by their outside endpoints (RFC 4787, section 6): each sees the other's
+	// outside endpoint. What comes from inside is not filtered. It wants mapping that does not depend on the endpoint.
+	Hairpin bool
 	// UDPTimeout ends a UDP mapping that carried nothing for so long, in whole seconds. 0 keeps the kernel's 30 s
 	// until both sides have sent, then 120 s.
 	UDPTimeout time.Duration
@@ -50,8 +54,9 @@ const learnedFor = 5 * time.Minute
 
 // rules is the NAT as nftables rules. The kernel's tracking alone maps new peers from one outside port as long as
 // that is free, and filters by address and port. What differs from that is learnt from each packet that leaves, after
-// its translation: which inside endpoint an outside port stands for, and whom it has sent to.
-func (n NAT) rules() (string, error) {
+// its translation: which inside endpoint an outside port stands for, and whom it has sent to. lan is the inside
+// network and wan the NAT's outside address.
+func (n NAT) rules(lan netip.Prefix, wan netip.Addr) (string, error) {
 	timeout := learnedFor
 	if n.UDPTimeout > 0 {
 		timeout = n.UDPTimeout
@@ -79,6 +84,13 @@ func (n NAT) rules() (string, error) {
 	case AddressAndPortDependent:
 	default:
 		return "", fmt.Errorf("NAT has no filtering behaviour %d", n.Filtering)
+	}
+	if n.Hairpin && n.Mapping != EndpointIndependent {
+		return "", fmt.Errorf("NAT hairpins with mapping behaviour %d", n.Mapping)
+	}
+	if n.Hairpin {
+		prerouting = append(prerouting, fmt.Sprintf(`iifname "lan" ip daddr %v meta l4proto { tcp, udp } dnat ip to meta l4proto . th dport map @inside`, wan))
+		postrouting = append(postrouting, fmt.Sprintf(`oifname "lan" ip saddr %v ct status dnat snat to %v`, lan, wan))
 	}
 	if prerouting != nil {
 		learn = append(learn,
@@ -113,7 +125,7 @@ func writeChain(b *strings.Builder, name, hook string, rules []string) {
 // startNAT loads the NAT into the router.
 func (r *Router) startNAT() {
 	r.t.Helper()
-	rules, err := r.nat.rules()
+	rules, err := r.nat.rules(r.lan4, r.at.addr4)
 	if err != nil {
 		r.t.Fatalf("%s: %v", r.name, err)
 	}

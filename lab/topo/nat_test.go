@@ -222,6 +222,37 @@ func TestCarrierGradeNATIsAsStrictAsItsStrictest(t *testing.T) {
 	}
 }
 
+// Two hosts behind one NAT hear each other by their outside endpoints, which they see, if the NAT hairpins; also where the
+// one that hears has sent to nobody but the public host.
+func TestHairpin(t *testing.T) {
+	t.Parallel()
+	for name, hairpin := range map[string]bool{"on": true, "off": false} {
+		t.Run(name, func(t *testing.T) {
+			l := topo.New(t)
+			one := observe(l, "one")
+			nat := topo.PortRestricted
+			nat.Hairpin = hairpin
+			isp := l.Router("isp", nat)
+			a, b := isp.Host("a").ListenUDP(0), isp.Host("b").ListenUDP(0)
+			atA, atB := seen(t, a, one.a, one.addr), seen(t, b, one.a, one.addr)
+			for _, way := range []struct {
+				from, to *net.UDPConn
+				at, seen netip.AddrPort
+			}{{a, b, atB, atA}, {b, a, atA, atB}} {
+				send(t, way.from, "hairpin", way.at)
+				send(t, one.a, "end", way.at)
+				text, from := receive(t, way.to)
+				if hairpin && (text != "hairpin" || from != way.seen) {
+					t.Errorf("heard %q from %v, want it by %v", text, from, way.seen)
+				}
+				if !hairpin && text != "end" {
+					t.Errorf("heard %q from %v", text, from)
+				}
+			}
+		})
+	}
+}
+
 func TestForgottenMappingIsMadeAnew(t *testing.T) {
 	l := topo.New(t)
 	one, _ := observe(l, "one"), observe(l, "two")

@@ -114,6 +114,9 @@ func (r *Router) Renumber() {
 	if r.parent != r.lab.inet {
 		r.t.Fatalf("%s has no public address", r.name)
 	}
+	if r.nat != nil && r.nat.Hairpin {
+		r.t.Fatalf("%s hairpins by the address that it has", r.name)
+	}
 	old := r.at.addr4
 	r.at.addr4 = old.Next()
 	r.netlink(func(h *netlink.Handle) error {
