@@ -18,10 +18,11 @@
 //	keeper    what keeps the credentials of portals and relays alive
 //	clock     the time, on devices that may not know it
 //	local     the requests of a command line to its daemon, over a Unix socket or TLS
+//	proxy     outbound connections through a proxy
 //	conffile  configuration files; command: conventions of command lines; join: one of them
 //	metrics   what daemons count, as Prometheus reads it
 //
-// The last five are no part of the protocol.
+// The last six are no part of the protocol.
 //
 // # Words
 //

@@ -191,7 +191,7 @@ func TestKnownAddressIsDialledOnce(t *testing.T) {
 	if want := "dial server server.example:" + port + ": connect: connection refused"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	race := newRace(t.Context(), d.resolver, nil)
+	race := newRace(t.Context(), d.resolver, nil, nil)
 	defer race.stop()
 	race.dial("server.example:" + port)
 	<-race.raws

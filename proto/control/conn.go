@@ -21,11 +21,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 )
@@ -102,6 +104,8 @@ func (e *brokenError) Unwrap() error { return e.err }
 type Conn[In, Out wire.Message] struct {
 	// Constant after the greeting.
 	tls   *record.Conn
+	to    net.Addr // that of tls is a proxy's; nil: there is none
+	proxy string   // URL; empty: none
 	peer  identity.Peer
 	hello wire.Hello // of the dialling side; as sent or received
 	parse func(wire.Type, []byte) (In, error)
@@ -149,8 +153,31 @@ func (c *Conn[In, Out]) Peer() identity.Peer { return c.peer }
 // Hello returns the greeting of the side that dialled.
 func (c *Conn[In, Out]) Hello() wire.Hello { return c.hello }
 
-// RemoteAddr returns the address the connection comes from or goes to.
-func (c *Conn[In, Out]) RemoteAddr() net.Addr { return c.tls.RemoteAddr() }
+// RemoteAddr returns the address the connection comes from or goes to. Through a proxy
+// that is a *net.TCPAddr only if the server was named by its address.
+func (c *Conn[In, Out]) RemoteAddr() net.Addr {
+	if c.to != nil {
+		return c.to
+	}
+	return c.tls.RemoteAddr()
+}
+
+// Proxy returns the URL of the proxy that the connection goes through; empty: none.
+func (c *Conn[In, Out]) Proxy() string { return c.proxy }
+
+// named is a server as a proxy was given it.
+type named string
+
+func (n named) Network() string { return "tcp" }
+func (n named) String() string  { return string(n) }
+
+// proxied notes that a connection goes to "host:port" through a proxy.
+func (c *Conn[In, Out]) proxied(p *proxy.Proxy, address string) {
+	c.proxy, c.to = p.String(), named(address)
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		c.to = net.TCPAddrFromAddrPort(at)
+	}
+}
 
 // LocalAddr returns this side's address.
 func (c *Conn[In, Out]) LocalAddr() net.Addr { return c.tls.LocalAddr() }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -34,6 +35,8 @@ type Dialer[In, Out wire.Message] struct {
 
 	// What follows may be left out.
 
+	// Proxy says which servers are reached through a proxy. It looks their names up.
+	Proxy *proxy.Settings
 	// Pauses returns what is known of the network of now. Without it a
 	// connection is asked after each KeepAlive of silence.
 	Pauses func() *Pauses
@@ -71,10 +74,19 @@ func (d *Dialer[In, Out]) dial(ctx context.Context, address string, permit func(
 	if err != nil {
 		return nil, wire.Welcome{}, fmt.Errorf("dial server %s: %w", address, err)
 	}
-	r := newRace(ctx, d.resolver, permit)
+	through := d.Proxy.Through(address)
+	if a, err := netip.ParseAddr(host); through != nil && err == nil && permit != nil {
+		if err := permit(a); err != nil {
+			return nil, wire.Welcome{}, fmt.Errorf("dial server %s: %w", address, err)
+		}
+	}
+	r := newRace(ctx, d.resolver, through, permit)
 	defer r.stop()
 	r.dial(address)
-	good := d.Book.good(host)
+	var good []netip.Addr // a proxy looks up names itself
+	if through == nil {
+		good = d.Book.good(host)
+	}
 	soon := time.NewTimer(nameTime)
 	defer soon.Stop()
 	var first error
@@ -92,8 +104,12 @@ func (d *Dialer[In, Out]) dial(ctx context.Context, address string, permit func(
 				break
 			}
 			conn, welcome, err := d.greetOne(ctx, raw.conn, len(good) > 0 || r.under > 0)
-			if err == nil {
+			if err == nil && through != nil {
+				conn.proxied(through, address)
+			} else if err == nil {
 				d.Book.reached(host, addrOf(raw.conn.RemoteAddr()))
+			}
+			if err == nil {
 				return conn, welcome, nil
 			}
 			raw.conn.Close()
@@ -126,8 +142,9 @@ type race struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	dialer net.Dialer
-	raws   chan raw // has room for all
-	under  int      // dials whose outcome was not taken from raws
+	proxy  *proxy.Proxy // nil: none
+	raws   chan raw     // has room for all
+	under  int          // dials whose outcome was not taken from raws
 	tasks  sync.WaitGroup
 
 	mu    sync.Mutex // guards the following
@@ -139,13 +156,13 @@ type raw struct {
 	err  error
 }
 
-func newRace(ctx context.Context, resolver *net.Resolver, permit func(netip.Addr) error) *race {
-	r := &race{raws: make(chan raw, 1+maxGood)}
+func newRace(ctx context.Context, resolver *net.Resolver, through *proxy.Proxy, permit func(netip.Addr) error) *race {
+	r := &race{proxy: through, raws: make(chan raw, 1+maxGood)}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	// A Go connection's own keepalive every 15 s would cost more than all our
 	// messages; Conn keeps itself alive.
 	r.dialer = net.Dialer{KeepAlive: -1, Resolver: resolver, ControlContext: func(_ context.Context, _, address string, socket syscall.RawConn) error {
-		if permit != nil {
+		if permit != nil && through == nil {
 			if err := permitted(address, permit); err != nil {
 				return err
 			}
@@ -171,7 +188,7 @@ func permitted(address string, permit func(netip.Addr) error) error {
 func (r *race) dial(address string) {
 	r.under++
 	r.tasks.Go(func() {
-		conn, err := r.dialer.DialContext(r.ctx, "tcp", address)
+		conn, err := r.proxy.DialContext(r.ctx, &r.dialer, address)
 		r.raws <- raw{conn, err}
 	})
 }
@@ -205,6 +222,9 @@ func (r *race) stop() {
 // cause strips what package net puts before its errors: the caller names the
 // address already.
 func cause(err error) error {
+	if _, ok := errors.AsType[*proxy.Error](err); ok {
+		return err
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" && op.Err != nil {
 		return op.Err

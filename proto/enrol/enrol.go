@@ -25,6 +25,7 @@ import (
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/invite"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -45,6 +46,7 @@ type Client struct {
 	Now      func() time.Time              // its clock
 	Waiting  func(key identity.KeyHash)    // is called when an operator has to decide; may be nil
 	Failed   func(address string, _ error) // is called for each server that was not reached; may be nil
+	Proxy    *proxy.Settings               // through which servers are reached; nil: through none
 
 	pause time.Duration // for tests; 0: waitPause
 }
@@ -157,10 +159,11 @@ func (e *dialError) Unwrap() error { return e.err }
 
 func (c *Client) one(ctx context.Context, address string, try func(context.Context, net.Conn) (Result, error)) (Result, error) {
 	dialer := net.Dialer{Timeout: dialTime}
-	raw, err := dialer.DialContext(ctx, "tcp", address)
+	raw, err := c.Proxy.DialContext(ctx, &dialer, address)
 	if err != nil {
 		var op *net.OpError
-		if errors.As(err, &op) && op.Err != nil {
+		var proxied *proxy.Error
+		if errors.As(err, &op) && op.Err != nil && !errors.As(err, &proxied) {
 			err = op.Err // the address is named already
 		}
 		return Result{}, &dialError{err}

@@ -6,6 +6,31 @@ import (
 	"strings"
 )
 
+// Reach is how servers are reached.
+type Reach struct {
+	Servers      []string // "host" or "host:port"
+	Proxy        string   // as the key "proxy" has it; empty: none
+	PasswordFile string   // of the proxy; empty: none
+}
+
+// proxy returns the lines about the proxy.
+func (r Reach) proxy() string {
+	s := `# The proxy that everything outbound goes through: "http://USER@HOST:PORT" (CONNECT),
+# "https://..." or "socks5://...", or "environment" (HTTPS_PROXY, NO_PROXY); and a file
+# with its password, for the daemon's user alone.
+`
+	for _, line := range []struct{ key, value, example string }{
+		{"proxy", r.Proxy, "http://proxy.example.org:3128"}, {"proxy_password_file", r.PasswordFile, "proxy.password"},
+	} {
+		if line.value == "" {
+			s += "# " + line.key + " = " + strconv.Quote(line.example) + "\n"
+		} else {
+			s += line.key + " = " + strconv.Quote(line.value) + "\n"
+		}
+	}
+	return s
+}
+
 func quoted(list []string) string {
 	q := make([]string, len(list))
 	for i, s := range list {
@@ -16,7 +41,7 @@ func quoted(list []string) string {
 
 // Portal returns the configuration of a new portal. tpm is the device of its TPM; empty:
 // the usual one.
-func Portal(servers []string, policyKey, tpm string) []byte {
+func Portal(reach Reach, policyKey, tpm string) []byte {
 	device := `# tpm = "/dev/tpmrm0"`
 	if tpm != "" {
 		device = "tpm = " + strconv.Quote(tpm)
@@ -26,6 +51,7 @@ func Portal(servers []string, policyKey, tpm string) []byte {
 # Where the server is, tried in turn.
 servers = [%s]
 
+%s
 # Who this portal is, and whose certificates it believes. The key is for its
 # owner alone.
 certificate = "cert.pem"
@@ -71,17 +97,18 @@ log_format = "text"
 # The same for where it listens.
 # [listen]
 # allow = ["tcp://127.0.0.1:8080"]
-`, quoted(servers), device, policyKey)
+`, quoted(reach.Servers), reach.proxy(), device, policyKey)
 }
 
 // Admin returns the configuration of a new admin.
-func Admin(servers []string, policyKey string) []byte {
+func Admin(reach Reach, policyKey string) []byte {
 	return fmt.Appendf(nil, `# With this "netport-server COMMAND --admin FILE" works from this machine. Paths are
 # relative to this file.
 
 # Where the server is, tried in turn.
 servers = [%s]
 
+%s
 # Who this admin is, and whose certificates count. The key is for its owner alone. The
 # certificate is renewed in time by the commands themselves.
 certificate = "cert.pem"
@@ -93,16 +120,17 @@ policy_key = %q
 
 # A folder for what the commands keep: the CAs that are trusted now, and the time.
 state = "state"
-`, quoted(servers), policyKey)
+`, quoted(reach.Servers), reach.proxy(), policyKey)
 }
 
 // Relay returns the configuration of a new relay.
-func Relay(servers []string, policyKey string) []byte {
+func Relay(reach Reach, policyKey string) []byte {
 	return fmt.Appendf(nil, `# The configuration of a relay. Paths are relative to this file.
 
 # Where the server is, tried in turn.
 servers = [%s]
 
+%s
 # Who this relay is, and whose certificates it believes. The key is for its
 # owner alone.
 certificate = "cert.pem"
@@ -160,5 +188,5 @@ sessions_per_portal = 200
 # What systemd runs tells its journal the level of each line.
 log_level  = "info"
 log_format = "text"
-`, quoted(servers), policyKey)
+`, quoted(reach.Servers), reach.proxy(), policyKey)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/invite"
 	"github.com/netport/netport/proto/keeper"
+	"github.com/netport/netport/proto/proxy"
 )
 
 // The files beside the configuration, as it names them.
@@ -40,7 +41,7 @@ const (
 
 // Command returns the join command of the program of a role. keys makes its key; config
 // makes its configuration, and file is where that is written if --config names no other.
-func Command(role identity.Role, file string, keys identity.Keys, config func(servers []string, policyKey string) []byte) *cobra.Command {
+func Command(role identity.Role, file string, keys identity.Keys, config func(reach Reach, policyKey string) []byte) *cobra.Command {
 	packaged := file
 	w := wordsOf(role, file)
 	c := &cobra.Command{
@@ -64,7 +65,14 @@ over makes tokens that say his own: --policy-key takes none but yours.
 	c.Flags().StringVar(&file, "config", file, fmt.Sprintf("the %s's configuration `FILE` that is to be", role))
 	policyKey := c.Flags().String("policy-key", "", "refuse a token for another policy key than this, `ed25519:...` as \"netport-server policy sign\" prints it")
 	tokenFile := c.Flags().String("token", "", "read the token from a `FILE` that only its owner can read")
+	var reach Reach
+	c.Flags().StringVar(&reach.Proxy, "proxy", "", "go through a proxy, now and later: its `URL` (http, https or socks5) without a password, or \"environment\" for that of HTTPS_PROXY")
+	c.Flags().StringVar(&reach.PasswordFile, "proxy-password-file", "", "the password of the proxy's user: the first line of a `FILE` that only its owner can read")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		through, err := reach.settings()
+		if err != nil {
+			return err
+		}
 		token, err := readToken(*tokenFile, c.InOrStdin(), c.ErrOrStderr())
 		if err != nil {
 			return err
@@ -75,10 +83,29 @@ over makes tokens that say his own: --policy-key takes none but yours.
 		if err := checkPolicyKey(token, *policyKey); err != nil {
 			return err
 		}
-		j := joiner{program: w.program, role: role, config: file, packaged: packaged, folder: filepath.Dir(file), keys: keys, text: config, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
+		j := joiner{program: w.program, role: role, config: file, packaged: packaged, folder: filepath.Dir(file), keys: keys, text: config, reach: reach, proxy: through, out: c.OutOrStdout(), notes: c.ErrOrStderr()}
 		return j.join(c.Context(), token)
 	}
 	return c
+}
+
+// settings reads the flags about a proxy. The file is named from anywhere from then on.
+func (r *Reach) settings() (*proxy.Settings, error) {
+	if proxy.HasPassword(r.Proxy) {
+		return nil, command.Usagef("--proxy has a password, which every process of this machine can read now: change it, and name a file with --proxy-password-file")
+	}
+	if r.PasswordFile != "" {
+		file, err := filepath.Abs(r.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		r.PasswordFile = file
+	}
+	through, err := proxy.Load(r.Proxy, r.PasswordFile)
+	if err != nil {
+		return nil, command.Usagef("--proxy: %w", err)
+	}
+	return through, nil
 }
 
 // words are what the command says of a role.
@@ -150,7 +177,9 @@ type joiner struct {
 	config, folder string
 	packaged       string // where the service of a package has its configuration
 	keys           identity.Keys
-	text           func(servers []string, policyKey string) []byte
+	text           func(reach Reach, policyKey string) []byte
+	reach          Reach // without servers
+	proxy          *proxy.Settings
 	out, notes     io.Writer
 }
 
@@ -180,7 +209,7 @@ func (j *joiner) join(ctx context.Context, token invite.Token) error {
 		fmt.Fprintf(j.notes, "%s: %v; going on without it\n", j.program, err)
 	}
 	client := enrol.Client{
-		Software: j.program + "/" + command.Version, Now: now.Now, Waiting: j.waiting,
+		Software: j.program + "/" + command.Version, Now: now.Now, Proxy: j.proxy, Waiting: j.waiting,
 		Failed: func(_ string, err error) { fmt.Fprintf(j.notes, "%s: %s\n", j.program, command.Clean(err.Error())) },
 	}
 	r, err := client.Join(ctx, token, key)
@@ -267,5 +296,6 @@ func (j *joiner) write(r enrol.Result) error {
 	if err := identity.ReplaceFile(j.in(certFile), identity.EncodeCertificates(r.Chain...), 0o600); err != nil {
 		return err
 	}
-	return identity.ReplaceFile(j.config, j.text(r.Servers, grant.FormatKey(r.Policy[0])), 0o600)
+	j.reach.Servers = r.Servers
+	return identity.ReplaceFile(j.config, j.text(j.reach, grant.FormatKey(r.Policy[0])), 0o600)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/netport/netport/proto/clock"
 	"github.com/netport/netport/proto/folder"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -46,6 +47,7 @@ type Config struct {
 	Policy               ed25519.PublicKey // that is pinned; nil: no authorities but those of the CA file are taken
 	RenewKey             bool              // every renewal is with a new key
 	Servers              func() []string   // for a certificate that has expired
+	Proxy                *proxy.Settings   // through which these are reached; nil: through none
 	Software             string
 	Log                  *slog.Logger
 }

@@ -373,7 +373,7 @@ func (k *Keeper) askLate(ctx context.Context, csr []byte) ([]*x509.Certificate, 
 	defer cancel()
 	limit := time.AfterFunc(lateTime, cancel)
 	defer limit.Stop()
-	client := enrol.Client{Software: k.Software, Now: k.clock.Now, Waiting: func(identity.KeyHash) {
+	client := enrol.Client{Software: k.Software, Now: k.clock.Now, Proxy: k.Proxy, Waiting: func(identity.KeyHash) {
 		limit.Stop() // the server gives signs of life from now on
 		k.awaitOperator()
 		if k.hasty {

@@ -17,8 +17,8 @@ import (
 func joinCommand() *cobra.Command {
 	var keys keystore.Store
 	var device string // as it is written down; empty: the usual one
-	c := joining.Command(identity.Portal, config.DefaultFile, &keys, func(servers []string, policyKey string) []byte {
-		return joining.Portal(servers, policyKey, device)
+	c := joining.Command(identity.Portal, config.DefaultFile, &keys, func(reach joining.Reach, policyKey string) []byte {
+		return joining.Portal(reach, policyKey, device)
 	})
 	c.Long += `
 

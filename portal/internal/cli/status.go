@@ -54,6 +54,9 @@ func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 	say("key", "%x", s.Identity.Key[:])
 	if s.Server.Connected {
 		say("server", "%s at %s, connected for %s, policy version %d", s.Server.Name, s.Server.Address, since(now, s.Server.Since), s.Server.Policy)
+		if s.Server.Proxy != "" {
+			say("proxy", "%s, through which the server is reached", s.Server.Proxy)
+		}
 	} else {
 		say("server", "not connected for %s; trying %s", since(now, s.Server.Since), s.Server.Servers)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/proxy"
 )
 
 // Prefix is what the variables of the environment begin with that stand for keys.
@@ -39,6 +40,7 @@ const (
 // to the working directory, as the name of the file was.
 type Config struct {
 	Servers     []string // "host" or "host:port"
+	Proxy       *proxy.Settings
 	Certificate string
 	Key         string
 	TPM         string // device file or socket
@@ -65,6 +67,8 @@ func (c Config) Written() conffile.Values { return c.written }
 // file is the configuration as it is written.
 type file struct {
 	Servers     []string `toml:"servers"`
+	Proxy       string   `toml:"proxy"`
+	Password    string   `toml:"proxy_password_file"`
 	Certificate string   `toml:"certificate"`
 	Key         string   `toml:"key"`
 	TPM         string   `toml:"tpm"`
@@ -130,6 +134,10 @@ func check(f *conffile.File, raw file) (Config, error) {
 			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
 		}
 	}
+	var err error
+	if c.Proxy, err = proxy.Load(raw.Proxy, f.Path(raw.Password)); err != nil {
+		return Config{}, f.Errorf("proxy", "%v", err)
+	}
 	for _, p := range []struct{ key, path string }{
 		{"certificate", c.Certificate}, {"key", c.Key}, {"tpm", c.TPM}, {"ca", c.CA}, {"state", c.State},
 	} {
@@ -149,7 +157,6 @@ func check(f *conffile.File, raw file) (Config, error) {
 	if c.MetricsFile != "" && !strings.HasSuffix(c.MetricsFile, ".prom") {
 		return Config{}, f.Errorf("metrics_file", "metrics_file %q: a node exporter reads only files that end with .prom", raw.MetricsFile)
 	}
-	var err error
 	if c.Linger, err = duration(f, "linger", raw.Linger, minLinger, maxLinger); err != nil {
 		return Config{}, err
 	}

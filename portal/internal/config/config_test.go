@@ -28,6 +28,9 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 	if want := []string{"netport.example.org:443", "netport-2.example.org"}; !cmp.Equal(c.Servers, want) {
 		t.Errorf("servers %q, want %q", c.Servers, want)
 	}
+	if through := c.Proxy.Through("netport.example.org:443"); through == nil || through.String() != "http://proxy.example.org:3128" {
+		t.Errorf("the server is reached through %v", through)
+	}
 	if len(c.PolicyKey) != 32 || c.Socket != "/run/netport/portal.sock" {
 		t.Errorf("policy key of %d bytes, socket %q", len(c.PolicyKey), c.Socket)
 	}

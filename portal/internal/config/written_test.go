@@ -15,7 +15,7 @@ func TestWhatJoinWritesIsRead(t *testing.T) {
 		if tpm != "" {
 			decided = append(decided, "tpm")
 		}
-		text := join.Portal([]string{"a.example.org:443", "192.0.2.1"}, key, tpm)
+		text := join.Portal(join.Reach{Servers: []string{"a.example.org:443", "192.0.2.1"}}, key, tpm)
 		conffiletest.Written(t, "join's configuration", text, func() any { raw := defaults(); return &raw }, decided...)
 		if c, _, err := load(t, string(text)); err != nil || len(c.Servers) != 2 {
 			t.Errorf("%+v, %v", c, err)

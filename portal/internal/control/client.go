@@ -26,6 +26,7 @@ import (
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -73,10 +74,11 @@ type Identity interface {
 // Config is what a Client is made from.
 type Config struct {
 	Credentials *identity.Credentials
-	Identity    Identity // keeps the credentials
-	Software    string   // name and version of this program
-	Servers     []string // "host" or "host:port"
-	Network     string   // name of the network of the start; see NetworkChanged
+	Identity    Identity        // keeps the credentials
+	Software    string          // name and version of this program
+	Servers     []string        // "host" or "host:port"
+	Proxy       *proxy.Settings // through which they are reached; nil: through none
+	Network     string          // name of the network of the start; see NetworkChanged
 	Grants      *grants.Keeper
 	// Measure measures the round trip to a relay; server is where the server was
 	// reached.
@@ -140,7 +142,7 @@ func New(cfg Config) *Client {
 	}
 	c.networks.enter(cfg.Network)
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
-		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log,
+		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log, Proxy: cfg.Proxy,
 		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Permit: c.permit, Hurry: c.hurry,
 		Told: func(at time.Time) { c.Identity.Told(at) }, Refused: func() { c.Identity.Refused() },
 	}
@@ -513,9 +515,10 @@ type Status struct {
 	Since     time.Time `json:"since"` // of this state
 	Name      string    `json:"name,omitempty"`
 	Address   string    `json:"address,omitempty"`
-	Policy    uint64    `json:"policy_version"` // of which every grant is here; 0: none yet
-	Servers   []string  `json:"servers"`        // in the order in which they are tried first
-	Connects  uint64    `json:"connects"`       // how often it has connected
+	Proxy     string    `json:"proxy,omitempty"` // that the connection goes through, if there is one
+	Policy    uint64    `json:"policy_version"`  // of which every grant is here; 0: none yet
+	Servers   []string  `json:"servers"`         // in the order in which they are tried first
+	Connects  uint64    `json:"connects"`        // how often it has connected
 	// Contest is what the server said, at the time Contested, of another machine that
 	// has this portal's identity; empty if that was over an hour ago.
 	Contest   string    `json:"contest,omitempty"`
@@ -537,6 +540,9 @@ func (c *Client) Status() Status {
 	}
 	if c.address.IsValid() {
 		s.Address = c.address.String()
+	}
+	if c.conn != nil && c.conn.Proxy() != "" {
+		s.Address, s.Proxy = c.conn.RemoteAddr().String(), c.conn.Proxy()
 	}
 	if c.contest != "" && time.Since(c.contested) < contestTime {
 		s.Contest, s.Contested = c.contest, c.contested.UTC().Truncate(time.Second)

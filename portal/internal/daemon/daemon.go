@@ -97,7 +97,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	p.state = file
 	p.identity, err = keeper.Open(keeper.Config{
 		Role: identity.Portal, Certificate: c.Certificate, Key: c.Key, Keys: &keystore.Store{TPM: c.TPM}, CA: c.CA, State: c.State, Policy: c.PolicyKey,
-		RenewKey: c.RenewKey, Servers: func() []string { return p.client.Servers() }, Software: software(), Log: log,
+		RenewKey: c.RenewKey, Servers: func() []string { return p.client.Servers() }, Proxy: c.Proxy, Software: software(), Log: log,
 	})
 	if err != nil {
 		socket.Close()
@@ -108,7 +108,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	p.credentials = credentials
 	p.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: credentials.ID, Key: credentials.Key()}, c.PolicyKey), credentials.Now, p.apply)
 	p.finder = path.NewFinder(path.Config{
-		Credentials: credentials, Network: p.network, State: filepath.Join(c.State, pathsFile),
+		Credentials: credentials, Network: p.network, Proxy: c.Proxy, State: filepath.Join(c.State, pathsFile),
 		Renumbered: func() { p.client.Check() }, Log: log,
 	})
 	p.direct = direct.New(direct.Config{
@@ -116,7 +116,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Server: func() netip.Addr { return p.client.Server().Addr() }, Seen: func() netip.Addr { return p.client.Seen() },
 	})
 	p.client = control.New(control.Config{
-		Credentials: credentials, Identity: p.identity, Software: software(), Servers: c.Servers,
+		Credentials: credentials, Identity: p.identity, Software: software(), Servers: c.Servers, Proxy: c.Proxy,
 		Network: p.network.Current().String(), Grants: p.keeper,
 		Measure: p.finder.Measure, Kept: kept, Changed: func() { file.Changed(); p.direct.Changed() }, Log: log,
 	})
@@ -147,7 +147,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 // lets what it carries finish for as long as the configuration says, closes its
 // tunnels, tells the server, and removes its sockets.
 func (p *Portal) Run(ctx context.Context) error {
-	p.log.Info("portal running", "portal", p.credentials.ID.Name, "domain", p.credentials.ID.Domain, "socket", p.config.Socket, "version", command.Version)
+	p.log.Info("portal running", "portal", p.credentials.ID.Name, "domain", p.credentials.ID.Domain, "socket", p.config.Socket, "proxy", p.config.Proxy.String(), "version", command.Version)
 	// Each part stops before what it needs: first what takes work from outside,
 	// then the tunnels, then what they run over, and the connection to the
 	// server last, over which the sessions are given back.

@@ -13,6 +13,7 @@ import (
 	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path/packet"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/proxy"
 )
 
 // saveAfter is how long after a change the memory is written: a change rarely
@@ -22,8 +23,9 @@ const saveAfter = 5 * time.Second
 // Config is what a Finder is made from.
 type Config struct {
 	Credentials *identity.Credentials
-	Network     *network.Watch // nil: no change is noticed, and all networks are one
-	State       string         // file that keeps what is known of networks; "": nothing is kept
+	Network     *network.Watch  // nil: no change is noticed, and all networks are one
+	Proxy       *proxy.Settings // through which relays are reached; nil: through none
+	State       string          // file that keeps what is known of networks; "": nothing is kept
 	// Renumbered is called when a relay sees a UDP leg at another IP address than
 	// before: a NAT on the way has another one, and this machine was not told. It
 	// must neither block nor call the Finder; nil: nobody wants to know.

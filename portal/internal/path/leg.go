@@ -71,7 +71,7 @@ func (f *Finder) leg(session wire.Session, server netip.Addr, ticket bool) (*Leg
 	if err := checkAccess(session.Relay, server); err != nil {
 		return nil, err
 	}
-	transports := session.Transports & Transports
+	transports := session.Transports & f.transports(session.Relay)
 	l := &Leg{
 		finder: f, session: session, ticket: ticket,
 		log:    f.Log.With("peer", session.Peer, "relay", session.Relay.Name, "session", session.ID.String()),
@@ -80,6 +80,9 @@ func (f *Finder) leg(session wire.Session, server netip.Addr, ticket bool) (*Leg
 	}
 	l.udp, l.own = udpAddrs(session.Relay, transports, server)
 	if len(l.splice) == 0 && !l.packet.IsValid() && len(l.udp) == 0 {
+		if f.transports(session.Relay) != Transports {
+			return nil, fmt.Errorf("relay %q has no port for TLS (shared_tcp_port), and nothing else passes the proxy", session.Relay.Name)
+		}
 		return nil, fmt.Errorf("relay %q offers no way that this portal can use", session.Relay.Name)
 	}
 	f.add(l)
@@ -87,6 +90,17 @@ func (f *Finder) leg(session wire.Session, server netip.Addr, ticket bool) (*Leg
 		l.lookEarly()
 	}
 	return l, nil
+}
+
+// transports returns what can be used with a relay: where a proxy is set for it, nothing
+// but TLS, which is what proxies are for.
+func (f *Finder) transports(access wire.RelayAccess) wire.Transports {
+	for _, a := range access.Addresses {
+		if f.Proxy.Through(netip.AddrPortFrom(a.Unmap(), access.SharedTCP).String()) != nil {
+			return wire.TransportTLS
+		}
+	}
+	return Transports
 }
 
 // Ways returns the ways for the carrier of that number, at least one, in the

@@ -22,12 +22,12 @@ func (f *Finder) Measure(ctx context.Context, place wire.RelayPlace, server neti
 	for _, a := range place.Addresses {
 		addrs = append(addrs, netip.AddrPortFrom(a.Unmap(), place.Port))
 	}
-	first, err := eyeballs.Race(ctx, eyeballs.Stagger, eyeballs.Order(addrs), timeConnect)
+	first, err := eyeballs.Race(ctx, eyeballs.Stagger, eyeballs.Order(addrs), f.timeConnect)
 	if err != nil {
 		return 0, fmt.Errorf("measure relay %q: %w", place.Name, err)
 	}
 	first.Close()
-	second, err := timeConnect(ctx, first.to)
+	second, err := f.timeConnect(ctx, first.to)
 	if err != nil {
 		return first.took, nil
 	}
@@ -42,9 +42,9 @@ type timed struct {
 	took time.Duration
 }
 
-func timeConnect(ctx context.Context, to netip.AddrPort) (*timed, error) {
+func (f *Finder) timeConnect(ctx context.Context, to netip.AddrPort) (*timed, error) {
 	began := time.Now()
-	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", to.String())
+	conn, err := f.Proxy.DialContext(ctx, &net.Dialer{KeepAlive: -1}, to.String())
 	if err != nil {
 		return nil, err
 	}

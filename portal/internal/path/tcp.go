@@ -2,6 +2,7 @@ package path
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -194,7 +195,7 @@ func (l *Leg) connect(ctx context.Context, c candidate) (*dialed, error) {
 		return &dialed{conn.TCPConn, c, conn}, nil
 	}
 	relay := identity.Expect(identity.Relay, l.Relay())
-	secure := record.Client(conn.TCPConn, l.finder.Credentials.ClientTLS(identity.ProtocolRelay, relay))
+	secure := record.Client(conn.over, l.finder.Credentials.ClientTLS(identity.ProtocolRelay, relay))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("prove relay at %s: %w", c.addr, err)
@@ -236,6 +237,7 @@ const (
 // tcpConn is a connection as dialled, before TLS.
 type tcpConn struct {
 	*net.TCPConn
+	over   net.Conn // the same, or TLS to a proxy on it
 	finder *Finder
 	relay  string
 	small  bool   // with small segments
@@ -255,11 +257,15 @@ func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (*
 		}
 		return retrySoon(socket, maxRetry)
 	}}
-	conn, err := d.DialContext(ctx, "tcp", addr.String())
+	over, err := f.Proxy.DialContext(ctx, &d, addr.String())
 	if err != nil {
 		return nil, err
 	}
-	c.TCPConn = conn.(*net.TCPConn)
+	raw := over
+	if secure, ok := over.(*tls.Conn); ok {
+		raw = secure.NetConn()
+	}
+	c.TCPConn, c.over = raw.(*net.TCPConn), over
 	f.follow(c.TCPConn)
 	// ctx ends with the race of the modes, which this connection may have won: the
 	// handshake with the other portal only begins then.

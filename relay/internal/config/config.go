@@ -18,6 +18,7 @@ import (
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/metrics/scrape"
+	"github.com/netport/netport/proto/proxy"
 )
 
 // DefaultFile is where the configuration is looked for.
@@ -53,6 +54,7 @@ const (
 // to the working directory, as the name of the file was.
 type Config struct {
 	Servers     []string // "host" or "host:port"
+	Proxy       *proxy.Settings
 	Certificate string
 	Key         string
 	CA          string
@@ -91,6 +93,8 @@ func (c Config) Written() conffile.Values { return c.written }
 // file is the configuration as it is written.
 type file struct {
 	Servers           []string `toml:"servers"`
+	Proxy             string   `toml:"proxy"`
+	Password          string   `toml:"proxy_password_file"`
 	Certificate       string   `toml:"certificate"`
 	Key               string   `toml:"key"`
 	CA                string   `toml:"ca"`
@@ -162,6 +166,10 @@ func check(f *conffile.File, raw file) (Config, error) {
 			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
 		}
 	}
+	var err error
+	if c.Proxy, err = proxy.Load(raw.Proxy, f.Path(raw.Password)); err != nil {
+		return Config{}, f.Errorf("proxy", "%v", err)
+	}
 	for _, p := range []struct{ key, path string }{{"certificate", c.Certificate}, {"key", c.Key}, {"ca", c.CA}, {"state", c.State}, {"socket", c.Socket}, {"pin_dir", c.PinDir}, {"ticket_keys", c.TicketKeys}} {
 		if p.path == "" {
 			return Config{}, f.Errorf(p.key, "key %q is empty: name a path or leave the key out", p.key)
@@ -217,7 +225,6 @@ func check(f *conffile.File, raw file) (Config, error) {
 	if err := c.Log.CheckFormat(); err != nil {
 		return Config{}, f.Errorf("log_format", "%v", err)
 	}
-	var err error
 	if c.Metrics, err = scrape.ParseAddress(raw.Metrics); err != nil {
 		return Config{}, f.Errorf("metrics", "%v", err)
 	}

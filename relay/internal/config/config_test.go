@@ -44,6 +44,10 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 		Metrics:    scrape.Address{Network: "unix", Address: "/run/netport/relay-metrics.sock"},
 		TicketKeys: in("tickets.key"), Drain: 25 * time.Second,
 	}
+	if through := got.Proxy.Through("netport.example.org:443"); through == nil || through.String() != "http://proxy.example.org:3128" {
+		t.Errorf("the server is reached through %v", through)
+	}
+	got.Proxy = nil
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Error(diff)
 	}

@@ -113,7 +113,7 @@ func (d *Daemon) openIdentity() error {
 	software := "netport-relay/" + command.Version
 	k, err := keeper.Open(keeper.Config{
 		Role: identity.Relay, Certificate: d.cfg.Certificate, Key: d.cfg.Key, CA: d.cfg.CA, State: d.cfg.State, Policy: d.cfg.PolicyKey,
-		RenewKey: d.cfg.RenewKey, Servers: func() []string { return d.cfg.Servers }, Software: software, Log: d.log,
+		RenewKey: d.cfg.RenewKey, Servers: func() []string { return d.cfg.Servers }, Proxy: d.cfg.Proxy, Software: software, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (d *Daemon) openIdentity() error {
 	d.identity, d.credentials = k, k.Credentials()
 	d.id = d.credentials.ID
 	d.dialer = control.Dialer[wire.ToRelay, wire.FromRelay]{
-		Credentials: d.credentials, Software: software, Parse: wire.ParseToRelay, Log: d.log, Told: k.Told, Refused: k.Refused,
+		Credentials: d.credentials, Software: software, Parse: wire.ParseToRelay, Log: d.log, Proxy: d.cfg.Proxy, Told: k.Told, Refused: k.Refused,
 	}
 	return nil
 }
@@ -248,7 +248,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	mode, why := d.mode()
 	d.log.Info("relay runs", "name", d.id.Name, "ports", fmt.Sprintf("%d-%d", d.cfg.First, d.cfg.Last),
-		"shared_tcp", d.cfg.SharedTCP, "shared_udp", d.cfg.SharedUDP, "mode", mode, "why", why, "loopback", d.cfg.AllowLoopback)
+		"shared_tcp", d.cfg.SharedTCP, "shared_udp", d.cfg.SharedUDP, "mode", mode, "why", why, "proxy", d.cfg.Proxy.String(), "loopback", d.cfg.AllowLoopback)
 
 	running.Go(func() { supervise.Run(ctx, d.log, d.look) })
 	d.watch(ctx, parts)

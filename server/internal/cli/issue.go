@@ -59,7 +59,7 @@ of the name are signed anew for the new key.`,
 			if err != nil {
 				return err
 			}
-			if err := f.write(issued, join.Portal(issued.Servers, issued.PolicyKey, "")); err != nil {
+			if err := f.write(issued, join.Portal(join.Reach{Servers: issued.Servers}, issued.PolicyKey, "")); err != nil {
 				return err
 			}
 			out := c.OutOrStdout()
@@ -100,7 +100,7 @@ asks the relay for them, so that no relay can send portals somewhere else.`,
 			if err != nil {
 				return err
 			}
-			if err := f.write(issued, join.Relay(issued.Servers, issued.PolicyKey)); err != nil {
+			if err := f.write(issued, join.Relay(join.Reach{Servers: issued.Servers}, issued.PolicyKey)); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Enrolled the relay %s at %s: its files are in %s.\nNext: bring the folder to its machine unread, and there:\n  netport-relay run --config %s\n",

@@ -10,6 +10,7 @@ import (
 	"github.com/netport/netport/proto/conffile"
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -32,6 +33,7 @@ func Expand(file string) (string, error) {
 // config is the file of an admin, checked.
 type config struct {
 	servers              []string // HOST or HOST:PORT each
+	proxy                *proxy.Settings
 	certificate, key, ca string
 	state                string
 	policy               ed25519.PublicKey
@@ -40,6 +42,8 @@ type config struct {
 // rawConfig is the file as it is written.
 type rawConfig struct {
 	Servers     []string `toml:"servers"`
+	Proxy       string   `toml:"proxy"`
+	Password    string   `toml:"proxy_password_file"`
 	Certificate string   `toml:"certificate"`
 	Key         string   `toml:"key"`
 	CA          string   `toml:"ca"`
@@ -64,6 +68,9 @@ func load(file string) (config, error) {
 		if err := control.CheckServer(s); err != nil {
 			return config{}, f.Errorf(fmt.Sprintf("servers[%d]", i), "servers: %q: %v", s, err)
 		}
+	}
+	if c.proxy, err = proxy.Load(raw.Proxy, f.Path(raw.Password)); err != nil {
+		return config{}, f.Errorf("proxy", "%v", err)
 	}
 	if c.policy, err = grant.ParseKey(raw.PolicyKey); err != nil {
 		return config{}, f.Errorf("policy_key", "policy_key: %v", err)

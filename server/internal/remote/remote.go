@@ -25,6 +25,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/record"
 )
 
@@ -70,14 +71,14 @@ func (p Place) Call(ctx context.Context, request string, args, result any) error
 	defer root()
 	k, err := keeper.Open(keeper.Config{
 		Role: identity.Admin, Certificate: cfg.certificate, Key: cfg.key, CA: cfg.ca, State: cfg.state, Policy: cfg.policy,
-		Servers: func() []string { return cfg.servers }, Software: "netport-server/" + command.Version,
+		Servers: func() []string { return cfg.servers }, Proxy: cfg.proxy, Software: "netport-server/" + command.Version,
 		Log: slog.New(slog.NewTextHandler(p.Notes, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	c := client{k, p.Notes}
+	c := client{k, cfg.proxy, p.Notes}
 	if err := c.renew(ctx, false); err != nil {
 		return err
 	}
@@ -109,6 +110,7 @@ func (p Place) Domain() (string, error) {
 // client is who asks.
 type client struct {
 	*keeper.Keeper
+	proxy *proxy.Settings
 	notes io.Writer
 }
 
@@ -159,10 +161,11 @@ func (c client) dial(ctx context.Context, address string) (net.Conn, *x509.Certi
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	var d net.Dialer
-	raw, err := d.DialContext(ctx, "tcp", address)
+	raw, err := c.proxy.DialContext(ctx, &d, address)
 	if err != nil {
 		var op *net.OpError
-		if errors.As(err, &op) && op.Err != nil {
+		var proxied *proxy.Error
+		if errors.As(err, &op) && op.Err != nil && !errors.As(err, &proxied) {
 			err = op.Err // the address is named already
 		}
 		return nil, nil, err
