@@ -475,7 +475,11 @@
 // it has changed or a carrier has gone. Whoever reads it believes nothing: it sends
 // probes there, and few, to whatever may be an address of a host at all.
 //
-// Carriers on a direct path belong to no session of a server's. Streams and flows take
+// Carriers on a direct path belong to no session of a server's: HELLO names the session that
+// both work out (direct, above) and the number Meeting, and the carrier is of this tunnel or
+// of none. No further one is announced there. The carriers by a relay stay; a portal that
+// has something open and lost the last of them asks for another session, to have it in reserve.
+// Streams and flows take
 // them before those by a relay, unless a round trip on the direct path takes clearly longer, by a quarter
 // and 5 ms, for 5 seconds; then they take it again when it does not for 10 seconds, or
 // longer each time. Where the policy says "only" they take nothing else, wait for it,

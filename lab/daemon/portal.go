@@ -38,6 +38,9 @@ type Forward struct {
 	Role  string `json:"role"`  // entry or exit
 	State string `json:"state"` // up or down
 	Why   string `json:"why"`
+	Terms struct {
+		Direct string `json:"direct"`
+	} `json:"terms"`
 }
 
 // Tunnel is one tunnel in a portal's status.

@@ -101,3 +101,70 @@ func TestRevokedPortalLosesItsDirectPath(t *testing.T) {
 		t.Errorf("it took %v until what the revoked portal had open was cut, want 5 s at most", took)
 	}
 }
+
+// "only" carries nothing by a relay: what is opened waits for a direct path, for a while, and is refused then; what runs
+// waits when that dies. "never" has none looked for. Both take effect at once, at both portals.
+func TestPolicyChoosesPaths(t *testing.T) {
+	w := newWorld(t, plan{carriers: directly})
+	office := w.office.Addr4()
+	shut := []topo.Rule{topo.BlockUDPTo(office), topo.BlockTCPTo(office)}
+	direct := func(rule string) {
+		t.Helper()
+		w.Apply(strings.ReplaceAll(policy(w.forwards()...), "\nto = ", fmt.Sprintf("\ndirect = %q\nto = ", rule)))
+		for _, p := range []*daemon.Portal{w.laptop, w.factory} {
+			await.Until(t, "the new terms at "+p.Name(), func() error {
+				for _, f := range p.Status().Forwards {
+					if f.Terms.Direct != rule {
+						return fmt.Errorf("it has %+v", f)
+					}
+				}
+				return nil
+			})
+		}
+	}
+	direct("never")
+	never := w.out(t)
+	await.Passing(t, 2*time.Second)
+	await.RoundTrip(t, never.Client, never.Service)
+	w.wantPath(t, "relay")
+
+	direct("only")
+	await.Reset(t, "client", never.Client) // it begins anew, by the new terms
+	only := w.out(t)
+	w.wantPath(t, "direct")
+	w.home.SetRules(shut...)
+	await.Until(t, "off the direct path", func() error {
+		for _, f := range w.laptop.Status().Forwards {
+			if f.State == "up" || !strings.Contains(f.Why, "the policy allows direct paths only") {
+				return fmt.Errorf("it has %+v", f)
+			}
+		}
+		return nil
+	})
+	start := time.Now()
+	conn, err := w.laptop.Host().DialContext(t.Context(), "tcp", local(outPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	await.Limit(t, conn)
+	await.Reset(t, "a client that comes meanwhile", conn)
+	t.Logf("it was refused after %v", time.Since(start))
+	w.home.SetRules()
+	start = time.Now()
+	await.Limit(t, only.Client)
+	await.Limit(t, only.Service)
+	await.RoundTrip(t, only.Client, only.Service)
+	t.Logf("what ran went on %v after a direct path could be had", time.Since(start))
+	w.wantPath(t, "direct")
+}
+
+// wantPath wants laptop's tunnel to be on a path of that kind.
+func (w *world) wantPath(t *testing.T, kind string) {
+	t.Helper()
+	for _, tunnel := range w.laptop.Status().Tunnels {
+		if !tunnel.Up || !strings.HasPrefix(tunnel.Path, kind) {
+			t.Errorf("the tunnel to %s is by %q, want %s", tunnel.Peer, tunnel.Path, kind)
+		}
+	}
+}

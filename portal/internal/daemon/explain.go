@@ -365,7 +365,7 @@ func targetAdvice(g grant.Grant, err error) string {
 	case wire.ReasonLimit:
 		do = fmt.Sprintf("a limit of the grant is reached (%s); wait, or change the forward's limits in the policy.", end.Text)
 	case wire.ReasonNotDirect:
-		do = "the policy's direct does not allow the path there is."
+		do = "the policy's direct does not allow the paths there are; \"netport-portal status --wide\" says which direct ones were tried."
 	case wire.ReasonBadSignature:
 		do = "it trusts another policy key or stamp key; check policy_key in its config."
 	}

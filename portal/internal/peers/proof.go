@@ -181,7 +181,8 @@ func remember[K comparable](m map[K]time.Time, key K, at time.Time) map[K]time.T
 	return m
 }
 
-// Path reports how the tunnels to a peer go: over relays, direct, or both.
+// Path reports how the tunnels to a peer go: over relays, directly where the peer answers,
+// or both.
 func (p *Pool) Path(peer string) (relayed, direct bool) {
 	p.mu.Lock()
 	var list []*member
@@ -191,7 +192,7 @@ func (p *Pool) Path(peer string) (relayed, direct bool) {
 	p.mu.Unlock()
 	for _, m := range list {
 		for _, c := range m.tunnel.Stats().Each {
-			relayed, direct = relayed || !c.Direct, direct || c.Direct
+			relayed, direct = relayed || !c.Direct, direct || c.Direct && !c.Silent
 		}
 	}
 	return relayed, direct

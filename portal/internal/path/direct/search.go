@@ -241,7 +241,7 @@ func (s *search) probe(p *pair, now time.Time) (order, bool) {
 		p.due = oldest.at.Add(time.Second)
 		return order{}, false
 	}
-	if p.starve = p.answered.IsZero() && !s.quota.spend(p.addr, now); p.starve {
+	if p.starve = p.answers == 0 && !s.quota.spend(p.addr, now); p.starve {
 		p.due = now.Add(starvedPause)
 		return order{}, false
 	}
