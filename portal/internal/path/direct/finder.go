@@ -31,6 +31,7 @@ import (
 	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/path/packet"
+	"github.com/netport/netport/portal/internal/portmap"
 	"github.com/netport/netport/proto/probe"
 	"github.com/netport/netport/proto/wire"
 )
@@ -46,7 +47,10 @@ type Config struct {
 	Server func() netip.Addr
 	// Seen returns where the server has seen this portal's connection come from.
 	Seen func() netip.Addr
-	Log  *slog.Logger
+	// Map has the router of this network map these ports from now on, and no others, in
+	// IPv4; nil: none are mapped. It must not block.
+	Map func([]portmap.Port)
+	Log *slog.Logger
 }
 
 // Finder makes Paths. Its methods are safe for concurrent use. Its lock is taken after a
@@ -67,9 +71,12 @@ type Finder struct {
 type Tunnel struct {
 	Peer   string // name of the other portal
 	Client bool   // this portal is the TLS client of the tunnel's first carrier
-	Keys   probe.Keys
-	TLS    *tls.Config // of connections that the peer dials, unless Client
-	QUIC   *quic.Config
+	// First is the counter of the first probe, for keys that were used before: a higher
+	// one than any of then. The peer takes no lower one.
+	First uint32
+	Keys  probe.Keys
+	TLS   *tls.Config // of connections that the peer dials, unless Client
+	QUIC  *quic.Config
 	// Offer is called with this portal's candidates, best first, whenever they have
 	// changed, for the peer to be told. It must not block.
 	Offer func([]wire.Candidate)
@@ -194,6 +201,7 @@ func (f *Finder) remove(p *Path) {
 			unused = append(unused, d)
 		}
 		clear(f.doors)
+		f.mapLocked()
 	}
 	f.mu.Unlock()
 	for _, d := range unused {
@@ -216,6 +224,15 @@ func (f *Finder) port(of netip.Addr) *packet.Port {
 	}
 	f.ports[of.Is6()] = port
 	return port
+}
+
+// Port returns the port of the UDP socket at which other portals reach an address of this
+// machine; 0: there is none, or no Path is open.
+func (f *Finder) Port(of netip.Addr) uint16 {
+	if p := f.port(of); p != nil {
+		return p.Local()
+	}
+	return 0
 }
 
 // look has relays say where they see this portal.

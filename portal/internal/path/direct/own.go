@@ -59,6 +59,9 @@ func (f *Finder) own(seen []wire.Candidate, loopback bool) (list []wire.Candidat
 			add(wire.CandidateTCP, wire.OriginReflexive, netip.AddrPortFrom(a, d.port))
 		}
 	}
+	f.mu.Lock()
+	f.mapLocked()
+	f.mu.Unlock()
 	return list, hosts
 }
 
