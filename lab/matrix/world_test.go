@@ -83,6 +83,7 @@ type site struct {
 type world struct {
 	*daemon.Network
 	lab   *topo.Lab
+	began time.Time
 	relay *daemon.Relay
 	a, b  []*site
 
@@ -92,7 +93,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	l := topo.New(t, topo.NoCapture())
-	w := &world{lab: l, Network: daemon.New(t, l.Public("server"))}
+	w := &world{lab: l, began: time.Now(), Network: daemon.New(t, l.Public("server"))}
 	w.relay = w.Relay(l.Public("relay"))
 	return w
 }
@@ -134,6 +135,26 @@ func (w *world) site(name string, k kind) *site {
 	return s
 }
 
+// shared adds a site to each side, whose first NAT is the same; the hosts themselves are behind it if there is no other.
+func (w *world) shared(k kind) {
+	i := len(w.a)
+	options := []topo.RouterOption{topo.Uplink(link.Shape{Delay: delay}), topo.IPv4Only(), k.nats[0]}
+	if len(k.nats) > 1 {
+		options = append(options, topo.LAN("100.64.0.0/24"))
+	}
+	provider := w.lab.Router(fmt.Sprintf("provider-%d", i), options...)
+	for name, list := range map[string]*[]*site{"a": &w.a, "b": &w.b} {
+		s := &site{kind: k, routers: []*topo.Router{provider}}
+		last := provider
+		for _, nat := range k.nats[1:] {
+			last = last.Router(fmt.Sprintf("%s-%d-home", name, i), topo.IPv4Only(), nat)
+			s.routers = append(s.routers, last)
+		}
+		s.Portal = w.portal(last.Host(fmt.Sprintf("%s-%d", name, i)))
+		*list = append(*list, s)
+	}
+}
+
 func (k kind) rules() []topo.Rule {
 	if k.wall {
 		return append(k.rule[:len(k.rule):len(k.rule)], topo.DropUnsolicited)
@@ -168,6 +189,7 @@ func (w *world) allow(t *testing.T) {
 	}
 	w.Apply(policy.String())
 	w.waitUp(t)
+	t.Logf("all are there %v after the server", time.Since(w.began).Round(time.Second))
 }
 
 // waitUp waits until the first side's portals offer all.
