@@ -69,6 +69,9 @@ func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 	if text := s.Reload.Text(); text != "" {
 		say("config", "%s", text)
 	}
+	if text := s.Router.Text(); text != "" {
+		say("router", "%s", text)
+	}
 	for _, line := range s.Identity.Lines() {
 		say("identity", "%s", line)
 	}

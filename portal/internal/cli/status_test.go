@@ -30,6 +30,7 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 			Peer: "x", Session: "0a1b2c3e", Since: now.Add(-time.Hour), Waiting: now.Add(-3 * time.Second), Relay: "relay-1", Streams: 1,
 		}, {Peer: "y", Session: "0a1b2c3f", Relay: "relay-2"}},
 		Unreachable: 2, Identity: keeper.Status{Key: identity.KeyHash{0x51}},
+		Router: &daemon.Router{Gateway: "192.168.0.1", Protocol: "PCP", Mappings: []daemon.Mapping{{Transport: "udp", External: "192.0.2.7:4000"}, {Transport: "tcp", External: "192.0.2.7:4001"}}},
 	}
 	var b bytes.Buffer
 	if err := printStatus(&command.Page{Writer: &b}, s, now); err != nil {
@@ -42,6 +43,7 @@ server   server at 192.0.2.1:443, connected for 59s, policy version 7
 warning  0h02m ago the server said: another? machine
 UDP      2 datagrams found no one listening at their target, 0 were too large
          for the way there
+router   192.168.0.1 maps 192.0.2.7:4000 udp, 192.0.2.7:4001 tcp (PCP)
 
 `
 	const narrow = `FORWARD  STATE  ROLE   LISTEN                PEER       TARGET

@@ -52,6 +52,7 @@ type Config struct {
 	Log         command.Log
 	MetricsFile string        // that metrics are written to; empty: none
 	Direct      bool          // direct paths to other portals are looked for
+	PortMapping bool          // and the router is asked to map ports for them
 	Linger      time.Duration // how long forwarded connections wait for a way back
 	Drain       time.Duration // how long they may finish when the portal stops
 	Dial        allow.List
@@ -81,6 +82,7 @@ type file struct {
 	LogFormat   string   `toml:"log_format"`
 	MetricsFile string   `toml:"metrics_file"`
 	Direct      bool     `toml:"direct"`
+	PortMapping bool     `toml:"port_mapping"`
 	Linger      string   `toml:"linger"`
 	Drain       string   `toml:"drain"`
 	Dial        list     `toml:"dial"`
@@ -113,14 +115,14 @@ func Load(name string) (Config, error) {
 }
 
 func defaults() file {
-	return file{Certificate: "cert.pem", Key: "key.pem", TPM: tpm.Device, CA: "ca.pem", State: "state", LogLevel: "info", LogFormat: command.LogText, Direct: true, Linger: "2m", Drain: "10s"}
+	return file{Certificate: "cert.pem", Key: "key.pem", TPM: tpm.Device, CA: "ca.pem", State: "state", LogLevel: "info", LogFormat: command.LogText, Direct: true, PortMapping: true, Linger: "2m", Drain: "10s"}
 }
 
 func check(f *conffile.File, raw file) (Config, error) {
 	c := Config{
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), TPM: f.Path(raw.TPM), CA: f.Path(raw.CA),
-		RenewKey: raw.RenewKey, Direct: raw.Direct, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
+		RenewKey: raw.RenewKey, Direct: raw.Direct, PortMapping: raw.PortMapping, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
 		Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat}, written: conffile.ValuesOf(raw),
 	}
 	if len(raw.Servers) == 0 {

@@ -28,6 +28,7 @@ import (
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/path/direct"
 	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/portal/internal/portmap"
 	"github.com/netport/netport/portal/internal/state"
 	"github.com/netport/netport/portal/internal/traffic"
 	"github.com/netport/netport/portal/internal/tunnel"
@@ -62,6 +63,7 @@ type Portal struct {
 	client   *control.Client
 	finder   *path.Finder
 	direct   *direct.Finder
+	mapper   *portmap.Mapper // nil: the configuration wants none
 	pool     *peers.Pool
 	entry    *entry.Entry
 	exit     *exit.Exit
@@ -111,10 +113,18 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Credentials: credentials, Network: p.network, Proxy: c.Proxy, State: filepath.Join(c.State, pathsFile),
 		Renumbered: func() { p.client.Check() }, Log: log,
 	})
+	var mapPorts func([]portmap.Port)
+	if c.Direct && c.PortMapping {
+		p.mapper = portmap.New(portmap.Config{Network: p.network, Changed: func() { p.direct.Changed() }, Log: log})
+		mapPorts = p.mapper.Keep
+	}
 	p.direct = direct.New(direct.Config{
-		Paths: p.finder, Network: p.network, Log: log,
+		Paths: p.finder, Network: p.network, Map: mapPorts, Log: log,
 		Server: func() netip.Addr { return p.client.Server().Addr() }, Seen: func() netip.Addr { return p.client.Seen() },
 	})
+	if p.mapper != nil {
+		p.direct.Source(p.mapper.Candidates)
+	}
 	p.client = control.New(control.Config{
 		Credentials: credentials, Identity: p.identity, Software: software(), Servers: c.Servers, Proxy: c.Proxy,
 		Network: p.network.Current().String(), Grants: p.keeper,
@@ -166,6 +176,9 @@ func (p *Portal) Run(ctx context.Context) error {
 	tunnels.Go(func() { p.pool.Run(tunnels.ctx) })
 	rest.Go(func() { p.finder.Run(rest.ctx) })
 	rest.Go(func() { p.direct.Run(rest.ctx) })
+	if p.mapper != nil {
+		rest.Go(func() { p.mapper.Run(rest.ctx) })
+	}
 	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
 	rest.Go(func() { p.keeper.Run(rest.ctx) })
 	rest.Go(func() { p.identity.Run(rest.ctx) })

@@ -30,6 +30,7 @@ type Status struct {
 	Oversized   uint64         `json:"udp_oversized"`    // datagrams too large for the way to their target
 	Limited     uint64         `json:"udp_limited"`      // datagrams above the limits of their grants
 	Refusals    []Refusal      `json:"refusals"`         // of grants, the newest first
+	Router      *Router        `json:"router,omitempty"` // nil: it is not asked to map ports
 	Reload      *reload.Report `json:"reload,omitempty"` // the last time that the configuration was read anew
 }
 
@@ -106,6 +107,7 @@ func (p *Portal) Status() Status {
 		Server:      p.client.Status(),
 		Forwards:    p.forwards(),
 		Tunnels:     p.pool.Status(),
+		Router:      p.router(),
 		Unreachable: counters.Unreachable, Oversized: counters.Oversized, Limited: counters.Limited,
 		Refusals: p.refusals(func(grants.Refusal) bool { return true }),
 		Reload:   p.reload.Last(),
