@@ -1,0 +1,156 @@
+package reach
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/topo"
+)
+
+// squid starts Squid as the proxy, which wants proof if any lines are about it, and connects to port 443 alone, as it
+// does where it comes from. It returns its address.
+func (w *world) squid(proof ...string) string {
+	w.t.Helper()
+	dir := w.proxy.DirOf(daemon.User)
+	allow := "http_access allow all"
+	if len(proof) > 0 {
+		allow = "acl known proxy_auth REQUIRED\nhttp_access allow known"
+	}
+	config := w.proxy.WriteFile("squid.conf", strings.Join(proof, "\n")+fmt.Sprintf(`
+acl tls port 443
+http_access deny !tls
+%[1]s
+http_access deny all
+http_port 3128
+visible_hostname proxy
+pid_filename none
+cache deny all
+cache_log %[2]s/cache.log
+access_log stdio:%[2]s/access.log
+coredump_dir %[2]s
+shutdown_lifetime 0 seconds
+`, allow, dir))
+	p := w.proxy.Start(w.proxy.Command("squid", "-N", "-d", "1", "-f", config).As(daemon.User))
+	p.WaitLog("Accepting HTTP Socket connections")
+	return w.proxy.Addr().String() + ":3128"
+}
+
+// secretFile writes a file for Squid or the portal's user alone.
+func (w *world) secretFile(host *topo.Host, name, text string) string {
+	w.t.Helper()
+	file := filepath.Join(host.DirOf(daemon.User), name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	w.own(host, file)
+	return file
+}
+
+// own gives a file to the daemons' user.
+func (w *world) own(host *topo.Host, file string) {
+	w.t.Helper()
+	host.Run("chown", daemon.User, file)
+}
+
+// TestProxy: nothing passes but to a proxy, which alone can look up the server's name. Wrong passwords and what a proxy
+// does not connect to are named; no password is shown.
+func TestProxy(t *testing.T) {
+	need.Program(t, "squid", "danted", "openssl")
+	hashed := func(t *testing.T, kind string) string {
+		out, err := exec.Command("openssl", "passwd", kind, password).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	for _, c := range []struct {
+		name, scheme string
+		start        func(*testing.T, *world) string
+		proof        bool
+	}{
+		{"squid", "http", func(_ *testing.T, w *world) string { return w.squid() }, false},
+		{"squid with Basic", "http", func(t *testing.T, w *world) string {
+			users := w.secretFile(w.proxy, "users", user+":"+hashed(t, "-apr1")+"\n")
+			return w.squid("auth_param basic program /usr/lib/squid/basic_ncsa_auth " + users)
+		}, true},
+		{"squid with Digest", "http", func(_ *testing.T, w *world) string {
+			users := w.secretFile(w.proxy, "users", user+":"+password+"\n")
+			return w.squid("auth_param digest program /usr/lib/squid/digest_file_auth "+users, "auth_param digest realm the hotel",
+				"auth_param digest nonce_max_count 2")
+		}, true},
+		{"dante", "socks5", func(t *testing.T, w *world) string { return w.dante(hashed(t, "-6")) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, 443)
+			proxy := c.scheme + "://" + c.start(t, w)
+			w.hotel.SetRules(topo.BlockUDP, topo.BlockTCPTo(w.Server.Host().Addr(), w.relay.Host().Addr()))
+			options := []daemon.Option{daemon.Set("servers", []string{serverName + ":443"}), daemon.Set("log_level", "debug")}
+			if c.proof {
+				options = append(options, daemon.Set("proxy", strings.Replace(proxy, "://", "://"+user+"@", 1)),
+					daemon.Set("proxy_password_file", w.secretFile(w.laptop, "password", password+"\n")))
+			} else {
+				options = append(options, daemon.Set("proxy", proxy))
+			}
+			laptop := w.Portal(w.laptop, options...)
+			w.carries(laptop, "relay-tls")
+			if text := laptop.Run("status"); !strings.Contains(text, proxy+", through which") {
+				t.Errorf("status does not name the proxy %s:\n%s", proxy, text)
+			}
+			if !c.proof {
+				return
+			}
+			laptop.Stop()
+			if strings.Contains(laptop.Log(), "hush") {
+				t.Error("the log has the password")
+			}
+			w.secretFile(w.laptop, "password", "another\n")
+			laptop.Launch()
+			line := laptop.WaitLog("it refuses the user and password")
+			if !strings.Contains(line, proxy) {
+				t.Errorf("the log does not name the proxy: %s", line)
+			}
+		})
+	}
+}
+
+// TestProxyThatDeclines: what it says is quoted.
+func TestProxyThatDeclines(t *testing.T) {
+	need.Program(t, "squid")
+	w := newWorld(t, 443)
+	proxy := "http://" + w.squid()
+	w.hotel.SetRules(topo.BlockUDP, topo.BlockTCPTo(w.Server.Host().Addr(), w.relay.Host().Addr()))
+	laptop := w.Portal(w.laptop, daemon.Set("servers", []string{serverName + ":80", serverName + ":443"}), daemon.Set("proxy", proxy))
+	laptop.WaitLog(fmt.Sprintf(`proxy %s: it does not connect to %s:80: it says \"HTTP/1.1 403 Forbidden\"`, proxy, serverName))
+}
+
+// dante starts Dante as the proxy, which wants a user and password, and returns its address.
+func (w *world) dante(hash string) string {
+	w.t.Helper()
+	w.proxy.ShowFile("/etc/passwd", "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"+user+":x:4242:4242::/:/bin/false\n")
+	w.proxy.ShowFile("/etc/shadow", user+":"+hash+":19000:0:99999:7:::\n")
+	config := w.proxy.WriteFile("danted.conf", fmt.Sprintf(`logoutput: stderr
+internal: %[1]v port = 1080
+external: %[1]v
+clientmethod: none
+socksmethod: username
+user.privileged: root
+user.unprivileged: nobody
+client pass {
+  from: 0/0 to: 0/0
+}
+socks pass {
+  from: 0/0 to: 0/0 port = 443
+  command: connect
+  protocol: tcp
+}
+`, w.proxy.Addr()))
+	p := w.proxy.Start(w.proxy.Command("danted", "-f", config, "-p", filepath.Join(w.proxy.Dir(), "danted.pid")))
+	p.WaitLog("running")
+	return w.proxy.Addr().String() + ":1080"
+}
