@@ -51,11 +51,14 @@ type Dialer[In, Out wire.Message] struct {
 	Told func(time.Time)
 	// Refused is called when a server has refused the certificate.
 	Refused func()
+	// Failed is called by Keep for each address where no server was reached.
+	Failed func(address string, err error)
 	// Hurry has Keep dial now, and anew if it is dialling: the network has
 	// changed.
 	Hurry <-chan struct{}
 
-	resolver *net.Resolver // of names; nil is the system's
+	resolver *net.Resolver     // of names; nil is the system's
+	named    map[string]string // by address, who has answered in a server's place at the last attempt; owned by Keep
 }
 
 // Dial connects to one server and greets it, within HandshakeTimeout. address

@@ -21,9 +21,10 @@ import (
 func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Out], wire.Welcome, error) {
 	defer deadline(ctx, raw)()
 	cfg, early := d.Credentials.EarlyTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))
+	explain := identity.Watch(cfg)
 	c := record.Client(raw, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, wire.Welcome{}, err
+		return nil, wire.Welcome{}, explain(err)
 	}
 	peer, err := identity.PeerOf(c.ConnectionState())
 	if err != nil {

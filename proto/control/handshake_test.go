@@ -238,7 +238,7 @@ func TestPortalSaysWhatIsWrongWithItsServer(t *testing.T) {
 			cfg.GetCertificate = r.server.ServerTLS(identity.ProtocolControl, anyone).GetCertificate
 			tls.Server(raw, cfg).Handshake()
 		}, "it refused the certificate of spiffe://example.org/portal/p"},
-		{"no TLS", func(_ *testing.T, raw net.Conn) { io.WriteString(raw, "HTTP/1.1 400 Bad Request\r\n\r\n") }, "TLS handshake"},
+		{"no TLS", func(_ *testing.T, raw net.Conn) { io.WriteString(raw, "HTTP/1.1 400 Bad Request\r\n\r\n") }, "speaks no TLS"},
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -3,12 +3,14 @@ package control
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -66,6 +68,7 @@ func (d *Dialer[In, Out]) Keep(ctx context.Context, addresses []string, use func
 		hurry := hurried()
 		if conn != nil {
 			last = address
+			clear(d.named)
 			dead.judge(conn.pauses)
 			if hurry || d.hurried() {
 				conn.Probe() // it may have begun in the network before
@@ -203,9 +206,30 @@ func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses, trusted []stri
 		if ctx.Err() != nil {
 			break
 		}
-		d.Log.Warn("server not reached", "error", err)
+		if d.Failed != nil {
+			d.Failed(a, err)
+		}
+		d.warn(a, err)
 	}
 	return nil, wire.Welcome{}, ""
+}
+
+// warn logs why a server was not reached. Who answers in its place does so at every attempt, and
+// is named once.
+func (d *Dialer[In, Out]) warn(address string, err error) {
+	level := slog.LevelWarn
+	if e, ok := errors.AsType[*identity.Intercepted](err); ok {
+		if d.named[address] == e.Error() {
+			level = slog.LevelDebug
+		}
+		if d.named == nil {
+			d.named = make(map[string]string)
+		}
+		d.named[address] = e.Error()
+	} else {
+		delete(d.named, address)
+	}
+	d.Log.Log(context.Background(), level, "server not reached", "error", err)
 }
 
 func errorText(err error) string {

@@ -238,9 +238,10 @@ func (c *Client) ask(ctx context.Context, raw net.Conn, cfg *tls.Config, request
 		return wire.Authorities{}, wire.Enrolled{}, err
 	}
 	raw.SetDeadline(time.Now().Add(dialTime))
+	explain := identity.Watch(cfg)
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return fail(err)
+		return fail(explain(err))
 	}
 	m, err := request()
 	if err != nil {

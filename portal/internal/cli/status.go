@@ -59,6 +59,9 @@ func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 		}
 	} else {
 		say("server", "not connected for %s; trying %s", since(now, s.Server.Since), s.Server.Servers)
+		if s.Server.Failed != "" {
+			say("why", "%s", s.Server.Failed)
+		}
 	}
 	if s.Server.Contest != "" {
 		say("warning", "%s ago the server said: %s", since(now, s.Server.Contested), s.Server.Contest)

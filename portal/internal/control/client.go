@@ -118,6 +118,7 @@ type Client struct {
 	contest   string
 	contested time.Time
 	times     times
+	failed    string // why no server was reached at the last attempt; empty: there was none since the last connection
 }
 
 type request struct {
@@ -144,7 +145,7 @@ func New(cfg Config) *Client {
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
 		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log, Proxy: cfg.Proxy,
 		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Permit: c.permit, Hurry: c.hurry,
-		Told: func(at time.Time) { c.Identity.Told(at) }, Refused: func() { c.Identity.Refused() },
+		Failed: c.notReached, Told: func(at time.Time) { c.Identity.Told(at) }, Refused: func() { c.Identity.Refused() },
 	}
 	return c
 }
@@ -178,6 +179,13 @@ func (c *Client) Servers() []string {
 	return slices.Concat(c.Config.Servers, c.told)
 }
 
+// notReached notes why a server was not reached.
+func (c *Client) notReached(_ string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = err.Error()
+}
+
 // more returns the servers that a server has told of.
 func (c *Client) more() []string {
 	c.mu.Lock()
@@ -192,6 +200,7 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 	c.mu.Lock()
 	c.conn, c.since, c.server = conn, time.Now(), conn.Peer().ID.Name
 	c.connects++
+	c.failed = ""
 	c.address, c.seen = addrOf(conn.RemoteAddr()), welcome.Seen
 	clear(c.peers)
 	c.relay = false
@@ -515,10 +524,11 @@ type Status struct {
 	Since     time.Time `json:"since"` // of this state
 	Name      string    `json:"name,omitempty"`
 	Address   string    `json:"address,omitempty"`
-	Proxy     string    `json:"proxy,omitempty"` // that the connection goes through, if there is one
-	Policy    uint64    `json:"policy_version"`  // of which every grant is here; 0: none yet
-	Servers   []string  `json:"servers"`         // in the order in which they are tried first
-	Connects  uint64    `json:"connects"`        // how often it has connected
+	Proxy     string    `json:"proxy,omitempty"`  // that the connection goes through, if there is one
+	Policy    uint64    `json:"policy_version"`   // of which every grant is here; 0: none yet
+	Servers   []string  `json:"servers"`          // in the order in which they are tried first
+	Connects  uint64    `json:"connects"`         // how often it has connected
+	Failed    string    `json:"failed,omitempty"` // why no server was reached at the last attempt, since the last connection
 	// Contest is what the server said, at the time Contested, of another machine that
 	// has this portal's identity; empty if that was over an hour ago.
 	Contest   string    `json:"contest,omitempty"`
@@ -532,7 +542,7 @@ const contestTime = time.Hour
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Connects: c.connects, Servers: wirecontrol.Addresses(c.Config.Servers)}
+	s := Status{Connected: c.conn != nil, Since: c.since.UTC().Truncate(time.Second), Name: c.server, Policy: c.version, Connects: c.connects, Failed: c.failed, Servers: wirecontrol.Addresses(c.Config.Servers)}
 	for _, a := range wirecontrol.Addresses(c.told) {
 		if !slices.Contains(s.Servers, a) {
 			s.Servers = append(s.Servers, a)
