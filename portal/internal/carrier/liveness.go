@@ -21,7 +21,8 @@ const (
 	// idleUDP is the interval where nothing is known of the NAT: many forget UDP
 	// after 30 seconds.
 	idleUDP = 15 * time.Second
-	// idleServer is how much longer the TLS server waits before it asks.
+	// idleServer is how much longer the TLS server waits before it asks, and no more
+	// than a third of what the client waits.
 	idleServer = 30 * time.Second
 	// measureEvery is how often the round trip is measured while a stream's
 	// window depends on it. A path that fills, or a machine that is busy, makes it
@@ -295,7 +296,7 @@ func (c *carrier) rest(v *vigil, now time.Time) time.Duration {
 	if !c.live.busy.Load() || !c.live.asleep.CompareAndSwap(true, false) {
 		wait = c.cfg.Idle()
 		if !c.cfg.Client {
-			wait += idleServer
+			wait += min(idleServer, wait/3)
 		}
 	}
 	v.begin(now, wait)

@@ -360,6 +360,24 @@ func TestIdleCarrierIsQuiet(t *testing.T) {
 	}
 }
 
+// F17: a peer that is gone while nobody has anything to say is found out within half a
+// minute over UDP, whichever side it was.
+func TestIdlePeerIsMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(20*time.Millisecond, 0)
+		client, server := talk(t, n, wire.CarrierQUIC)
+		pass(time.Minute)
+		n.setCut(true, true)
+		broke := time.Now()
+		pass(30 * time.Second)
+		for name, p := range map[string]*party{"client": client, "server": server} {
+			if _, silent, told := p.state(); !silent {
+				t.Errorf("the %s has not noticed; told %v after the break", name, since(told, broke))
+			}
+		}
+	})
+}
+
 // A path that has come to lose packets of full size still passes PING: it is
 // silent all the same, because what matters does not pass.
 func TestLostFullPacketsAreSilence(t *testing.T) {
