@@ -148,6 +148,7 @@ type box struct {
 	location string                             // in place of its own
 	page     string                             // in place of its description
 	serve    func(http.ResponseWriter) bool     // in place of all of HTTP; true: done
+	done     func(name string) (cut bool)       // whether the connection ends in place of an answer
 	action   func(name string) (answer string)  // in place of an action; "": its own
 	answer   func(*net.UDPConn, netip.AddrPort) // in place of its answer to a search
 
@@ -218,6 +219,10 @@ func (b *box) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		b.mapped[key], b.lease = true, values["NewLeaseDuration"]
 	case name == "DeletePortMapping":
 		delete(b.mapped, key)
+	}
+	if b.done != nil && b.done(name) {
+		raw(w, func(net.Conn) {})
+		return
 	}
 	// In chunks, as some do.
 	w.(http.Flusher).Flush()

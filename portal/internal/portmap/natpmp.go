@@ -101,7 +101,7 @@ func (p *natpmp) add(ctx context.Context, port Port, near netip.AddrPort) (grant
 	b, err := p.exchange(ctx, request, pmpMapLen, request[4:6])
 	p.lost = p.lost || lost
 	if err != nil {
-		return grant{}, err
+		return doubtful(err, near), err
 	}
 	return grant{
 		external: netip.AddrPortFrom(external, binary.BigEndian.Uint16(b[10:])),

@@ -119,7 +119,7 @@ func (p *pcp) add(ctx context.Context, port Port, near netip.AddrPort) (grant, e
 	request := p.request(port, near, lease)
 	b, err := p.exchange(ctx, request, request[pcpHead:pcpHead+18]) // nonce to internal port
 	if err != nil {
-		return grant{}, err
+		return doubtful(err, near), err
 	}
 	external := netip.AddrFrom16([16]byte(b[44:60])).Unmap()
 	return grant{

@@ -23,7 +23,9 @@ const (
 // word; with others it has not answered, or not as it should.
 type speaker interface {
 	// add maps a port for a lease, or renews that. near is the external address that is
-	// wished for; its port is the port's own, or what the router gave before.
+	// wished for; its port is the port's own, or what the router gave before. With an error
+	// the grant's external address, if it is valid, is what may be mapped nonetheless: the
+	// router was asked, and has not answered.
 	add(ctx context.Context, p Port, near netip.AddrPort) (grant, error)
 	// remove takes a mapping back.
 	remove(ctx context.Context, p Port, external netip.AddrPort) error
@@ -41,6 +43,14 @@ type grant struct {
 type refusal struct{ why string }
 
 func (r refusal) Error() string { return "the router refuses: " + r.why }
+
+// doubtful returns what may be mapped after an error: nothing where the router has refused.
+func doubtful(err error, external netip.AddrPort) (g grant) {
+	if !errors.As(err, new(refusal)) {
+		g.external = external
+	}
+	return g
+}
 
 // protocol is one that a router may speak; find returns a speaker if it does, and changes
 // nothing at the router.
@@ -187,6 +197,11 @@ func (r *router) renew(ctx context.Context, c *claim) {
 	r.log.Debug("port not mapped", "gateway", r.gateway.String(), "protocol", r.protocols[r.kind].name, "transport", c.port.Transport.String(), "port", c.port.Number, "error", err)
 	switch {
 	case !c.external.IsValid():
+		if got.external.IsValid() {
+			leaving, done := context.WithTimeout(context.Background(), leaveTime)
+			defer done()
+			r.speaks.remove(leaving, c.port, got.external) // it is not needed, and ends by itself at last
+		}
 		c.due = now.Add(firstPause)
 	case now.Before(c.until) && !errors.As(err, new(refusal)):
 		// RFC 6887 section 11.2.1: what is not renewed at half of its life is tried again at

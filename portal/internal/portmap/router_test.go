@@ -237,3 +237,43 @@ func TestEpochShowsRestarts(t *testing.T) {
 		})
 	}
 }
+
+// A router that maps, and whose answer does not come, is told that the mapping is not wanted.
+func TestWhatMayBeMappedIsTakenBack(t *testing.T) {
+	for name, portal := range map[string]func(t *testing.T) (r *router, mapped func() int){
+		"PCP": func(t *testing.T) (*router, func() int) {
+			h := newHome(t, false)
+			h.answer(func(b []byte) []byte {
+				if len(b) == pcpMapLen && len(h.mapped) > 0 {
+					return nil
+				}
+				return b
+			})
+			return newRouter(here, protocolsAt(h.port, 0)[:1], slog.New(slog.DiscardHandler)), h.count
+		},
+		"NAT-PMP": func(t *testing.T) (*router, func() int) {
+			h := newHome(t, true)
+			h.answer(func(b []byte) []byte {
+				if len(b) == pmpMapLen && len(h.mapped) > 0 {
+					return nil
+				}
+				return b
+			})
+			return newRouter(here, protocolsAt(h.port, 0)[1:2], slog.New(slog.DiscardHandler)), h.count
+		},
+		"UPnP IGD": func(t *testing.T) (*router, func() int) {
+			b := newBox(t, func(b *box) { b.done = func(name string) bool { return name == "AddPortMapping" } })
+			return newRouter(here, protocolsAt(0, b.ssdp)[2:], slog.New(slog.DiscardHandler)), b.count
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, mapped := portal(t)
+			for again := time.Now(); !again.After(time.Now()); {
+				again = r.step(t.Context(), []Port{udp})
+			}
+			if r.mapped() || mapped() != 0 {
+				t.Errorf("the portal knows of a mapping: %t; the router has %d", r.mapped(), mapped())
+			}
+		})
+	}
+}

@@ -77,7 +77,7 @@ func (u *upnp) add(ctx context.Context, port Port, near netip.AddrPort) (grant, 
 			break
 		}
 		if !errors.Is(err, refusal{"UPnP error " + conflict}) || try == conflicts {
-			return grant{}, said(err)
+			return doubtful(err, netip.AddrPortFrom(addr, external)), said(err)
 		}
 		external = uint16(20000 + rand.IntN(40000))
 	}
