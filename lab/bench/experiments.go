@@ -35,6 +35,10 @@ var experiments = []experiment{
 	{id: "S3", at: setting{name: "crowd"}, set: crowdExperiment},
 	{id: "S4", at: setting{name: "idle"}, set: idleExperiment},
 	{id: "S5", set: memoryExperiment(1_000_000)},
+	{id: "D1", at: directly, set: directExperiment(1)},
+	{id: "D1", at: directly, set: directExperiment(8)},
+	{id: "D2", at: coldDirectly, set: becomeDirectExperiment},
+	{id: "D3", at: setting{name: "idle, directly", portals: directly.portals}, set: idleDirectExperiment},
 	{id: "G3", at: setting{name: "server away"}, set: awayExperiment(time.Minute)},
 	{id: "G4", at: setting{name: "relays killed"}, set: killExperiment(20)},
 }
@@ -187,6 +191,10 @@ var notes = []struct{ name, text string }{
 	{"S2", "at the side where connections begin; what other processes share is counted"},
 	{floorName, "a goroutine for each connection that reads, same certificates; for information"},
 	{"S3", "from 1,000 to 5,000 connected, without grants; kernel sockets not counted"},
+	{directTLSName, "crypto/tls between applications' sockets, by no relay but a port of NAT b"},
+	{directQUICName, "quic-go, the same way"},
+	{"D2", "from the first byte, by the relay, until the entry has a direct carrier"},
+	{"D3", "counted as S4, with a connection over which nothing goes"},
 	{"S4", "counted for 10 minutes (1 with -quick), keepalives of 4 minutes among them"},
 }
 

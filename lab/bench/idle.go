@@ -21,22 +21,27 @@ func idleExperiment(w *world) (comparison, error) {
 	measure := func() ([]float64, error) {
 		w.entry.Restart() // no tunnel is left
 		w.waitUp()
-		watched := idleTime
-		if w.options.quick {
-			watched /= 10
-		}
-		<-time.After(patience) // what it says once behind a start
-		carried, err := w.countCarried()
-		if err != nil {
-			return nil, err
-		}
-		<-time.After(watched)
-		bytes, err := carried()
-		return []float64{float64(bytes) * day.Seconds() / watched.Seconds()}, err
+		return w.idle()
 	}
 	return comparison{rounds: 1, contenders: []contender{{netportName, measure}}, quantities: []quantity{
 		{what: "idle portal, a day", unit: size, own: target{atMost: 100e3}},
 	}}, nil
+}
+
+// idle is how many bytes a day come to what is sent and got from now on.
+func (w *world) idle() ([]float64, error) {
+	watched := idleTime
+	if w.options.quick {
+		watched /= 10
+	}
+	<-time.After(patience) // what is said once behind a start
+	carried, err := w.countCarried()
+	if err != nil {
+		return nil, err
+	}
+	<-time.After(watched)
+	bytes, err := carried()
+	return []float64{float64(bytes) * day.Seconds() / watched.Seconds()}, err
 }
 
 // countCarried counts from now on the bytes of TCP and UDP that the client's machine sends and gets.

@@ -25,7 +25,8 @@ import (
 const usage = `usage: bench [-run P5,P7] [-rounds N] [-window 2s] [-quick] [-congestion NAME] [-out DIR]
 experiments: P1 UDP through XDP, P2 TCP through tc, P3 processor time of a packet, P4 UDP through the relay in user space, P5 TCP goodput,
 P6 goodput over QUIC, P7 latency, P8 new connections, P9 cold start, P10 long fat path, S1 size of the portal, S2 its memory, S3 the server's for a portal,
-S4 idle traffic, S5 memory of the kernel's table, G3 server away, G4 relays killed
+S4 idle traffic, S5 memory of the kernel's table,
+D1 goodput of a direct path, D2 how soon there is one, D3 idle traffic with one, G3 server away, G4 relays killed
 `
 
 // options are what the command line says.

@@ -20,7 +20,7 @@ func (w *world) startNetport() (way, error) {
 
 // startPortals starts the portals with their forwards; the relay runs.
 func (w *world) startPortals() (way, error) {
-	w.entry, w.exit = w.network.Portal(w.client), w.network.Portal(w.service)
+	w.entry, w.exit = w.network.Portal(w.client, w.setting.portals...), w.network.Portal(w.service, w.setting.portals...)
 	via := at(netportName, netportShift)
 	var policy strings.Builder
 	for _, port := range servicePorts {

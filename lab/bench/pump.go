@@ -34,6 +34,9 @@ type pump struct {
 	Secret      string         `json:"secret"`      // of the leg
 	Entry       bool           `json:"entry"`       // leg 0, the TLS client, else leg 1
 	Connections int            `json:"connections"` // one for each of the application's
+	// Direct is the port at which the exit takes what the entry dials there, at the address of Relay, which is no relay
+	// then. 0: they meet at a relay. UDP says whether it is a pump over QUIC.
+	Direct uint16 `json:"direct,omitempty"`
 	// Application is where the entry listens, and what the exit dials. An entry without one makes what it sends.
 	Application string `json:"application,omitempty"`
 }
@@ -122,6 +125,9 @@ func (p pump) connect(ctx context.Context, from sockets) ([]io.ReadWriteCloser, 
 	if err != nil {
 		return nil, err
 	}
+	if p.Direct != 0 {
+		return p.directly(ctx, credentials)
+	}
 	id := leg.ID{Leg: 1}
 	if p.Entry {
 		id.Leg = 0
@@ -147,17 +153,23 @@ func (p pump) connect(ctx context.Context, from sockets) ([]io.ReadWriteCloser, 
 		if err != nil {
 			return nil, err
 		}
-		expect := identity.Expect(identity.Portal, "")
-		conn := tls.Server(raw, credentials.ServerTLS(identity.ProtocolTunnel, expect))
-		if p.Entry {
-			conn = tls.Client(raw, credentials.ClientTLS(identity.ProtocolTunnel, expect))
-		}
-		if err := conn.HandshakeContext(ctx); err != nil {
+		conn, err := p.secure(ctx, raw, credentials)
+		if err != nil {
 			return nil, fmt.Errorf("connection %d: %w", number, err)
 		}
 		conns = append(conns, conn)
 	}
 	return conns, nil
+}
+
+// secure makes TLS of a connection to the peer.
+func (p pump) secure(ctx context.Context, raw net.Conn, credentials *identity.Credentials) (*tls.Conn, error) {
+	expect := identity.Expect(identity.Portal, "")
+	conn := tls.Server(raw, credentials.ServerTLS(identity.ProtocolTunnel, expect))
+	if p.Entry {
+		conn = tls.Client(raw, credentials.ClientTLS(identity.ProtocolTunnel, expect))
+	}
+	return conn, conn.HandshakeContext(ctx)
 }
 
 // dial makes a connection that the relay joins with the peer's: in packet mode where the session has it, as portals do,

@@ -30,11 +30,16 @@ func (p pump) quicStreams(ctx context.Context, conn *net.UDPConn, id leg.ID, sec
 	if _, err := legtest.Bind(ctx, leg.NewBinder(id, secret, 1), conn, relay); err != nil {
 		return nil, err
 	}
+	return p.quicOver(ctx, conn, relay, credentials)
+}
+
+// quicOver makes the connection over a socket; the entry's peer, or what stands for it, is at the address.
+func (p pump) quicOver(ctx context.Context, conn *net.UDPConn, to netip.AddrPort, credentials *identity.Credentials) ([]io.ReadWriteCloser, error) {
 	transport := &quic.Transport{Conn: conn}
 	expect := identity.Expect(identity.Portal, "")
 	var streams []io.ReadWriteCloser
 	if p.Entry {
-		peer, err := transport.Dial(ctx, net.UDPAddrFromAddrPort(relay), credentials.ClientTLS(identity.ProtocolTunnel, expect), pumpWindows)
+		peer, err := transport.Dial(ctx, net.UDPAddrFromAddrPort(to), credentials.ClientTLS(identity.ProtocolTunnel, expect), pumpWindows)
 		if err != nil {
 			return nil, fmt.Errorf("QUIC: %w", err)
 		}

@@ -20,7 +20,8 @@ type setting struct {
 	name string
 	// Emulated uplinks of the NATs, if they are not zero.
 	lineA, lineB link.Shape
-	rules        []topo.Rule   // at NAT a
+	rules        []topo.Rule // at NAT a
+	portals      []daemon.Option
 	warm         time.Duration // before goodput is measured; 0: warmUp
 	window       time.Duration // for which it is, at least
 }
@@ -96,7 +97,7 @@ func newWorld(t testing.TB, o options, s setting) *world {
 	w.cable = sync.OnceValues(func() (*cable, error) { return w.newCable("relayed") })
 	w.mirror = sync.OnceValues(func() (*cable, error) { return w.newCable("mirror") })
 	w.cabledTURN = sync.OnceValues(w.startCabledTURN)
-	for _, port := range servicePorts {
+	for _, port := range append(servicePorts[:len(servicePorts):len(servicePorts)], pumpPort) {
 		w.openNAT(port)
 	}
 	return w
@@ -104,8 +105,8 @@ func newWorld(t testing.TB, o options, s setting) *world {
 
 // openNAT forwards a port of NAT b to the service's machine.
 func (w *world) openNAT(port uint16) {
-	w.natB.Run("nft", "add", "rule", "ip", "nat", "prerouting", "iifname", "wan", "tcp", "dport", fmt.Sprint(port),
-		"dnat", "to", netip.AddrPortFrom(w.service.Addr(), port).String())
+	w.natB.Run("nft", "add", "rule", "ip", "nat", "prerouting", "iifname", "wan", "meta", "l4proto", "{ tcp, udp }",
+		"th", "dport", fmt.Sprint(port), "dnat", "to", netip.AddrPortFrom(w.service.Addr(), port).String())
 }
 
 // uplink adds an emulated line to a router's options, if there is one.
