@@ -102,6 +102,7 @@ func TestProxy(t *testing.T) {
 			if text := laptop.Run("status"); !strings.Contains(text, proxy+", through which") {
 				t.Errorf("status does not name the proxy %s:\n%s", proxy, text)
 			}
+			wants(t, laptop, "ok proxy "+proxy+": it connects to", "ok server "+serverName+":443: server, proven by its certificate")
 			if !c.proof {
 				return
 			}
@@ -115,7 +116,26 @@ func TestProxy(t *testing.T) {
 			if !strings.Contains(line, proxy) {
 				t.Errorf("the log does not name the proxy: %s", line)
 			}
+			wants(t, laptop, "failed proxy "+proxy+": proxy "+proxy+": it refuses the user and password", "proxy_password_file")
+			if text := strings.Join(strings.Fields(laptop.Run("status")), " "); !strings.Contains(text, "it refuses the user and password") {
+				t.Errorf("status does not say why there is no server:\n%s", text)
+			}
 		})
+	}
+}
+
+// wants fails the test for what doctor does not say.
+func wants(t *testing.T, p *daemon.Portal, want ...string) {
+	t.Helper()
+	out, _ := p.Command("doctor", "--wide").CombinedOutput() // it fails where something does
+	squeezed := strings.Join(strings.Fields(string(out)), " ")
+	for _, w := range want {
+		if !strings.Contains(squeezed, w) {
+			t.Errorf("doctor does not say %q:\n%s", w, out)
+		}
+	}
+	if strings.Contains(squeezed, "Please let out") {
+		t.Errorf("doctor asks for what no firewall can let out past a proxy:\n%s", out)
 	}
 }
 

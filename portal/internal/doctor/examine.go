@@ -89,6 +89,7 @@ func Examine(ctx context.Context, file string, m Means) Facts {
 		e.f.Invalid = err
 		return e.f
 	}
+	e.f.Proxy = e.config.Proxy
 	e.files()
 	e.ask(ctx)
 	e.meet(ctx)
@@ -159,7 +160,23 @@ func (e *examination) servers(ctx context.Context) {
 			seen[a] = true
 			n, _ := net.LookupPort("tcp", port) // a number: CheckServer has seen it
 			_, _, bare := net.SplitHostPort(place)
-			hosts[host] = append(hosts[host], Server{Host: host, Port: uint16(n), Named: bare == nil})
+			s := Server{Host: host, Port: uint16(n), Named: bare == nil}
+			p := e.config.Proxy.Through(a)
+			if p == nil {
+				hosts[host] = append(hosts[host], s)
+				continue
+			}
+			if e.credentials == nil {
+				continue // nobody could be proven
+			}
+			s.Proxy = p.String()
+			s.Addr, _ = netip.ParseAddrPort(a)
+			all.Go(func() {
+				s := server(ctx, e.through, e.credentials, s)
+				mu.Lock()
+				defer mu.Unlock()
+				e.f.Servers = append(e.f.Servers, s)
+			})
 		}
 	}
 	for host, ports := range hosts {
@@ -186,6 +203,11 @@ func (e *examination) servers(ctx context.Context) {
 	e.f.Servers = slices.DeleteFunc(slices.Clone(list), func(s Server) bool {
 		return s.Host == s.Addr.Addr().String() && slices.ContainsFunc(list, func(o Server) bool { return o.Addr == s.Addr && o.Host != s.Host && !o.Earlier })
 	})
+}
+
+// through dials as the configuration says.
+func (e *examination) through(ctx context.Context, _, address string) (net.Conn, error) {
+	return e.config.Proxy.DialContext(ctx, &net.Dialer{KeepAlive: -1}, address)
 }
 
 // lookup looks up one name.
@@ -260,9 +282,14 @@ func (e *examination) relays(ctx context.Context, tickets []wire.Ticket, places 
 	}
 	var all sync.WaitGroup
 	for _, a := range asks {
-		e.local(a.relay.Addr)
+		at, dial := netip.AddrPortFrom(a.relay.Addr, a.relay.TCPPort), e.Dial
+		if p := e.config.Proxy.Through(at.String()); p != nil {
+			a.relay.Proxy, a.relay.UDPPort, dial = p.String(), 0, e.through
+		} else {
+			e.local(a.relay.Addr)
+		}
 		if a.relay.TCPPort != 0 {
-			all.Go(func() { a.relay.TCP = connect(ctx, e.Dial, netip.AddrPortFrom(a.relay.Addr, a.relay.TCPPort)) })
+			all.Go(func() { a.relay.TCP = connect(ctx, dial, at) })
 		}
 		if a.relay.UDPPort != 0 {
 			all.Go(func() { a.relay.MTU = e.MTU(ctx, netip.AddrPortFrom(a.relay.Addr, a.relay.UDPPort)) })
@@ -359,8 +386,8 @@ func (e *examination) greet(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
-	d := wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{Credentials: e.credentials, Software: "netport-portal doctor", Parse: wire.ParseToPortal, Log: slog.New(slog.DiscardHandler)}
-	conn, welcome, err := d.Dial(ctx, e.f.Servers[i].Addr.String())
+	d := wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{Credentials: e.credentials, Software: "netport-portal doctor", Parse: wire.ParseToPortal, Proxy: e.config.Proxy, Log: slog.New(slog.DiscardHandler)}
+	conn, welcome, err := d.Dial(ctx, e.f.Servers[i].place())
 	if err != nil {
 		e.f.Greeted = err
 		return

@@ -10,16 +10,20 @@
 package doctor
 
 import (
+	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/proto/proxy"
 )
 
 // Facts are what Examine has found.
 type Facts struct {
-	Config  string // file
-	Invalid error  // why it cannot be used; then nothing else is known
+	Config  string          // file
+	Proxy   *proxy.Settings // of the configuration
+	Invalid error           // why it cannot be used; then nothing else is known
 	Files   []File
 	Begins  time.Time // the certificate; zero: it could not be read
 	Ends    time.Time
@@ -75,6 +79,7 @@ const (
 	Cut               // the connection opens, and ends when TLS begins
 	NoTLS             // something answers that is not TLS
 	Foreign           // a certificate of somebody else
+	AtProxy           // a proxy is not reached, or makes no connection: as the error says
 	OtherFault        // as the error says
 )
 
@@ -89,8 +94,9 @@ type Try struct {
 type Server struct {
 	Host  string // as it is configured, or was told
 	Port  uint16
-	Named bool // the port was; else it is one of those that are tried
-	Addr  netip.AddrPort
+	Named bool           // the port was; else it is one of those that are tried
+	Addr  netip.AddrPort // not valid of a name that a proxy looks up
+	Proxy string         // through which it is tried; empty: none
 	Try
 	Proven  string // the name in its certificate; empty: it has shown none that is right
 	Shown   string // whose certificate was shown that is not the server's
@@ -99,10 +105,19 @@ type Server struct {
 	Earlier bool   // the address is not that of the name, but from an earlier time
 }
 
+// place is what is dialled for a server.
+func (s Server) place() string {
+	if s.Addr.IsValid() {
+		return s.Addr.String()
+	}
+	return net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port)))
+}
+
 // Relay is one address of a relay.
 type Relay struct {
 	Name    string
 	Addr    netip.Addr
+	Proxy   string // through which it is tried, over TCP alone; empty: none
 	TCPPort uint16 // 0: there is none to try
 	TCP     Try
 	UDPPort uint16 // 0: there is none, or no ticket to ask with

@@ -36,6 +36,7 @@ func Judge(f Facts) Report {
 	for _, n := range f.Names {
 		judgeName(&r, f, n)
 	}
+	judgeProxy(&r, f)
 	judgeServers(&r, f)
 	judgeRelays(&r, f)
 	judgeTunnels(&r, f)

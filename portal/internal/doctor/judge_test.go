@@ -1,12 +1,14 @@
 package doctor
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/proto/proxy"
 )
 
 // line returns what a report says about something.
@@ -100,6 +102,45 @@ func TestWhatIsNeededAndWhatIsFaster(t *testing.T) {
 	} {
 		if got := needs(c.f); got != c.want {
 			t.Errorf("%s: %s\nwant %s", c.name, got, c.want)
+		}
+	}
+}
+
+// TestWhatAProxyDoesIsSaid: whether it is reached, wants other proof, or connects to some places or none; and nobody is
+// asked to open a port of a firewall that only the proxy passes.
+func TestWhatAProxyDoesIsSaid(t *testing.T) {
+	const url = "http://p:3128"
+	fails := func(f proxy.Fault) Try {
+		return Try{Fault: AtProxy, Err: &proxy.Error{Proxy: url, Fault: f, Err: errors.New("as it says")}}
+	}
+	works := Try{Took: time.Millisecond}
+	for _, c := range []struct {
+		name          string
+		server, relay Try
+		state         State
+		says, does    string
+	}{
+		{"works", works, works, OK, "2 of the 2", ""},
+		{"declines the relay", works, fails(proxy.Declined), OK, "1 of the 2", ""},
+		{"declines all", fails(proxy.Declined), fails(proxy.Declined), Failed, "connects to no server", "CONNECT"},
+		{"wants proof", fails(proxy.Unauthorized), fails(proxy.Unauthorized), Failed, "as it says", "proxy_password_file"},
+		{"is away", fails(proxy.Unreached), fails(proxy.Unreached), Failed, "as it says", "host and port"},
+	} {
+		s := Server{Host: "server.example", Port: 443, Named: true, Proxy: url, Try: c.server}
+		if c.server.Fault == None {
+			s.Proven = "server"
+		}
+		relay := Relay{Name: "relay-1", Addr: netip.MustParseAddr("192.0.2.2"), Proxy: url, TCPPort: 443, TCP: c.relay}
+		r := Judge(Facts{Servers: []Server{s}, Relays: []Relay{relay}})
+		l := line(t, r, "proxy "+url)
+		if l.State != c.state || !strings.Contains(l.Text, c.says) || !strings.Contains(l.Do, c.does) {
+			t.Errorf("%s: %+v", c.name, l)
+		}
+		if l := line(t, r, "server server.example:443"); (l.State == OK) != (s.Proven != "") {
+			t.Errorf("%s: %+v", c.name, l)
+		}
+		if len(r.Open) > 0 {
+			t.Errorf("%s: asks for %+v", c.name, r.Open)
 		}
 	}
 }

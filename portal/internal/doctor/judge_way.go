@@ -29,8 +29,8 @@ func judgeServers(r *Report, f Facts) {
 }
 
 func judgeServer(r *Report, f Facts, s Server) {
-	what := fmt.Sprintf("server %s", s.Addr)
-	if s.Host != s.Addr.Addr().String() {
+	what := "server " + s.place()
+	if s.Addr.IsValid() && s.Host != s.Addr.Addr().String() {
 		what += " (" + s.Host + ")"
 	}
 	if s.Proven != "" {
@@ -48,7 +48,7 @@ func judgeServer(r *Report, f Facts, s Server) {
 	text, do := s.words()
 	if state == OK {
 		text, do = text+"; not needed, for another of its ports or addresses works", ""
-	} else if s.shut() && !s.Earlier && !f.astray(s.Host) {
+	} else if s.shut() && s.Proxy == "" && !s.Earlier && !f.astray(s.Host) {
 		o := Opening{Protocol: "TCP", Host: host(s.Addr.Addr(), s.Host), Ports: fmt.Sprint(s.Port), Need: Needed, Why: "the server"}
 		if s.Fault == Foreign || s.Fault == NoTLS || s.Fault == Swallowed || s.Fault == Cut {
 			o.Why += ", with nobody looking into TLS and no log-in page"
@@ -63,7 +63,7 @@ func judgeServer(r *Report, f Facts, s Server) {
 
 // shut reports whether a firewall may be why a port is not reached.
 func (t Try) shut() bool {
-	return t.Fault != None && t.Fault != OtherFault && !errors.Is(t.Err, syscall.ENETUNREACH) // that is this machine's own word
+	return t.Fault != None && t.Fault != OtherFault && t.Fault != AtProxy && !errors.Is(t.Err, syscall.ENETUNREACH) // that is this machine's own word
 }
 
 // words says what is wrong with a server.
@@ -94,6 +94,8 @@ func (t Try) words() (text, do string) {
 		return fmt.Sprintf("no answer within %v", stepTime), "a firewall drops it, or the machine is away: see what to open below"
 	case Refused:
 		return "refused", "nothing listens there, or a firewall rejects it: see what to open below"
+	case AtProxy:
+		return oneLine(t.Err), proxyAdvice(t.Err)
 	case Unreachable:
 		return "there is no way there: " + oneLine(t.Err), "see to this machine's network: its address, its default route, its own firewall"
 	}
@@ -152,8 +154,8 @@ func judgeTunnels(r *Report, f Facts) {
 				shared = true
 			}
 		}
-		if len(own) == 0 && !shared {
-			continue // it goes by no relay
+		if len(own) == 0 && (!shared || f.Proxy.Through(t.Address) != nil) {
+			continue // it goes by no relay, or where no choice is
 		}
 		known = true
 		if len(own) > 0 {
@@ -196,6 +198,8 @@ func judgeRelay(r *Report, f Facts, list []Relay) {
 		} {
 			what := fmt.Sprintf("relay %s %s", o.Name, way.protocol)
 			switch {
+			case way.port == 0 && way.protocol == "TCP" && o.Proxy != "":
+				r.add(what, Warning, "it has no port that all sessions share, and no other passes a proxy", "have the relay's operator set shared_tcp_port, best to 443")
 			case way.port == 0:
 			case way.try.Fault == Unreachable && len(list) > 1 && (someTCP || someUDP): // this machine has one IP version
 			case way.try.Fault == None:

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/proxy"
 )
 
 // maxSaid bounds what is read of a server that does not speak TLS.
@@ -30,7 +31,7 @@ func server(ctx context.Context, d dial, c *identity.Credentials, s Server) Serv
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	began := time.Now()
-	raw, err := d(ctx, "tcp", s.Addr.String())
+	raw, err := d(ctx, "tcp", s.place())
 	if err != nil {
 		s.Fault, s.Err = connectFault(err), err
 		return s
@@ -79,7 +80,7 @@ func owner(c *x509.Certificate) string {
 
 // said asks a server that does not speak TLS what it is, in the words of HTTP.
 func said(ctx context.Context, d dial, s Server) string {
-	conn, err := d(ctx, "tcp", s.Addr.String())
+	conn, err := d(ctx, "tcp", s.place())
 	if err != nil {
 		return ""
 	}
@@ -108,6 +109,8 @@ func firstWords(b []byte) string {
 // connectFault is what an error of connecting means.
 func connectFault(err error) Fault {
 	switch {
+	case errors.As(err, new(*proxy.Error)):
+		return AtProxy
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Refused
 	case timedOut(err):
