@@ -2,6 +2,7 @@ package grant
 
 import (
 	"crypto/ed25519"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -69,6 +70,14 @@ func (g Grant) Verify(keys Keys) wire.Reason {
 // for who has no stamp yet.
 func (g Grant) Permitted(policy ed25519.PublicKey) bool {
 	return signed([]ed25519.PublicKey{policy}, permissionMessage(g.Permission.AppendTo(nil)), g.policySignature[:])
+}
+
+// Secret returns a key that those who hold the grant have in common: the server and its two
+// portals. It stays the same for as long as the permission does.
+func (g Grant) Secret() [32]byte {
+	h := hmac.New(sha256.New, g.policySignature[:])
+	h.Write([]byte("netport grant secret"))
+	return [32]byte(h.Sum(nil))
 }
 
 // Valid reports whether g holds at the time now: ReasonNone, or

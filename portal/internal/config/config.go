@@ -52,6 +52,7 @@ type Config struct {
 	Log         command.Log
 	MetricsFile string        // that metrics are written to; empty: none
 	Direct      bool          // direct paths to other portals are looked for
+	LAN         bool          // other portals are looked for on the local network while the server is away
 	PortMapping bool          // and the router is asked to map ports for them
 	Linger      time.Duration // how long forwarded connections wait for a way back
 	Drain       time.Duration // how long they may finish when the portal stops
@@ -83,6 +84,7 @@ type file struct {
 	MetricsFile string   `toml:"metrics_file"`
 	Direct      bool     `toml:"direct"`
 	PortMapping bool     `toml:"port_mapping"`
+	LAN         bool     `toml:"lan"`
 	Linger      string   `toml:"linger"`
 	Drain       string   `toml:"drain"`
 	Dial        list     `toml:"dial"`
@@ -122,7 +124,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 	c := Config{
 		Servers:     raw.Servers,
 		Certificate: f.Path(raw.Certificate), Key: f.Path(raw.Key), TPM: f.Path(raw.TPM), CA: f.Path(raw.CA),
-		RenewKey: raw.RenewKey, Direct: raw.Direct, PortMapping: raw.PortMapping, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
+		RenewKey: raw.RenewKey, Direct: raw.Direct, PortMapping: raw.PortMapping, LAN: raw.LAN, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
 		Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat}, written: conffile.ValuesOf(raw),
 	}
 	if len(raw.Servers) == 0 {
@@ -158,6 +160,9 @@ func check(f *conffile.File, raw file) (Config, error) {
 	}
 	if c.MetricsFile != "" && !strings.HasSuffix(c.MetricsFile, ".prom") {
 		return Config{}, f.Errorf("metrics_file", "metrics_file %q: a node exporter reads only files that end with .prom", raw.MetricsFile)
+	}
+	if c.LAN && !c.Direct {
+		return Config{}, f.Errorf("lan", "lan = true needs direct = true: what goes to a neighbour goes directly")
 	}
 	if c.Linger, err = duration(f, "linger", raw.Linger, minLinger, maxLinger); err != nil {
 		return Config{}, err

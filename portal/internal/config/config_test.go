@@ -170,6 +170,7 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		minimal + "log_level = \"loud\"":                       "log level \"loud\"",
 		minimal + "log_format = \"xml\"":                       "log format \"xml\"",
 		minimal + "metrics_file = \"netport.txt\"":             "metrics_file \"netport.txt\": a node exporter reads only",
+		minimal + "lan = true\ndirect = false":                 "needs direct = true",
 		minimal + "linger = \"2\"":                             ":3:10: linger \"2\" is no duration",
 		minimal + "linger = \"25h\"":                           "from 1s to 24h0m0s",
 		minimal + "linger = \"0s\"":                            "from 1s to 24h0m0s",

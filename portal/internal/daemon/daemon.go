@@ -23,6 +23,7 @@ import (
 	"github.com/netport/netport/portal/internal/exit"
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/keystore"
+	"github.com/netport/netport/portal/internal/lan"
 	"github.com/netport/netport/portal/internal/logs"
 	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
@@ -63,6 +64,7 @@ type Portal struct {
 	client   *control.Client
 	finder   *path.Finder
 	direct   *direct.Finder
+	lan      *lan.Finder     // nil: not wanted
 	mapper   *portmap.Mapper // nil: the configuration wants none
 	pool     *peers.Pool
 	entry    *entry.Entry
@@ -135,9 +137,15 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 		Cut: func(ids []wire.GrantID, reason wire.Reason) int { return p.pool.Cut(ids, reason) },
 		Log: logs.Steady(log),
 	})
+	var neighbours peers.LAN
+	if c.Direct && c.LAN {
+		p.lan = lan.New(lan.Config{Network: p.network, Port: p.direct.Port, Log: log})
+		neighbours = p.lan
+	}
 	p.pool = peers.New(peers.Config{
 		Credentials: credentials, Server: p.client, Finder: peers.Paths(p.finder), Tickets: p.client.Tickets(), Joined: p.keeper.Joined,
 		Paths: p.paths, Directs: peers.DirectPaths(p.direct), Machine: network.Machine(),
+		LAN: neighbours, Secret: p.keeper.Secret, Partners: p.keeper.Peers,
 		Account: p.account, Stalled: p.traffic.Stalled,
 		Proves: p.keeper.Names, Names: p.keeper.NamesAny, Recheck: credentials.Recheck,
 		Handler: p.exit, Budget: tunnel.NewBudget(buffers(memory.Limit())), Linger: c.Linger, Log: log,
@@ -178,6 +186,9 @@ func (p *Portal) Run(ctx context.Context) error {
 	rest.Go(func() { p.direct.Run(rest.ctx) })
 	if p.mapper != nil {
 		rest.Go(func() { p.mapper.Run(rest.ctx) })
+	}
+	if p.lan != nil {
+		rest.Go(func() { p.lan.Run(rest.ctx) })
 	}
 	rest.Go(func() { p.client.Run(rest.ctx, p.pool) })
 	rest.Go(func() { p.keeper.Run(rest.ctx) })

@@ -170,6 +170,14 @@ func (k *Keeper) Joined(peer string) (wire.GrantID, bool) {
 	return k.set.Joined(k.now(), peer)
 }
 
+// Secret returns a key that this portal has in common with another, with which a grant
+// joins it now.
+func (k *Keeper) Secret(peer string) ([32]byte, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.set.Secret(k.now(), peer)
+}
+
 // Paths returns by which paths what joins this portal with another may go now.
 func (k *Keeper) Paths(peer string) grant.Direct {
 	k.mu.Lock()

@@ -78,6 +78,24 @@ func (s *Set) Joined(now time.Time, peer string) (wire.GrantID, bool) {
 	return wire.GrantID{}, false
 }
 
+// Secret returns a key that this portal has in common with another that a grant joins with
+// it now, in either direction: that of the grant with the lowest id, so that both have the
+// same if they hold the same grants.
+func (s *Set) Secret(now time.Time, peer string) (secret [32]byte, ok bool) {
+	var lowest wire.GrantID
+	for key, p := range s.pairs {
+		if s.other(key) != peer || !p.running {
+			continue
+		}
+		for id, h := range p.held {
+			if h.grant.Valid(now) == wire.ReasonNone && (!ok || bytes.Compare(id[:], lowest[:]) < 0) {
+				lowest, secret, ok = id, h.grant.Secret(), true
+			}
+		}
+	}
+	return secret, ok
+}
+
 // Paths returns by which paths what joins this portal with another may go, as the grants
 // that hold now say: what one of them says binds all. Should they contradict each other,
 // nothing goes directly.

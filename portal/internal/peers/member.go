@@ -55,16 +55,20 @@ func (m *member) over() bool {
 // relayedLocked returns how many carriers a tunnel has by relays.
 func (pr *peer) relayedLocked(m *member) (n int) {
 	for _, s := range pr.sessions {
-		n += s.carriers[m]
+		if !s.lan {
+			n += s.carriers[m]
+		}
 	}
 	return n
 }
 
 // carriersLocked returns how many carriers a tunnel has.
-func (pr *peer) carriersLocked(m *member) int {
-	n := pr.relayedLocked(m)
+func (pr *peer) carriersLocked(m *member) (n int) {
 	if m.direct != nil {
-		n += m.direct.carriers[m]
+		n = m.direct.carriers[m]
+	}
+	for _, s := range pr.sessions {
+		n += s.carriers[m]
 	}
 	return n
 }

@@ -92,6 +92,12 @@ type Config struct {
 	Paths func(peer string) grant.Direct
 	// Directs finds direct ways; nil: none are looked for.
 	Directs Directs
+	// LAN finds portals on the local network; nil: none are looked for.
+	LAN LAN
+	// Secret returns a key that this portal has in common with a peer that a grant joins
+	// with it now, and Partners the names of all such peers.
+	Secret   func(peer string) ([32]byte, bool)
+	Partners func() []string
 	// Machine names the machine that this portal runs on (network.Machine); "": not known.
 	Machine string
 	// Account is tunnel.Config.Account; Stalled is told for how long nothing of what was

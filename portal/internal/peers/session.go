@@ -43,6 +43,7 @@ type session struct {
 	leg     Leg
 	meeting *meeting.Meeting
 	ticket  bool // made with a ticket: the server knows nothing of it
+	lan     bool // on the local network, as with a ticket
 	direct  bool // on the direct ways of one tunnel: no relay knows of it, nor the server
 	since   time.Time
 	log     *slog.Logger
@@ -136,6 +137,7 @@ func (p *Pool) newSession(pr *peer, info wire.Session, leg Leg, log *slog.Logger
 func (p *Pool) addLocked(pr *peer, info wire.Session, leg Leg, log *slog.Logger, ticket bool) {
 	s := p.newSession(pr, info, leg, log)
 	s.ticket, s.attempts = ticket, 1
+	_, s.lan = leg.(*lanLeg)
 	p.sessions[info.ID] = s
 	pr.sessions = append(pr.sessions, s)
 	p.tasks.Go(s.run)
@@ -188,9 +190,9 @@ func (s *session) first() {
 }
 
 // againLocked makes a carrier in a session that has none that answers, if the
-// peer does the same.
+// peer does the same. On the local network wait does that, in a session of its own.
 func (s *session) againLocked() {
-	if s.ended || s.attempts > 0 {
+	if s.ended || s.attempts > 0 || s.lan {
 		return
 	}
 	s.attempts++
@@ -289,16 +291,17 @@ func (s *session) tunnelOf(met meeting.Met) (*member, error) {
 // besideLocked returns the sessions that a tunnel has carriers in beside its
 // main one: the newest that the server has announced. Of two portals that have
 // met in two places at once, the one with the smaller name leaves; the other
-// leaves only what the server has ended or replaced.
+// leaves only what the server has ended or replaced. Where they meet on the local network
+// costs nobody anything, and stays.
 func (pr *peer) besideLocked(m *member, own string) (list []*session) {
 	var main *session
 	for _, s := range pr.sessions {
-		if s.carriers[m] > 0 && !s.ended && (main == nil || main.ticket || !s.ticket) {
+		if s.carriers[m] > 0 && !s.ended && !s.lan && (main == nil || main.ticket || !s.ticket) {
 			main = s
 		}
 	}
 	for _, s := range pr.sessions {
-		if main != nil && s != main && s.carriers[m] > 0 && (own < pr.name || s.ended || s.info.ID == main.info.Replaces) {
+		if main != nil && s != main && s.carriers[m] > 0 && !s.lan && (own < pr.name || s.ended || s.info.ID == main.info.Replaces) {
 			list = append(list, s)
 		}
 	}

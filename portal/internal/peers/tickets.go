@@ -118,7 +118,8 @@ func (p *Pool) keepTickets() {
 		connected, since := p.Server.Connected()
 		away := !connected && time.Since(since) >= awayTime
 		names := p.absent(away)
-		soon := p.waitFor(p.ticketsFor(turn(names, turns, maxWaits)))
+		now := turn(names, turns, maxWaits)
+		soon := p.waitFor(p.ticketsFor(now), p.neighboursFor(now))
 		turns++
 		if away && time.Since(checked) >= checkTime {
 			checked = time.Now()
@@ -151,9 +152,10 @@ func (p *Pool) absent(away bool) (names []string) {
 	}
 	p.mu.Unlock()
 	if away {
-		for _, name := range p.Tickets.Peers() {
+		for _, name := range append(p.Tickets.Peers(), p.neighbours()...) {
 			if !there[name] {
 				names = append(names, name)
+				there[name] = true
 			}
 		}
 	}
@@ -167,7 +169,7 @@ func (p *Pool) TicketsInUse() []string {
 	defer p.mu.Unlock()
 	list := []string{}
 	for id, s := range p.sessions {
-		if s.ticket {
+		if s.ticket && !s.lan {
 			list = append(list, hex.EncodeToString(id[:]))
 		}
 	}
@@ -202,12 +204,15 @@ func (p *Pool) ticketsFor(names []string) map[wire.SessionID]wire.Ticket {
 	return wanted
 }
 
-// waitFor begins to wait with the tickets that are not in use yet, and ends the
-// waits that are not wanted any more, or reports that some are to be ended soon.
-func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) (soon bool) {
+// waitFor begins to wait with the tickets that are not in use yet, and for the neighbours,
+// and ends the waits that are not wanted any more, or reports that some are to be ended
+// soon.
+func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket, near map[wire.SessionID]neighbour) (soon bool) {
 	p.mu.Lock()
 	for id, s := range p.sessions {
-		if _, ok := wanted[id]; !ok && s.ticket && s.joining() {
+		_, byTicket := wanted[id]
+		_, byLAN := near[id]
+		if !byTicket && !byLAN && s.ticket && s.joining() {
 			if m := s.peer.liveLocked(); m != nil && time.Since(m.since) < crossTime {
 				soon = true
 			} else {
@@ -216,6 +221,7 @@ func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) (soon bool) {
 			}
 		}
 		delete(wanted, id)
+		delete(near, id)
 	}
 	p.mu.Unlock()
 	server := p.Server.Server().Addr()
@@ -236,11 +242,14 @@ func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket) (soon bool) {
 		p.addLocked(p.peerLocked(t.Peer), info, l, log, true)
 		p.mu.Unlock()
 	}
+	for _, n := range near {
+		p.meetNear(n)
+	}
 	return soon
 }
 
-// wait waits at the relay of a ticket until the other portal has come, or the
-// wait is not wanted any more.
+// wait waits at the relay of a ticket, or on the local network, until the other portal
+// has come, or the wait is not wanted any more.
 func (s *session) wait() {
 	pause := firstPause
 	for s.ctx.Err() == nil {
@@ -249,7 +258,7 @@ func (s *session) wait() {
 		p.mu.Lock()
 		s.restart = restart
 		p.mu.Unlock()
-		met, err := s.meeting.Again(ctx)
+		met, err := s.meetAgain(ctx)
 		restart()
 		if err == nil {
 			err = s.attach(met)
@@ -257,7 +266,7 @@ func (s *session) wait() {
 		if err == nil {
 			break
 		}
-		s.log.Debug("nobody came to the relay", "relay", s.leg.Relay(), "error", err)
+		s.log.Debug("the peer did not come", "relay", s.leg.Relay(), "error", err)
 		if time.Since(began) > maxPause { // the relay was there
 			pause = firstPause
 			continue

@@ -23,6 +23,7 @@ import (
 
 // world is two portals, relays that both reach, and a server, in a bubble.
 type world struct {
+	near       LAN
 	t          *testing.T
 	ann, plant *portal
 
@@ -65,6 +66,7 @@ type portal struct {
 	tickets []wire.Ticket
 	joined  bool             // a grant joins it with the other
 	paths   grant.Direct     // that it allows
+	secret  [32]byte         // of that grant
 	seekers []*seeker        // that its pool has opened
 	named   identity.KeyHash // the other's key by that grant; zero: the one it has
 }
@@ -75,8 +77,14 @@ const linger = time.Minute
 // goroutine of it must have ended when the story has.
 func inWorld(t *testing.T, story func(t *testing.T, w *world), relays ...string) {
 	t.Helper()
+	inWorldWith(t, nil, story, relays...)
+}
+
+// inWorldWith is inWorld for portals that look for each other by near, if that is not nil.
+func inWorldWith(t *testing.T, near LAN, story func(t *testing.T, w *world), relays ...string) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, sessions: make(map[wire.SessionID]*placed), wire: newRelay("")}
+		w := &world{t: t, near: near, sessions: make(map[wire.SessionID]*placed), wire: newRelay("")}
 		w.wire.gone = true
 		for _, name := range relays {
 			w.relays = append(w.relays, newRelay(name))
@@ -117,6 +125,7 @@ func (w *world) portal(authority *identitytest.Authority, name string) *portal {
 			return p.names(key), joined
 		},
 		Recheck: p.own.Recheck, Paths: p.allows, Directs: seekers{p},
+		LAN: w.near, Secret: p.secretWith, Partners: p.partners,
 		Budget: tunnel.NewBudget(1 << 30), Linger: linger, Log: slog.New(slog.DiscardHandler),
 	})
 	return p

@@ -81,7 +81,8 @@ func newPath(f *Finder, t Tunnel) *Path {
 	p := &Path{
 		Tunnel: t, finder: f, log: f.Log.With("peer", t.Peer), own: t.Keys.Own(t.Client),
 		inbox: packet.NewInbox(), poke: make(chan struct{}, 1), changed: make(chan struct{}),
-		search: search{client: t.Client, bounds: f.bounds(false)}, stale: true, looked: time.Now(),
+		counter: t.First,
+		search:  search{client: t.Client, bounds: f.bounds(false)}, stale: true, looked: time.Now(),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.tasks.Add(1)
