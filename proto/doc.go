@@ -165,7 +165,9 @@
 // # Control: greeting
 //
 // A portal or relay dials the server: the ports it was given, or 443 and then
-// 80. Messages are framed as package wire says (type, length, body).
+// 80, each a moment after the one before, and greets the first that connects. Where
+// a proxy is configured, it asks that to connect (HTTP CONNECT or SOCKS5), to the
+// server's name, and to the shared port of a relay for a leg inside TLS. Messages are framed as package wire says (type, length, body).
 //
 //	portal or relay                          server
 //	    | TLS, both proven                      |

@@ -191,12 +191,12 @@ func TestKnownAddressIsDialledOnce(t *testing.T) {
 	if want := "dial server server.example:" + port + ": connect: connection refused"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	race := newRace(t.Context(), d.resolver, nil, nil)
+	race := newRace(t.Context(), d.resolver, nil, nil, 1)
 	defer race.stop()
-	race.dial("server.example:" + port)
+	race.dial("server.example:"+port, "server.example:"+port)
 	<-race.raws
 	race.under--
-	race.dialGood(d.Book.good("server.example"), port)
+	race.dialGood(d.Book.good("server.example"), []string{"server.example:" + port})
 	if race.under != 0 {
 		t.Errorf("dials %v again", race.tried)
 	}

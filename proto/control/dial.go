@@ -24,6 +24,8 @@ const (
 	// greetTime bounds the greeting of what may be somebody else, while there
 	// are other addresses to try.
 	greetTime = 4 * time.Second
+	// portStagger is how long one port of a server is dialled alone.
+	portStagger = 300 * time.Millisecond
 )
 
 // Dialer is how a portal or a relay reaches its server.
@@ -66,65 +68,89 @@ type Dialer[In, Out wire.Message] struct {
 // (RFC 8305). A host whose name cannot be looked up, or not soon, or that leads to
 // somebody else, is dialled at the addresses of the Book.
 func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, Out], wire.Welcome, error) {
-	return d.dial(ctx, address, nil)
+	var first error
+	conn, welcome, _ := d.dial(ctx, []string{address}, nil, func(_ string, err error) {
+		if first == nil {
+			first = err
+		}
+	})
+	if conn != nil {
+		return conn, welcome, nil
+	}
+	return nil, wire.Welcome{}, first
 }
 
-// dial is Dial, where permit, if it is not nil, says why an address is not dialled.
-func (d *Dialer[In, Out]) dial(ctx context.Context, address string, permit func(netip.Addr) error) (*Conn[In, Out], wire.Welcome, error) {
+// dial is Dial for the ports of one host, each "host:port": the next is dialled when one has
+// failed, or has not connected for portStagger, and of those that connect the first is greeted, so
+// that the server sees one greeting at a time. In the end failed is called for each that has failed, and
+// the one that has not is returned. permit, if it is not nil, says why an address is not dialled.
+func (d *Dialer[In, Out]) dial(ctx context.Context, addresses []string, permit func(netip.Addr) error, failed func(address string, err error)) (*Conn[In, Out], wire.Welcome, string) {
 	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
-	host, port, err := net.SplitHostPort(address)
+	r := newRace(ctx, d.resolver, d.Proxy, permit, len(addresses))
+	defer r.stop()
+	host, _, err := net.SplitHostPort(addresses[0])
 	if err != nil {
-		return nil, wire.Welcome{}, fmt.Errorf("dial server %s: %w", address, err)
+		failed(addresses[0], fmt.Errorf("dial server %s: %w", addresses[0], err))
+		return nil, wire.Welcome{}, ""
 	}
-	through := d.Proxy.Through(address)
-	if a, err := netip.ParseAddr(host); through != nil && err == nil && permit != nil {
-		if err := permit(a); err != nil {
-			return nil, wire.Welcome{}, fmt.Errorf("dial server %s: %w", address, err)
+	good := d.Book.good(host)
+	r.dial(addresses[0], addresses[0])
+	rest := addresses[1:]
+	failures := make(map[string]error)
+	fails := func(address string, err error) {
+		if failures[address] == nil { // of its name; what the Book has failed by comes later
+			failures[address] = err
 		}
 	}
-	r := newRace(ctx, d.resolver, through, permit)
-	defer r.stop()
-	r.dial(address)
-	var good []netip.Addr // a proxy looks up names itself
-	if through == nil {
-		good = d.Book.good(host)
+	report := func() {
+		for _, a := range addresses {
+			if err := failures[a]; err != nil {
+				failed(a, err)
+			}
+		}
 	}
+	next := time.NewTimer(portStagger)
+	defer next.Stop()
 	soon := time.NewTimer(nameTime)
 	defer soon.Stop()
-	var first error
 	for {
-		var failed error
 		select {
+		case <-next.C:
+			rest = r.next(rest)
+			next.Reset(portStagger)
+			continue
 		case <-soon.C:
-			r.dialGood(good, port)
+			r.dialGood(good, addresses)
 			good = nil
 			continue
 		case raw := <-r.raws:
 			r.under--
 			if raw.err != nil {
-				failed = fmt.Errorf("dial server %s: %w", address, cause(raw.err))
+				fails(raw.address, fmt.Errorf("dial server %s: %w", raw.address, cause(raw.err)))
 				break
 			}
-			conn, welcome, err := d.greetOne(ctx, raw.conn, len(good) > 0 || r.under > 0)
-			if err == nil && through != nil {
-				conn.proxied(through, address)
-			} else if err == nil {
-				d.Book.reached(host, addrOf(raw.conn.RemoteAddr()))
-			}
+			conn, welcome, err := d.greetOne(ctx, raw.conn, len(good) > 0 || r.under > 0 || len(rest) > 0)
 			if err == nil {
-				return conn, welcome, nil
+				if raw.through != nil {
+					conn.proxied(raw.through, raw.address)
+				} else {
+					d.Book.reached(host, addrOf(raw.conn.RemoteAddr()))
+				}
+				delete(failures, raw.address)
+				report()
+				return conn, welcome, raw.address
 			}
 			raw.conn.Close()
-			failed = fmt.Errorf("greet server %s: %w", address, err)
+			fails(raw.address, fmt.Errorf("greet server %s: %w", raw.address, err))
 		}
-		if first == nil {
-			first = failed
-		}
-		r.dialGood(good, port)
+		r.dialGood(good, addresses)
 		good = nil
+		rest = r.next(rest)
+		next.Reset(portStagger)
 		if r.under == 0 {
-			return nil, wire.Welcome{}, first
+			report()
+			return nil, wire.Welcome{}, ""
 		}
 	}
 }
@@ -144,10 +170,11 @@ func (d *Dialer[In, Out]) greetOne(ctx context.Context, raw net.Conn, another bo
 type race struct {
 	ctx    context.Context
 	cancel context.CancelFunc
+	proxy  *proxy.Settings
+	permit func(netip.Addr) error // may be nil
 	dialer net.Dialer
-	proxy  *proxy.Proxy // nil: none
-	raws   chan raw     // has room for all
-	under  int          // dials whose outcome was not taken from raws
+	raws   chan raw // has room for all
+	under  int      // dials whose outcome was not taken from raws
 	tasks  sync.WaitGroup
 
 	mu    sync.Mutex // guards the following
@@ -155,17 +182,19 @@ type race struct {
 }
 
 type raw struct {
-	conn net.Conn
-	err  error
+	address string       // as it was given; what the Book has may have been dialled for it
+	through *proxy.Proxy // nil: none
+	conn    net.Conn
+	err     error
 }
 
-func newRace(ctx context.Context, resolver *net.Resolver, through *proxy.Proxy, permit func(netip.Addr) error) *race {
-	r := &race{proxy: through, raws: make(chan raw, 1+maxGood)}
+func newRace(ctx context.Context, resolver *net.Resolver, through *proxy.Settings, permit func(netip.Addr) error, ports int) *race {
+	r := &race{proxy: through, permit: permit, raws: make(chan raw, ports*(1+maxGood))}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	// A Go connection's own keepalive every 15 s would cost more than all our
 	// messages; Conn keeps itself alive.
 	r.dialer = net.Dialer{KeepAlive: -1, Resolver: resolver, ControlContext: func(_ context.Context, _, address string, socket syscall.RawConn) error {
-		if permit != nil && through == nil {
+		if permit != nil {
 			if err := permitted(address, permit); err != nil {
 				return err
 			}
@@ -188,23 +217,57 @@ func permitted(address string, permit func(netip.Addr) error) error {
 	return permit(ap.Addr())
 }
 
-func (r *race) dial(address string) {
+// dial dials "host:port", for what was named so, in a goroutine of its own. What goes through a proxy is judged as far as it is an
+// address: the proxy looks names up.
+func (r *race) dial(named, address string) {
 	r.under++
 	r.tasks.Go(func() {
-		conn, err := r.proxy.DialContext(r.ctx, &r.dialer, address)
-		r.raws <- raw{conn, err}
+		var conn net.Conn
+		var err error
+		through := r.proxy.Through(named)
+		if through == nil {
+			conn, err = r.dialer.DialContext(r.ctx, "tcp", address)
+			r.raws <- raw{named, nil, conn, err}
+			return
+		}
+		if _, parsed := netip.ParseAddrPort(address); parsed == nil && r.permit != nil {
+			err = permitted(address, r.permit)
+		}
+		if err == nil {
+			conn, err = through.DialContext(r.ctx, &net.Dialer{KeepAlive: -1, ControlContext: func(_ context.Context, _, _ string, socket syscall.RawConn) error {
+				retrySoon(socket)
+				return nil
+			}}, address)
+		}
+		r.raws <- raw{named, through, conn, err}
 	})
 }
 
-// dialGood dials the addresses that the name has not led to already.
-func (r *race) dialGood(good []netip.Addr, port string) {
-	for _, a := range good {
-		address := net.JoinHostPort(a.String(), port)
-		r.mu.Lock()
-		tried := slices.Contains(r.tried, address)
-		r.mu.Unlock()
-		if !tried {
-			r.dial(address)
+// next dials the next of some ports, and returns those after it.
+func (r *race) next(rest []string) []string {
+	if len(rest) == 0 {
+		return nil
+	}
+	r.dial(rest[0], rest[0])
+	return rest[1:]
+}
+
+// dialGood dials the addresses that a name has not led to already, at all ports, unless a proxy looks
+// the name up.
+func (r *race) dialGood(good []netip.Addr, addresses []string) {
+	for _, named := range addresses {
+		if r.proxy.Through(named) != nil {
+			continue
+		}
+		_, port, _ := net.SplitHostPort(named) // those of one host, which was split
+		for _, a := range good {
+			address := net.JoinHostPort(a.String(), port)
+			r.mu.Lock()
+			tried := slices.Contains(r.tried, address)
+			r.mu.Unlock()
+			if !tried {
+				r.dial(named, address)
+			}
 		}
 	}
 }

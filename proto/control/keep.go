@@ -192,26 +192,51 @@ func (b *backoff) pause(lived time.Duration) time.Duration {
 	return p
 }
 
-// dialAny tries each address once. Permit judges those that are not of trusted.
+// dialAny tries each address once: those of one host together (dial), one host after the other.
+// Permit judges those that are not of trusted.
 func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses, trusted []string) (*Conn[In, Out], wire.Welcome, string) {
-	for _, a := range addresses {
+	for _, ports := range byHost(addresses, trusted) {
 		permit := d.Permit
-		if slices.Contains(trusted, a) {
+		if slices.Contains(trusted, ports[0]) {
 			permit = nil
 		}
-		conn, welcome, err := d.dial(ctx, a, permit)
-		if err == nil {
-			return conn, welcome, a
+		conn, welcome, address := d.dial(ctx, ports, permit, func(address string, err error) {
+			if ctx.Err() != nil {
+				return // it was given up
+			}
+			if d.Failed != nil {
+				d.Failed(address, err)
+			}
+			d.warn(address, err)
+		})
+		if conn != nil {
+			return conn, welcome, address
 		}
 		if ctx.Err() != nil {
 			break
 		}
-		if d.Failed != nil {
-			d.Failed(a, err)
-		}
-		d.warn(a, err)
 	}
 	return nil, wire.Welcome{}, ""
+}
+
+// byHost puts the addresses of one host together, in their order, if all are trusted or none.
+func byHost(addresses, trusted []string) (groups [][]string) {
+	type group struct {
+		host    string
+		trusted bool
+	}
+	var known []group
+	for _, a := range addresses {
+		host, _, _ := net.SplitHostPort(a) // CheckServer has seen it
+		g := group{host, slices.Contains(trusted, a)}
+		i := slices.Index(known, g)
+		if i < 0 {
+			i = len(known)
+			known, groups = append(known, g), append(groups, nil)
+		}
+		groups[i] = append(groups[i], a)
+	}
+	return groups
 }
 
 // warn logs why a server was not reached. Who answers in its place does so at every attempt, and
