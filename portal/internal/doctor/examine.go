@@ -14,8 +14,10 @@ import (
 
 	"github.com/netport/netport/portal/internal/config"
 	"github.com/netport/netport/portal/internal/daemon"
+	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/peers"
+	"github.com/netport/netport/portal/internal/portmap"
 	"github.com/netport/netport/portal/internal/state"
 	"github.com/netport/netport/proto/address"
 	wirecontrol "github.com/netport/netport/proto/control"
@@ -57,6 +59,8 @@ type Means struct {
 	Ask func(ctx context.Context, socket string) (daemon.Known, error)
 	// Meet has the daemon of a socket open a tunnel with a portal, if it has none.
 	Meet func(ctx context.Context, socket, portal string) error
+	// Router asks the network's router by which protocol it maps ports.
+	Router func(ctx context.Context) (protocol string, err error)
 }
 
 // Machine returns the means of this machine.
@@ -74,6 +78,9 @@ func Machine() Means {
 		},
 		Meet: func(ctx context.Context, socket, portal string) error {
 			return local.Call(ctx, socket, daemon.CallPing, daemon.PingArgs{Portal: portal}, nil)
+		},
+		Router: func(ctx context.Context) (string, error) {
+			return portmap.Find(ctx, network.New(slog.New(slog.DiscardHandler)).Current().Gateway)
 		},
 	}
 }
@@ -95,6 +102,9 @@ func Examine(ctx context.Context, file string, m Means) Facts {
 	e.meet(ctx)
 	var looking sync.WaitGroup
 	looking.Go(func() { e.servers(ctx) })
+	if e.f.Maps = e.config.Direct && e.config.PortMapping; e.f.Maps {
+		looking.Go(func() { e.router(ctx) })
+	}
 	looking.Go(func() { e.relays(ctx, e.kept.Tickets, e.f.known().Relays) })
 	looking.Wait()
 	e.greet(ctx)
@@ -140,6 +150,13 @@ func (e *examination) meet(ctx context.Context) {
 	defer cancel()
 	e.f.Met = e.Meet(limited, e.config.Socket, s.Forwards[up].Peer)
 	e.ask(ctx)
+}
+
+// router asks the router whether it maps ports.
+func (e *examination) router(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	e.f.Protocol, e.f.Unmapped = e.Router(ctx)
 }
 
 // places returns the servers as they are written: those of the configuration, and those that

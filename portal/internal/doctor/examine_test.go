@@ -50,7 +50,8 @@ func nothing() Means {
 		Ask: func(context.Context, string) (daemon.Known, error) {
 			return daemon.Known{}, fmt.Errorf("ask: %w", local.ErrNoDaemon)
 		},
-		Meet: func(ctx context.Context, _, _ string) error { return swallow(ctx) },
+		Meet:   func(ctx context.Context, _, _ string) error { return swallow(ctx) },
+		Router: func(ctx context.Context) (string, error) { return "", swallow(ctx) },
 	}
 }
 
@@ -89,6 +90,7 @@ func TestFilesThatAreNotRightAreNamed(t *testing.T) {
 		var b strings.Builder
 		m := nothing()
 		m.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, os.ErrDeadlineExceeded }
+		m.Router = func(context.Context) (string, error) { return "PCP", nil }
 		for _, l := range Judge(Examine(t.Context(), file, m)).Lines {
 			fmt.Fprintf(&b, "%s %s: %s\n", l.State, l.What, l.Text)
 		}

@@ -36,6 +36,10 @@ type Facts struct {
 	Told    bool          // a server has told the time
 	Ahead   time.Duration // the clock of the machine, against that; negative: behind
 
+	Maps     bool   // the configuration lets the router be asked to map ports
+	Protocol string // by which it does; empty: by none
+	Unmapped error  // why not
+
 	Names   []Name
 	Servers []Server
 	Relays  []Relay

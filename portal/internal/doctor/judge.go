@@ -42,6 +42,7 @@ func Judge(f Facts) Report {
 	judgeTunnels(&r, f)
 	judgeMTU(&r, f)
 	judgeNAT(&r, f)
+	judgeRouter(&r, f)
 	return r
 }
 
@@ -187,4 +188,21 @@ func short(d time.Duration) string {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
 	return d.Truncate(time.Second).String()
+}
+
+// judgeRouter says whether the router helps to find direct paths. Where it does not, NATs may
+// still be passed.
+func judgeRouter(r *Report, f Facts) {
+	const what = "port mapping"
+	running := f.known().Status.Router.Text()
+	switch {
+	case !f.Maps:
+		r.add(what, OK, "not wanted by the configuration (direct, port_mapping)", "")
+	case running != "" && f.Protocol != "":
+		r.add(what, OK, running, "")
+	case f.Protocol != "":
+		r.add(what, OK, fmt.Sprintf("the router maps ports by %s, while a tunnel looks for direct paths", f.Protocol), "")
+	default:
+		r.add(what, OK, fmt.Sprintf("none: %s; direct paths are looked for without it", oneLine(f.Unmapped)), "")
+	}
 }

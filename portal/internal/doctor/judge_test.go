@@ -47,6 +47,26 @@ func TestMappingOfTheNATIsNamed(t *testing.T) {
 	}
 }
 
+func TestWhatTheRouterMapsIsSaid(t *testing.T) {
+	maps := &daemon.Known{Status: daemon.Status{Router: &daemon.Router{
+		Gateway: "192.168.0.1", Protocol: "PCP", Mappings: []daemon.Mapping{{Transport: "udp", Port: 4000, External: "198.51.100.1:4000"}},
+	}}}
+	for _, c := range []struct {
+		name  string
+		facts Facts
+		want  string
+	}{
+		{"it is not to be asked", Facts{}, "not wanted by the configuration (direct, port_mapping)"},
+		{"no daemon runs", Facts{Maps: true, Protocol: "NAT-PMP"}, "the router maps ports by NAT-PMP, while a tunnel looks for direct paths"},
+		{"a daemon has some", Facts{Maps: true, Protocol: "PCP", Daemon: maps}, "192.168.0.1 maps 198.51.100.1:4000 udp (PCP)"},
+		{"it speaks nothing", Facts{Maps: true, Unmapped: errors.New("PCP: no answer"), Daemon: maps}, "none: PCP: no answer; direct paths are looked for without it"},
+	} {
+		if l := line(t, Judge(c.facts), "port mapping"); l.State != OK || l.Text != c.want {
+			t.Errorf("%s: %+v, want %q", c.name, l, c.want)
+		}
+	}
+}
+
 func TestClockAndCertificateAreJudgedByTheServersTime(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
