@@ -64,7 +64,7 @@ lab-test: build ## run the network namespace topologies alone, as root or with s
 
 # On two processors: kernel 6 minutes, joining 3, e2e 3, faults more than 25, survive hours.
 lab-soak: build ## run the tests of faults and attacks with their whole numbers (hours), as root or with sudo
-	@failed=; for package in kernel joining e2e faults survive; do \
+	@failed=; for package in kernel joining e2e faults survive matrix; do \
 		SECONDS=0; \
 		go test -c -o bin/lab-soak.test ./lab/$$package; \
 		(cd lab/$$package && NETPORT_BIN=$(CURDIR)/bin $(CURDIR)/scripts/as-root \
