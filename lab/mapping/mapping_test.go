@@ -20,6 +20,7 @@ const (
 // world is the network of the package's picture.
 type world struct {
 	*daemon.Network
+	lab             *topo.Lab
 	home, office    *topo.Router
 	laptop, factory *daemon.Portal
 }
@@ -29,6 +30,7 @@ func newWorld(t *testing.T, ready func(w *world), options ...daemon.Option) *wor
 	t.Helper()
 	l := topo.New(t, topo.NoCapture())
 	w := &world{
+		lab:    l,
 		home:   l.Router("home", topo.Symmetric, topo.IPv4Only()),
 		office: l.Router("office", topo.Symmetric, topo.IPv4Only()),
 	}
@@ -99,8 +101,11 @@ func TestMappingsMakePathsDirect(t *testing.T) {
 			w.waitDirect(t)
 			check()
 			waitMapped(t, w.home, 2) // for UDP and for TCP
-			if got := w.laptop.Run("status"); !strings.Contains(got, "("+string(by)+")") {
-				t.Errorf("status does not name %s:\n%s", by, got)
+			for _, command := range []string{"status", "doctor"} {
+				out, _ := w.laptop.Command(command).CombinedOutput() // doctor may have found something else
+				if got := string(out); !strings.Contains(got, "("+string(by)+")") {
+					t.Errorf("%s does not name %s:\n%s", command, by, got)
+				}
 			}
 			w.laptop.Stop()
 			if rules := mapped(w.home); len(rules) != 0 {
@@ -130,4 +135,25 @@ func TestOneRouterIsEnough(t *testing.T) {
 	if rules := mapped(w.home); len(rules) != 0 {
 		t.Errorf("home maps %q for a portal that wants none", rules)
 	}
+}
+
+// In another network another router is asked, and what the first maps is taken back while it can still be told.
+func TestMappingFollowsTheNetwork(t *testing.T) {
+	var mobile *topo.Router
+	w := newWorld(t, func(w *world) {
+		mobile = w.lab.Router("mobile", topo.Symmetric, topo.IPv4Only())
+		startMiniupnpd(t, w.home, pcp)
+		startMiniupnpd(t, mobile, upnp)
+	})
+	host := w.laptop.Host()
+	host.Standby(mobile)
+	check := w.meet(t)
+	w.waitDirect(t)
+	waitMapped(t, w.home, 2)
+	host.Prefer(true)
+	waitMapped(t, mobile, 2)
+	waitMapped(t, w.home, 0)
+	check()
+	w.waitDirect(t)
+	check()
 }
