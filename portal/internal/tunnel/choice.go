@@ -8,8 +8,13 @@ import (
 
 const (
 	// weighEvery is how often a direct path and that by a relay are measured beside
-	// each other while something is open.
+	// each other while something is carried.
 	weighEvery = time.Second
+	// lookEvery is how often it is looked after whether something is, which sends nothing,
+	// and littleBytes what is sent and received in between where nothing is: what a
+	// measurement by both portals takes.
+	lookEvery   = 10 * time.Second
+	littleBytes = 192
 	// slowAfter is how long a direct path must take clearly longer before it is left,
 	// and fastAfter how long it must not before it is taken again. Each time that it is
 	// left once more the latter doubles, up to maxFast, until it was taken for longer
@@ -64,8 +69,9 @@ func (c *choice) weigh(now time.Time, relay, direct time.Duration) (changed bool
 // none takes that there is no direct path any more: the next is another.
 func (c *choice) none() { c.slow, c.since = false, time.Time{} }
 
-// weigh measures both paths, where there are two and something is open, and chooses.
-// It returns when it is to be called again.
+// weigh measures both paths, where there are two and something is carried, and chooses. It
+// returns when it is to be called again. A connection that is left open over night is not
+// to cost what a measurement every second does.
 func (t *Tunnel) weigh(now time.Time) (wait time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,7 +79,10 @@ func (t *Tunnel) weigh(now time.Time) (wait time.Duration) {
 		return time.Hour
 	}
 	var relay, direct *link // the quickest of each
+	carried := t.past.Sent + t.past.Received
 	for _, l := range t.links {
+		n := l.conn.Stats()
+		carried += n.Sent + n.Received
 		best := &relay
 		if l.direct {
 			best = &direct
@@ -87,6 +96,10 @@ func (t *Tunnel) weigh(now time.Time) (wait time.Duration) {
 	}
 	if relay == nil || direct == nil {
 		return time.Hour
+	}
+	little := carried-t.weighed <= littleBytes
+	if t.weighed = carried; little {
+		return lookEvery
 	}
 	if t.choice.weigh(now, relay.conn.RTT(), direct.conn.RTT()) {
 		t.chooseLocked()

@@ -264,6 +264,30 @@ func TestSlowDirectPathIsLeftForTheRelays(t *testing.T) {
 	}
 }
 
+// Paths are measured while they carry something, and not while a connection is only open.
+func TestQuietPathsAreNotMeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near := func() (net.Conn, net.Conn) { return carriertest.Far(time.Millisecond) }
+		p := newPairOver(t, echoes, near, alone)
+		_, stop := p.tick(24 * time.Hour)
+		p.connectDirect(near)
+		time.Sleep(time.Minute)
+		carried := func() uint64 {
+			s := p.client.Stats()
+			return s.Sent + s.Received
+		}
+		was := carried()
+		time.Sleep(time.Hour)
+		// Two carriers, each asked every 4 minutes and 40 seconds by both portals.
+		const most = 2 * 2 * 15 * 2 * (wire.FrameHeaderLen + 8)
+		if n := carried() - was; n > most {
+			t.Errorf("%d bytes in an hour in which nothing was to be carried, want %d at most", n, most)
+		}
+		stop()
+		p.stopAndDrain()
+	})
+}
+
 // A direct path that falls silent is left for the relay's as soon as that shows, though
 // it is not dead yet, and taken again when it answers.
 func TestSilentDirectPathIsLeftAtOnce(t *testing.T) {
