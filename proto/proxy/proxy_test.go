@@ -278,8 +278,7 @@ func TestPasswordFile(t *testing.T) {
 type digestProxy struct {
 	t                *testing.T
 	algorithm, nonce string
-	next             string // nonce, told when one passes
-	stale            bool   // the next proof is of a nonce that is too old
+	stale            bool // the next proof is of a nonce that is too old
 	counts           []string
 }
 
