@@ -33,7 +33,8 @@ func TestNeighboursNeedNoInternet(t *testing.T) {
 	}
 	w.stopServer()
 	w.relay.close()
-	ann, factory, bo = w.run(ann.config, "ann"), w.run(factory.config, "factory"), w.run(bo.config, "bo")
+	ann, bo = w.run(ann.config, "ann"), w.run(bo.config, "bo")
+	w.run(factory.config, "factory")
 	w.wait("a tunnel among neighbours", func() bool { return len(ann.Status().Tunnels) == 1 })
 	tr := w.transfer(g, size)
 	if _, err := tr.ends(); err != nil {

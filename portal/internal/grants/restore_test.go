@@ -132,3 +132,29 @@ func TestNothingIsWonByAlteringWhatIsKept(t *testing.T) {
 		check("stamp key", b, flipped)
 	}
 }
+
+// Both ends of two grants work out the same key, whichever came first, and none when the
+// grants are over; other portals, and other grants, another.
+func TestPartnersHaveAKeyInCommon(t *testing.T) {
+	ann, exit := newWorld(t, "ann"), newWorld(t, "exit")
+	web, dns := sign(permission(1, "web", "ann", "exit"), ann.now), sign(permission(1, "dns", "ann", "exit"), ann.now)
+	other := sign(permission(1, "web", "bo", "exit"), ann.now)
+	ann.put(web)
+	ann.put(dns)
+	exit.put(other)
+	exit.put(dns)
+	exit.put(web)
+	one, ok := ann.set.Secret(ann.now, "exit")
+	same, too := exit.set.Secret(exit.now, "ann")
+	if !ok || !too || one != same || one == [32]byte{} {
+		t.Errorf("%x, %t at one, %x, %t at the other", one, ok, same, too)
+	}
+	if bo, ok := exit.set.Secret(exit.now, "bo"); !ok || bo == one {
+		t.Errorf("with another portal: %x, %t", bo, ok)
+	}
+	for peer, at := range map[string]time.Time{"nobody": exit.now, "ann": web.Ends()} {
+		if key, ok := exit.set.Secret(at, peer); ok {
+			t.Errorf("a key with %s: %x", peer, key)
+		}
+	}
+}

@@ -63,9 +63,6 @@ func (m *member) aim() {
 	case !wanted && m.direct != nil:
 		m.endDirectLocked()
 	}
-	if !joined || paths == grant.DirectNever {
-		m.leaveLANLocked()
-	}
 	if m.peer.carriersLocked(m) > 0 && m.peer.relayedLocked(m) == 0 && !p.closed {
 		p.searchLocked(m.peer) // for a relay in reserve
 	}

@@ -111,17 +111,6 @@ func (l *lanLeg) Close() {
 	l.Direct.Close()
 }
 
-// leaveLANLocked ends what a tunnel has on the local network.
-func (m *member) leaveLANLocked() {
-	for _, s := range m.peer.sessions {
-		if s.lan && s.carriers[m] > 0 && !s.ended {
-			s.ended = true
-			s.stop()
-			m.pool.tasks.Go(func() { m.tunnel.Leave(s.info.ID, wire.ReasonNotDirect) })
-		}
-	}
-}
-
 // meetAgain makes a carrier where both portals wait: on the local network as soon as a
 // way to the peer is open there.
 func (s *session) meetAgain(ctx context.Context) (meeting.Met, error) {

@@ -121,12 +121,40 @@ func TestNeighboursLeaveAsTheirGrantSays(t *testing.T) {
 		s.echoes(10 * hop)
 		w.serverComes()
 		time.Sleep(time.Minute)
+		if direct, _ := w.ann.ways(); len(direct) == 0 {
+			t.Error("nothing is left of what they had as neighbours")
+		}
 		w.setPaths(grant.DirectNever)
 		time.Sleep(5 * time.Second)
+		if direct, _ := w.ann.ways(); len(direct) > 0 {
+			t.Errorf("still: %+v", direct)
+		}
 		w.wantPath(wayName, 1)
 		s.echoes(10 * hop)
 		h.empty(t)
 		s.close()
+	})
+}
+
+// When the last grant ends, with no server to say so, a tunnel among neighbours ends as any
+// that carries nothing, and they do not meet again.
+func TestNeighboursPartWithTheirGrant(t *testing.T) {
+	inHall(t, func(t *testing.T, w *world, h *hall) {
+		w.lay(true)
+		w.serverGoes()
+		w.relay("r1").set(true, false)
+		time.Sleep(2 * awayTime)
+		s := w.ann.stream(w.ann.mustTunnel(0))
+		s.echoes(10 * hop)
+		s.close()
+		w.ungrant()
+		w.ann.pool.Review()
+		w.plant.pool.Review()
+		time.Sleep(idleTime + time.Minute)
+		if n := len(w.ann.tunnels()) + len(w.plant.tunnels()); n > 0 {
+			t.Errorf("%d tunnels with a carrier: %+v", n, w.ann.pool.Status())
+		}
+		h.empty(t)
 	})
 }
 

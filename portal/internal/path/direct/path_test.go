@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -259,6 +260,26 @@ func TestLoopbackIsNamedToWhoIsHere(t *testing.T) {
 	}
 	if s := p.State(); len(s.Tries) != 1 || s.Tries[0].Addr != at.Addr || len(s.Refused) > 0 {
 		t.Errorf("proven: %+v", s)
+	}
+}
+
+// Keys that were used before are used again from a counter on that none of then has reached:
+// the peer, which may not have begun anew, takes no lower one.
+func TestCounterOfProbesBeginsWhereItIsTold(t *testing.T) {
+	p := newPortal(t, true, nil, nobody)
+	again := keys
+	again.ToClient, again.ToServer = probe.ID{8}, probe.ID{9}
+	const first = 1 << 20
+	q := p.finder.Open(Tunnel{Peer: "neighbour", Client: true, Keys: again, First: first, QUIC: &quic.Config{}, Offer: nobody})
+	defer q.Close()
+	q.Here()
+	peer := newTalker(t, p)
+	q.Peer([]wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginLAN, Addr: peer.conn.LocalAddr().(*net.UDPAddr).AddrPort()}})
+	for i := range uint32(2) {
+		asked, err := probe.Open(peer.hear(10*time.Second), again.Key)
+		if err != nil || asked.Counter != first+1+i {
+			t.Errorf("%+v, %v", asked, err)
+		}
 	}
 }
 
