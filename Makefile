@@ -62,7 +62,7 @@ lab-test: build ## run the network namespace topologies alone, as root or with s
 	@scripts/as-root true # Or say at once what is missing.
 	@$(LABTEST) -exec $(CURDIR)/scripts/as-root ./lab/...
 
-# On two processors: kernel 6 minutes, joining 3, e2e 3, faults more than 25, survive hours.
+# On two processors: kernel 6 minutes, joining 3, e2e 3, faults more than 25, matrix some 40, survive hours.
 lab-soak: build ## run the tests of faults and attacks with their whole numbers (hours), as root or with sudo
 	@failed=; for package in kernel joining e2e faults survive matrix; do \
 		SECONDS=0; \
