@@ -73,6 +73,7 @@ func raw(w http.ResponseWriter, do func(net.Conn)) bool {
 // T42: what answers a search can lead to no other host, hold nobody up for longer than 3 s,
 // nor have memory taken; and the portal says what was wrong.
 func TestHostileRoutersOfUPnP(t *testing.T) {
+	t.Parallel()
 	v := newVictim(t)
 	drip := make(chan struct{}) // closed at the end
 	t.Cleanup(func() { close(drip) })
@@ -165,6 +166,7 @@ func TestHostileRoutersOfUPnP(t *testing.T) {
 
 // What a router that maps says may be wrong, too.
 func TestHostileMappings(t *testing.T) {
+	t.Parallel()
 	external := func(addr string) func(*box) {
 		return func(b *box) {
 			b.action = func(name string) string {
@@ -220,6 +222,7 @@ func TestHostileMappings(t *testing.T) {
 }
 
 func TestPortThatAnotherHasIsMappedToAnother(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, func(b *box) {
 		tries := 0
 		b.action = func(name string) string {

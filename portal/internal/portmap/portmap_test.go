@@ -19,6 +19,7 @@ func nowhere(t *testing.T) uint16 {
 }
 
 func TestRouterIsSpokenToInItsProtocol(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []string{"PCP", "NAT-PMP", "UPnP IGD"} {
 		t.Run(protocol, func(t *testing.T) {
 			var r *running
@@ -60,6 +61,7 @@ func TestRouterIsSpokenToInItsProtocol(t *testing.T) {
 // T43: what another host sends in the router's name, and what answers no question, counts
 // for nothing.
 func TestForgedAnswersAreIgnored(t *testing.T) {
+	t.Parallel()
 	bends := map[string]func([]byte) []byte{
 		"another nonce":          func(b []byte) []byte { b[pcpHead]++; return b },
 		"another protocol":       func(b []byte) []byte { b[pcpHead+12]++; return b },
@@ -113,6 +115,7 @@ func TestForgedAnswersAreIgnored(t *testing.T) {
 }
 
 func TestRefusalsAreSaidInWords(t *testing.T) {
+	t.Parallel()
 	h := newHome(t, false)
 	h.answer(func(b []byte) []byte {
 		if b[1] == pcpMap|pcpAnswer {

@@ -240,6 +240,7 @@ func TestEpochShowsRestarts(t *testing.T) {
 
 // A router that maps, and whose answer does not come, is told that the mapping is not wanted.
 func TestWhatMayBeMappedIsTakenBack(t *testing.T) {
+	t.Parallel()
 	for name, portal := range map[string]func(t *testing.T) (r *router, mapped func() int){
 		"PCP": func(t *testing.T) (*router, func() int) {
 			h := newHome(t, false)
