@@ -29,8 +29,9 @@ type meeting struct {
 	a, b    *site
 	theory  bool   // it can be direct
 	path    string // at last, as both say
-	found   time.Duration
-	took    time.Duration // from the path by the relay to that past it, of the slower portal; 0: never
+	started time.Time
+	found   time.Duration // from when the path by the relay stood until the slower portal knew of a direct way; 0: not said
+	took    time.Duration // the same until it had a carrier there; 0: never
 	outcome traffic.Outcome
 }
 
@@ -69,6 +70,7 @@ func (w *world) start(t *testing.T, m *meeting, i, j int) *traffic.Traffic {
 	port := entryPort + uint16(j)
 	client := dial(t, m.a, "tcp", port)
 	service := await.Accept(t, w.services[j][i])
+	m.started = time.Now()
 	tr := traffic.Start(t, traffic.Load{
 		Pairs:    []traffic.Pair{{Client: client, Service: service}},
 		Flow:     dial(t, m.a, "udp", port).(*net.UDPConn),
@@ -139,6 +141,9 @@ func (m *meeting) measure(t *testing.T) {
 	}
 	if !direct.IsZero() {
 		m.took = direct.Sub(relayed)
+	}
+	if m.took > 2*roundTrip && m.started.After(direct) {
+		t.Error("nothing ran yet when the direct path came: the test shows nothing of the switch")
 	}
 	if !found.IsZero() {
 		m.found = found.Sub(relayed)
