@@ -26,7 +26,7 @@ func TestDoctorsWords(t *testing.T) {
 	f := doctor.Facts{
 		Config: "/etc/netport/portal/config.toml", Now: now, Begins: now.AddDate(0, 0, -20), Ends: now.AddDate(0, 0, 10),
 		Files:  []doctor.File{{What: "key"}, {What: "state", Path: "/var/lib/netport", Err: errors.New("its mode 0777 lets others use it; run: chmod 700 /var/lib/netport")}},
-		Daemon: &known, Told: true, Ahead: 30 * time.Hour,
+		Daemon: &known, Told: true, Ahead: 30 * time.Hour, Maps: true, Protocol: "PCP",
 		Names: []doctor.Name{
 			{Host: "a.example.org", Addrs: []netip.Addr{addr("192.0.2.1")}, Took: 12 * time.Millisecond},
 			{Host: "b.example.org", Addrs: []netip.Addr{addr("10.0.0.1")}, Earlier: []netip.Addr{addr("192.0.2.2")}},
@@ -120,6 +120,8 @@ ok       MTU: packets of up to 1500 bytes to relay relay-2, as far as the
 ok       NAT: address-dependent mapping, or address and port-dependent:
          198.51.100.1:4000 at relay relay-2, 198.51.100.1:4001 at relay relay-3;
          its filtering is unknown, for relays answer from no second address
+ok       port mapping: the router maps ports by PCP, while a tunnel looks for
+         direct paths
 
 For the firewall's owner: this machine only dials out. Please let out
 PROTOCOL  HOST                 PORT         NEED     WHY
