@@ -16,6 +16,7 @@ var lacks = []lack{
 	{"the users of a listener (listen.users) are refused: the system does not tell who connects", true, true, []string{"portal/internal/users/owner_linux.go"}},
 	{"a change of the network is noticed within 5 seconds, not at once", true, true, []string{"portal/internal/network/look_linux.go"}},
 	{"no router is asked to map ports for direct paths: which one it is is not known", true, true, []string{"portal/internal/network/look_linux.go"}},
+	{"two portals on one machine reach each other by the addresses of its interfaces, not by loopback", true, true, []string{"portal/internal/network/machine_linux.go"}},
 	{"that the machine has slept is seen by its wall clock alone", true, true, []string{"portal/internal/network/clock_linux.go"}},
 	{"a listener for UDP on all addresses answers from the address that the system picks", true, true, []string{"portal/internal/entry/destination_linux.go"}},
 	{"a connection whose other side has vanished is ended when the system gives it up", true, true, []string{"portal/internal/vanish/look_linux.go"}},
