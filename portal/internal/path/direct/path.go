@@ -222,6 +222,7 @@ type outgoing struct {
 // act sends what is due and returns when to call again.
 func (p *Path) act(now time.Time) (again time.Time) {
 	p.mu.Lock()
+	p.search.carry(p.tcp.used != nil || slices.ContainsFunc(p.search.pairs, (*pair).carries), now)
 	orders, again := p.search.step(now)
 	again = earlier(again, p.knockLocked(now))
 	var out []outgoing
@@ -229,7 +230,6 @@ func (p *Path) act(now time.Time) (again time.Time) {
 	for _, o := range orders {
 		out = append(out, p.packLocked(o.to, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: interval}}))
 	}
-	carries := false
 	if p.migrateLocked() {
 		again = earlier(again, now.Add(migrateTime))
 	}
@@ -237,7 +237,6 @@ func (p *Path) act(now time.Time) (again time.Time) {
 		switch {
 		case x.way == nil:
 		case x.carries():
-			carries = true
 			ask, anew, next := x.way.keeper.Step(now, x.way.endpoint.Heard(), x.way.endpoint.Sent())
 			if ask != nil {
 				x.note(ask.Token, now)
@@ -255,7 +254,7 @@ func (p *Path) act(now time.Time) (again time.Time) {
 			again = earlier(again, x.answered.Add(expectTime))
 		}
 	}
-	look := !carries && now.Sub(p.looked) >= lookAgain
+	look := !p.search.carried && now.Sub(p.looked) >= lookAgain
 	if look {
 		p.looked = now
 	}

@@ -40,6 +40,10 @@ var pauses = [...]time.Duration{
 	time.Minute, 2 * time.Minute, 5 * time.Minute,
 }
 
+// carriedPause takes the place of the last pause while something direct carries: nothing
+// but a quicker way would be news then.
+const carriedPause = time.Hour
+
 // burst is how many of the pauses are of the quick beginning.
 const burst = 5
 
@@ -50,10 +54,11 @@ const burst = 5
 //	                           ^                                     |
 //	                           +-- another network, list, loss ------+
 type search struct {
-	client bool // dials; the other expects connections where it has asked itself
-	bounds bounds
-	quota  *quota
-	pairs  []*pair
+	client  bool // dials; the other expects connections where it has asked itself
+	carried bool // something direct carries
+	bounds  bounds
+	quota   *quota
+	pairs   []*pair
 }
 
 // pair is an address of the peer.
@@ -145,6 +150,15 @@ func (s *search) restart(now time.Time) {
 	}
 }
 
+// carry takes whether something direct carries. When that ends, everything is asked at
+// once.
+func (s *search) carry(carried bool, now time.Time) {
+	if s.carried && !carried {
+		s.restart(now)
+	}
+	s.carried = carried
+}
+
 // ask takes that a probe of the peer has come, and reports whether it is to be answered.
 func (s *search) ask(from netip.AddrPort, now time.Time) (answer bool) {
 	if s.bounds.refuses(from) != "" {
@@ -211,11 +225,17 @@ func (s *search) answer(from netip.AddrPort, token uint64, seen netip.AddrPort, 
 	p.answers++
 	s.quota.answered(from)
 	p.tries = max(p.tries, burst)
-	p.due = later(p.due, now.Add(p.pause()))
+	p.due = later(p.due, now.Add(s.pause(p)))
 	return p
 }
 
-func (p *pair) pause() time.Duration { return pauses[min(p.tries, len(pauses)-1)] }
+// pause is that until the next probe to an address.
+func (s *search) pause(p *pair) time.Duration {
+	if p.tries >= len(pauses)-1 && s.carried {
+		return carriedPause
+	}
+	return pauses[min(p.tries, len(pauses)-1)]
+}
 
 // step returns what to send now, and when to call again.
 func (s *search) step(now time.Time) (out []order, again time.Time) {
@@ -245,7 +265,7 @@ func (s *search) probe(p *pair, now time.Time) (order, bool) {
 		p.due = now.Add(starvedPause)
 		return order{}, false
 	}
-	p.due = now.Add(p.pause())
+	p.due = now.Add(s.pause(p))
 	p.tries++
 	return order{p.addr, p.question(now)}, true
 }

@@ -282,6 +282,37 @@ func TestSearchSlowsDownAndGoesOn(t *testing.T) {
 	}
 }
 
+// An address that has answered, and is not used because another carries, costs nearly
+// nothing; when that one is lost it is asked at once.
+func TestReserveIsSeldomAskedWhileAnotherCarries(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	s := search{client: true, quota: newQuota()}
+	reserve := netip.MustParseAddrPort("203.0.113.1:2000")
+	s.list([]wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginReflexive, Addr: reserve}}, now)
+	inADay := func() (n int) {
+		for end := now.Add(24 * time.Hour); now.Before(end); {
+			out, again := s.step(now)
+			for _, o := range out {
+				n++
+				s.answer(o.to, o.token, netip.AddrPort{}, now)
+			}
+			now = again
+		}
+		return n
+	}
+	if n := inADay(); n < 280 {
+		t.Errorf("%d probes in a day in which nothing carries", n)
+	}
+	s.carry(true, now)
+	if n := inADay(); n < 20 || n > 40 {
+		t.Errorf("%d probes in a day while another address carries", n)
+	}
+	s.carry(false, now)
+	if out, _ := s.step(now); len(out) != 1 {
+		t.Errorf("%d probes when that was lost", len(out))
+	}
+}
+
 // T44: a portal's list may be a lie from first to last, and come again and again.
 func TestVictimOfALyingPeerGetsAFewProbesInAll(t *testing.T) {
 	s := search{quota: newQuota()}
