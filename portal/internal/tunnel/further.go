@@ -189,6 +189,10 @@ func (t *Tunnel) joinLocked(session wire.SessionID, n uint16, w want) {
 		t.mu.Lock()
 		e := t.further.of(w)
 		e.joining--
+		log := t.cfg.Log.Info
+		if e.pause > 0 {
+			log = t.cfg.Log.Debug // it was said, and is tried ever again
+		}
 		if err != nil {
 			e.failed(time.Now())
 		}
@@ -201,7 +205,7 @@ func (t *Tunnel) joinLocked(session wire.SessionID, n uint16, w want) {
 			why := &EndError{Reason: wire.ReasonProtocol, Text: err.Error()}
 			t.finish(why, why)
 		default:
-			t.cfg.Log.Info("no further carrier", "session", session.String(), "carrier", n, "kind", w.kind.String(), "error", err)
+			log("no further carrier", "session", session.String(), "carrier", n, "kind", w.kind.String(), "error", err)
 		}
 	})
 }
