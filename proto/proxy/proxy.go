@@ -245,8 +245,8 @@ func (p *Proxy) once(ctx context.Context, d *net.Dialer, talk func(net.Conn) err
 		}
 		return nil, &Error{p.String(), Unreached, fmt.Errorf("not reached: %w", err)}
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	raw := conn
+	raw := conn // whatever conn becomes: the end of ctx may come while that changes
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	if p.scheme == "https" {
 		host, _, _ := net.SplitHostPort(p.address)
 		secure := tls.Client(raw, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12})

@@ -403,3 +403,17 @@ func TestTLSToTheProxy(t *testing.T) {
 	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
 	refused(t, settings(t, "https://localhost:"+port, ""), proxy.Unreached, "not proven", "localhost")
 }
+
+// A proxy that never answers the handshake is left at the caller's end of patience, and the
+// race detector sees nobody touch the connection at the same time as another.
+func TestSilentTLSProxy(t *testing.T) {
+	silent := serve(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		conn, err := settings(t, "https://"+silent, "").DialContext(ctx, &net.Dialer{}, target)
+		cancel()
+		if failed, ok := errors.AsType[*proxy.Error](err); !ok || failed.Fault != proxy.Unreached {
+			t.Fatalf("%v, %v; want an error of the proxy's", conn, err)
+		}
+	}
+}
