@@ -11,6 +11,7 @@
 //	leg       how a portal proves its leg of a session to a relay
 //	probe     how portals find ways to each other that lead over no relay
 //	control   one control connection: greeting, deadlines, keepalive
+//	ticket    the sessions in which portals meet without a server
 //	gate      a bound on connections that have not proven themselves
 //	address   what an IP address really means
 //	invite    the join token
@@ -22,7 +23,8 @@
 //	conffile  configuration files; command: conventions of command lines; join: one of them
 //	metrics   what daemons count, as Prometheus reads it
 //
-// The last six are no part of the protocol.
+// What follows local is no part of the protocol, nor are the packages that are not listed:
+// they are what daemons need on their machine.
 //
 // # Words
 //
@@ -462,7 +464,8 @@
 //
 // PING is answered by PONG with the same token. A carrier that owes or is owed
 // anything is asked twice a second, an idle one every 4 minutes and 40 seconds, and every
-// 15 seconds while its portal has no server and something is open in the tunnel. One
+// 15 seconds while its portal has no server and something is open in the tunnel. While bytes go
+// in a tunnel that has direct carriers and others, the best of both kinds are asked once a second. One
 // on which nothing comes for 1.2 seconds, or four round trips and 0.2 seconds, though a
 // PING waits, is silent: its portal looks for another one, and what was on it
 // moves there. So is one on which frames come, but for one and a half times as long neither
@@ -512,7 +515,8 @@
 //
 // A portal sends probes (package probe) to what the other has named, both as soon as they
 // know, so that each opens its own NAT for the other: 5 within a second, then after
-// pauses that double from 1 second to 5 minutes, for ever; anew with a new list, when the
+// pauses that double from 1 second to 5 minutes, for ever (while something direct carries
+// the last is an hour); anew with a new list, when the
 // network has changed, and when a way is lost. Where a probe of the peer has come
 // from is asked too, at once. A way is open when a probe was answered from where it
 // was sent to: the token in the answer was read there by somebody who knows the tunnel's
@@ -536,9 +540,9 @@
 // open way; when the server's does, the client dials again.
 //
 // For TCP a portal listens on one port while it has a tunnel, dials from the same, and
-// names it like the other; where UDP has another address outside, it names that with
-// the port of TCP too, for many NATs leave ports as they are. Both portals dial what the other
-// has named, half a second after the first probes, and again after pauses that double to 5
+// names it like the other; where relays or the server (Welcome) see it at another address, it
+// names that with the port of TCP too, for many NATs leave ports as they are. Both portals dial what the other
+// has named, half a second after the first probes, and again after pauses that grow to 5
 // minutes; a try counts for four probes. A connection begins with a probe that asks
 // and one that answers (package probe); a portal closes, without a word, what does not
 // begin so within 5 seconds. Then one that the TLS client takes becomes a carrier as any other
@@ -663,7 +667,16 @@
 //	name                                 63 bytes
 //	text for people                      256 bytes; software in Hello 64
 //	addresses of a relay                 16
-//	candidates of a portal               16
+//	candidates of a portal               16, and 16 more from which probes have come
+//	probe                                71 bytes
+//	probes to an address that has never  5 a second, 30, and one more an hour
+//	  answered
+//	the same, to all addresses of a peer 480, and one more every 4 minutes
+//	answers to addresses that have       160, and one more every 5 seconds
+//	  answered nothing
+//	addresses that connections are       4 of a direct path, for 10 seconds after an answer
+//	  expected from
+//	neighbours looked for at once        64, and 16 addresses of each
 //	stamp keys                           8
 //	sessions named by one RelayReady     100
 //	relays named by one OtherRelays,     50

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// Transports is a set of ways to reach a relay or a peer.
+// Transports is a set of ways to the other portal over a relay.
 type Transports uint8
 
 // The transports. A bit that the receiver does not know is ignored.
