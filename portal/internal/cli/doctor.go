@@ -17,9 +17,10 @@ func doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Find out what is wrong with this portal and its network",
 		Long: `Find out what is wrong with this portal and its network: configuration and files,
-the clock, the names and addresses of the servers, TLS on the way to them, the relays
-over TCP and UDP, the largest packet, the NAT. Each line is ok, warning or failed, and
-says what to do. What a firewall is to let out stands at the end, for its owner.
+the clock, the names and addresses of the servers, the proxy, TLS on the way to them, the
+relays over TCP and UDP, the largest packet, the NAT, whether the router maps ports. Each
+line is ok, warning or failed, and says what to do. What a firewall is to let out stands
+at the end, for its owner.
 
 It works with the daemon running, which it asks, and without, and takes half a minute
 at most. No rights are needed but to read the portal's files. The exit status is 1 if

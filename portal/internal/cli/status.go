@@ -32,7 +32,9 @@ The path of a carrier of a tunnel is one of:
   relay         two TCP connections to a port of the session, which the relay joins
   relay-shared  the same, by a port that all sessions at the relay share
   relay-tls     the same inside TLS, for networks that pass nothing else
-  relay-udp     QUIC over UDP, whose packets the relay forwards`,
+  relay-udp     QUIC over UDP, whose packets the relay forwards
+  direct-udp    QUIC from portal to portal, past any relay
+  direct-tcp    one TCP connection from portal to portal`,
 		Example: "  netport-portal status\n  netport-portal status --watch --wide\n  netport-portal status --json --config ./config.toml",
 		Args:    command.Args(),
 	}
