@@ -52,8 +52,8 @@ type Config struct {
 	Log         command.Log
 	MetricsFile string        // that metrics are written to; empty: none
 	Direct      bool          // direct paths to other portals are looked for
-	LAN         bool          // other portals are looked for on the local network while the server is away
 	PortMapping bool          // and the router is asked to map ports for them
+	LAN         bool          // other portals are looked for on the local network while the server is away; never without Direct
 	Linger      time.Duration // how long forwarded connections wait for a way back
 	Drain       time.Duration // how long they may finish when the portal stops
 	Dial        allow.List

@@ -38,8 +38,7 @@ func (n nearby) onLink(a netip.Addr) bool {
 	return false
 }
 
-// places returns where this portal is reached there. ports tells the port by whether an
-// address is of IPv6.
+// places returns where this portal is reached there. ports tells the port at an address.
 func (n nearby) places(ports func(netip.Addr) uint16) (list []place) {
 	var both [2]place
 	for _, p := range n.prefixes {

@@ -5,14 +5,15 @@
 //
 //	Pool ── peer ──┬─ member: a tunnel                     (member.go)
 //	               │    └─ its session on direct ways      (direct.go)
-//	               ├─ session: a place to meet, at a relay (session.go)
+//	               ├─ session: a place to meet, at a relay (session.go),
+//	               │    or on the local network            (lan.go)
 //	               └─ search: for a tunnel, or a way back  (search.go)
 //
 // A tunnel outlives the sessions that its carriers are made in. A session
 // begins when the server announces it (Accept), whichever portal has asked for
-// it, or with a ticket while there is no server (tickets.go). Its carriers may
-// turn out to belong to a tunnel there is; its peer says so in HELLO (package
-// meeting). It is given back as soon as no carrier of it lives and another
+// it, or, where that does not come, with a ticket (tickets.go) or on the local
+// network. Its carriers may turn out to belong to a tunnel there is; its peer says
+// so in HELLO (package meeting). It is given back as soon as no carrier of it lives and another
 // session's does.
 //
 // The Pool's lock is taken inside a tunnel's, never the other way round: no

@@ -25,10 +25,10 @@ type Status struct {
 	Waiting    time.Time `json:"waiting_since,omitzero"` // for a way back: no carrier is left, or none answers
 	Recoveries int       `json:"recoveries"`             // how often it has found one
 	Path       string    `json:"path,omitempty"`         // of the main carrier; empty: none yet
-	Relay      string    `json:"relay"`
-	Address    string    `json:"address,omitempty"` // of the relay
-	Opener     bool      `json:"opener"`            // this portal is the TLS client of the session
-	RTT        float64   `json:"rtt_ms,omitempty"`  // 0: not measured yet
+	Relay      string    `json:"relay"`                  // empty: the path is direct
+	Address    string    `json:"address,omitempty"`      // of the relay, or of the peer where the path is direct
+	Opener     bool      `json:"opener"`                 // this portal is the TLS client of the session
+	RTT        float64   `json:"rtt_ms,omitempty"`       // 0: not measured yet
 	Carriers   int       `json:"carriers"`
 	Ways       []Way     `json:"ways,omitempty"`   // of each carrier
 	Direct     *Search   `json:"direct,omitempty"` // for direct paths; nil: none are looked for

@@ -9,8 +9,8 @@ import (
 )
 
 // own returns this portal's candidates, best first, and its addresses with the ports
-// that are open there. seen is where a peer has seen it, and loopback says that loopback
-// addresses are of use.
+// that are open there: it opens those that are of use, and has the router map them. seen is
+// where a peer has seen it, and loopback says that loopback addresses are of use.
 func (f *Finder) own(seen []wire.Candidate, loopback bool) (list []wire.Candidate, hosts []netip.AddrPort) {
 	add := func(transport wire.CandidateTransport, origin wire.CandidateOrigin, a netip.AddrPort) {
 		same := func(c wire.Candidate) bool { return c.Addr == a && c.Transport == transport }
