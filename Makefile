@@ -106,7 +106,7 @@ package-test: ## install, run, upgrade and remove all packages in a Debian boote
 	@scripts/deb-arm-test
 	@LDFLAGS='$(LDFLAGS)' scripts/deb-test
 
-check: ## look the source over: format, vet, staticcheck, modules, imports, scripts
+check: ## look the source over: format, vet, staticcheck, modules, other systems, size, imports, scripts
 	@scripts/check
 
 generate: ## make the generated files again
