@@ -72,7 +72,12 @@ func (c *conn) listen() error {
 }
 
 func (c *conn) open(port uint16) (*socket, error) {
-	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { return setOptions(c.network, raw) }}
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		if err := refuseBroadcast(raw); err != nil {
+			return err
+		}
+		return setOptions(c.network, raw)
+	}}
 	host := netip.IPv4Unspecified()
 	if c.network == "udp6" {
 		host = netip.IPv6Unspecified()

@@ -2,6 +2,8 @@ package packet
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -66,4 +68,31 @@ func TestConnectionSurvivesThatNothingCanBeSent(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A peer may name the broadcast address of this portal's network as its own.
+func TestNothingIsSentToAllHostsOfANetwork(t *testing.T) {
+	all, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	at := func(host string) netip.AddrPort {
+		return netip.AddrPortFrom(netip.MustParseAddr(host), all.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	}
+	p, err := newSockets(t).Hold(netip.IPv4Unspecified())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	replaced(t, p.line.conn)
+	p.Send([]byte("to all"), at("127.255.255.255"))
+	p.Send([]byte("to one"), at("127.0.0.1"))
+	b := make([]byte, 16)
+	if n, err := all.Read(b); err != nil || string(b[:n]) != "to one" {
+		t.Errorf("%q, %v arrived first, want what was sent to one", b[:n], err)
+	}
+	if lost := p.line.lost.Load(); lost != 1 {
+		t.Errorf("%d packets were not sent, want that to all", lost)
+	}
 }
