@@ -77,7 +77,7 @@ func (p *Pool) meetNear(n neighbour) {
 	}
 	log := p.Log.With("peer", n.peer, "session", n.session.String())
 	ways := p.Directs.Open(direct.Tunnel{
-		Peer: n.peer, Client: info.Leg == 0, Keys: n.probes, First: firstProbe(time.Now()),
+		Peer: n.peer, Client: info.Leg == 0, Heard: true, Keys: n.probes, First: firstProbe(time.Now()),
 		TLS: p.tls(info), QUIC: carrier.QUICConfig(), Offer: func([]wire.Candidate) {},
 	})
 	l := &lanLeg{Direct: ways}

@@ -60,7 +60,7 @@ type Finder struct {
 
 	mu      sync.Mutex // guards the following
 	paths   map[probe.ID]*Path
-	quotas  map[string]*quota     // by peer
+	quotas  map[spender]*quota
 	ports   map[bool]*packet.Port // by whether they are of IPv6
 	doors   map[bool]*door
 	sources []func() []wire.Candidate
@@ -71,6 +71,7 @@ type Finder struct {
 type Tunnel struct {
 	Peer   string // name of the other portal
 	Client bool   // this portal is the TLS client of the tunnel's first carrier
+	Heard  bool   // what Peer is given was heard from neighbours, who may be anybody
 	// First is the counter of the first probe, for keys that were used before: a higher
 	// one than any of then. The peer takes no lower one.
 	First uint32
@@ -86,7 +87,7 @@ type Tunnel struct {
 func New(cfg Config) *Finder {
 	f := &Finder{
 		Config: cfg,
-		paths:  make(map[probe.ID]*Path), quotas: make(map[string]*quota), ports: make(map[bool]*packet.Port), doors: make(map[bool]*door),
+		paths:  make(map[probe.ID]*Path), quotas: make(map[spender]*quota), ports: make(map[bool]*packet.Port), doors: make(map[bool]*door),
 	}
 	cfg.Paths.Mirror(f.Changed)
 	cfg.Paths.Sockets().Serve(f)
@@ -158,11 +159,12 @@ func (f *Finder) allLocked() (list []*Path) {
 func (f *Finder) Open(t Tunnel) *Path {
 	p := newPath(f, t)
 	f.mu.Lock()
-	q := f.quotas[t.Peer]
+	by := spender{t.Peer, t.Heard}
+	q := f.quotas[by]
 	if q == nil {
 		f.tidyLocked()
 		q = newQuota()
-		f.quotas[t.Peer] = q
+		f.quotas[by] = q
 	}
 	p.search.quota = q
 	f.paths[p.own] = p
@@ -179,9 +181,9 @@ func (f *Finder) tidyLocked() {
 	for _, p := range f.paths {
 		used[p.search.quota] = true
 	}
-	for peer, q := range f.quotas {
+	for by, q := range f.quotas {
 		if !used[q] && q.full(time.Now()) {
-			delete(f.quotas, peer)
+			delete(f.quotas, by)
 		}
 	}
 }

@@ -202,3 +202,40 @@ func TestOnlyTheAskedAddressCanAnswer(t *testing.T) {
 	peer.say(answer(asked.Echo.Token))
 	eventually(t, "the way is open", func() bool { return p.State().Tries[0].Answered == 1 && p.State().Tries[0].Use == "open" })
 }
+
+// A neighbour who claims to be a peer at ever other addresses uses up what may be sent at the
+// word of neighbours, and nothing of what is left for the addresses that the peer names.
+func TestNeighboursDoNotSpendWhatIsThePeers(t *testing.T) {
+	p := newPortal(t, true, nil, nobody)
+	again := keys
+	again.ToClient, again.ToServer = probe.ID{8}, probe.ID{9}
+	near := p.finder.Open(Tunnel{Peer: "peer", Heard: true, Client: true, Keys: again, QUIC: &quic.Config{}, Offer: nobody})
+	defer near.Close()
+	victim := netip.MustParseAddr("192.0.2.1")
+	for port := uint16(2000); near.search.quota.spend(netip.AddrPortFrom(victim, port), time.Now()); port++ {
+	}
+	peer := newTalker(t, p)
+	p.Peer([]wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginHost, Addr: peer.conn.LocalAddr().(*net.UDPAddr).AddrPort()}})
+	if _, err := probe.Open(peer.hear(10*time.Second), keys.Key); err != nil {
+		t.Errorf("the peer's own address was asked by %v", err)
+	}
+}
+
+// What replaces a socket may be the goroutine of a connection whose end is waited for under
+// the Path's lock.
+func TestReplacedSocketIsToldWithoutALock(t *testing.T) {
+	p := newPortal(t, true, nil, nobody)
+	told := make(chan struct{})
+	p.mu.Lock()
+	go func() {
+		p.finder.Replaced()
+		close(told)
+	}()
+	select {
+	case <-told:
+	case <-time.After(10 * time.Second):
+		t.Error("Replaced waits for the Path's lock")
+	}
+	p.mu.Unlock()
+	<-told
+}

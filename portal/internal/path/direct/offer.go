@@ -24,7 +24,8 @@ func (p *Path) Here() {
 	if p.here {
 		return
 	}
-	p.here, p.stale = true, true
+	p.here = true
+	p.stale.Store(true)
 	p.search.bounds.loopback = true
 	p.listLocked(time.Now())
 	p.wake()
@@ -39,11 +40,7 @@ func (p *Path) listLocked(now time.Time) {
 
 // offer tells the peer this portal's addresses if they are others than before.
 func (p *Path) offer() {
-	p.mu.Lock()
-	stale := p.stale
-	p.stale = false
-	p.mu.Unlock()
-	if !stale {
+	if !p.stale.Swap(false) {
 		return
 	}
 	p.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -56,12 +57,12 @@ type Path struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 	poke   chan struct{}
+	stale  atomic.Bool // this portal's addresses may be others
 
 	mu       sync.Mutex    // guards the following
 	changed  chan struct{} // closed, and replaced, whenever a way has come or gone
 	search   search
 	here     bool             // the peer is on this machine
-	stale    bool             // this portal's addresses may be others
 	given    []wire.Candidate // by the peer
 	offered  []wire.Candidate
 	told     bool // they are
@@ -82,18 +83,19 @@ func newPath(f *Finder, t Tunnel) *Path {
 		Tunnel: t, finder: f, log: f.Log.With("peer", t.Peer), own: t.Keys.Own(t.Client),
 		inbox: packet.NewInbox(), poke: make(chan struct{}, 1), changed: make(chan struct{}),
 		counter: t.First,
-		search:  search{client: t.Client, bounds: f.bounds(false)}, stale: true, looked: time.Now(),
+		search:  search{client: t.Client, bounds: f.bounds(false)}, looked: time.Now(),
 	}
+	p.stale.Store(true)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.tasks.Add(1)
 	return p
 }
 
-// renew has this portal's addresses looked at. It does not block.
+// renew has this portal's addresses looked at. It takes no lock: who replaces a socket
+// calls it, which may be the goroutine of a connection whose end is waited for under the
+// Path's lock.
 func (p *Path) renew() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stale = true
+	p.stale.Store(true)
 	p.wake()
 }
 
@@ -101,7 +103,7 @@ func (p *Path) renew() {
 func (p *Path) Refresh() {
 	now := time.Now()
 	p.mu.Lock()
-	p.stale = true
+	p.stale.Store(true)
 	p.looked = now
 	p.search.restart(now)
 	p.restartTCPLocked(now)
@@ -335,7 +337,7 @@ func (p *Path) answeredLocked(at *packet.Port, from netip.AddrPort, m probe.Prob
 		return
 	}
 	if x.seen != was {
-		p.stale = true
+		p.stale.Store(true)
 	}
 	if x.way != nil && x.way.keeper != nil {
 		x.way.keeper.Bound(was.IsValid() && x.seen != was)

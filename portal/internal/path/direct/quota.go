@@ -18,6 +18,13 @@ const (
 	maxSpent = maxUnanswered
 )
 
+// spender is at whose word probes are sent. Neighbours who claim to be a peer do not use up
+// what is left for the addresses that the peer itself names.
+type spender struct {
+	peer  string
+	heard bool
+}
+
 // quota is what is left to be sent to addresses of one peer that have never answered. It
 // outlives the peer's tunnels. It is safe for concurrent use.
 type quota struct {

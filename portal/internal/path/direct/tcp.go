@@ -141,7 +141,7 @@ func (p *Path) knock(k *knock) {
 	if err == nil {
 		k.opened, k.seen, k.rtt = true, seen, time.Since(began)/2
 		p.search.quota.answered(k.addr)
-		p.stale = true
+		p.stale.Store(true)
 	}
 	p.wake()
 	p.mu.Unlock()
