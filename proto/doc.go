@@ -116,9 +116,12 @@
 //
 // What an operator's command asks a server over its Unix socket, it asks from another
 // machine over TLS, as an admin: one request and one answer a connection, in the framing
-// of package local. The certificate of an admin is good for a TLS client alone, and its
-// key must be the one that is enrolled under its name. Each connection, and what it has
-// asked for as long as that is not done, ends when the admin is revoked. An admin signs
+// of package local. While a server works on a request it gives a sign of life every 3
+// seconds, for a minute unless the command may take longer; who asks gives up after 2
+// minutes without the first one, and after a minute without the next. The certificate of
+// an admin is good for a TLS client alone, and its key must be the one that is enrolled
+// under its name. Each connection, and what it has asked for as long as that is not done,
+// ends when the admin is revoked. An admin signs
 // nothing. It renews its certificate over the enrolment protocol, with the one it has.
 //
 // # Certificates in the course of time
@@ -684,12 +687,14 @@
 //	servers named by Servers             16
 //	ports of a leg in packet mode        8
 //	offset of a stream                   2^62
-//	streams and flows of one tunnel      4,096 open; more are refused (ReasonBusy)
+//	streams and flows of one tunnel      4,096 open, and 512 that an exit is still dialling;
+//	                                     more are refused (ReasonBusy)
 //	certificates sent                    4; in a message 11,264 bytes together
 //	authorities                          8
 //	certificate request                  4,096 bytes
 //	revocations held                     100,000
 //	bytes queued for a control peer      16 MiB, then it is cut off
+//	administration, request or answer    64 MiB
 //	connections that a listener holds    1,000, and 200 of one IPv4 /24 or IPv6 /56;
 //	  before they have proven themselves   the oldest is closed for a newer one
 //	connection numbers of a session      1,024
