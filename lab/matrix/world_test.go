@@ -16,7 +16,7 @@ import (
 	"github.com/netport/netport/lab/topo"
 )
 
-var full = flag.Bool("full", false, "have every pair meet 30 times, which takes hours")
+var full = flag.Bool("full", false, "have every pair meet 30 times, which takes most of an hour")
 
 const (
 	// delay is that of each site's line, one way; servers and relays have none. It is long beside what a busy machine
