@@ -202,6 +202,9 @@ func (c *Client) use(ctx context.Context, conn *Conn, welcome wire.Welcome) erro
 	c.connects++
 	c.failed = ""
 	c.address, c.seen = addrOf(conn.RemoteAddr()), welcome.Seen
+	if conn.Proxy() != "" {
+		c.seen = netip.Addr{} // it is the proxy's, where no peer reaches this portal
+	}
 	clear(c.peers)
 	c.relay = false
 	c.times.connected()

@@ -22,6 +22,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
 	"github.com/netport/netport/proto/keeper"
+	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -49,7 +50,11 @@ type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
 // seenAt is where the script's server sees the portal.
 var seenAt = netip.MustParseAddr("203.0.113.7")
 
-func newScript(t *testing.T) *script {
+func newScript(t *testing.T) *script { return newScriptBy(t, nil) }
+
+// newScriptBy returns a script whose portal reaches the server through a proxy, if by is not
+// nil: it is given the server's address.
+func newScriptBy(t *testing.T, by func(server string) *proxy.Settings) *script {
 	s := &script{
 		T: t, asked: make(chan wire.FromPortal, 16), changes: make(chan grants.Change, 16), events: make(chan string, 16), told: make(chan bool, 16),
 		conns: make(chan *serverConn, 4), policy: ed25519.NewKeyFromSeed(slices.Repeat([]byte{1}, ed25519.SeedSize)),
@@ -83,8 +88,12 @@ func newScript(t *testing.T) *script {
 		}
 	})
 	s.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: own.ID, Key: own.Key()}, policy), time.Now, func(c grants.Change) { s.changes <- c })
+	servers, through := []string{l.Addr().String()}, (*proxy.Settings)(nil)
+	if by != nil {
+		through, servers = by(servers[0]), []string{"server.invalid:443"}
+	}
 	s.client = New(Config{
-		Credentials: own, Identity: keep, Software: "test", Servers: []string{l.Addr().String()}, Grants: s.keeper,
+		Credentials: own, Identity: keep, Software: "test", Servers: servers, Proxy: through, Grants: s.keeper,
 		Measure: s.measure, Changed: func() { s.kept.Add(1) }, Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
