@@ -1,6 +1,6 @@
 // Command netport-portal forwards connections between two private networks:
-// it runs on each side, dials out only, and listens and dials as the policy
-// grants.
+// it runs on each side, needs no port to be opened, and listens and dials as the
+// policy grants.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Command netport-server is the control plane of Netport: it knows who is
-// enrolled, what the policy grants, and brings portals together at a relay.
+// enrolled, what the policy grants, and brings portals together.
 package main
 
 import (

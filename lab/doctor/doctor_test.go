@@ -146,7 +146,7 @@ func TestDoctorNamesUDPThatIsDropped(t *testing.T) {
 		fmt.Sprintf("ok       relay relay-1 TCP: %v port 3478", one),
 		fmt.Sprintf("warning  relay relay-1 UDP: %v port 3478: no answer within 5s; the relay is reached the other way", one),
 		"ok       NAT: unknown",
-		"For the firewall's owner: this machine only dials out. Please let out",
+		"For the firewall's owner: nothing has to be let in. Please let out",
 		fmt.Sprintf("UDP       %v (relay-1)", one),
 		fmt.Sprintf("UDP       %v (relay-2)", two),
 	)

@@ -66,7 +66,7 @@ over makes tokens that say his own: --policy-key takes none but yours.
 	policyKey := c.Flags().String("policy-key", "", "refuse a token for another policy key than this, `ed25519:...` as \"netport-server policy sign\" prints it")
 	tokenFile := c.Flags().String("token", "", "read the token from a `FILE` that only its owner can read")
 	var reach Reach
-	c.Flags().StringVar(&reach.Proxy, "proxy", "", "go through a proxy, now and later: its `URL` (http, https or socks5) without a password, or \"environment\" for that of HTTPS_PROXY")
+	c.Flags().StringVar(&reach.Proxy, "proxy", "", "go through a proxy, now and later: its `URL` (http, https or socks5) without a password, or \"environment\" for that of HTTPS_PROXY or ALL_PROXY")
 	c.Flags().StringVar(&reach.PasswordFile, "proxy-password-file", "", "the password of the proxy's user: the first line of a `FILE` that only its owner can read")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		through, err := reach.settings()

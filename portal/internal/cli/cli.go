@@ -23,8 +23,9 @@ func Root(secure func(keep privilege.Set) error) *cobra.Command {
 	root := command.Root("netport-portal", "Forward connections between two private networks")
 	root.Long = `Forward connections between two private networks.
 
-A portal runs on each side and dials out only. The server's policy says where
-the one listens and what the other dials for it.`
+A portal runs on each side. No port has to be opened for it: portals dial out, and
+meet at a relay, or directly where their networks let them. The server's policy says
+where the one listens and what the other dials for it.`
 	root.AddCommand(run(secure), status(), metrics(), ping(), explain(), doctorCommand(), connect())
 	for _, c := range root.Commands() {
 		c.Flags().String("config", config.DefaultFile, "the portal's configuration `FILE`")

@@ -72,7 +72,7 @@ func printReport(w *command.Page, r doctor.Report) error {
 		_, err := fmt.Fprintln(w, "\nNothing was found that a firewall would have to let out.")
 		return err
 	}
-	fmt.Fprintln(w, "\nFor the firewall's owner: this machine only dials out. Please let out")
+	fmt.Fprintln(w, "\nFor the firewall's owner: nothing has to be let in. Please let out")
 	rows := make([][]string, 0, len(r.Open))
 	for _, o := range r.Open {
 		rows = append(rows, []string{o.Protocol, o.Host, o.Ports, string(o.Need), o.Why})

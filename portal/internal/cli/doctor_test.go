@@ -123,7 +123,7 @@ ok       NAT: address-dependent mapping, or address and port-dependent:
 ok       port mapping: the router maps ports by PCP, while a tunnel looks for
          direct paths
 
-For the firewall's owner: this machine only dials out. Please let out
+For the firewall's owner: nothing has to be let in. Please let out
 PROTOCOL  HOST                 PORT         NEED     WHY
 TCP       192.0.2.3            443          reserve  the server, with nobody
                                                      looking into TLS and no

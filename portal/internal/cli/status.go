@@ -22,7 +22,7 @@ func status() *cobra.Command {
 
 A forward is up only if this portal's part of it works and the other portal can
 be reached now. What is missing stands below the table; with --wide the last column
-says how it is known, too.
+says how it is known, too, and each tunnel where direct paths are looked for.
 
 A tunnel that has lost every carrier waits for a way back, and its connections
 with it, as long as "linger" in the configuration says.

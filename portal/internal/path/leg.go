@@ -1,5 +1,5 @@
 // Package path finds ways between two portals and gives their carriers
-// connections over them. What exists is the way over a relay, in three forms:
+// connections over them. Here is the way over a relay, in three forms:
 // both portals dial the relay, prove their legs, and the relay joins the two
 // connections (splice mode); both dial the same port of it, and the relay
 // makes one TCP connection from portal to portal of the two, by rewriting
@@ -8,8 +8,8 @@
 //
 // A Finder makes Legs and remembers what works in which network. A Leg is one
 // portal's way into one session, and a Way the connection that one carrier may
-// take. They are the seam for ways to come (direct ones): a carrier sees nothing
-// but a connection. Package packet has the UDP sockets.
+// take: a carrier sees nothing but a connection. Package direct has the ways past
+// any relay, which are Legs and Ways too, and package packet the UDP sockets.
 package path
 
 import (
