@@ -28,6 +28,7 @@ var alike = map[string]string{
 	"portal/internal/exit/linger_unix.go":                    "linger_windows.go",
 	"portal/internal/network/networktest/namespace_linux.go": "for tests",
 	"portal/internal/path/direct/reuse_unix.go":              "reuse_other.go",
+	"portal/internal/path/packet/broadcast_unix.go":          "broadcast_windows.go",
 	"portal/internal/path/packet/errno_unix.go":              "errno_windows.go",
 	"proto/command/commandtest/help_unix.go":                 "for tests",
 	"proto/command/guard_files_unix.go":                      "access control lists",
