@@ -544,7 +544,8 @@
 //
 // For TCP a portal listens on one port while it has a tunnel, dials from the same, and
 // names it like the other; where relays or the server (Welcome) see it at another address, it
-// names that with the port of TCP too, for many NATs leave ports as they are. Both portals dial what the other
+// names that with the port of TCP too, for many NATs leave ports as they are (where the
+// server sees a proxy it does not). Both portals dial what the other
 // has named, half a second after the first probes, and again after pauses that grow to 5
 // minutes; a try counts for four probes. A connection begins with a probe that asks
 // and one that answers (package probe); a portal closes, without a word, what does not
@@ -675,6 +676,7 @@
 //	probes to an address that has never  5 a second, 30, and one more an hour
 //	  answered
 //	the same, to all addresses of a peer 480, and one more every 4 minutes
+//	                                     (at the word of neighbours as many beside)
 //	answers to addresses that have       160, and one more every 5 seconds
 //	  answered nothing
 //	addresses that connections are       4 of a direct path, for 10 seconds after an answer
