@@ -316,7 +316,7 @@ func (p *Path) answerLocked(at *packet.Port, from netip.AddrPort, m probe.Probe,
 
 // mayAnswerLocked reports whether a probe from there is answered.
 func (p *Path) mayAnswerLocked(from netip.AddrPort, now time.Time) bool {
-	if x := p.search.find(from); x != nil && !x.answered.IsZero() {
+	if x := p.search.find(from); x != nil && x.answers > 0 {
 		return true
 	}
 	p.answers.settle(now, answerRefill)
