@@ -46,8 +46,9 @@ type Facts struct {
 	Local   map[netip.Addr]bool // addresses of this machine towards relays
 }
 
-// known is what the daemon knows; nothing where there is none.
-func (f Facts) known() daemon.Known {
+// known is what the daemon knows; nothing where there is none. It reads no other field: others may be
+// written meanwhile.
+func (f *Facts) known() daemon.Known {
 	if f.Daemon == nil {
 		return daemon.Known{}
 	}
