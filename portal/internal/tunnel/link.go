@@ -238,6 +238,7 @@ func (l *link) Silent(silent bool) {
 		}
 	}
 	l.t.worse = l.t.worse || silent
+	l.t.recountLocked(l.heardAt(time.Now()))
 	l.t.changedLocked()
 }
 

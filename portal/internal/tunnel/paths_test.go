@@ -361,6 +361,10 @@ func TestDirectOnlyGoesOverNoRelay(t *testing.T) {
 		if gap := k.longest(); gap < linger/2 || gap > linger/2+time.Second {
 			t.Errorf("nothing came back for %v, there was no direct path for %v", gap, linger/2)
 		}
+		// Nor does anything begin on a direct carrier that is silent, and not dead yet.
+		second.silence()
+		time.Sleep(3 * time.Second)
+		refused()
 		// And is reset when none comes.
 		second.client.Abort(errors.New("the test breaks it"))
 		began := time.Now()

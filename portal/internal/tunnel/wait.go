@@ -84,10 +84,14 @@ func (t *Tunnel) carriedLocked() bool {
 func (t *Tunnel) recountLocked(heard time.Time) {
 	there, barred := false, false
 	for _, l := range t.links {
-		if t.mayTakeLocked(l) {
-			there = true
-		} else {
+		switch {
+		case !t.mayTakeLocked(l):
 			barred = true
+		case t.paths == grant.DirectOnly && l.silent.Load():
+			// What is opened on it would wait for the next one as long as what runs, and
+			// not be told why.
+		default:
+			there = true
 		}
 	}
 	switch was := t.carriedLocked(); {
