@@ -150,13 +150,20 @@ func (s *search) restart(now time.Time) {
 	}
 }
 
-// carry takes whether something direct carries. When that ends, everything is asked at
-// once.
+// carry takes whether something direct carries. When that ends, what has answered before is
+// asked at once; that takes nothing from the quota.
 func (s *search) carry(carried bool, now time.Time) {
-	if s.carried && !carried {
-		s.restart(now)
-	}
+	was := s.carried
 	s.carried = carried
+	for _, p := range s.pairs {
+		switch {
+		case !was || carried:
+		case p.answers > 0:
+			p.restart(now)
+		default:
+			p.due = earlier(p.due, now.Add(s.pause(p)))
+		}
+	}
 }
 
 // ask takes that a probe of the peer has come, and reports whether it is to be answered.
