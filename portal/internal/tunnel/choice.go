@@ -78,6 +78,11 @@ func (t *Tunnel) weigh(now time.Time) (wait time.Duration) {
 	if len(t.ends) == 0 || t.paths != grant.DirectAny {
 		return time.Hour
 	}
+	// Each stream that opens wakes the loop, and looking asks the system about each carrier.
+	if since := now.Sub(t.lookedAt); since < weighEvery {
+		return weighEvery - since
+	}
+	t.lookedAt = now
 	var relay, direct *link // the quickest of each
 	carried := t.past.Sent + t.past.Received
 	for _, l := range t.links {

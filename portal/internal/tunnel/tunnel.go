@@ -143,7 +143,8 @@ type Tunnel struct {
 	paths     grant.Direct      // Config.Paths, as it is now
 	barredAt  time.Time         // since when there is none, though there are others; zero: there is
 	choice    choice            // between direct carriers and those by a relay
-	weighed   uint64            // what was carried when both were measured, or looked at, last
+	lookedAt  time.Time         // when both were looked at last
+	weighed   uint64            // what was carried then
 	own       wire.Candidates   // that were offered to the peer
 	theirs    uint32            // number of the peer's newest
 	lostAt    time.Time         // when the peer was last heard, while there is none
