@@ -102,9 +102,6 @@ type lanLeg struct {
 	end func() // of the look for it
 }
 
-// Relay implements Leg.
-func (l *lanLeg) Relay() string { return "" }
-
 // Close ends the look, too.
 func (l *lanLeg) Close() {
 	l.end()

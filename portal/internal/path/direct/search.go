@@ -153,14 +153,15 @@ func (s *search) restart(now time.Time) {
 // carry takes whether something direct carries. When that ends, what has answered before is
 // asked at once; that takes nothing from the quota.
 func (s *search) carry(carried bool, now time.Time) {
-	was := s.carried
+	lost := s.carried && !carried
 	s.carried = carried
+	if !lost {
+		return
+	}
 	for _, p := range s.pairs {
-		switch {
-		case !was || carried:
-		case p.answers > 0:
+		if p.answers > 0 {
 			p.restart(now)
-		default:
+		} else {
 			p.due = earlier(p.due, now.Add(s.pause(p)))
 		}
 	}
