@@ -160,21 +160,22 @@ func (p *Path) reach(ctx context.Context, to netip.AddrPort) (conn *net.TCPConn,
 	if d == nil {
 		return nil, seen, errNoDoor
 	}
-	if conn, err = d.dial(ctx, to); err != nil {
+	dialled, err := d.dial(ctx, to)
+	if err != nil {
 		return nil, seen, err
 	}
-	stop := context.AfterFunc(p.ctx, func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(greetTime))
-	seen, err = p.ask(conn)
+	stop := context.AfterFunc(p.ctx, func() { dialled.Close() })
+	dialled.SetDeadline(time.Now().Add(greetTime))
+	seen, err = p.ask(dialled)
 	if err == nil && !stop() {
 		err = ErrClosed
 	}
 	if err != nil {
 		stop()
-		conn.Close()
+		dialled.Close()
 		return nil, seen, fmt.Errorf("prove the peer at %v: %w", to, err)
 	}
-	return conn, seen, nil
+	return dialled, seen, nil
 }
 
 // ask proves this portal on a connection that it has dialled, and has the other prove
