@@ -207,8 +207,8 @@ type guest struct {
 	leave func()
 }
 
-// Close implements net.Conn.
+// Close implements net.Conn. Who sees the end of the connection finds that the place is free.
 func (g *guest) Close() error {
-	defer g.leave()
+	g.leave()
 	return g.Conn.Close()
 }
