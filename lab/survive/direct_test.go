@@ -29,45 +29,51 @@ func (w *world) waitDirect(t *testing.T) {
 	t.Logf("%s after %v", path, time.Since(start))
 }
 
-// F19 to F23, F25, F28, F29 and F54 on a direct path, through both portals' NATs: whatever breaks it, what runs goes on by
-// the relay, or on another direct path, and all is directly again before the next round.
+// story is a fault of a direct path, with its name.
+type story struct {
+	name  string
+	fault fault
+}
+
+// breaks tells stories of a direct path through both portals' NATs: whatever breaks it, what runs goes on by the relay, or
+// on another direct path, and all is directly again before the next round.
+func (w *world) breaks(t *testing.T, stories ...story) {
+	for _, story := range stories {
+		t.Run(story.name, func(t *testing.T) { w.endures(t, story.fault) })
+	}
+}
+
+// F19, F20, F25, F28, F29 and F54 on a direct path: what lies between the portals breaks it.
 func TestDirectPathBreaks(t *testing.T) {
 	w := newWorld(t, plan{carriers: directly, laptop: []topo.HostOption{topo.Uplink(link.Shape{})}})
-	w.roaming()
 	loss := whole(2*time.Second, 10*time.Second)
 	office := w.office.Addr4()
 	next := 0
-	type story struct {
-		name  string
-		fault fault
-	}
-	stories := []story{
-		{"F19, the NAT forgets", w.natForgets()},
-		{"F20, the NAT has another address", fault{stall: 3 * time.Second, strike: func() { w.home.Renumber() }}},
-		{"F28, what laptop sends is lost", w.lineFor(t, loss, loss+2*time.Second, link.Shape{Loss: 1}, link.Shape{})},
-		{"F28, what laptop is sent is lost", w.lineFor(t, loss, loss+2*time.Second, link.Shape{}, link.Shape{Loss: 1})},
-		{"F25, the way shrinks and nobody is told", shrinks(w.home)},
-		{"F29, UDP is blocked", w.letsLittleThrough(topo.BlockUDP)},
-		{"F54, the direct path dies and appears", fault{stall: 2 * time.Second, rounds: 10, least: 3,
+	w.breaks(t,
+		story{"F19, the NAT forgets", w.natForgets()},
+		story{"F20, the NAT has another address", fault{stall: 3 * time.Second, strike: func() { w.home.Renumber() }}},
+		story{"F28, what laptop sends is lost", w.lineFor(t, loss, loss+2*time.Second, link.Shape{Loss: 1}, link.Shape{})},
+		story{"F28, what laptop is sent is lost", w.lineFor(t, loss, loss+2*time.Second, link.Shape{}, link.Shape{Loss: 1})},
+		story{"F25, the way shrinks and nobody is told", shrinks(w.home)},
+		story{"F29, UDP is blocked", w.letsLittleThrough(topo.BlockUDP)},
+		story{"F54, the direct path dies and appears", fault{stall: 2 * time.Second, rounds: 10, least: 3,
 			strike: func() {
 				if next++; next%2 == 1 {
 					w.home.SetRules(topo.BlockUDPTo(office), topo.BlockTCPTo(office))
 				}
 			},
 			mend: func() { w.home.SetRules() },
-		}},
-		{"F23, the link flaps", w.linkFlaps(t, whole(3, 30))},
-	}
-	// After all this no direct path was found within a minute in one run of four: what is left of the quota of probes
-	// (package direct) is to be looked at.
-	if *full {
-		stories = append(stories,
-			story{"F22, the old interface is dead", fault{stall: 5 * time.Second, strike: w.oldInterfaceDead(t).strike, mend: w.oldInterfaceDead(t).mend}},
-			story{"F21, the address changes", w.addressChanges()})
-	}
-	for _, story := range stories {
-		t.Run(story.name, func(t *testing.T) { w.endures(t, story.fault) })
-	}
+		}})
+}
+
+// F21 to F23 on a direct path: the portal's own interfaces break it.
+func TestDirectPathRoams(t *testing.T) {
+	w := newWorld(t, plan{carriers: directly, laptop: []topo.HostOption{topo.Uplink(link.Shape{})}})
+	w.roaming()
+	w.breaks(t,
+		story{"F22, the old interface is dead", fault{stall: 5 * time.Second, strike: w.oldInterfaceDead(t).strike, mend: w.oldInterfaceDead(t).mend}},
+		story{"F21, the address changes", w.addressChanges()},
+		story{"F23, the link flaps", w.linkFlaps(t, whole(3, 30))})
 }
 
 // F1, F9 and G3 on a direct path: server and relays are killed, and nothing that runs is disturbed; they come back, and the

@@ -166,7 +166,8 @@ func TestPeerOnThisMachineIsProven(t *testing.T) {
 	}
 }
 
-// A direct way that breaks as soon as something runs on it is tried ever more rarely.
+// A direct way that breaks as soon as something runs on it is tried ever more rarely, but again within maxLostPause: by then
+// it may be a good one.
 func TestDirectWayThatBreaksAtOnceIsTriedEverMoreRarely(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		s := w.talk()
@@ -180,7 +181,7 @@ func TestDirectWayThatBreaksAtOnceIsTriedEverMoreRarely(t *testing.T) {
 			w.wire.cut()
 			s.echoes(time.Second)
 		}
-		if came < 5 || came > 40 {
+		if came < 25 || came > 40 {
 			t.Errorf("it came %d times in ten minutes", came)
 		}
 		s.close()

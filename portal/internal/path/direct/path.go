@@ -245,7 +245,7 @@ func (p *Path) act(now time.Time) (again time.Time) {
 				out = append(out, p.packLocked(x.addr, probe.Probe{Echo: *ask}))
 			}
 			if anew {
-				p.search.restart(now)
+				p.search.lost(now)
 				again = now
 			}
 			again = earlier(again, next)

@@ -142,27 +142,32 @@ func (s *search) anew(p *pair, now time.Time) {
 
 func (p *pair) restart(now time.Time) { p.tries, p.began, p.due, p.starve = 0, now, now, false }
 
-// restart has all addresses asked at once, those in use too: this portal's network has
-// changed, or what was open seems lost.
+// restart has all addresses asked at once, those in use too: this portal's network may
+// have changed.
 func (s *search) restart(now time.Time) {
 	for _, p := range s.pairs {
 		p.restart(now)
 	}
 }
 
-// carry takes whether something direct carries. When that ends, what has answered before is
-// asked at once; that takes nothing from the quota.
+// carry takes whether something direct carries.
 func (s *search) carry(carried bool, now time.Time) {
 	lost := s.carried && !carried
-	s.carried = carried
-	if !lost {
+	if s.carried = carried; !lost {
 		return
 	}
+	s.lost(now)
+	for _, p := range s.pairs {
+		p.due = earlier(p.due, now.Add(s.pause(p))) // carriedPause is over
+	}
+}
+
+// lost has what has answered before asked at once, what is in use too: a way that was used is gone or silent. What has
+// never answered is not, since each loss would take from the quota.
+func (s *search) lost(now time.Time) {
 	for _, p := range s.pairs {
 		if p.answers > 0 {
 			p.restart(now)
-		} else {
-			p.due = earlier(p.due, now.Add(s.pause(p)))
 		}
 	}
 }

@@ -313,6 +313,31 @@ func TestReserveIsSeldomAskedWhileAnotherCarries(t *testing.T) {
 	}
 }
 
+// Ways that come and go take nothing from the quota: a hundred losses leave as much for the addresses that have never
+// answered as there was.
+func TestLossesTakeNothingFromTheQuota(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	s := search{client: true, quota: newQuota()}
+	good, never := netip.MustParseAddrPort("203.0.113.1:2000"), netip.MustParseAddrPort("203.0.113.2:2000")
+	s.list([]wire.Candidate{{Transport: wire.CandidateUDP, Addr: good}, {Transport: wire.CandidateUDP, Addr: never}}, now)
+	asked := map[netip.AddrPort]int{}
+	for range 100 {
+		for range 3 {
+			out, _ := s.step(now)
+			for _, o := range out {
+				if asked[o.to]++; o.to == good {
+					s.answer(o.to, o.token, netip.AddrPort{}, now)
+				}
+			}
+			now = now.Add(time.Second)
+		}
+		s.lost(now)
+	}
+	if asked[good] < 100 || asked[never] > len(pauses) {
+		t.Errorf("in 100 losses the address that answers was asked %d times, the one that never does %d times", asked[good], asked[never])
+	}
+}
+
 // T44: a portal's list may be a lie from first to last, and come again and again.
 func TestVictimOfALyingPeerGetsAFewProbesInAll(t *testing.T) {
 	s := search{quota: newQuota()}

@@ -277,7 +277,7 @@ func (p *Path) ended(conn *quic.Conn) {
 			x.drop()
 		}
 		x.answered = time.Time{} // to be proven anew
-		p.search.restart(time.Now())
+		p.search.lost(time.Now())
 		p.tellLocked()
 		p.wake()
 		return
