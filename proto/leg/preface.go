@@ -12,9 +12,10 @@ import (
 const (
 	// PrefaceLen is the length of a TCP preface in bytes.
 	PrefaceLen = 64
+	// Magic is what a preface begins with. No TLS record does.
+	Magic = "NPLG\x01"
 
 	prefaceMAC = 40 // where the MAC starts
-	magic      = "NPLG\x01"
 )
 
 // Nonce makes a preface unique.
@@ -59,7 +60,7 @@ func NewMeeting(session wire.SessionID, leg uint8, counter uint64) Preface {
 func (p Preface) Counter() uint64 { return binary.BigEndian.Uint64(p.Nonce[:]) }
 
 func (p Preface) appendFields(b []byte) []byte {
-	b = append(b, magic...)
+	b = append(b, Magic...)
 	b = append(b, p.ID.Session[:]...)
 	b = append(b, p.ID.Leg)
 	b = binary.BigEndian.AppendUint16(b, p.ID.Connection)
@@ -78,7 +79,7 @@ func (p Preface) sign(secret wire.Secret) (mac [PrefaceLen - prefaceMAC]byte) {
 func ParsePreface(b []byte) (Preface, error) {
 	r := wire.NewReader(b)
 	var p Preface
-	if string(r.Bytes(len(magic))) != magic {
+	if string(r.Bytes(len(Magic))) != Magic {
 		r.Reject()
 	}
 	r.Copy(p.ID.Session[:])

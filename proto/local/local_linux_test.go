@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// nobodyID is the user that is nobody on every machine.
+const nobodyID = 65534
+
 // asNobody runs f on a thread of its own that has become user 65534 for good.
 func asNobody(t testing.TB, f func()) {
 	t.Helper()
@@ -18,9 +21,8 @@ func asNobody(t testing.TB, f func()) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and never unlocked: the thread ends with us
-		const nobody = 65534
 		// The raw call changes this thread alone; package syscall's changes all.
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobodyID, nobodyID, nobodyID); errno != 0 {
 			t.Errorf("become nobody: %v", errno)
 			return
 		}

@@ -4,8 +4,8 @@ package local
 
 import "net"
 
-// checkPeer admits callers of our own user and root.
-func checkPeer(c *net.UnixConn) (Caller, error) {
+// checkPeer admits callers of our own user, root, and these users.
+func checkPeer(c *net.UnixConn, users ...int) (Caller, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return Caller{}, err
@@ -18,5 +18,5 @@ func checkPeer(c *net.UnixConn) (Caller, error) {
 	if cerr != nil {
 		return Caller{}, cerr
 	}
-	return localCaller(uid), admit(uid)
+	return localCaller(uid), admit(uid, users...)
 }

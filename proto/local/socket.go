@@ -13,17 +13,40 @@ import (
 
 // Socket is a listening Unix socket by the rules of this package, for another
 // protocol than that of a Server. Accept returns only callers who are the daemon's
-// user or root.
+// user, root, or one of the socket's users.
 type Socket struct {
 	*net.UnixListener
-	lock *os.File
+	// Refused is told why a caller was turned away, if it is not nil. It is set before
+	// Accept is called.
+	Refused func(error)
+
+	lock  *os.File
+	users []int
 }
 
 // ListenSocket takes the socket at path for this process. Its folder must exist, and
 // others must not be able to write in it or to put another in its place.
-func ListenSocket(path string) (*Socket, error) {
+func ListenSocket(path string) (*Socket, error) { return listenSocket("unix", path, nil) }
+
+// ListenPackets is ListenSocket for a socket that keeps what is sent to it apart, as
+// packets (SOCK_SEQPACKET), and that these users may call, too, by their ids. If there are
+// any everybody can connect, and who may not is turned away then: no group has all of
+// them as its members.
+func ListenPackets(path string, users ...int) (*Socket, error) {
+	return listenSocket("unixpacket", path, users)
+}
+
+// CheckPath refuses a path that no socket can have.
+func CheckPath(path string) error {
 	if len(path) > maxPath {
-		return nil, fmt.Errorf("listen on socket %s: the path has %d bytes, at most %d are possible; choose a shorter one", path, len(path), maxPath)
+		return fmt.Errorf("the path has %d bytes, at most %d are possible; choose a shorter one", len(path), maxPath)
+	}
+	return nil
+}
+
+func listenSocket(network, path string, users []int) (*Socket, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}
 	if err := folder.CheckPrivate(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
@@ -32,15 +55,20 @@ func ListenSocket(path string) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}
-	l, err := listen(path)
+	l, err := listen(network, path)
+	if err == nil && len(users) > 0 {
+		if err = os.Chmod(path, 0o666); err != nil {
+			l.Close()
+		}
+	}
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("listen on socket %s: %w", path, err)
 	}
-	return &Socket{l, lock}, nil
+	return &Socket{UnixListener: l, lock: lock, users: users}, nil
 }
 
-func listen(path string) (*net.UnixListener, error) {
+func listen(network, path string) (*net.UnixListener, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -54,7 +82,7 @@ func listen(path string) (*net.UnixListener, error) {
 			return nil, err
 		}
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
 	if err != nil {
 		return nil, err
 	}
@@ -72,10 +100,13 @@ func (s *Socket) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := checkPeer(c); err == nil {
+		if _, err = checkPeer(c, s.users...); err == nil {
 			return c, nil
 		}
 		c.Close()
+		if s.Refused != nil {
+			s.Refused(err)
+		}
 	}
 }
 
