@@ -457,7 +457,9 @@
 // one. So does one on which the peer has not said HELLO yet: nobody waits for what a peer
 // says that may be waiting for the same. A wrong proof closes the carrier and
 // changes nothing. A TLS client that named no tunnel does not wait for the server's
-// HELLO: OPEN and DATA may follow its own at once.
+// HELLO: OPEN and DATA may follow its own at once. Nor does one whose carrier is of the tunnel
+// that it names or of none, a further one or one on a direct path: it closes it when the
+// server's HELLO names another, or proves nothing.
 //
 // Both sides dial carrier 0 on the Session message. The TLS client of a session may then
 // announce one more with CARRIER on a carrier of it, numbers rising by

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/wire"
 )
@@ -19,9 +20,13 @@ var (
 func (m *Meeting) greet(ctx context.Context, won taken, of *tunnel.Identity) (Met, error) {
 	var met Met
 	var err error
-	if m.client {
-		met, err = m.greetFirst(ctx, won, of)
-	} else {
+	switch {
+	case m.client && of != nil:
+		won.conn.SendHello(hello(won, *of))
+		return Met{Conn: unanswered{won.conn, *of}, Way: won.way, Tunnel: *of}, nil
+	case m.client:
+		met, err = m.greetFirst(ctx, won)
+	default:
 		met, err = m.answer(ctx, won, of)
 	}
 	if err != nil {
@@ -32,12 +37,9 @@ func (m *Meeting) greet(ctx context.Context, won taken, of *tunnel.Identity) (Me
 	return met, nil
 }
 
-// greetFirst is the TLS client's side.
-func (m *Meeting) greetFirst(ctx context.Context, won taken, of *tunnel.Identity) (Met, error) {
+// greetFirst is the TLS client's side, where the carrier may be of any tunnel.
+func (m *Meeting) greetFirst(ctx context.Context, won taken) (Met, error) {
 	named, ok := m.Tunnels.Named()
-	if of != nil {
-		named, ok = *of, true
-	}
 	if !ok {
 		won.conn.SendHello(wire.TunnelHello{})
 		return m.found(won), nil
@@ -54,12 +56,40 @@ func (m *Meeting) greetFirst(ctx context.Context, won taken, of *tunnel.Identity
 			return Met{}, errForeign
 		}
 		return Met{Tunnel: named}, nil
-	case of != nil:
-		return Met{}, errOther
 	}
 	m.Log.Info("the peer does not have the tunnel any more that this portal has", "tunnel", named.ID.String())
 	m.Tunnels.Doubt(ctx)
 	return m.found(won), nil
+}
+
+// unanswered is a carrier that can be of one tunnel only, at the TLS client: it is that
+// tunnel's before the server has said HELLO, which saves the round trip, and no longer if
+// that says anything else.
+type unanswered struct {
+	carrier.Conn
+	of tunnel.Identity
+}
+
+// Run implements carrier.Conn.
+func (u unanswered) Run(ctx context.Context, h carrier.Handler) error {
+	return u.Conn.Run(ctx, answerer{h, u})
+}
+
+// answerer looks at the server's HELLO.
+type answerer struct {
+	carrier.Handler
+	to unanswered
+}
+
+// Hello implements carrier.Handler.
+func (a answerer) Hello(m wire.TunnelHello) error {
+	switch {
+	case m.Tunnel != a.to.of.ID:
+		return errOther
+	case !a.to.of.Proves(a.to.Binding(), false, m.Proof):
+		return errForeign
+	}
+	return a.Handler.Hello(m)
 }
 
 // answer is the TLS server's side: it decides on the client's HELLO.

@@ -126,8 +126,8 @@ func TestCarrierBelongsToTheTunnelThatBothProve(t *testing.T) {
 	}
 }
 
-// A further carrier belongs to the tunnel it was announced on, whatever else
-// the two have.
+// A further carrier belongs to the tunnel it was announced on, whatever else the two have. The TLS client does not wait for
+// the server's word on that: what it sends follows its HELLO, and it gives the carrier up when the word is another.
 func TestFurtherCarrierIsOfItsTunnelOnly(t *testing.T) {
 	who := newPortals(t)
 	one, two := identityOf("x", 1), identityOf("x", 2)
@@ -152,19 +152,34 @@ func TestFurtherCarrierIsOfItsTunnelOnly(t *testing.T) {
 				return func(ctx context.Context) (Met, error) { return s.More(ctx, n, wire.CarrierTCP, of) }
 			}
 			go client.serve(ctx, more(client, test.client))
+			synctest.Wait()
 			go server.serve(ctx, more(server, test.server))
 			synctest.Wait()
-			for i, s := range []*side{client, server} {
-				select {
-				case <-s.up:
-					if !test.works || s.met.New || s.met.Tunnel.ID != one.ID {
-						t.Errorf("side %d has a carrier of tunnel %v, new %t", i, s.met.Tunnel.ID, s.met.New)
-					}
-				default:
-					if test.works {
-						t.Errorf("side %d: %v", i, s.err)
-					}
+			<-client.up
+			if client.met.New || client.met.Tunnel.ID != one.ID {
+				t.Errorf("the client has a carrier of tunnel %v, new %t", client.met.Tunnel.ID, client.met.New)
+			}
+			select {
+			case <-server.up:
+				if !test.works || server.met.New || server.met.Tunnel.ID != one.ID {
+					t.Errorf("the server has a carrier of tunnel %v, new %t", server.met.Tunnel.ID, server.met.New)
 				}
+			default:
+				if test.works {
+					t.Errorf("the server has none: %v", server.err)
+				}
+			}
+			select {
+			case <-client.heard:
+				if !test.works {
+					t.Error("the client's tunnel was told of a HELLO that is wrong")
+				}
+			case <-client.over:
+				if test.works || client.err == nil {
+					t.Errorf("the client's carrier ended: %v", client.err)
+				}
+			}
+			for i, s := range []*side{client, server} {
 				if s.Tunnels.(*tunnels).doubted > 0 {
 					t.Errorf("side %d doubts its tunnels", i)
 				}

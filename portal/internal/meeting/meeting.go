@@ -93,7 +93,8 @@ type Meeting struct {
 func New(cfg Config) *Meeting { return &Meeting{Config: cfg, client: cfg.Session.Leg == 0} }
 
 // Met is a carrier with the peer proven and its HELLO right, or, on the TLS
-// client's side of a new tunnel, not yet read. Way was told that it was taken.
+// client's side of a new tunnel and of Join and More, not yet read: the latter carriers end
+// when that is wrong. Way was told that it was taken.
 type Met struct {
 	Conn   carrier.Conn
 	Way    path.Way
