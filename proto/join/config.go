@@ -165,7 +165,8 @@ mode = "auto"
 # One port that all sessions can share as well; 0: none. Portals measure their
 # round trips to this relay there, and meet there while the server is away. 3478 is
 # the port of STUN (RFC 8489) and needs no rights; where networks let nothing but
-# the Web out, 443 helps. Open it in the firewall, for TCP and UDP.
+# the Web out, 443 helps: where the server is on this machine, with take_over and the
+# server's hand_over (their example files tell how). Open it in the firewall, for TCP and UDP.
 shared_tcp_port = 3478
 shared_udp_port = 3478
 

@@ -17,6 +17,7 @@ import (
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/proto/proxy"
 )
@@ -69,10 +70,14 @@ type Config struct {
 	PacketFirst, PacketLast uint16
 	SharedTCP               uint16 // 0: none
 	SharedUDP               uint16 // 0: none
-	Deny                    []netip.Prefix
-	AllowLoopback           bool
-	Capacity                int
-	SessionsPerPortal       int
+	// TakeOver is the socket at which the program that has port SharedTCP hands over what
+	// comes there for the relay; empty: the relay listens there itself. TakeOverFrom is the
+	// user whom that program runs as, or his number; empty: the relay's own, or root.
+	TakeOver, TakeOverFrom string
+	Deny                   []netip.Prefix
+	AllowLoopback          bool
+	Capacity               int
+	SessionsPerPortal      int
 	// PacketsPerSecond and BytesPerSecond bound each connection in each direction.
 	// 0: no limit.
 	PacketsPerSecond, BytesPerSecond uint64
@@ -108,6 +113,8 @@ type file struct {
 	PacketPorts       string   `toml:"packet_ports"`
 	SharedTCP         int      `toml:"shared_tcp_port"`
 	SharedUDP         int      `toml:"shared_udp_port"`
+	TakeOver          string   `toml:"take_over"`
+	TakeOverFrom      string   `toml:"take_over_from"`
 	Deny              []string `toml:"deny"`
 	AllowLoopback     bool     `toml:"allow_loopback"`
 	Capacity          int      `toml:"capacity"`
@@ -156,7 +163,7 @@ func check(f *conffile.File, raw file) (Config, error) {
 		State: f.Path(raw.State), RenewKey: raw.RenewKey, AllowLoopback: raw.AllowLoopback,
 		Capacity: raw.Capacity, SessionsPerPortal: raw.SessionsPerPortal,
 		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat},
-		TicketKeys: f.Path(raw.TicketKeys), written: conffile.ValuesOf(raw),
+		TicketKeys: f.Path(raw.TicketKeys), TakeOver: f.Path(raw.TakeOver), TakeOverFrom: raw.TakeOverFrom, written: conffile.ValuesOf(raw),
 	}
 	if n := len(raw.Servers); n == 0 || n > maxServers {
 		return Config{}, f.Errorf("servers", `%d servers: name 1 to %d, as servers = ["HOST:PORT"]`, n, maxServers)
@@ -261,6 +268,14 @@ func (c *Config) checkPorts(f *conffile.File, raw file) error {
 		if c.First <= port && port <= c.Last {
 			return f.Errorf(key, "port %d is one of the session ports: choose one outside %d to %d", port, c.First, c.Last)
 		}
+	}
+	switch err := local.CheckPath(c.TakeOver); {
+	case err != nil:
+		return f.Errorf("take_over", "take_over: %v", err)
+	case c.TakeOver != "" && c.SharedTCP == 0:
+		return f.Errorf("take_over", "take_over needs shared_tcp_port: the port at which connections come that are taken over, 443 mostly")
+	case c.TakeOver == "" && c.TakeOverFrom != "":
+		return f.Errorf("take_over_from", "take_over_from is of no use without take_over")
 	}
 	return c.checkPacketPorts(f, raw.PacketPorts)
 }

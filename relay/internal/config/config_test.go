@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 func TestReferenceFileShowsEveryKey(t *testing.T) {
 	everything := conffiletest.Reference(t, "reference.toml", func() any { raw := defaults(); return &raw }, "servers")
 	name := filepath.Join(t.TempDir(), "config.toml")
+	everything = bytes.Replace(everything, []byte("shared_tcp_port = 0"), []byte("shared_tcp_port = 443"), 1) // take_over needs one
 	if err := os.WriteFile(name, everything, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +40,7 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 		PolicyKey: policy,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")},
 		First:     20000, Last: 32767, PacketFirst: 28672, PacketLast: 32767,
+		SharedTCP: 443, TakeOver: "/run/netport-relay/shared.sock", TakeOverFrom: "netport-server",
 		Deny:     []netip.Prefix{netip.MustParsePrefix("198.51.100.16/28")},
 		Capacity: 4000, SessionsPerPortal: 200,
 		Mode: "auto", Interfaces: []string{"eth0"}, PinDir: "/sys/fs/bpf/netport-relay", Log: command.Log{Level: "info", Format: "text"},
@@ -130,6 +133,9 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{ok + `first_port = 80`, `2:14: port 80: 1024 to 65535`},
 		{ok + `last_port = 1024`, `2:13: the last session port, 1024, is below the first, 20000`},
 		{ok + `shared_udp_port = 20000`, `2:19: port 20000 is one of the session ports`},
+		{ok + `take_over = "s.sock"`, `2:13: take_over needs shared_tcp_port`},
+		{ok + "shared_tcp_port = 443\ntake_over = \"" + strings.Repeat("s", 108) + `"`, `3:13: take_over: the path has`},
+		{ok + `take_over_from = "nobody"`, `2:18: take_over_from is of no use without take_over`},
 		{ok + `capacity = 0`, `2:12: 0 sessions: 1 to 1000000`},
 		{ok + `bytes_per_second = -1`, `2:20: a limit of -1 a second: 0 (none), or 10 and more, is possible`},
 		{ok + `packets_per_second = 9`, `2:22: a limit of 9 a second`},

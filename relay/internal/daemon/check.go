@@ -17,6 +17,9 @@ import (
 // opens no port and no socket, takes no lock and changes nothing.
 func Check(c config.Config) (mistakes []error) {
 	mistakes = keeper.Check(keeper.Config{Role: identity.Relay, Certificate: c.Certificate, Key: c.Key, CA: c.CA, State: c.State, Policy: c.PolicyKey}, time.Now)
+	if _, err := givers(c); err != nil {
+		mistakes = append(mistakes, err)
+	}
 	if _, err := os.Stat(c.State); errors.Is(err, fs.ErrNotExist) {
 		return mistakes // it will be made
 	}

@@ -203,8 +203,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.scrape, err = scrape.Listen(d.cfg.Metrics, d.Metrics, d.log)
 	}
 	var shared []*net.TCPListener
+	var handed *local.Socket
 	if err == nil {
-		shared, err = d.share()
+		shared, handed, err = d.share()
 	}
 	if err != nil {
 		if d.scrape != nil {
@@ -231,7 +232,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			}
 		})
 	}
-	start("serve TCP legs", func(ctx context.Context) error { return d.splice.Run(ctx, shared) })
+	start("serve TCP legs", func(ctx context.Context) error { return d.splice.Run(ctx, shared, handed) })
 	start("serve UDP legs", d.udp.Run)
 	if d.plane != nil {
 		start("serve the kernel plane", d.kernel.Run)
@@ -248,7 +249,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	mode, why := d.mode()
 	d.log.Info("relay runs", "name", d.id.Name, "ports", fmt.Sprintf("%d-%d", d.cfg.First, d.cfg.Last),
-		"shared_tcp", d.cfg.SharedTCP, "shared_udp", d.cfg.SharedUDP, "mode", mode, "why", why, "proxy", d.cfg.Proxy.String(), "loopback", d.cfg.AllowLoopback)
+		"shared_tcp", d.cfg.SharedTCP, "take_over", d.cfg.TakeOver, "shared_udp", d.cfg.SharedUDP, "mode", mode, "why", why, "proxy", d.cfg.Proxy.String(), "loopback", d.cfg.AllowLoopback)
 
 	running.Go(func() { supervise.Run(ctx, d.log, d.look) })
 	d.watch(ctx, parts)
@@ -259,26 +260,6 @@ func (d *Daemon) Run(ctx context.Context) error {
 	running.Wait()
 	d.log.Info("relay stopped")
 	return failed
-}
-
-// share opens the shared ports that the configuration asks for.
-func (d *Daemon) share() ([]*net.TCPListener, error) {
-	var shared []*net.TCPListener
-	if port := d.cfg.SharedTCP; port != 0 {
-		var err error
-		if shared, err = d.splice.Listen(port); err != nil {
-			return nil, fmt.Errorf("open the shared TCP port %d: %w%s", port, err, portHint(port, err))
-		}
-	}
-	if port := d.cfg.SharedUDP; port != 0 {
-		if _, err := d.udp.Share(port); err != nil {
-			for _, l := range shared {
-				l.Close()
-			}
-			return nil, fmt.Errorf("open the shared UDP port %d: %w%s", port, err, portHint(port, err))
-		}
-	}
-	return shared, nil
 }
 
 // renewed has the server see the new certificate.

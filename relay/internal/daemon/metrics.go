@@ -94,6 +94,7 @@ func (d *Daemon) legMetrics(p *metrics.Page) {
 	legs.Set(float64(waiting.Legs), "state", "proven", "by", byServer)
 	legs.Set(float64(waiting.Standing), "state", "proven", "by", byTicket)
 	legs.Set(float64(waiting.Unproven), "state", "unproven", "by", "")
+	p.Counter("tcp_taken_over_total", "TCP connections that the server on this machine has handed over (take_over).").Add(d.splice.TakenOver())
 	if d.plane == nil {
 		return
 	}

@@ -248,7 +248,7 @@ func (d *Daemon) stop() {
 func portHint(port uint16, err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "; another program has it: choose another port in the configuration"
+		return "; another program has it: choose another port in the configuration, or see \"take_over\" there if it is the server"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return "; name an address of this machine in \"addresses\""
 	case errors.Is(err, fs.ErrPermission) && port < 1024:

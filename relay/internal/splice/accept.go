@@ -24,9 +24,8 @@ const tlsHandshake = 0x16
 // gives none: it is out of descriptors or memory.
 const acceptPause = 100 * time.Millisecond
 
-// accept takes connections until l is closed. port is the session's own, or 0
-// at the shared port.
-func (r *Relay) accept(l *net.TCPListener, port uint16) {
+// accept has serve take connections until l is closed.
+func (r *Relay) accept(l net.Listener, serve func(net.Conn)) {
 	failed := false // said already
 	for {
 		c, err := reserve.Accept(l)
@@ -35,7 +34,7 @@ func (r *Relay) accept(l *net.TCPListener, port uint16) {
 		}
 		if err != nil {
 			if !failed {
-				r.cfg.Log.Warn("connection not accepted", "port", port, "error", err)
+				r.cfg.Log.Warn("connection not accepted", "at", l.Addr().String(), "error", err)
 			}
 			failed = true
 			select {
@@ -45,12 +44,18 @@ func (r *Relay) accept(l *net.TCPListener, port uint16) {
 			continue
 		}
 		failed = false
-		r.running.Go(func() { r.serve(c.(*net.TCPConn), port) })
+		r.running.Go(func() { serve(c) })
 	}
 }
 
-// serve brings one connection to its pair, or closes it without a word.
-func (r *Relay) serve(raw *net.TCPConn, port uint16) {
+// acceptTCP takes the connections of a port: the session's own, or 0 at the shared port.
+func (r *Relay) acceptTCP(l *net.TCPListener, port uint16) {
+	r.accept(l, func(c net.Conn) { r.serve(c.(*net.TCPConn), nil, port) })
+}
+
+// serve brings one connection, of which head was read, to its pair, or closes it without
+// a word.
+func (r *Relay) serve(raw *net.TCPConn, head []byte, port uint16) {
 	remote := raw.RemoteAddr().(*net.TCPAddr).AddrPort()
 	remote = netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
 	var id leg.ID
@@ -58,7 +63,7 @@ func (r *Relay) serve(raw *net.TCPConn, port uint16) {
 	if r.cfg.Sources.Allows(remote) {
 		c := &conn{tcp: raw, remote: remote}
 		var p leg.Preface
-		if p, why = r.prove(c, port == 0); why == drop.None {
+		if p, why = r.prove(c, head, port == 0); why == drop.None {
 			id, why = r.admit(c, p, port)
 		}
 	}
@@ -98,19 +103,23 @@ func (r *Relay) refuse(remote netip.AddrPort, id leg.ID, why drop.Reason) {
 	r.cfg.Log.Info("leg refused", "session", id.Session, "leg", id.Leg, "connection", id.Connection, "remote", remote, "reason", why)
 }
 
-// prove reads the preface, within HandshakeTimeout in all. The connection
-// counts as unproven meanwhile, and may be closed for newer ones.
-func (r *Relay) prove(c *conn, shared bool) (leg.Preface, drop.Reason) {
+// prove reads the preface, of which head may have been read already, within
+// HandshakeTimeout in all. The connection counts as unproven meanwhile, and may be
+// closed for newer ones.
+func (r *Relay) prove(c *conn, head []byte, shared bool) (leg.Preface, drop.Reason) {
 	defer r.gate.Enter(c.tcp)()
 	defer context.AfterFunc(r.ctx, func() { c.tcp.Close() })()
 	c.tcp.SetDeadline(time.Now().Add(r.handshake))
-	var b [leg.PrefaceLen]byte
-	if _, err := io.ReadFull(c.tcp, b[:1]); err != nil {
-		return leg.Preface{}, cause(err, drop.Malformed)
+	if len(head) == 0 {
+		head = make([]byte, 1)
+		if _, err := io.ReadFull(c.tcp, head); err != nil {
+			return leg.Preface{}, cause(err, drop.Malformed)
+		}
 	}
-	if b[0] == tlsHandshake && shared && r.cfg.TLS != nil {
+	var b [leg.PrefaceLen]byte
+	if head[0] == tlsHandshake && shared && r.cfg.TLS != nil {
 		c.reviews = r.reviews.Load()
-		c.raw = &peeked{TCPConn: c.tcp, head: []byte{b[0]}}
+		c.raw = &peeked{TCPConn: c.tcp, head: head}
 		c.tls = record.Server(c.raw, r.cfg.TLS)
 		if err := c.tls.HandshakeContext(r.ctx); err != nil {
 			return leg.Preface{}, cause(err, drop.TLS)
@@ -118,7 +127,9 @@ func (r *Relay) prove(c *conn, shared bool) (leg.Preface, drop.Reason) {
 		if _, err := io.ReadFull(c.tls, b[:]); err != nil {
 			return leg.Preface{}, cause(err, drop.Malformed)
 		}
-	} else if _, err := io.ReadFull(c.tcp, b[1:]); err != nil {
+	} else if n := copy(b[:], head); n < len(head) {
+		return leg.Preface{}, drop.Malformed // payload was read, which would be lost
+	} else if _, err := io.ReadFull(c.tcp, b[n:]); err != nil {
 		return leg.Preface{}, cause(err, drop.Malformed)
 	}
 	p, err := leg.ParsePreface(b[:])
@@ -151,7 +162,9 @@ type peeked struct {
 func (c *peeked) Read(b []byte) (int, error) {
 	if len(c.head) > 0 {
 		n := copy(b, c.head)
-		c.head = c.head[n:]
+		if c.head = c.head[n:]; len(c.head) == 0 {
+			c.head = nil // it may be kilobytes
+		}
 		return n, nil
 	}
 	n, err := c.TCPConn.Read(b)

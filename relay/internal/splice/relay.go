@@ -31,7 +31,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/proto/gate"
+	"github.com/netport/netport/proto/handover"
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -86,6 +88,8 @@ type Relay struct {
 	running   sync.WaitGroup // all goroutines but those of sessions
 	pairs     atomic.Int64
 	reviews   atomic.Uint64 // calls of Review
+	taken     atomic.Uint64 // connections that another daemon has handed over
+	trouble   handover.Trouble
 
 	mu       sync.Mutex // guards the following
 	closed   bool
@@ -176,16 +180,25 @@ func closeAll(listeners []*net.TCPListener) {
 	}
 }
 
-// Run serves the shared port on shared, which Listen has opened, or none,
-// until ctx is cancelled. Then it ends all sessions and returns when everything
-// has stopped.
-func (r *Relay) Run(ctx context.Context, shared []*net.TCPListener) error {
+// Run serves the shared port until ctx is cancelled: on shared, which Listen has opened, or
+// none, and by what another daemon, which has the port, hands over at a socket (nil: there
+// is none). Then it ends all sessions and returns when everything has stopped.
+func (r *Relay) Run(ctx context.Context, shared []*net.TCPListener, handed *local.Socket) error {
 	for _, l := range shared {
-		r.running.Go(func() { r.accept(l, 0) })
+		r.running.Go(func() { r.acceptTCP(l, 0) })
+	}
+	if handed != nil {
+		handed.Refused = func(err error) {
+			r.trouble.Warn(r.cfg.Log, "connections not taken over: take_over_from names another user", err)
+		}
+		r.running.Go(func() { r.accept(handed, r.takeOver) })
 	}
 	<-ctx.Done()
 	r.cancel()
 	closeAll(shared)
+	if handed != nil {
+		handed.Close()
+	}
 	r.mu.Lock()
 	r.closed = true
 	ids := make([]wire.SessionID, 0, len(r.sessions))
@@ -218,7 +231,7 @@ func (r *Relay) Open(s lease.Session) error {
 	}
 	r.sessions[s.ID] = n
 	for _, l := range n.listeners {
-		n.running.Go(func() { r.accept(l, s.Port) })
+		n.running.Go(func() { r.acceptTCP(l, s.Port) })
 	}
 	return nil
 }
@@ -282,6 +295,9 @@ func (r *Relay) Traffic(id wire.SessionID) lease.Traffic {
 func (s *session) carried() lease.Traffic {
 	return lease.Traffic{s.traffic[0].Load(), s.traffic[1].Load()}
 }
+
+// TakenOver returns how many connections another daemon has handed over.
+func (r *Relay) TakenOver() uint64 { return r.taken.Load() }
 
 // Pairs returns how many pairs of legs are joined now.
 func (r *Relay) Pairs() int { return int(r.pairs.Load()) }

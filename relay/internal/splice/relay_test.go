@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/leg"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -28,6 +31,7 @@ type rig struct {
 	*Relay
 	t      testing.TB
 	shared string // address of the shared port
+	handed string // path of the socket at which connections are taken over
 	stop   func()
 
 	taking sync.Mutex // held while a ticket's session is made
@@ -57,9 +61,19 @@ func newRig(t testing.TB, cfg *tls.Config, tune ...func(*Relay)) *rig {
 		t.Fatal(err)
 	}
 	g.shared = l[0].Addr().String()
+	dir, err := os.MkdirTemp("", "np") // a socket's path must be short; t.TempDir's need not be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	g.handed = filepath.Join(dir, "shared.sock")
+	handed, err := local.ListenPackets(g.handed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- g.Run(ctx, l) }()
+	go func() { done <- g.Run(ctx, l, handed) }()
 	g.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
