@@ -19,6 +19,7 @@ import (
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/ca"
@@ -45,6 +46,9 @@ type Config struct {
 	// Address is what portals and relays are told to dial: HOST:PORT.
 	Address string
 	Listen  []string
+	// HandOver is the socket at which a relay on this machine takes the connections that are
+	// for a relay; empty: there is none. Live has what holds now.
+	HandOver string
 	// Servers are those that portals are told of: HOST or HOST:PORT each.
 	Servers []string
 
@@ -85,6 +89,7 @@ type Config struct {
 // Live is what may change while the server runs.
 type Live struct {
 	CertificateLife, RenewAfterExpiry time.Duration
+	HandOver                          string
 }
 
 // Live returns what holds now.
@@ -92,7 +97,7 @@ func (c *Config) Live() Live {
 	if l := c.live.Load(); l != nil {
 		return *l
 	}
-	return Live{c.CertificateLife, c.RenewAfterExpiry}
+	return Live{c.CertificateLife, c.RenewAfterExpiry, c.HandOver}
 }
 
 // Take has Live return what another configuration says.
@@ -102,7 +107,7 @@ func (c *Config) Take(other *Config) {
 }
 
 // LiveKeys are the keys that need no restart.
-var LiveKeys = []string{"certificate_life", "renew_after_expiry", "sessions_per_portal", "log_level", "log_format"}
+var LiveKeys = []string{"hand_over", "certificate_life", "renew_after_expiry", "sessions_per_portal", "log_level", "log_format"}
 
 // Written returns the values of all keys.
 func (c *Config) Written() conffile.Values { return c.written }
@@ -112,6 +117,7 @@ type raw struct {
 	Domain            string   `toml:"domain"`
 	Address           string   `toml:"address"`
 	Listen            []string `toml:"listen"`
+	HandOver          string   `toml:"hand_over"`
 	Servers           []string `toml:"servers"`
 	Certificate       string   `toml:"certificate"`
 	Key               string   `toml:"key"`
@@ -188,7 +194,7 @@ func Load(file string) (*Config, error) {
 		r.Servers = []string{r.Address}
 	}
 	return &Config{
-		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen, Servers: r.Servers,
+		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen, HandOver: f.Path(r.HandOver), Servers: r.Servers,
 		Certificate: f.Path(r.Certificate), Key: f.Path(r.Key), CA: f.Path(r.CA),
 		CAKey: f.Path(r.CAKey), CAPassphrase: f.Path(r.CAPassphrase), CACommand: r.CACommand, AcceptElsewhere: r.AcceptElsewhere,
 		CertificateLife: life, RenewAfterExpiry: late,
@@ -214,6 +220,9 @@ func check(f *conffile.File, r *raw) error {
 		if _, _, err := SplitAddress(l); err != nil {
 			return f.Errorf(fmt.Sprintf("listen[%d]", i), "listen: %v", err)
 		}
+	}
+	if err := local.CheckPath(f.Path(r.HandOver)); err != nil {
+		return f.Errorf("hand_over", "hand_over: %v", err)
 	}
 	if len(r.Servers) > wire.MaxServers {
 		return f.Errorf("servers", "servers: portals keep %d at most", wire.MaxServers)

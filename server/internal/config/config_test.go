@@ -30,7 +30,7 @@ func TestReferenceFileShowsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Metrics.Address != "127.0.0.1:9400" || !cfg.AcceptElsewhere || cfg.CAPassphrase != "/run/credentials/netport/ca" || !slices.Equal(cfg.CACommand, []string{"/usr/local/bin/sign-netport"}) {
+	if cfg.Metrics.Address != "127.0.0.1:9400" || !cfg.AcceptElsewhere || cfg.CAPassphrase != "/run/credentials/netport/ca" || cfg.HandOver != "/run/netport-relay/shared.sock" || !slices.Equal(cfg.CACommand, []string{"/usr/local/bin/sign-netport"}) {
 		t.Errorf("its examples are read as %+v", cfg)
 	}
 	if got := Server("example.org", "netport.example.org:443", ":443", "policy.key", "ca.key"); string(got) != reference {
@@ -112,11 +112,12 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{`address = "h:443"`, `address = ":443"`, `portals need a host to dial`},
 		{`address = "h:443"`, `address = "h:65536"`, `port "65536" is not a number from 1 to 65535`},
 		{`address = "h:443"`, `address = "2001:db8::1:443"`, `is not HOST:PORT (IPv6 in brackets)`},
-		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, `servers = ["netport.example.org", "192.0.2.10:0"]`, `config.toml:17:35: servers: "192.0.2.10:0"`},
+		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, `servers = ["netport.example.org", "192.0.2.10:0"]`, `config.toml:23:35: servers: "192.0.2.10:0"`},
 		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, "servers = [" + strings.Repeat(`"h",`, 17) + "]", `portals keep 16 at most`},
 		{`listen = [":443"]`, `listen = []`, `at least one address`},
 		{`listen = [":443"]`, `listen = [":443", "127.1:443"]`, `config.toml:13:19: listen: "127.1" is neither an IP address nor a DNS name`},
 		{`listen = [":443"]`, `listen = ["[fe80::1%eth0]:443"]`, `an address with a zone`},
+		{`# hand_over = "/run/netport-relay/shared.sock"`, `hand_over = "` + strings.Repeat("s", 108) + `"`, `config.toml:19:13: hand_over: the path has `},
 		{`listen = [":443"]`, `listen = [":0"]`, `port "0"`},
 		{`listen = [":443"]`, `listen = [":+443"]`, `port "+443"`},
 		{`log_level  = "info"`, `log_level = "loud"`, `log level "loud": use debug, info, warn or error`},
