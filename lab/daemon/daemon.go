@@ -1,12 +1,15 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +57,29 @@ func (d *Daemon) Dir() string { return d.dir }
 
 // Process is the daemon's process that was started last: its log, its number, its end.
 func (d *Daemon) Process() *topo.Process { return d.process }
+
+// Suspend stops the daemon, as a machine that sleeps does. When it returns none of its threads runs any more; where the
+// machine is busy some still do when the signal has been sent.
+func (d *Daemon) Suspend() {
+	d.t.Helper()
+	d.process.Signal(syscall.SIGSTOP)
+	await.Until(d.t, d.Name()+" is suspended", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.process.PID()))
+		for _, file := range threads {
+			stat, err := os.ReadFile(file)
+			if _, state, _ := bytes.Cut(stat, []byte(") ")); err == nil && !bytes.HasPrefix(state, []byte("T")) {
+				return fmt.Errorf("%s: %s", file, stat)
+			}
+		}
+		return err
+	})
+}
+
+// Resume has a suspended daemon go on.
+func (d *Daemon) Resume() {
+	d.t.Helper()
+	d.process.Signal(syscall.SIGCONT)
+}
 
 // config is the daemon's configuration file.
 func (d *Daemon) config() string { return filepath.Join(d.dir, "config.toml") }

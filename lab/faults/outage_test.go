@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -71,7 +70,7 @@ func TestServerKilledWhileASessionIsMadeLeavesNothing(t *testing.T) {
 	w.laptop.WaitUp("other")
 	ln := w.plc.Listen(otherPort)
 
-	w.relay.Process().Signal(syscall.SIGSTOP)
+	w.relay.Suspend()
 	client := w.dial("tcp", otherEntry)
 	await.Until(t, "asked of the relay", func() error {
 		if w.sessions() == 0 {
@@ -81,7 +80,7 @@ func TestServerKilledWhileASessionIsMadeLeavesNothing(t *testing.T) {
 	})
 	w.Server.Kill()
 	start := time.Now()
-	w.relay.Process().Signal(syscall.SIGCONT)
+	w.relay.Resume()
 	p := pair{client, await.Accept(t, ln)}
 	p.alive(t)
 	took, most := time.Since(start), 2*time.Second

@@ -3,7 +3,6 @@ package faults
 import (
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/netport/netport/lab/daemon"
@@ -18,7 +17,7 @@ func TestCommandsGiveUpAStoppedDaemon(t *testing.T) {
 	p := w.connect(otherEntry, ln)
 	daemons := w.daemons()
 	for _, d := range daemons {
-		d.Process().Signal(syscall.SIGSTOP)
+		d.Suspend()
 	}
 	var asking sync.WaitGroup
 	for _, d := range daemons {
@@ -27,7 +26,7 @@ func TestCommandsGiveUpAStoppedDaemon(t *testing.T) {
 	}
 	asking.Wait()
 	for _, d := range daemons {
-		d.Process().Signal(syscall.SIGCONT)
+		d.Resume()
 	}
 	p.alive(t)
 	for _, d := range daemons {

@@ -40,9 +40,9 @@ func (w *world) portalSuspended(t *testing.T, suspended *daemon.Portal, pause ti
 	return fault{
 		stall: pause + 3*time.Second, rounds: 3,
 		strike: func() {
-			suspended.Process().Signal(syscall.SIGSTOP)
+			suspended.Suspend()
 			await.Passing(t, pause)
-			suspended.Process().Signal(syscall.SIGCONT)
+			suspended.Resume()
 		},
 		mend: func() { w.waitServer(t, true) },
 	}
@@ -64,7 +64,7 @@ func TestPortalSleepsForTooLong(t *testing.T) {
 				w.laptop.WaitUp("out")
 				p := w.out(t)
 				w.randomly(t)
-				asleep.Process().Signal(syscall.SIGSTOP)
+				asleep.Suspend()
 				ends := []net.Conn{p.Client, p.Service}
 				if _, err := io.WriteString(ends[1-i], "are you awake?"); err != nil {
 					t.Fatal(err)
@@ -75,7 +75,7 @@ func TestPortalSleepsForTooLong(t *testing.T) {
 					t.Errorf("it was reset after %v, want %v, and %v at most", took, linger, latest)
 				}
 				await.Passing(t, whole(5*time.Second, time.Minute))
-				asleep.Process().Signal(syscall.SIGCONT)
+				asleep.Resume()
 				start = time.Now()
 				await.Until(t, "served again", func() error { return served(w.laptop, outPort, w.atFactory) })
 				took := time.Since(start)

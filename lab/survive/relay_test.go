@@ -145,9 +145,9 @@ func (w *world) relayStalls(t *testing.T) fault {
 		strike: func() {
 			before = w.opened()
 			stopped := w.inUse(t)
-			stopped.Process().Signal(syscall.SIGSTOP)
+			stopped.Suspend()
 			await.Passing(t, 2*time.Second)
-			stopped.Process().Signal(syscall.SIGCONT)
+			stopped.Resume()
 		},
 		mend: func() {
 			if n := w.opened() - before; n > 1 {
@@ -167,11 +167,11 @@ func TestRelayStarves(t *testing.T) {
 			stall: 3 * time.Second, rate: 2e6, rounds: 3,
 			strike: func() {
 				before = w.opened()
-				starved := w.inUse(t).Process()
+				starved := w.inUse(t)
 				for until := time.Now().Add(whole(3*time.Second, 20*time.Second)); time.Now().Before(until); {
-					starved.Signal(syscall.SIGSTOP)
+					starved.Suspend()
 					await.Passing(t, 90*time.Millisecond)
-					starved.Signal(syscall.SIGCONT)
+					starved.Resume()
 					await.Passing(t, 10*time.Millisecond)
 				}
 			},
