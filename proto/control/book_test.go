@@ -191,12 +191,11 @@ func TestKnownAddressIsDialledOnce(t *testing.T) {
 	if want := "dial server server.example:" + port + ": connect: connection refused"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	race := newRace(t.Context(), d.resolver, nil, nil, 1)
+	race := newRace(t.Context(), d.resolver, nil, nil, d.Book.good("server.example"), d.secure)
 	defer race.stop()
-	race.dial("server.example:"+port, "server.example:"+port)
-	<-race.raws
-	race.under--
-	race.dialGood(d.Book.good("server.example"), []string{"server.example:" + port})
+	race.begin([]string{"server.example:" + port}, Way{}, false)
+	race.note(<-race.raws)
+	race.dialGood()
 	if race.under != 0 {
 		t.Errorf("dials %v again", race.tried)
 	}

@@ -27,8 +27,8 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/overquic"
 	"github.com/netport/netport/proto/proxy"
-	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -42,6 +42,9 @@ const (
 	// portalQuiet is the silence after which a server asks a portal: longer than
 	// a portal keeps it, so that one side pays for both.
 	portalQuiet = 10 * time.Minute
+	// udpQuiet is the silence after which who has dialled over UDP asks: QUIC finds out within
+	// overquic's idle time that the other is gone.
+	udpQuiet = 9 * time.Minute
 	// PongTimeout is how long a Ping may stay unanswered while nothing else
 	// arrives.
 	PongTimeout = 15 * time.Second
@@ -103,7 +106,7 @@ func (e *brokenError) Unwrap() error { return e.err }
 // it sends. It holds its socket until Run has returned.
 type Conn[In, Out wire.Message] struct {
 	// Constant after the greeting.
-	tls   *record.Conn
+	tls   Channel
 	to    net.Addr // that of tls is a proxy's; nil: there is none
 	proxy string   // URL; empty: none
 	peer  identity.Peer
@@ -144,7 +147,7 @@ type Conn[In, Out wire.Message] struct {
 }
 
 func newConn[In, Out wire.Message](in *receiver, peer identity.Peer, hello wire.Hello, parse func(wire.Type, []byte) (In, error), log *slog.Logger) *Conn[In, Out] {
-	return &Conn[In, Out]{tls: in.source.Conn, in: in, peer: peer, hello: hello, parse: parse, log: log, made: time.Now(), quiet: KeepAlive}
+	return &Conn[In, Out]{tls: in.source.Channel, in: in, peer: peer, hello: hello, parse: parse, log: log, made: time.Now(), quiet: KeepAlive}
 }
 
 // Peer returns the proven other side.
@@ -277,6 +280,9 @@ func (c *Conn[In, Out]) Run(ctx context.Context, handle func(In) error) error {
 		c.finish(wire.ReasonProtocol, err.Error(), err)
 	}
 	c.writers.Wait()
+	if stream, is := c.tls.(*overquic.Conn); is {
+		stream.Wait() // the system does not send the last word when this process has ended
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err

@@ -7,12 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/overquic"
 	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
@@ -24,8 +22,13 @@ const (
 	// greetTime bounds the greeting of what may be somebody else, while there
 	// are other addresses to try.
 	greetTime = 4 * time.Second
+	// onlyUDPTime is greetTime where the others are over UDP.
+	onlyUDPTime = 6 * time.Second
 	// portStagger is how long one port of a server is dialled alone.
 	portStagger = 300 * time.Millisecond
+	// refusals is in how many rounds on end every port of a server must have refused TCP
+	// for UDP to be tried: a server that is started anew refuses it too.
+	refusals = 2
 )
 
 // Dialer is how a portal or a relay reaches its server.
@@ -55,12 +58,25 @@ type Dialer[In, Out wire.Message] struct {
 	Refused func()
 	// Failed is called by Keep for each address where no server was reached.
 	Failed func(address string, err error)
+	// Last returns how a server was reached last in the network of now, and Reached is told how
+	// one was reached. Without them Keep knows what it has seen itself.
+	Last    func() Way
+	Reached func(Way)
 	// Hurry has Keep dial now, and anew if it is dialling: the network has
 	// changed.
 	Hurry <-chan struct{}
 
-	resolver *net.Resolver     // of names; nil is the system's
-	named    map[string]string // by address, who has answered in a server's place at the last attempt; owned by Keep
+	resolver *net.Resolver // of names; nil is the system's
+
+	// Owned by Keep.
+	named   map[string]string // by address, who has answered in a server's place at the last attempt
+	refused map[string]int    // by host, in how many rounds on end all has refused TCP
+}
+
+// Way is how a server was reached.
+type Way struct {
+	Address string // "host:port", as it was given
+	UDP     bool   // over QUIC; else over TCP
 }
 
 // Dial connects to one server and greets it, within HandshakeTimeout. address
@@ -69,7 +85,7 @@ type Dialer[In, Out wire.Message] struct {
 // somebody else, is dialled at the addresses of the Book.
 func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, Out], wire.Welcome, error) {
 	var first error
-	conn, welcome, _ := d.dial(ctx, []string{address}, nil, func(_ string, err error) {
+	conn, welcome, _ := d.dial(ctx, []string{address}, Way{}, false, nil, func(_ string, err error) {
 		if first == nil {
 			first = err
 		}
@@ -80,207 +96,119 @@ func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, O
 	return nil, wire.Welcome{}, first
 }
 
-// dial is Dial for the ports of one host, each "host:port": the next is dialled when one has
+// dial is Dial for the ports of one host, each "host:port": the next way is dialled when one has
 // failed, or has not connected for portStagger, and of those that connect the first is greeted, so
-// that the server sees one greeting at a time. In the end failed is called for each that has failed, and
-// the one that has not is returned. permit, if it is not nil, says why an address is not dialled.
-func (d *Dialer[In, Out]) dial(ctx context.Context, addresses []string, permit func(netip.Addr) error, failed func(address string, err error)) (*Conn[In, Out], wire.Welcome, string) {
+// that the server sees one greeting at a time. last is how the server was reached last; insist has UDP tried
+// where TCP is refused. In the end failed is called for each address that has failed, and the way that has
+// not is returned. permit, if it is not nil, says why an address is not dialled.
+func (d *Dialer[In, Out]) dial(ctx context.Context, addresses []string, last Way, insist bool, permit func(netip.Addr) error, failed func(address string, err error)) (*Conn[In, Out], wire.Welcome, Way) {
 	ctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
-	r := newRace(ctx, d.resolver, d.Proxy, permit, len(addresses))
-	defer r.stop()
 	host, _, err := net.SplitHostPort(addresses[0])
 	if err != nil {
 		failed(addresses[0], fmt.Errorf("dial server %s: %w", addresses[0], err))
-		return nil, wire.Welcome{}, ""
+		return nil, wire.Welcome{}, Way{}
 	}
 	good := d.Book.good(host)
-	r.dial(addresses[0], addresses[0])
-	rest := addresses[1:]
-	failures := make(map[string]error)
-	fails := func(address string, err error) {
-		if failures[address] == nil { // of its name; what the Book has failed by comes later
-			failures[address] = err
-		}
-	}
-	report := func() {
-		for _, a := range addresses {
-			if err := failures[a]; err != nil {
-				failed(a, err)
-			}
-		}
-	}
+	r := newRace(ctx, d.resolver, d.Proxy, permit, good, d.secure)
+	defer r.stop()
+	r.begin(addresses, last, insist)
+	var f failures
+	defer func() { f.report(addresses, failed) }()
 	next := time.NewTimer(portStagger)
 	defer next.Stop()
 	soon := time.NewTimer(nameTime)
 	defer soon.Stop()
+	var late <-chan time.Time // when UDP alone was waited for
 	for {
 		select {
 		case <-next.C:
-			rest = r.next(rest)
+			r.next()
 			next.Reset(portStagger)
 			continue
 		case <-soon.C:
-			r.dialGood(good, addresses)
-			good = nil
+			r.dialGood()
 			continue
+		case <-late:
+			return nil, wire.Welcome{}, Way{}
 		case raw := <-r.raws:
-			r.under--
+			r.note(raw)
 			if raw.err != nil {
-				fails(raw.address, fmt.Errorf("dial server %s: %w", raw.address, cause(raw.err)))
+				f.add(raw.Way, fmt.Errorf("dial server %s: %w", raw.Address, cause(raw.err)))
 				break
 			}
-			conn, welcome, err := d.greetOne(ctx, raw.conn, len(good) > 0 || r.under > 0 || len(rest) > 0)
+			conn, welcome, err := d.greetOne(ctx, raw, r.patience())
 			if err == nil {
 				if raw.through != nil {
-					conn.proxied(raw.through, raw.address)
+					conn.proxied(raw.through, raw.Address)
 				} else {
 					d.Book.reached(host, addrOf(raw.conn.RemoteAddr()))
 				}
-				delete(failures, raw.address)
-				report()
-				return conn, welcome, raw.address
+				f.forget(raw.Address)
+				return conn, welcome, raw.Way
 			}
 			raw.conn.Close()
-			fails(raw.address, fmt.Errorf("greet server %s: %w", raw.address, err))
+			f.add(raw.Way, fmt.Errorf("greet server %s: %w", raw.Address, err))
 		}
-		r.dialGood(good, addresses)
-		good = nil
-		rest = r.next(rest)
+		r.dialGood()
+		r.next()
 		next.Reset(portStagger)
 		if r.under == 0 {
-			report()
-			return nil, wire.Welcome{}, ""
+			return nil, wire.Welcome{}, Way{}
+		}
+		if late == nil && r.underTCP == 0 && !r.left(false) {
+			late = time.After(udpAlone)
 		}
 	}
 }
 
-// greetOne greets what was connected; not for long if there is another.
-func (d *Dialer[In, Out]) greetOne(ctx context.Context, raw net.Conn, another bool) (*Conn[In, Out], wire.Welcome, error) {
-	if another {
+// greetOne greets what was connected, within limit if that is not 0.
+func (d *Dialer[In, Out]) greetOne(ctx context.Context, raw raw, limit time.Duration) (*Conn[In, Out], wire.Welcome, error) {
+	if limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, greetTime)
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	return d.greet(ctx, raw)
-}
-
-// race is the dials of one server. It is owned by the goroutine in Dial, but
-// for what mu guards.
-type race struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	proxy  *proxy.Settings
-	permit func(netip.Addr) error // may be nil
-	dialer net.Dialer
-	raws   chan raw // has room for all
-	under  int      // dials whose outcome was not taken from raws
-	tasks  sync.WaitGroup
-
-	mu    sync.Mutex // guards the following
-	tried []string   // "address:port" that were dialled
-}
-
-type raw struct {
-	address string       // as it was given; what the Book has may have been dialled for it
-	through *proxy.Proxy // nil: none
-	conn    net.Conn
-	err     error
-}
-
-func newRace(ctx context.Context, resolver *net.Resolver, through *proxy.Settings, permit func(netip.Addr) error, ports int) *race {
-	r := &race{proxy: through, permit: permit, raws: make(chan raw, ports*(1+maxGood))}
-	r.ctx, r.cancel = context.WithCancel(ctx)
-	// A Go connection's own keepalive every 15 s would cost more than all our
-	// messages; Conn keeps itself alive.
-	r.dialer = net.Dialer{KeepAlive: -1, Resolver: resolver, ControlContext: func(_ context.Context, _, address string, socket syscall.RawConn) error {
-		if permit != nil {
-			if err := permitted(address, permit); err != nil {
-				return err
-			}
-		}
-		retrySoon(socket)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.tried = append(r.tried, address)
-		return nil
-	}}
-	return r
-}
-
-// permitted judges "address:port", as a name was resolved.
-func permitted(address string, permit func(netip.Addr) error) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
+	if stream, is := raw.conn.(*overquic.Conn); is {
+		return d.greetUDP(ctx, stream, raw.early)
 	}
-	return permit(ap.Addr())
+	return d.greet(ctx, raw.conn)
 }
 
-// dial dials "host:port", for what was named so, in a goroutine of its own. What goes through a proxy is judged as far as it is an
-// address: the proxy looks names up.
-func (r *race) dial(named, address string) {
-	r.under++
-	r.tasks.Go(func() {
-		var conn net.Conn
-		var err error
-		through := r.proxy.Through(named)
-		if through == nil {
-			conn, err = r.dialer.DialContext(r.ctx, "tcp", address)
-			r.raws <- raw{named, nil, conn, err}
-			return
-		}
-		if _, parsed := netip.ParseAddrPort(address); parsed == nil && r.permit != nil {
-			err = permitted(address, r.permit)
-		}
-		if err == nil {
-			conn, err = through.DialContext(r.ctx, &net.Dialer{KeepAlive: -1, ControlContext: func(_ context.Context, _, _ string, socket syscall.RawConn) error {
-				retrySoon(socket)
-				return nil
-			}}, address)
-		}
-		r.raws <- raw{named, through, conn, err}
-	})
-}
+// failures is why addresses were not reached, by address.
+type failures struct{ tcp, udp map[string]error }
 
-// next dials the next of some ports, and returns those after it.
-func (r *race) next(rest []string) []string {
-	if len(rest) == 0 {
-		return nil
+// add adds the failure of one way: the first counts, which is that of a name; what the Book has
+// failed by comes later.
+func (f *failures) add(w Way, err error) {
+	if f.tcp == nil {
+		f.tcp, f.udp = make(map[string]error), make(map[string]error)
 	}
-	r.dial(rest[0], rest[0])
-	return rest[1:]
-}
-
-// dialGood dials the addresses that a name has not led to already, at all ports, unless a proxy looks
-// the name up.
-func (r *race) dialGood(good []netip.Addr, addresses []string) {
-	for _, named := range addresses {
-		if r.proxy.Through(named) != nil {
-			continue
-		}
-		_, port, _ := net.SplitHostPort(named) // those of one host, which was split
-		for _, a := range good {
-			address := net.JoinHostPort(a.String(), port)
-			r.mu.Lock()
-			tried := slices.Contains(r.tried, address)
-			r.mu.Unlock()
-			if !tried {
-				r.dial(named, address)
-			}
-		}
+	m := f.tcp
+	if w.UDP {
+		m = f.udp
+	}
+	if m[w.Address] == nil {
+		m[w.Address] = err
 	}
 }
 
-// stop ends all dials, waits until they are over, and closes what came of them
-// that nobody took.
-func (r *race) stop() {
-	r.cancel()
-	r.tasks.Wait()
-	close(r.raws)
-	for raw := range r.raws {
-		if raw.conn != nil {
-			raw.conn.Close()
+// forget drops those of an address that was reached after all.
+func (f *failures) forget(address string) {
+	delete(f.tcp, address)
+	delete(f.udp, address)
+}
+
+// report calls failed for each address that has failed.
+func (f *failures) report(addresses []string, failed func(string, error)) {
+	for _, a := range addresses {
+		switch tcp, udp := f.tcp[a], f.udp[a]; {
+		case tcp != nil && udp != nil:
+			failed(a, fmt.Errorf("%w; over UDP: %v", tcp, udp))
+		case tcp != nil:
+			failed(a, tcp)
+		case udp != nil:
+			failed(a, fmt.Errorf("over UDP: %w", udp))
 		}
 	}
 }
@@ -299,7 +227,7 @@ func cause(err error) error {
 }
 
 func addrOf(a net.Addr) netip.Addr {
-	if t, ok := a.(*net.TCPAddr); ok {
+	if t, ok := a.(interface{ AddrPort() netip.AddrPort }); ok { // TCP's or UDP's
 		return t.AddrPort().Addr().Unmap().WithZone("")
 	}
 	return netip.Addr{}

@@ -13,26 +13,45 @@ import (
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/overquic"
 	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 )
 
-// greet is the dialling side's half of the greeting.
+// secure makes what one handshake is made with.
+func (d *Dialer[In, Out]) secure() (*tls.Config, *identity.Early) {
+	return d.Credentials.EarlyTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))
+}
+
+// greet is the dialling side's half of the greeting, over TCP.
 func (d *Dialer[In, Out]) greet(ctx context.Context, raw net.Conn) (*Conn[In, Out], wire.Welcome, error) {
 	defer deadline(ctx, raw)()
-	cfg, early := d.Credentials.EarlyTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))
-	explain := identity.Watch(cfg)
-	c := record.Client(raw, cfg)
-	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, wire.Welcome{}, explain(err)
+	cfg, early := d.secure()
+	c, err := shake(ctx, raw, cfg)
+	if err != nil {
+		return nil, wire.Welcome{}, err
 	}
+	return d.greetOver(c, early)
+}
+
+// greetUDP is greet where the handshake is over.
+func (d *Dialer[In, Out]) greetUDP(ctx context.Context, c *overquic.Conn, early *identity.Early) (*Conn[In, Out], wire.Welcome, error) {
+	defer deadline(ctx, c)()
+	return d.greetOver(c, early)
+}
+
+// greetOver greets a server that is proven. The caller has set the deadline.
+func (d *Dialer[In, Out]) greetOver(c Channel, early *identity.Early) (*Conn[In, Out], wire.Welcome, error) {
 	peer, err := identity.PeerOf(c.ConnectionState())
 	if err != nil {
 		return nil, wire.Welcome{}, err
 	}
 	hello := wire.Hello{Version: wire.ControlVersion, Software: d.Software}
 	conn := newConn[In, Out](newReceiver(c), peer, hello, d.Parse, d.Log)
-	if d.Pauses != nil {
+	switch {
+	case overUDP(c): // whose silence is never one, and shows nothing about the network
+		conn.quiet = udpQuiet
+	case d.Pauses != nil:
 		conn.pauses = d.Pauses()
 	}
 	// In TLS 1.3 the server judges our certificate after we think we are done.
@@ -126,7 +145,7 @@ func Handshake(ctx context.Context, raw net.Conn, cfg *tls.Config) (*record.Conn
 
 // Greeted is the second half of Accept: it waits for the Hello of a peer whose
 // handshake is over. The caller closes the connection if it fails.
-func Greeted(ctx context.Context, c *record.Conn) (*Accepted, error) {
+func Greeted(ctx context.Context, c Channel) (*Accepted, error) {
 	defer deadline(ctx, c.NetConn())()
 	if s, ok := c.NetConn().(syscall.Conn); ok {
 		if socket, err := s.SyscallConn(); err == nil {
@@ -168,7 +187,7 @@ func readHello(in *receiver) (wire.Hello, error) {
 
 // Refuse says Goodbye to a peer that is proven but not wanted, and closes.
 func (a *Accepted) Refuse(reason wire.Reason, text string) {
-	c := a.in.source.Conn
+	c := a.in.source.Channel
 	c.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 	c.Write(wire.AppendMessage(nil, wire.Goodbye{Reason: reason, Text: text}))
 	c.NetConn().Close()

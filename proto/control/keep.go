@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
@@ -59,28 +60,34 @@ func trimBrackets(host string) string {
 // cancelled.
 func (d *Dialer[In, Out]) Keep(ctx context.Context, addresses []string, use func(context.Context, *Conn[In, Out], wire.Welcome) error) error {
 	var backoff backoff
-	var last string
+	var last Way
 	var dead suspect
 	for {
 		var lived time.Duration
 		round, hurried := d.round(ctx)
-		conn, welcome, address := d.dialAny(round, d.order(last, addresses), addresses)
+		if d.Last != nil {
+			last = d.Last()
+		}
+		conn, welcome, way := d.dialAny(round, d.order(last.Address, addresses), addresses, last)
 		hurry := hurried()
 		if conn != nil {
-			last = address
+			if last = way; d.Reached != nil {
+				d.Reached(way)
+			}
 			clear(d.named)
+			clear(d.refused)
 			dead.judge(conn.pauses)
 			if hurry || d.hurried() {
 				conn.Probe() // it may have begun in the network before
 			}
-			d.Log.Info("connected to server", "address", address, "server", conn.Peer().ID.Name)
+			d.Log.Info("connected to server", "address", way.Address, "transport", conn.RemoteAddr().Network(), "server", conn.Peer().ID.Name)
 			since := time.Now()
 			err := use(ctx, conn, welcome)
 			conn.end(nil) // in case it was never run
 			if ctx.Err() != nil {
 				return nil
 			}
-			d.Log.Warn("server connection lost", "address", address, "error", errorText(err))
+			d.Log.Warn("server connection lost", "address", way.Address, "error", errorText(err))
 			lived = time.Since(since)
 			dead = suspect{conn.pauses, conn.suspect(), time.Now()}
 		}
@@ -194,15 +201,19 @@ func (b *backoff) pause(lived time.Duration) time.Duration {
 
 // dialAny tries each address once: those of one host together (dial), one host after the other.
 // Permit judges those that are not of trusted.
-func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses, trusted []string) (*Conn[In, Out], wire.Welcome, string) {
+func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses, trusted []string, last Way) (*Conn[In, Out], wire.Welcome, Way) {
 	for _, ports := range byHost(addresses, trusted) {
 		permit := d.Permit
 		if slices.Contains(trusted, ports[0]) {
 			permit = nil
 		}
-		conn, welcome, address := d.dial(ctx, ports, permit, func(address string, err error) {
+		refused := 0
+		conn, welcome, way := d.dial(ctx, ports, last, d.refused[ports[0]] >= refusals, permit, func(address string, err error) {
 			if ctx.Err() != nil {
 				return // it was given up
+			}
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				refused++
 			}
 			if d.Failed != nil {
 				d.Failed(address, err)
@@ -210,13 +221,27 @@ func (d *Dialer[In, Out]) dialAny(ctx context.Context, addresses, trusted []stri
 			d.warn(address, err)
 		})
 		if conn != nil {
-			return conn, welcome, address
+			return conn, welcome, way
 		}
 		if ctx.Err() != nil {
 			break
 		}
+		d.refuses(ports[0], refused == len(ports))
 	}
-	return nil, wire.Welcome{}, ""
+	return nil, wire.Welcome{}, Way{}
+}
+
+// refuses counts the rounds in which a server has refused TCP at all its ports, the first of which
+// is given.
+func (d *Dialer[In, Out]) refuses(port string, all bool) {
+	if d.refused == nil {
+		d.refused = make(map[string]int)
+	}
+	if !all {
+		delete(d.refused, port)
+		return
+	}
+	d.refused[port]++
 }
 
 // byHost puts the addresses of one host together, in their order, if all are trusted or none.

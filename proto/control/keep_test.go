@@ -142,7 +142,7 @@ func TestKeepFindsTheServerThatAnswers(t *testing.T) {
 		t.Errorf("a connection that was never run is still open: %v", err)
 	}
 	all := strings.Join(log.texts, "\n")
-	if strings.Count(all, "server not reached") != 1 || strings.Count(all, "connected to server address="+l.Addr().String()+" server=s") != 2 ||
+	if strings.Count(all, "server not reached") != 1 || strings.Count(all, "connected to server address="+l.Addr().String()+" transport=tcp server=s") != 2 ||
 		!strings.Contains(all, `server connection lost address=`+l.Addr().String()+` error=peer said: shutting down: "restart"`) {
 		t.Errorf("log:\n%s", all)
 	}

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -26,7 +25,7 @@ type receiver struct {
 	taken  int           // bytes at its beginning that next has returned
 }
 
-func newReceiver(c *record.Conn) *receiver { return &receiver{source: countedReader{Conn: c}} }
+func newReceiver(c Channel) *receiver { return &receiver{source: countedReader{Channel: c}} }
 
 // await waits until there is something for next. It belongs to the same goroutine, or to
 // one that waits for it, and needs little stack.
@@ -102,11 +101,11 @@ func cut(err error, limit time.Duration) error {
 
 // countedReader counts reads.
 type countedReader struct {
-	*record.Conn
+	Channel
 	count int
 }
 
 func (r *countedReader) Read(b []byte) (int, error) {
 	r.count++
-	return r.Conn.Read(b)
+	return r.Channel.Read(b)
 }

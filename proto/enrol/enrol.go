@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	// dialTime bounds the dial of one address and its handshake together, and then
+	// dialTime bounds the dial of one address with its handshake, and then
 	// the server's first word.
 	dialTime = 10 * time.Second
 	// signTime is how long a server that has an operator decide may be silent: it
@@ -96,8 +96,8 @@ func (c *Client) Join(ctx context.Context, t invite.Token, key crypto.Signer) (R
 		waiting = true
 	}
 	for {
-		r, err := client.each(ctx, t.Servers, func(ctx context.Context, raw net.Conn) (Result, error) {
-			return client.join(ctx, raw, t, key)
+		r, err := client.each(ctx, t.Servers, func(ctx context.Context, address string) (Result, error) {
+			return client.join(ctx, address, t, key)
 		})
 		var refused *Refused
 		if err == nil || !waiting || errors.As(err, &refused) || ctx.Err() != nil {
@@ -116,9 +116,14 @@ func (c *Client) Join(ctx context.Context, t invite.Token, key crypto.Signer) (R
 // Renew asks for a new certificate in place of one that has expired, for the key
 // of csr. policy are the keys that are pinned.
 func (c *Client) Renew(ctx context.Context, own *identity.Credentials, servers []string, policy []ed25519.PublicKey, csr []byte) (Result, error) {
-	return c.each(ctx, servers, func(ctx context.Context, raw net.Conn) (Result, error) {
-		cfg, early := own.EarlyTLS(identity.ProtocolEnrol, identity.Expect(identity.Server, ""))
-		bundle, m, err := c.ask(ctx, raw, cfg, func() (wire.Enrol, error) { return wire.Enrol{CSR: csr}, nil })
+	return c.each(ctx, servers, func(ctx context.Context, address string) (Result, error) {
+		conn, early, err := connect(ctx, c.Proxy, address, func() (*tls.Config, *identity.Early) {
+			return own.EarlyTLS(identity.ProtocolEnrol, identity.Expect(identity.Server, ""))
+		})
+		if err != nil {
+			return Result{}, err
+		}
+		bundle, m, err := c.ask(ctx, conn, wire.Enrol{CSR: csr})
 		if err != nil {
 			return Result{}, err
 		}
@@ -128,10 +133,10 @@ func (c *Client) Renew(ctx context.Context, own *identity.Credentials, servers [
 }
 
 // each tries the servers one after the other, until one has given an answer.
-func (c *Client) each(ctx context.Context, servers []string, try func(context.Context, net.Conn) (Result, error)) (Result, error) {
+func (c *Client) each(ctx context.Context, servers []string, try func(ctx context.Context, address string) (Result, error)) (Result, error) {
 	var first error
 	for _, address := range control.Addresses(servers) {
-		r, err := c.one(ctx, address, try)
+		r, err := try(ctx, address)
 		var refused *Refused
 		if err == nil || errors.As(err, &refused) {
 			return r, err
@@ -141,7 +146,7 @@ func (c *Client) each(ctx context.Context, servers []string, try func(context.Co
 			c.Failed(address, err)
 		}
 		// Who was reached and said no tells more than who was not.
-		if first == nil || errors.As(first, new(*dialError)) && !errors.As(err, new(*dialError)) {
+		if first == nil || errors.As(first, new(*control.UnreachedError)) && !errors.As(err, new(*control.UnreachedError)) {
 			first = err
 		}
 		if ctx.Err() != nil {
@@ -151,39 +156,26 @@ func (c *Client) each(ctx context.Context, servers []string, try func(context.Co
 	return Result{}, first
 }
 
-// dialError is the error of a server that was not reached at all.
-type dialError struct{ err error }
-
-func (e *dialError) Error() string { return e.err.Error() }
-func (e *dialError) Unwrap() error { return e.err }
-
-func (c *Client) one(ctx context.Context, address string, try func(context.Context, net.Conn) (Result, error)) (Result, error) {
-	dialer := net.Dialer{Timeout: dialTime}
-	raw, err := c.Proxy.DialContext(ctx, &dialer, address)
-	if err != nil {
-		var op *net.OpError
-		var proxied *proxy.Error
-		if errors.As(err, &op) && op.Err != nil && !errors.As(err, &proxied) {
-			err = op.Err // the address is named already
-		}
-		return Result{}, &dialError{err}
-	}
-	defer raw.Close()
-	defer context.AfterFunc(ctx, func() { raw.Close() })()
-	return try(ctx, raw)
+// connect connects to a server that proves itself.
+func connect[T any](ctx context.Context, through *proxy.Settings, address string, secure func() (*tls.Config, T)) (control.Channel, T, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	return control.Connect(ctx, through, address, secure)
 }
 
-func (c *Client) join(ctx context.Context, raw net.Conn, t invite.Token, key crypto.Signer) (Result, error) {
-	cfg, joining := identity.JoinTLS(t.Authority, c.Now)
-	var id identity.ID
-	bundle, m, err := c.ask(ctx, raw, cfg, func() (wire.Enrol, error) {
-		var err error
-		if id, err = identity.New(joining.Domain, t.Role, t.Name); err != nil {
-			return wire.Enrol{}, err
-		}
-		csr, err := identity.NewRequest(id, key)
-		return wire.Enrol{Token: t.ID, Secret: t.Secret, CSR: csr}, err
+func (c *Client) join(ctx context.Context, address string, t invite.Token, key crypto.Signer) (Result, error) {
+	conn, joining, err := connect(ctx, c.Proxy, address, func() (*tls.Config, *identity.Joining) {
+		return identity.JoinTLS(t.Authority, c.Now)
 	})
+	if err != nil {
+		return Result{}, err
+	}
+	id, request, err := joinRequest(joining.Domain, t, key)
+	if err != nil {
+		conn.NetConn().Close()
+		return Result{}, err
+	}
+	bundle, m, err := c.ask(ctx, conn, request)
 	if err != nil {
 		return Result{}, err
 	}
@@ -202,6 +194,16 @@ func (c *Client) join(ctx context.Context, raw net.Conn, t invite.Token, key cry
 		return Result{}, fmt.Errorf("the certificate that the server gave: %w", err)
 	}
 	return r, nil
+}
+
+// joinRequest is what the owner of a token asks for.
+func joinRequest(domain string, t invite.Token, key crypto.Signer) (identity.ID, wire.Enrol, error) {
+	id, err := identity.New(domain, t.Role, t.Name)
+	if err != nil {
+		return identity.ID{}, wire.Enrol{}, err
+	}
+	csr, err := identity.NewRequest(id, key)
+	return id, wire.Enrol{Token: t.ID, Secret: t.Secret, CSR: csr}, err
 }
 
 // take checks what came.
@@ -232,21 +234,14 @@ func (r *Result) take(bundle wire.Authorities, m wire.Enrolled, early *identity.
 	return nil
 }
 
-// ask is one exchange. request is called when the server is proven.
-func (c *Client) ask(ctx context.Context, raw net.Conn, cfg *tls.Config, request func() (wire.Enrol, error)) (wire.Authorities, wire.Enrolled, error) {
+// ask is one exchange, after which the connection is closed.
+func (c *Client) ask(ctx context.Context, conn control.Channel, m wire.Enrol) (wire.Authorities, wire.Enrolled, error) {
 	fail := func(err error) (wire.Authorities, wire.Enrolled, error) {
 		return wire.Authorities{}, wire.Enrolled{}, err
 	}
-	raw.SetDeadline(time.Now().Add(dialTime))
-	explain := identity.Watch(cfg)
-	conn := tls.Client(raw, cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return fail(explain(err))
-	}
-	m, err := request()
-	if err != nil {
-		return fail(err)
-	}
+	defer conn.NetConn().Close()
+	defer context.AfterFunc(ctx, func() { conn.NetConn().Close() })()
+	conn.SetDeadline(time.Now().Add(dialTime))
 	m.Version, m.Software = wire.ControlVersion, c.Software
 	if _, err := conn.Write(wire.AppendMessage(nil, m)); err != nil {
 		return fail(err)
@@ -260,7 +255,7 @@ func (c *Client) ask(ctx context.Context, raw net.Conn, cfg *tls.Config, request
 				return fail(err)
 			}
 		case wire.EnrolWait:
-			raw.SetDeadline(time.Now().Add(signTime))
+			conn.SetDeadline(time.Now().Add(signTime))
 			if c.Waiting != nil {
 				c.Waiting(m.Key)
 			}

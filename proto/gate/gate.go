@@ -8,6 +8,8 @@
 // IPv4 /24 or an IPv6 /56) may hold at most PerPrefix of them: beyond that its
 // own oldest is closed. The table of prefixes has no more entries than there
 // are connections, so it is bounded too. Deadlines are the caller's.
+//
+// A Share bounds those that cannot be closed once they have begun.
 package gate
 
 import (
@@ -101,7 +103,7 @@ func (g *Gate) removeLocked(e *entry) {
 
 // prefixOf returns the network a peer is counted under: a /24 or a /56.
 func prefixOf(addr net.Addr) netip.Prefix {
-	t, ok := addr.(*net.TCPAddr)
+	t, ok := addr.(interface{ AddrPort() netip.AddrPort }) // TCP's or UDP's
 	if !ok {
 		return netip.Prefix{}
 	}

@@ -22,9 +22,9 @@ It starts with the policy last applied, or with the policy file of its
 configuration if none was applied yet; policies are applied with "netport-server
 policy apply".
 
-SIGHUP has it read its configuration anew: "certificate_life", "renew_after_expiry",
-"sessions_per_portal" and the log's level and format hold for what begins from then on.
-What else has changed needs a restart, and is named in the log and in "status".
+SIGHUP has it read its configuration anew: "hand_over", "certificate_life",
+"renew_after_expiry", "sessions_per_portal" and the log's level and format hold for what
+begins from then on. What else has changed needs a restart, and is named in the log and in "status".
 
 --check reads the configuration, the keys and certificates, a copy of the state, and the
 policy file, whose tests it runs, and says what is wrong with them, a line each, or "ok".

@@ -46,6 +46,10 @@ type Config struct {
 	// Address is what portals and relays are told to dial: HOST:PORT.
 	Address string
 	Listen  []string
+	// ListenUDP is where those are served whose network shuts TCP: as in Listen, unless the
+	// configuration names others (UDPNamed).
+	ListenUDP []string
+	UDPNamed  bool
 	// HandOver is the socket at which a relay on this machine takes the connections that are
 	// for a relay; empty: there is none. Live has what holds now.
 	HandOver string
@@ -117,6 +121,7 @@ type raw struct {
 	Domain            string   `toml:"domain"`
 	Address           string   `toml:"address"`
 	Listen            []string `toml:"listen"`
+	ListenUDP         []string `toml:"listen_udp"`
 	HandOver          string   `toml:"hand_over"`
 	Servers           []string `toml:"servers"`
 	Certificate       string   `toml:"certificate"`
@@ -193,8 +198,12 @@ func Load(file string) (*Config, error) {
 	if len(r.Servers) == 0 {
 		r.Servers = []string{r.Address}
 	}
+	udpNamed := r.ListenUDP != nil
+	if !udpNamed {
+		r.ListenUDP = r.Listen
+	}
 	return &Config{
-		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen, HandOver: f.Path(r.HandOver), Servers: r.Servers,
+		File: file, Domain: r.Domain, Address: r.Address, Listen: r.Listen, ListenUDP: r.ListenUDP, UDPNamed: udpNamed, HandOver: f.Path(r.HandOver), Servers: r.Servers,
 		Certificate: f.Path(r.Certificate), Key: f.Path(r.Key), CA: f.Path(r.CA),
 		CAKey: f.Path(r.CAKey), CAPassphrase: f.Path(r.CAPassphrase), CACommand: r.CACommand, AcceptElsewhere: r.AcceptElsewhere,
 		CertificateLife: life, RenewAfterExpiry: late,
@@ -223,6 +232,11 @@ func check(f *conffile.File, r *raw) error {
 	}
 	if err := local.CheckPath(f.Path(r.HandOver)); err != nil {
 		return f.Errorf("hand_over", "hand_over: %v", err)
+	}
+	for i, l := range r.ListenUDP {
+		if _, _, err := SplitAddress(l); err != nil {
+			return f.Errorf(fmt.Sprintf("listen_udp[%d]", i), "listen_udp: %v", err)
+		}
 	}
 	if len(r.Servers) > wire.MaxServers {
 		return f.Errorf("servers", "servers: portals keep %d at most", wire.MaxServers)

@@ -66,7 +66,7 @@ func TestFileThatInitMakesIsReadBack(t *testing.T) {
 	dir := filepath.Dir(cfg.File)
 	in := func(name string) string { return filepath.Join(dir, name) }
 	want := &Config{
-		File: cfg.File, Domain: "example.org", Address: "netport.example.org:443", Listen: []string{":443"},
+		File: cfg.File, Domain: "example.org", Address: "netport.example.org:443", Listen: []string{":443"}, ListenUDP: []string{":443"},
 		Servers:     []string{"netport.example.org:443"},
 		Certificate: in("cert.pem"), Key: in("key.pem"), CA: in("ca.pem"), CAKey: in("ca.key"), PolicyKey: in("policy.key"), StampKey: in("stamp.key"),
 		Policy: in("policy.toml"), State: dir, Socket: in("server.sock"), Log: command.Log{Level: "info", Format: "text"}, SessionsPerPortal: 1000,
@@ -112,12 +112,12 @@ func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 		{`address = "h:443"`, `address = ":443"`, `portals need a host to dial`},
 		{`address = "h:443"`, `address = "h:65536"`, `port "65536" is not a number from 1 to 65535`},
 		{`address = "h:443"`, `address = "2001:db8::1:443"`, `is not HOST:PORT (IPv6 in brackets)`},
-		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, `servers = ["netport.example.org", "192.0.2.10:0"]`, `config.toml:23:35: servers: "192.0.2.10:0"`},
+		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, `servers = ["netport.example.org", "192.0.2.10:0"]`, `config.toml:27:35: servers: "192.0.2.10:0"`},
 		{`# servers = ["netport.example.org", "192.0.2.10:443"]`, "servers = [" + strings.Repeat(`"h",`, 17) + "]", `portals keep 16 at most`},
 		{`listen = [":443"]`, `listen = []`, `at least one address`},
 		{`listen = [":443"]`, `listen = [":443", "127.1:443"]`, `config.toml:13:19: listen: "127.1" is neither an IP address nor a DNS name`},
 		{`listen = [":443"]`, `listen = ["[fe80::1%eth0]:443"]`, `an address with a zone`},
-		{`# hand_over = "/run/netport-relay/shared.sock"`, `hand_over = "` + strings.Repeat("s", 108) + `"`, `config.toml:19:13: hand_over: the path has `},
+		{`# hand_over = "/run/netport-relay/shared.sock"`, `hand_over = "` + strings.Repeat("s", 108) + `"`, `config.toml:23:13: hand_over: the path has `},
 		{`listen = [":443"]`, `listen = [":0"]`, `port "0"`},
 		{`listen = [":443"]`, `listen = [":+443"]`, `port "+443"`},
 		{`log_level  = "info"`, `log_level = "loud"`, `log level "loud": use debug, info, warn or error`},

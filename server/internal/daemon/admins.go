@@ -9,9 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
-	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/server/internal/admin"
 )
 
@@ -51,7 +51,7 @@ func newAdmins(service *admin.Service, credentials *identity.Credentials) *admin
 }
 
 // serve serves the request of a peer whose handshake is over.
-func (a *admins) serve(ctx context.Context, c *record.Conn) error {
+func (a *admins) serve(ctx context.Context, c control.Channel) error {
 	state := c.ConnectionState()
 	peer, err := identity.PeerOf(state)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/netport/netport/proto/handover"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics"
@@ -108,6 +108,8 @@ type daemon struct {
 	tls     *tls.Config
 	waiting atomic.Int64   // joins that wait for an operator
 	refused metrics.Counts // connections that were not let in, by why
+	handed  atomic.Uint64  // connections that were handed over to a relay
+	trouble handover.Trouble
 	started time.Time
 	reload  *reload.Reloader[*config.Config]
 }
@@ -115,23 +117,23 @@ type daemon struct {
 func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Service) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	listeners, err := listen(ctx, cfg.Listen)
+	open, err := listen(ctx, cfg, d.log)
 	if err != nil {
 		return err
 	}
 	socket, err := local.Listen(cfg.Socket, d.log)
 	if err != nil {
-		closeAll(listeners)
+		open.close()
 		return err
 	}
 	page, err := d.serveMetrics(cfg)
 	if err != nil {
-		closeAll(listeners)
+		open.close()
 		return errors.Join(err, socket.Close())
 	}
 	// Only now that nothing else can go wrong is there something to keep.
 	if err := firstPolicy(service, d.log); err != nil {
-		closeAll(listeners)
+		open.close()
 		if page != nil {
 			page.Close()
 		}
@@ -171,7 +173,11 @@ func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Ser
 	if page != nil {
 		start(page.Run)
 	}
-	for _, l := range listeners {
+	for _, c := range open.udp {
+		d.log.Info("listening over UDP", "address", c.LocalAddr().String())
+		start(func(ctx context.Context) error { return d.acceptUDP(ctx, c) })
+	}
+	for _, l := range open.tcp {
 		d.log.Info("listening", "address", l.Addr().String(), "domain", cfg.Domain)
 		start(func(ctx context.Context) error { return d.accept(ctx, l) })
 	}
@@ -193,20 +199,4 @@ func (d *daemon) serveMetrics(cfg *config.Config) (*scrape.Server, error) {
 		return nil, nil
 	}
 	return scrape.Listen(cfg.Metrics, func() *metrics.Page { return d.metrics(cfg) }, d.log)
-}
-
-// listenError says what to do about an address that cannot be had.
-func listenError(address string, err error) error {
-	hint := "name an address of this machine in \"listen\""
-	switch {
-	case isInUse(err):
-		hint = "another program has it; stop that, or choose another port in \"listen\""
-	case isDenied(err):
-		hint = "ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)"
-	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Err != nil {
-		err = op.Err
-	}
-	return fmt.Errorf("listen on %s: %w: %s", address, err, hint)
 }

@@ -9,8 +9,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
-	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/admin"
 	"github.com/netport/netport/server/internal/audit"
@@ -29,7 +29,7 @@ const (
 
 // join serves one exchange of the enrolment protocol. early ends when the request must
 // be here; proven says that its token was right.
-func (d *daemon) join(ctx, early context.Context, c *record.Conn, proven func()) error {
+func (d *daemon) join(ctx, early context.Context, c control.Channel, proven func()) error {
 	defer c.NetConn().Close()
 	from := addrOf(c.RemoteAddr())
 	m, err := readEnrol(early, c)
@@ -55,7 +55,7 @@ func (d *daemon) join(ctx, early context.Context, c *record.Conn, proven func())
 }
 
 // readEnrol reads the one message that who joins sends.
-func readEnrol(ctx context.Context, c *record.Conn) (wire.Enrol, error) {
+func readEnrol(ctx context.Context, c control.Channel) (wire.Enrol, error) {
 	if by, ok := ctx.Deadline(); ok {
 		c.SetReadDeadline(by)
 	}
@@ -85,7 +85,7 @@ func readEnrol(ctx context.Context, c *record.Conn) (wire.Enrol, error) {
 }
 
 // joined waits for what becomes of a request.
-func (d *daemon) joined(ctx context.Context, c *record.Conn, m wire.Enrol, from netip.Addr, proven func()) (admin.Joined, error) {
+func (d *daemon) joined(ctx context.Context, c control.Channel, m wire.Enrol, from netip.Addr, proven func()) (admin.Joined, error) {
 	if m.Version < wire.ControlVersion {
 		return admin.Joined{}, &enrol.Refusal{Reason: wire.ReasonVersion, Text: wire.VersionText("control", "the server", wire.ControlVersion, "this program", m.Version)}
 	}
@@ -128,7 +128,7 @@ func (d *daemon) joined(ctx context.Context, c *record.Conn, m wire.Enrol, from 
 }
 
 // await gives signs of life until an operator has decided something.
-func (d *daemon) await(ctx context.Context, c *record.Conn, decided <-chan struct{}, key identity.KeyHash) error {
+func (d *daemon) await(ctx context.Context, c control.Channel, decided <-chan struct{}, key identity.KeyHash) error {
 	tick := time.NewTicker(signTime)
 	defer tick.Stop()
 	for {
@@ -145,7 +145,7 @@ func (d *daemon) await(ctx context.Context, c *record.Conn, decided <-chan struc
 	}
 }
 
-func answer(c *record.Conn, messages ...wire.Message) error {
+func answer(c control.Channel, messages ...wire.Message) error {
 	var b []byte
 	for _, m := range messages {
 		b = wire.AppendMessage(b, m)
@@ -156,7 +156,7 @@ func answer(c *record.Conn, messages ...wire.Message) error {
 }
 
 func addrOf(a net.Addr) netip.Addr {
-	if t, ok := a.(*net.TCPAddr); ok {
+	if t, ok := a.(interface{ AddrPort() netip.AddrPort }); ok { // TCP's or UDP's
 		return t.AddrPort().Addr().Unmap()
 	}
 	return netip.Addr{}

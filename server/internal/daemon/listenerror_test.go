@@ -12,7 +12,7 @@ import (
 func TestPortWithoutTheRight(t *testing.T) {
 	err := &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)}
 	const want = "listen on 192.0.2.1:443: bind: permission denied: ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE)"
-	if got := listenError("192.0.2.1:443", err).Error(); !strings.HasPrefix(got, want) {
+	if got := listenError("tcp", "192.0.2.1:443", err).Error(); !strings.HasPrefix(got, want) {
 		t.Errorf("it says %q, want %q", got, want)
 	}
 }

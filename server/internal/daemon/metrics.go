@@ -30,6 +30,7 @@ func (d *daemon) metrics(cfg *config.Config) *metrics.Page {
 	p.Gauge("audit_records_missing", "Audit records that could not be written, and are not yet noted as lost.").Set(float64(s.Missing))
 	p.Histogram("store_commit_seconds", "How long it took to have a change of the state on disk.", d.service.Commits.Snapshot())
 	p.Counter("connections_refused_total", "Connections that were not let in, by why: their handshakes failed.").AddAll(d.refused.All(), "reason")
+	p.Counter("connections_handed_over_total", "Connections that were handed over to the relay on this machine (hand_over).").Add(d.handed.Load())
 	d.certificateMetrics(p)
 	decisions := p.Counter("decisions_total", "Decisions, as in the audit log: of sessions, enrolments, renewals, revocations, policies and the like.")
 	for k, n := range d.service.Audit.Decisions() {

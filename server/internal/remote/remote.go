@@ -10,6 +10,7 @@ package remote
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -26,7 +27,6 @@ import (
 	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/proxy"
-	"github.com/netport/netport/proto/record"
 )
 
 const (
@@ -160,19 +160,10 @@ func (c client) ask(ctx context.Context, addresses []string, request string, arg
 func (c client) dial(ctx context.Context, address string) (net.Conn, *x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	var d net.Dialer
-	raw, err := c.proxy.DialContext(ctx, &d, address)
+	conn, _, err := control.Connect(ctx, c.proxy, address, func() (*tls.Config, struct{}) {
+		return c.Credentials().ClientTLS(identity.ProtocolAdmin, identity.Expect(identity.Server, "")), struct{}{}
+	})
 	if err != nil {
-		var op *net.OpError
-		var proxied *proxy.Error
-		if errors.As(err, &op) && op.Err != nil && !errors.As(err, &proxied) {
-			err = op.Err // the address is named already
-		}
-		return nil, nil, err
-	}
-	conn := record.Client(raw, c.Credentials().ClientTLS(identity.ProtocolAdmin, identity.Expect(identity.Server, "")))
-	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
 		return nil, nil, err
 	}
 	return conn, conn.ConnectionState().PeerCertificates[0], nil
