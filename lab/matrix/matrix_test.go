@@ -125,27 +125,41 @@ func (w *world) tell(t *testing.T, shifts int, theory func(a, b kind) bool) {
 	judge(t, met)
 }
 
-// quick is within how many round trips of the relay's path a direct way is found, but for one of 30 meetings.
-const quick = 3
+// quick is within how many round trips of the relay's path a direct way is found, but for one of 30 meetings; and carries
+// within how many both portals have a carrier there: three (package direct), and the busy machine's own part; one more over
+// TCP.
+const (
+	quick   = 3
+	carries = 4
+)
 
-// judge wants that of all pairs that can be direct, of each with -full.
+// slow says whether a pair that can be direct was not soon enough.
+func (m meeting) slow() bool {
+	most := carries
+	if m.found == 0 { // UDP is blocked
+		most++
+	}
+	return m.theory && (m.took == 0 || m.found > quick*roundTrip || m.took > time.Duration(most)*roundTrip)
+}
+
+// judge wants that of no pair, or of one in 30 meetings with -full.
 func judge(t *testing.T, met [][]meeting) {
 	t.Helper()
 	late, in := 0, 0
 	for _, all := range met {
 		lateHere := 0
 		for _, m := range all {
-			if m.theory && (m.took == 0 || m.found > quick*roundTrip) {
+			if m.slow() {
 				lateHere++
 			}
 		}
 		if late, in = late+lateHere, in+len(all); len(all) == 30 && lateHere > 1 {
-			t.Errorf("%s and %s: of %d meetings %d found no direct way within %d round trips", all[0].a.kind.name, all[0].b.kind.name, len(all), lateHere, quick)
+			t.Errorf("%s and %s: of %d meetings %d had no direct path soon enough", all[0].a.kind.name, all[0].b.kind.name, len(all), lateHere)
 		}
 	}
 	// Portals that have just begun look for more than each other, and the machine is busy.
 	if late > in/5 {
-		t.Errorf("of %d meetings %d found no direct way within %d round trips", in, late, quick)
+		t.Errorf("of %d meetings %d had no direct path soon enough", in, late)
 	}
 }
 

@@ -61,7 +61,8 @@ func newPortal(t testing.TB, client bool, secure *tls.Config, offer func([]wire.
 // pair2 is two portals that tell each other their addresses.
 type pair2 [2]*portal
 
-func newPair(t testing.TB) (both pair2) {
+// newPair returns two of which each tells those of some transports, or all.
+func newPair(t testing.TB, transports ...wire.CandidateTransport) (both pair2) {
 	t.Helper()
 	var mu sync.Mutex
 	mu.Lock()
@@ -69,6 +70,9 @@ func newPair(t testing.TB) (both pair2) {
 	both = newPairOf(t, func(i int, list []wire.Candidate) {
 		mu.Lock()
 		defer mu.Unlock()
+		if len(transports) > 0 {
+			list = slices.DeleteFunc(slices.Clone(list), func(c wire.Candidate) bool { return !slices.Contains(transports, c.Transport) })
+		}
 		both[1-i].Peer(list)
 	})
 	return both
@@ -177,7 +181,7 @@ func inUse(p *Path) (list []netip.AddrPort) {
 }
 
 func TestTwoPortalsFindADirectWayAndUseIt(t *testing.T) {
-	both := newPair(t)
+	both := newPair(t, wire.CandidateUDP)
 	conns, ways := both.connect(t)
 	carry(t, conns[0], conns[1])
 	carry(t, conns[1], conns[0])

@@ -33,9 +33,10 @@ const (
 	usedCheck = 5 * time.Second
 )
 
-// knockPauses are those between tries at a door that does not open. UDP goes first.
+// knockPauses are those after tries at a door that does not open. The first is at once: where
+// UDP is blocked nothing else comes up, and where it is not both do.
 var knockPauses = [...]time.Duration{
-	500 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second,
+	500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second,
 	15 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
 }
 
@@ -82,7 +83,7 @@ func (p *Path) listTCPLocked(now time.Time) (refused []Refusal) {
 		i := slices.IndexFunc(p.tcp.knocks, func(k *knock) bool { return k.addr == c.Addr })
 		if i < 0 {
 			i = len(p.tcp.knocks)
-			p.tcp.knocks = append(p.tcp.knocks, &knock{addr: c.Addr, due: now.Add(knockPauses[0])})
+			p.tcp.knocks = append(p.tcp.knocks, &knock{addr: c.Addr, due: now})
 		}
 		p.tcp.knocks[i].origin, p.tcp.knocks[i].listed = c.Origin, true
 	}
@@ -92,7 +93,7 @@ func (p *Path) listTCPLocked(now time.Time) (refused []Refusal) {
 
 func (p *Path) restartTCPLocked(now time.Time) {
 	for _, k := range p.tcp.knocks {
-		k.tries, k.due, k.starve = 0, now.Add(knockPauses[0]), false
+		k.tries, k.due, k.starve = 0, now, false
 	}
 }
 

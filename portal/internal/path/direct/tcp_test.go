@@ -73,6 +73,26 @@ func TestTwoPortalsFindADirectWayOfTCP(t *testing.T) {
 	}
 }
 
+// Where UDP is blocked nothing else comes up, so TCP does not wait for it: what the peer names is dialled at once.
+func TestTCPDoesNotWaitForUDP(t *testing.T) {
+	p := newPortal(t, true, nil, nobody)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	began := time.Now()
+	p.Peer([]wire.Candidate{{Transport: wire.CandidateTCP, Origin: wire.OriginHost, Addr: addrOf(l.Addr())}})
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if took := time.Since(began); took > 400*time.Millisecond {
+		t.Errorf("it was dialled after %v", took)
+	}
+}
+
 // dialDoor connects to a portal's door as whoever.
 func dialDoor(t testing.TB, p *portal) net.Conn {
 	t.Helper()
