@@ -55,7 +55,7 @@ func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 	say("portal", "%s of %s, running for %s, certificate until %s", s.Portal, s.Domain, since(now, s.Started), s.Certificate.Format(time.DateOnly))
 	say("key", "%x", s.Identity.Key[:])
 	if s.Server.Connected {
-		say("server", "%s at %s, connected for %s, policy version %d", s.Server.Name, s.Server.Address, since(now, s.Server.Since), s.Server.Policy)
+		say("server", "%s at %s, connected for %s, policy version %d", s.Server.Name, s.Server.Place(), since(now, s.Server.Since), s.Server.Policy)
 		if s.Server.Proxy != "" {
 			say("proxy", "%s, through which the server is reached", s.Server.Proxy)
 		}

@@ -18,7 +18,7 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := daemon.Status{
 		Portal: "laptop-ann", Domain: "example.org", Started: now.Add(-90 * time.Minute), Certificate: now.AddDate(1, 0, 0),
-		Server: control.Status{Connected: true, Name: "server", Address: "192.0.2.1:443", Since: now.Add(-59 * time.Second), Policy: 7, Contest: "another\x07 machine", Contested: now.Add(-2 * time.Minute)},
+		Server: control.Status{Connected: true, Name: "server", Address: "192.0.2.1:443", Transport: "udp", Since: now.Add(-59 * time.Second), Policy: 7, Contest: "another\x07 machine", Contested: now.Add(-2 * time.Minute)},
 		Forwards: []daemon.Forward{
 			{Name: "web", State: daemon.Up, Role: "entry", Listen: "tcp://127.0.0.1:8080", Peer: "factory-1", Target: "tcp://10.0.0.5:80", Why: "listening; tunnel"},
 			{Name: "dns", State: daemon.Down, Role: "exit", Listen: "udp://127.0.0.1:53", Peer: "x", Target: "udp://10.0.0.5:53", Why: "bad\x1b[2J"},
@@ -39,7 +39,7 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 	const head = `portal   laptop-ann of example.org, running for 1h30m, certificate until
          2027-11-22
 key      5100000000000000000000000000000000000000000000000000000000000000
-server   server at 192.0.2.1:443, connected for 59s, policy version 7
+server   server at 192.0.2.1:443 over UDP, connected for 59s, policy version 7
 warning  0h02m ago the server said: another? machine
 UDP      2 datagrams found no one listening at their target, 0 were too large
          for the way there

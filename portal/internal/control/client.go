@@ -144,7 +144,7 @@ func New(cfg Config) *Client {
 	c.networks.enter(cfg.Network)
 	c.dialer = wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{
 		Credentials: cfg.Credentials, Software: cfg.Software, Parse: wire.ParseToPortal, Log: cfg.Log, Proxy: cfg.Proxy,
-		Pauses: c.pauses, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Permit: c.permit, Hurry: c.hurry,
+		Pauses: c.pauses, Last: c.lastWay, Reached: c.reached, Book: wirecontrol.NewBook(cfg.Kept.Hosts, cfg.Changed), More: c.more, Permit: c.permit, Hurry: c.hurry,
 		Failed: c.notReached, Told: func(at time.Time) { c.Identity.Told(at) }, Refused: func() { c.Identity.Refused() },
 	}
 	return c
@@ -527,15 +527,24 @@ type Status struct {
 	Since     time.Time `json:"since"` // of this state
 	Name      string    `json:"name,omitempty"`
 	Address   string    `json:"address,omitempty"`
-	Proxy     string    `json:"proxy,omitempty"`  // that the connection goes through, if there is one
-	Policy    uint64    `json:"policy_version"`   // of which every grant is here; 0: none yet
-	Servers   []string  `json:"servers"`          // in the order in which they are tried first
-	Connects  uint64    `json:"connects"`         // how often it has connected
-	Failed    string    `json:"failed,omitempty"` // why no server was reached at the last attempt, since the last connection
+	Transport string    `json:"transport,omitempty"` // by which it is reached: "tcp", or "udp" where TCP is shut
+	Proxy     string    `json:"proxy,omitempty"`     // that the connection goes through, if there is one
+	Policy    uint64    `json:"policy_version"`      // of which every grant is here; 0: none yet
+	Servers   []string  `json:"servers"`             // in the order in which they are tried first
+	Connects  uint64    `json:"connects"`            // how often it has connected
+	Failed    string    `json:"failed,omitempty"`    // why no server was reached at the last attempt, since the last connection
 	// Contest is what the server said, at the time Contested, of another machine that
 	// has this portal's identity; empty if that was over an hour ago.
 	Contest   string    `json:"contest,omitempty"`
 	Contested time.Time `json:"contested,omitzero"`
+}
+
+// Place is where the server is reached, for people.
+func (s Status) Place() string {
+	if s.Transport == "udp" {
+		return s.Address + " over UDP"
+	}
+	return s.Address
 }
 
 // contestTime is for how long another machine with this identity is spoken of.
@@ -554,6 +563,9 @@ func (c *Client) Status() Status {
 	if c.address.IsValid() {
 		s.Address = c.address.String()
 	}
+	if c.conn != nil {
+		s.Transport = c.conn.RemoteAddr().Network()
+	}
 	if c.conn != nil && c.conn.Proxy() != "" {
 		s.Address, s.Proxy = c.conn.RemoteAddr().String(), c.conn.Proxy()
 	}
@@ -564,7 +576,7 @@ func (c *Client) Status() Status {
 }
 
 func addrOf(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
+	if t, ok := a.(interface{ AddrPort() netip.AddrPort }); ok { // TCP's or UDP's
 		ap := t.AddrPort()
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,8 +15,8 @@ import (
 // maxNetworks bounds the networks that are remembered.
 const maxNetworks = 64
 
-// networks is what was learned of networks about connections that carry
-// nothing, the one of now first.
+// networks is what was learned of networks: about connections that carry
+// nothing, and how a server was reached last. The one of now is the first.
 type networks struct {
 	changed func()
 	list    []network
@@ -24,12 +25,13 @@ type networks struct {
 type network struct {
 	name   string // empty: what it is is not known
 	pauses *wirecontrol.Pauses
+	way    wirecontrol.Way // zero: none was reached
 }
 
 func newNetworks(kept []state.Network, changed func()) networks {
 	n := networks{changed: changed}
 	for _, k := range kept[:min(len(kept), maxNetworks)] {
-		n.list = append(n.list, network{k.Name, wirecontrol.NewPauses(k.Silence, changed)})
+		n.list = append(n.list, network{k.Name, wirecontrol.NewPauses(k.Silence, changed), k.Way})
 	}
 	n.enter("")
 	return n
@@ -57,8 +59,8 @@ func (n *networks) enter(name string) bool {
 func (n *networks) kept() []state.Network {
 	var list []state.Network
 	for _, w := range n.list {
-		if l := w.pauses.Learned(); l != (wirecontrol.Learned{}) {
-			list = append(list, state.Network{Name: w.name, Silence: l})
+		if l := w.pauses.Learned(); l != (wirecontrol.Learned{}) || w.way != (wirecontrol.Way{}) {
+			list = append(list, state.Network{Name: w.name, Silence: l, Way: w.way})
 		}
 	}
 	return list
@@ -71,20 +73,42 @@ func (c *Client) pauses() *wirecontrol.Pauses {
 	return c.networks.list[0].pauses
 }
 
+// lastWay returns how a server was reached last in the network of now.
+func (c *Client) lastWay() wirecontrol.Way {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.networks.list[0].way
+}
+
+// reached notes how a server was reached in the network of now.
+func (c *Client) reached(w wirecontrol.Way) {
+	c.mu.Lock()
+	now := &c.networks.list[0]
+	news := now.way != w
+	now.way = w
+	c.mu.Unlock()
+	if news {
+		c.Changed()
+	}
+}
+
 // NetworkChanged says that this machine has another address or another way out,
 // or was asleep; name is what the network of now is remembered by. The
 // connection has to prove within 5 seconds that it lives, or is made anew at once
-// where its address is gone.
+// where its address is gone; and one over UDP in another network, where TCP may pass.
 func (c *Client) NetworkChanged(name string) {
 	c.mu.Lock()
 	c.doubted = time.Now()
-	if c.networks.enter(name) {
+	another := c.networks.enter(name)
+	if another {
 		c.times.moved()
 	}
 	conn := c.conn
 	c.mu.Unlock()
 	switch {
 	case conn == nil:
+	case another && conn.RemoteAddr().Network() == "udp":
+		conn.Abort(errors.New("this is another network than the one that let UDP alone pass"))
 	case away(conn.LocalAddr()):
 		conn.Abort(fmt.Errorf("this machine has no longer the address %v", conn.LocalAddr()))
 	default:
@@ -115,12 +139,12 @@ func (c *Client) Check() {
 
 // away reports whether this machine has lost an address.
 func away(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
+	local, ok := a.(interface{ AddrPort() netip.AddrPort }) // TCP's or UDP's
 	list, err := net.InterfaceAddrs()
 	if !ok || err != nil {
 		return false
 	}
-	at := tcp.AddrPort().Addr().Unmap().WithZone("")
+	at := local.AddrPort().Addr().Unmap().WithZone("")
 	return !slices.ContainsFunc(list, func(a net.Addr) bool {
 		p, err := netip.ParsePrefix(a.String())
 		return err == nil && p.Addr().Unmap().WithZone("") == at

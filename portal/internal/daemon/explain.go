@@ -142,7 +142,7 @@ func (p *Portal) server(e *Explanation) (s struct {
 	status := p.client.Status()
 	s.Connected, s.Policy = status.Connected, status.Policy
 	if status.Connected {
-		e.step(StepOK, "server", "connected to %s at %s since %s", status.Name, status.Address, stamp(status.Since))
+		e.step(StepOK, "server", "connected to %s at %s since %s", status.Name, status.Place(), stamp(status.Since))
 	} else {
 		e.step(StepUnsure, "server", "not connected since %s; tried: %s", stamp(status.Since), strings.Join(status.Servers, ", "))
 	}

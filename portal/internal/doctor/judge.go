@@ -127,7 +127,7 @@ func judgeDaemon(r *Report, f Facts) {
 		r.add(what, Warning, "it runs, and has no connection to a server since "+stamp(f.Daemon.Status.Server.Since), "what is wrong below is why, else its log says it")
 	default:
 		s := f.Daemon.Status.Server
-		r.add(what, OK, fmt.Sprintf("it runs, connected to %s at %s since %s", s.Name, s.Address, stamp(s.Since)), "")
+		r.add(what, OK, fmt.Sprintf("it runs, connected to %s at %s since %s", s.Name, s.Place(), stamp(s.Since)), "")
 	}
 }
 

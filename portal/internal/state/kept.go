@@ -35,10 +35,11 @@ type Grants struct {
 }
 
 // Network is what was learned of one network about connections that carry
-// nothing.
+// nothing, and how a server was reached last.
 type Network struct {
 	Name    string
 	Silence control.Learned
+	Way     control.Way // zero: none was reached
 }
 
 const (
@@ -47,6 +48,7 @@ const (
 	maxHosts    = 16
 	maxNetworks = 64
 	maxName     = 255 // of a host or a network, in bytes
+	maxAddress  = 300 // of a server, "host:port"
 	// maxFile is well above what the largest numbers of all make.
 	maxFile = 64 << 20
 )
@@ -65,6 +67,7 @@ const magic = "NPstate\x02"
 const (
 	typeHosts    wire.Type = 0x8001 // count: name blob, addresses count
 	typeNetworks wire.Type = 0x8002 // count: name blob, held, broken uint64 in ns, at uint64 in Unix seconds
+	typeWays     wire.Type = 0x8003 // of the networks before, as many and in their order: address blob, UDP bool
 )
 
 var (
@@ -127,6 +130,11 @@ func encode(k Kept) []byte {
 			body = binary.BigEndian.AppendUint64(body, at)
 		}
 		b = wire.AppendMessage(b, message{typeNetworks, body})
+		body = binary.BigEndian.AppendUint16(nil, uint16(len(networks)))
+		for _, n := range networks {
+			body = wire.AppendBool(wire.AppendText(body, n.Way.Address, maxAddress), n.Way.UDP)
+		}
+		b = wire.AppendMessage(b, message{typeWays, body})
 	}
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
@@ -179,6 +187,8 @@ func (k *Kept) take(t wire.Type, body []byte) error {
 		return k.takeHosts(body)
 	case typeNetworks:
 		return k.takeNetworks(body)
+	case typeWays:
+		return k.takeWays(body)
 	}
 	m, err := wire.ParseToPortal(t, body)
 	switch {
@@ -236,6 +246,19 @@ func (k *Kept) takeNetworks(body []byte) error {
 			n.Silence.At = time.Unix(int64(at), 0)
 		}
 		k.Networks = append(k.Networks, n)
+	}
+	return r.Done()
+}
+
+func (k *Kept) takeWays(body []byte) error {
+	r := wire.NewReader(body)
+	n := r.Count(maxNetworks, 2+1)
+	if n != len(k.Networks) {
+		r.Reject()
+	}
+	for i := range min(n, len(k.Networks)) {
+		k.Networks[i].Way.Address = r.Text(maxAddress)
+		k.Networks[i].Way.UDP = r.Bool()
 	}
 	return r.Done()
 }

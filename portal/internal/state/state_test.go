@@ -38,7 +38,7 @@ func full() Kept {
 		}},
 		Servers:  []string{"a.example", "192.0.2.9:443"},
 		Hosts:    []control.Host{{Name: "a.example", Addrs: []netip.Addr{addr, netip.MustParseAddr("2001:db8::1")}}},
-		Networks: []Network{{Name: "192.0.2.254 192.0.2.0/24", Silence: control.Learned{Held: time.Minute, Broken: time.Hour, At: time.Unix(1e9, 0)}}},
+		Networks: []Network{{Name: "192.0.2.254 192.0.2.0/24", Silence: control.Learned{Held: time.Minute, Broken: time.Hour, At: time.Unix(1e9, 0)}, Way: control.Way{Address: "a.example:80"}}, {Name: "another", Way: control.Way{Address: "[2001:db8::1]:443", UDP: true}}},
 	}
 }
 
