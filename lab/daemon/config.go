@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -12,7 +13,8 @@ import (
 type Option struct {
 	key    string
 	value  any
-	kernel bool // the daemon needs what InKernel gives
+	kernel bool   // the daemon needs what InKernel gives
+	user   string // whom the daemon runs as; empty: User
 }
 
 // Set sets a key of the daemon's config.toml, for instance Set("dial.allow", []string{"10.0.0.5:80"}).
@@ -21,6 +23,7 @@ func Set(key string, value any) Option { return Option{key: key, value: value} }
 // configure changes the daemon's config.toml, which takes effect when it is started next.
 func (d *Daemon) configure(options []Option) {
 	d.t.Helper()
+	options = slices.DeleteFunc(slices.Clone(options), func(o Option) bool { return o.key == "" })
 	if len(options) == 0 {
 		return
 	}

@@ -28,7 +28,8 @@ type Daemon struct {
 	name    string
 	host    *topo.Host
 	program string
-	dir     string    // of its files; only User can read it
+	user    string    // whom it runs as
+	dir     string    // of its files; only its user can read it
 	rights  []uintptr // capabilities that it is started with
 
 	installed int // other programs, to number them
@@ -40,7 +41,7 @@ type Daemon struct {
 func newDaemon(t testing.TB, bin, role string, host *topo.Host) *Daemon {
 	t.Helper()
 	return &Daemon{
-		t: t, role: role, name: host.Name(), host: host,
+		t: t, role: role, name: host.Name(), host: host, user: User,
 		program: programFile(bin, role),
 		dir:     filepath.Join(host.DirOf(User), role),
 	}
@@ -126,8 +127,7 @@ func (d *Daemon) Command(args ...string) *topo.Cmd {
 // unconfigured is a command of the program without its configuration.
 func (d *Daemon) unconfigured(args ...string) *topo.Cmd {
 	d.t.Helper()
-	cmd := d.host.Command(d.program, args...).As(User)
-	return cmd
+	return d.host.Command(d.program, args...).As(d.user)
 }
 
 // Run runs a command of the daemon's program and returns what it printed. It ends the test if the command fails.

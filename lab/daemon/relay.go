@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -22,11 +24,30 @@ var kernelRights = []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
 // with the rights that this takes, and its host has a BPF file system.
 func InKernel(mode string) Option { return Option{key: "mode", value: mode, kernel: true} }
 
+// As has a relay run as another user than all the rest.
+func As(user string) Option { return Option{user: user} }
+
+// become gives the relay and its files to another user.
+func (r *Relay) become(user string) {
+	r.t.Helper()
+	dir := filepath.Join(r.host.DirOf(user), r.role)
+	if err := os.Rename(r.dir, dir); err != nil {
+		r.t.Fatal(err)
+	}
+	r.host.Run("chown", "--recursive", user, dir)
+	r.user, r.dir = user, dir
+}
+
 // setUp configures the relay and starts it.
 func (r *Relay) setUp(options []Option) {
 	r.t.Helper()
+	for _, o := range options {
+		if o.user != "" {
+			r.become(o.user)
+		}
+	}
 	if slices.ContainsFunc(options, func(o Option) bool { return o.kernel }) {
-		r.host.MountBPF(User)
+		r.host.MountBPF(r.user)
 		r.rights = kernelRights
 	}
 	r.configure(options)

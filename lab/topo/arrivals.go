@@ -3,7 +3,6 @@ package topo
 import (
 	"encoding/json"
 	"fmt"
-	"os/exec"
 )
 
 // Arrivals is what reached a node by its uplink: IP packets and their bytes, headers included.
@@ -34,14 +33,14 @@ table inet arrivals {
 
 func (n *Node) readArrivals() Arrivals {
 	n.t.Helper()
-	out, err := n.output(exec.Command("nft", "-j", "list", "counter", "inet", "arrivals", "arrived"))
+	out, err := n.Command("nft", "-j", "list", "counter", "inet", "arrivals", "arrived").CombinedOutput()
 	if err != nil {
 		n.t.Fatalf("%s: read counter of arrivals: %v\n%s", n.name, err, out)
 	}
 	var listed struct {
 		Nftables []struct{ Counter *Arrivals }
 	}
-	if err := json.Unmarshal([]byte(out), &listed); err != nil {
+	if err := json.Unmarshal(out, &listed); err != nil {
 		n.t.Fatalf("%s: read counter of arrivals: %v\n%s", n.name, err, out)
 	}
 	for _, object := range listed.Nftables {

@@ -2,22 +2,38 @@ package topo
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"fmt"
 	"os/exec"
 	"syscall"
 	"time"
 )
 
+// Patience bounds whatever the lab waits for, on a slow machine.
+const Patience = 60 * time.Second
+
 // Cmd is an exec.Cmd that runs on a node: in its network, with its view of files. Set Env, Dir and Stdin as on an
 // exec.Cmd. What still runs when the test ends is killed.
 type Cmd struct {
 	*exec.Cmd
-	node *Node
+	// Limit is for how long the program may run where its end is waited for; 0: for Patience.
+	Limit time.Duration
+
+	node *Node // nil: it runs on this machine itself
 }
 
 // Command returns a program to be run on the node, with the lab's environment.
 func (n *Node) Command(name string, args ...string) *Cmd {
-	cmd := &Cmd{Cmd: exec.Command(name, args...), node: n}
+	cmd := Here(name, args...)
+	cmd.node = n
+	return cmd
+}
+
+// Here returns a program to be run on this machine itself, beside all namespaces. It is not killed with the test, unless
+// its SysProcAttr says so.
+func Here(name string, args ...string) *Cmd {
+	cmd := &Cmd{Cmd: exec.Command(name, args...)}
 	cmd.WaitDelay = time.Second // a daemon's child may keep the output open
 	return cmd
 }
@@ -43,14 +59,31 @@ func (c *Cmd) With(capabilities ...uintptr) *Cmd {
 }
 
 // Start starts the program and does not wait for it.
-func (c *Cmd) Start() error { return c.node.space.Start(c.Cmd) }
+func (c *Cmd) Start() error {
+	if c.node == nil {
+		return c.Cmd.Start()
+	}
+	return c.node.space.Start(c.Cmd)
+}
 
-// Run runs the program until it ends.
+// End waits until the program, which was started, has ended. One that runs for longer than it may from now on is killed,
+// and the error says so.
+func (c *Cmd) End() error {
+	limit := cmp.Or(c.Limit, Patience)
+	late := time.AfterFunc(limit, func() { c.Process.Kill() })
+	err := c.Wait()
+	if !late.Stop() && err != nil {
+		return fmt.Errorf("not over within %v, and killed: %w", limit, err)
+	}
+	return err
+}
+
+// Run runs the program until it ends, as End waits for it.
 func (c *Cmd) Run() error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	return c.Wait()
+	return c.End()
 }
 
 // Output runs the program and returns what it wrote on standard output. As with an exec.Cmd, an *exec.ExitError holds

@@ -41,6 +41,12 @@ func AllowTCP(ports ...uint16) Rule {
 	return Rule{out: "ct direction original tcp dport != { " + strings.Join(text, ", ") + " }"}
 }
 
+// DropPayload drops the TCP segments going out whose payload begins with these 1 to 8 bytes, as firewalls do that look into
+// what they pass.
+func DropPayload(begin string) Rule {
+	return Rule{out: fmt.Sprintf("meta l4proto tcp @ih,0,%d %#x", 8*len(begin), begin)}
+}
+
 // BlockTCPPorts drops TCP to a range of ports, of connections that exist, too.
 func BlockTCPPorts(first, last uint16) Rule {
 	return Rule{out: fmt.Sprintf("tcp dport %d-%d", first, last)}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,22 +92,11 @@ func (n *Node) netlink(f func(*netlink.Handle) error) {
 // nft loads a ruleset.
 func (n *Node) nft(rules string) {
 	n.t.Helper()
-	cmd := exec.Command("nft", "-f", "-")
+	cmd := n.Command("nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(rules)
-	if out, err := n.output(cmd); err != nil {
+	if out, err := cmd.CombinedOutput(); err != nil {
 		n.t.Fatalf("%s: load rules: %v\n%s\n%s", n.name, err, out, rules)
 	}
-}
-
-// output runs cmd in the namespace and returns all that it wrote.
-func (n *Node) output(cmd *exec.Cmd) (string, error) {
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := n.space.Start(cmd); err != nil {
-		return "", err
-	}
-	err := cmd.Wait()
-	return out.String(), err
 }
 
 // quietNetwork sets what every namespace of the lab needs before it has links.
@@ -186,11 +174,11 @@ func (n *Node) keepCounters() {
 		{"cat", "/proc/net/tcp", "/proc/net/udp", "/proc/net/tcp6", "/proc/net/udp6"},
 		{"nft", "list", "ruleset"},
 	} {
-		out, err := n.output(exec.Command(args[0], args[1:]...))
+		out, err := n.Command(args[0], args[1:]...).CombinedOutput()
 		if err != nil {
-			out += err.Error() + "\n" // a file may not exist on this kernel
+			out = append(out, err.Error()+"\n"...) // a file may not exist on this kernel
 		}
-		if _, err := f.WriteString("$ " + strings.Join(args, " ") + "\n" + out + "\n"); err != nil {
+		if _, err := fmt.Fprintf(f, "$ %s\n%s\n", strings.Join(args, " "), out); err != nil {
 			n.t.Logf("%s: keep counters: %v", n.name, err)
 		}
 	}

@@ -95,8 +95,13 @@ func (p *Process) shutdown() bool {
 
 // Kill ends the process at once (SIGKILL) and waits until it is gone.
 func (p *Process) Kill() {
+	p.t.Helper()
 	p.Signal(syscall.SIGKILL)
-	<-p.done
+	select {
+	case <-p.done:
+	case <-time.After(Patience):
+		p.t.Errorf("%s: not gone %v after SIGKILL", p.name, Patience)
+	}
 }
 
 // Signal sends a signal. A process that has ended gets none.
@@ -113,9 +118,15 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait waits until the process ends by itself and returns its exit status, as Stop does.
+// Wait waits until the process ends by itself and returns its exit status, as Stop does. It ends the test if the process
+// goes on for longer than Patience.
 func (p *Process) Wait() int {
-	<-p.done
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(Patience):
+		p.t.Fatalf("%s: has not ended by itself within %v", p.name, Patience)
+	}
 	return p.cmd.ProcessState.ExitCode()
 }
 
