@@ -5,6 +5,9 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -289,6 +292,39 @@ func TestHugeFilesAreNotRead(t *testing.T) {
 	}
 	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 64 {
 		t.Errorf("%d MB were taken for it", used)
+	}
+}
+
+// A process may be killed at any moment, and what was never written whole cannot be used or made again.
+func TestNewFileIsThereWholeOrNotAtAll(t *testing.T) {
+	const content = "a key"
+	dir := t.TempDir()
+	for i := range 100 {
+		file := filepath.Join(dir, fmt.Sprint(i))
+		made := make(chan error)
+		go func() { made <- CreateFile(file, []byte(content), 0o600) }()
+		for done := false; !done; {
+			select {
+			case err := <-made:
+				if err != nil {
+					t.Fatal(err)
+				}
+				done = true
+			default:
+			}
+			b, err := os.ReadFile(file)
+			if whole := err == nil && string(b) == content; !whole && (done || !errors.Is(err, fs.ErrNotExist)) {
+				t.Fatalf("file %d holds %q, %v", i, b, err)
+			}
+		}
+	}
+	taken := filepath.Join(dir, "0")
+	wantError(t, "a name that is taken", CreateFile(taken, []byte("another key"), 0o600), taken, "exists already")
+	if b, err := os.ReadFile(taken); err != nil || string(b) != content {
+		t.Errorf("what was there is %q now, %v", b, err)
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 100 {
+		t.Errorf("%d files are left, want 100", len(list))
 	}
 }
 

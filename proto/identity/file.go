@@ -80,15 +80,29 @@ func checkRegular(info fs.FileInfo) error {
 }
 
 // CreateFile writes a new file with exactly the given mode and flushes it to
-// disk; it never overwrites one.
+// disk; it never overwrites one. After a crash, or a kill at any moment, it is
+// there whole or not at all.
 func CreateFile(file string, b []byte, mode fs.FileMode) error {
-	f, err := folder.Create(file, mode)
+	err := writeFile(file, b, mode, claim)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("write %s: it exists already; move it away or name another folder", file)
+	}
+	return err
+}
+
+// ReplaceFile writes a file so that after a crash it is the old one or the new
+// one, whole.
+func ReplaceFile(file string, b []byte, mode fs.FileMode) error {
+	return writeFile(file, b, mode, os.Rename)
+}
+
+// writeFile writes and flushes a temporary file, and has name give it the right name.
+func writeFile(file string, b []byte, mode fs.FileMode, name func(from, to string) error) error {
+	f, err := folder.Create(filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+"."+rand.Text()), mode)
 	if err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("write %s: it exists already; move it away or name another folder", file)
-		}
 		return fmt.Errorf("write %s: %w", file, reason(err))
 	}
+	defer os.Remove(f.Name())
 	_, err = f.Write(b)
 	if err == nil {
 		err = f.Chmod(mode) // whatever the umask took or left
@@ -100,43 +114,28 @@ func CreateFile(file string, b []byte, mode fs.FileMode) error {
 		err = cerr
 	}
 	if err == nil {
+		err = name(f.Name(), file)
+	}
+	if err == nil {
 		err = SyncFolder(filepath.Dir(file))
 	}
 	if err != nil {
-		os.Remove(file)
 		return fmt.Errorf("write %s: %w", file, reason(err))
 	}
 	return nil
 }
 
-// ReplaceFile writes a file so that after a crash it is the old one or the new
-// one, whole: a temporary file, flushed, then renamed.
-func ReplaceFile(file string, b []byte, mode fs.FileMode) error {
-	f, err := folder.Create(filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+"."+rand.Text()), mode)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, reason(err))
+// claim gives a file a further name that nothing has yet. Where the file system
+// knows no such names (FAT), the file is renamed.
+func claim(from, to string) error {
+	err := os.Link(from, to)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(mode)
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(fs.ErrExist, err)
 	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err == nil {
-		err = SyncFolder(filepath.Dir(file))
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, reason(err))
-	}
-	return nil
+	return os.Rename(from, to)
 }
 
 // SyncFolder makes what was renamed in a folder, or made there, last.
@@ -155,12 +154,14 @@ func SyncFolder(dir string) error {
 	return nil
 }
 
-// reason strips the path that package os puts before its errors: the caller
+// reason strips the paths that package os puts before its errors: the caller
 // names the file already.
 func reason(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe.Err
+	}
+	if le, ok := errors.AsType[*os.LinkError](err); ok {
+		return le.Err
 	}
 	return err
 }
