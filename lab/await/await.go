@@ -6,10 +6,12 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/netport/netport/lab/topo"
 )
 
 // Patience bounds whatever is waited for, on a slow machine.
-const Patience = 60 * time.Second
+const Patience = topo.Patience
 
 // Until tries again and again until ready returns nil; its last error says what was missing. What names the state that
 // is waited for, for instance "ready at the server".
@@ -33,6 +35,29 @@ func Within(t testing.TB, what string, limit time.Duration, ready func() error) 
 			t.Fatalf("not %s within %v: %v", what, limit, err)
 		}
 	}
+}
+
+// Receive takes the next thing from a channel, or nothing from one that is closed. What names that, for instance "the
+// client's end".
+func Receive[T any](t testing.TB, what string, from <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-from:
+	case <-time.After(Patience):
+		t.Fatalf("%s has not come within %v", what, Patience)
+	}
+	return v
+}
+
+// Return waits until a function has returned, for instance the Wait of a sync.WaitGroup. What names what it waits for.
+func Return(t testing.TB, what string, wait func()) {
+	t.Helper()
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		wait()
+	}()
+	Receive(t, what, returned)
 }
 
 // Pause is how long to wait before a condition is looked at again that has been waited for so long already: a tenth of that,

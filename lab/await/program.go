@@ -3,9 +3,9 @@ package await
 import (
 	"bytes"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/netport/netport/lab/topo"
 )
@@ -29,14 +29,10 @@ func Exit(t testing.TB, cmd *topo.Cmd) Result {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start %q: %v", cmd.Args, err)
 	}
-	late := time.AfterFunc(Patience, func() { cmd.Process.Kill() })
-	err := cmd.Wait()
+	err := cmd.End()
 	r := Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
-	if !late.Stop() {
-		t.Fatalf("%q did not end within %v:\n%s%s", cmd.Args, Patience, r.Stdout, r.Stderr)
-	}
-	if err != nil && cmd.ProcessState.Success() { // of a copy to or from it
-		t.Fatalf("%q: %v", cmd.Args, err)
+	if _, itself := err.(*exec.ExitError); err != nil && !itself { // it was killed, or a copy to or from it failed
+		t.Fatalf("%q: %v\n%s%s", cmd.Args, err, r.Stdout, r.Stderr)
 	}
 	return r
 }
@@ -54,11 +50,6 @@ func Success(t testing.TB, cmd *topo.Cmd) string {
 // End waits until a program that runs has ended with status 0.
 func End(t testing.TB, p *topo.Process) {
 	t.Helper()
-	select {
-	case <-p.Done():
-	case <-time.After(Patience):
-		t.Fatalf("still runs after %v:\n%s", Patience, p.Log())
-	}
 	if status := p.Wait(); status != 0 {
 		t.Fatalf("ended with status %d:\n%s", status, p.Log())
 	}

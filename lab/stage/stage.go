@@ -4,6 +4,9 @@
 //
 // A test that makes a topology (topo.New) is on the stage by itself, until it ends. A test whose subtests do calls
 // testing.T.Parallel itself.
+//
+// A story that is on the stage for half of the time that its whole package has (go test -timeout) hangs: the process ends
+// with its name and with what every goroutine waits for. The time that stories wait for a place does not count.
 package stage
 
 import (
@@ -50,25 +53,32 @@ func beside(t testing.TB) {
 func EnterIdle(t testing.TB) {
 	t.Helper()
 	beside(t)
-	name := t.Name()
-	setOn(name, true)
-	t.Cleanup(func() { setOn(name, false) })
+	enter(t, func() {})
 }
 
 // EnterSerially is Enter for a test beside which no other of its package may run. It comes before all else in the test.
 func EnterSerially(t testing.TB) {
 	t.Helper()
-	name := t.Name()
 	file, err := takePlace()
 	if err != nil {
 		t.Fatalf("wait for a place on the lab's stage: %v", err)
 	}
-	setOn(name, true)
-	t.Cleanup(func() {
-		setOn(name, false)
+	enter(t, func() {
 		if err := file.Close(); err != nil { // which gives the place back
 			t.Errorf("leave the lab's stage: %v", err)
 		}
+	})
+}
+
+// enter has a test on the stage until it ends, and then calls leave.
+func enter(t testing.TB, leave func()) {
+	name := t.Name()
+	setOn(name, true)
+	stop := watch(name)
+	t.Cleanup(func() {
+		stop()
+		setOn(name, false)
+		leave()
 	})
 }
 
