@@ -8,12 +8,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
+	"github.com/netport/netport/proto/identity/identitytest"
+	"github.com/netport/netport/proto/overquic"
 )
 
 // service is the real program as systemd starts it: it hands over a listening socket and
@@ -52,13 +55,13 @@ func newService(t *testing.T) *service {
 	return s
 }
 
-// start runs the program with one socket, by the protocol of sd_listen_fds(3): the shell
+// start runs the program with its socket, and more of them, by the protocol of sd_listen_fds(3): the shell
 // knows the process id before the program does.
-func (s *service) start() *exec.Cmd {
+func (s *service) start(more ...*os.File) *exec.Cmd {
 	s.t.Helper()
-	c := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec netport-server run --config "$1"`, "sh", s.config)
+	c := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=$2 exec netport-server run --config "$1"`, "sh", s.config, strconv.Itoa(1+len(more)))
 	c.Env = append(os.Environ(), "NOTIFY_SOCKET="+s.path, "WATCHDOG_USEC=2000000")
-	c.ExtraFiles = []*os.File{s.port}
+	c.ExtraFiles = append([]*os.File{s.port}, more...)
 	log, err := c.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -161,5 +164,51 @@ func TestSocketThatTheConfigurationDoesNotNameIsRefused(t *testing.T) {
 	c.Stderr = io.Writer(&said)
 	if err := c.Run(); err == nil || !strings.Contains(said.String(), "listen on "+s.address+", which the service manager has opened") {
 		t.Errorf("it ended with %v and said %q", err, said.String())
+	}
+}
+
+// TestSocketForUDP: the manager holds that port too, and it is one that the configuration names.
+func TestSocketForUDP(t *testing.T) {
+	s := newService(t)
+	at, err := net.ResolveUDPAddr("udp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	udp, err := net.ListenUDP("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := udp.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer both.Close()
+	udp.Close() // both goes on listening
+	first := s.start(both)
+	s.told("READY=1")
+	s.served(s.dial())
+	stranger := identitytest.New(t).Credentials(identity.Portal, "stranger")
+	_, _, err = overquic.Dial(t.Context(), overquic.Dialer{}, s.address, func() (*tls.Config, struct{}) {
+		return stranger.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")), struct{}{}
+	})
+	if err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("over UDP a portal of another domain hears %v", err)
+	}
+	first.Process.Signal(syscall.SIGTERM)
+	if err := first.Wait(); err != nil {
+		t.Fatalf("the server stopped with %v", err)
+	}
+
+	b, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.config, append([]byte("listen_udp = []\n"), b...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec netport-server run --config "$1"`, "sh", s.config)
+	c.ExtraFiles = []*os.File{both}
+	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "listen on "+s.address+" over UDP, which the service manager has opened") {
+		t.Errorf("it ended with %v and said %q", err, out)
 	}
 }
