@@ -206,8 +206,8 @@ func TestSocketForUDP(t *testing.T) {
 	if err := os.WriteFile(s.config, append([]byte("listen_udp = []\n"), b...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec netport-server run --config "$1"`, "sh", s.config)
-	c.ExtraFiles = []*os.File{both}
+	c := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=2 exec netport-server run --config "$1"`, "sh", s.config)
+	c.ExtraFiles = []*os.File{s.port, both}
 	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "listen on "+s.address+" over UDP, which the service manager has opened") {
 		t.Errorf("it ended with %v and said %q", err, out)
 	}
