@@ -12,23 +12,6 @@ import (
 	"github.com/netport/netport/lab/topo"
 )
 
-// echo serves connections on a host: what comes goes back.
-func echo(host *topo.Host, port uint16) {
-	ln := host.Listen(port)
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.Copy(conn, conn)
-			}()
-		}
-	}()
-}
-
 // wantEcho sends a line over a connection and wants it back.
 func wantEcho(t *testing.T, conn net.Conn) {
 	t.Helper()
@@ -53,7 +36,7 @@ func TestNetworkForwardsWhatThePolicySaysThroughRestarts(t *testing.T) {
 	relay := n.Relay(l.Public("relay"))
 	laptop := n.Portal(home.Host("laptop"))
 	factory := n.Portal(office.Host("factory"), daemon.Set("log_level", "debug"))
-	echo(factory.Host(), 7)
+	factory.Host().EchoTCP(7)
 
 	n.Apply(`
 		[[forward]]

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
+
+	"github.com/netport/netport/lab/topo"
 )
 
 // roles are the programs that there are, netport-ROLE each.
@@ -48,9 +51,13 @@ func build(dir string) error {
 	return nil
 }
 
+// BuildTime is how long a program may take to be built, where nothing of it was built before and others keep the processors
+// busy.
+const BuildTime = 5 * time.Minute
+
 func goCommand(args ...string) (string, error) {
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd := topo.Here("go", args...)
+	cmd.Env, cmd.Limit = append(os.Environ(), "CGO_ENABLED=0"), BuildTime
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, exit.Stderr)
@@ -68,7 +75,7 @@ func (d *Daemon) Install(change func(program []byte) []byte) {
 	}
 	d.installed++
 	name := filepath.Join(d.host.Dir(), fmt.Sprintf("%s.%d", filepath.Base(d.program), d.installed))
-	if err := copyProgram(name, bytes.NewReader(change(program))); err != nil {
+	if err := WriteProgram(name, change(program)); err != nil {
 		d.t.Fatalf("%s: install a program: %v", d.name, err)
 	}
 	d.program = name
@@ -104,6 +111,11 @@ func Install(dir string) error {
 		}
 	}
 	return nil
+}
+
+// WriteProgram writes a program into a new file, which every user can run.
+func WriteProgram(file string, program []byte) error {
+	return copyProgram(file, bytes.NewReader(program))
 }
 
 // copyProgram writes a program. Meanwhile none is started: it would hold the file open for a moment, and a file that is open

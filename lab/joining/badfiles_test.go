@@ -1,7 +1,6 @@
 package joining
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/proto/identity/identitytest"
 )
 
@@ -21,10 +19,7 @@ import (
 // more than a limit of processor time: the machine has others to serve.
 func (w *world) refuses(what, role string, limit time.Duration, args []string, want ...string) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), await.Patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(w.dir, "netport-"+role), args...)
-	cmd.Dir = w.dir
+	cmd := w.command(role, args...)
 	b, err := cmd.CombinedOutput()
 	out := string(b)
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {

@@ -134,42 +134,39 @@ func (f *fortress) connect() {
 			switch m := m.(type) {
 			case wire.PutGrant:
 				g, err := grant.Parse(m.Grant)
-				if err != nil {
-					return err
+				if err == nil && g.Forward == "in" {
+					err = tell(ctx, granted, g.ID())
 				}
-				if g.Forward == "in" {
-					granted <- g.ID()
-				}
+				return err
 			case wire.RelayState:
-				ready <- m.Ready
+				return tell(ctx, ready, m.Ready)
 			case wire.PeerState:
-				online <- m.Online
+				return tell(ctx, online, m.Online)
 			case wire.Session:
-				f.told <- m
+				return tell(ctx, f.told, m)
 			}
 			return nil
 		})
 	})
 	f.t.Cleanup(func() {
 		stop()
-		running.Wait()
+		await.Return(f.t, "mallory's connection", running.Wait)
 	})
-	f.id = told(f.t, "its grant", granted)
-	for !told(f.t, "a relay", ready) {
+	f.id = await.Receive(f.t, "mallory's grant", granted)
+	for !await.Receive(f.t, "word of a relay for mallory", ready) {
 	}
-	for !told(f.t, "plant", online) {
+	for !await.Receive(f.t, "word of plant for mallory", online) {
 	}
 }
 
-// told returns the next thing that mallory is told.
-func told[T any](t *testing.T, what string, c <-chan T) (v T) {
-	t.Helper()
+// tell hands something over to who waits for it, unless nobody does any more.
+func tell[T any](ctx context.Context, c chan<- T, v T) error {
 	select {
-	case v = <-c:
-	case <-time.After(await.Patience):
-		t.Fatalf("mallory is not told of %s", what)
+	case c <- v:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return v
 }
 
 // forge makes a certificate of a role's name with its key, whose extensions are as they are given.
@@ -246,25 +243,35 @@ func (f *fortress) impostors(role, name string, certs []tls.Certificate) []bool 
 	f.t.Helper()
 	greeted := make([]bool, len(certs))
 	var servers []string
-	var serving sync.WaitGroup
+	var listeners []net.Listener
+	var tried, serving sync.WaitGroup
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+		await.Return(f.t, "the impostors", serving.Wait)
+	}()
 	for i, cert := range certs {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		defer l.Close()
+		listeners = append(listeners, l)
 		servers = append(servers, l.Addr().String())
+		tried.Add(1)
 		serving.Go(func() {
-			raw, err := l.Accept()
-			if err != nil {
-				f.t.Errorf("impostor %d was not dialled: %v", i, err)
-				return
+			// The daemon may come again before it has tried all.
+			for first := true; ; first = false {
+				raw, err := l.Accept()
+				if err != nil {
+					return
+				}
+				is := greets(raw, cert)
+				if first {
+					greeted[i] = is
+					tried.Done()
+				}
 			}
-			defer raw.Close()
-			c := tls.Server(raw, presenting(identity.ProtocolControl, cert))
-			c.SetDeadline(time.Now().Add(await.Patience))
-			_, err = io.ReadFull(c, make([]byte, wire.ControlHeaderLen))
-			greeted[i] = err == nil
 		})
 	}
 	if err := daemon.EditConfig(f.config(name), daemon.Set("servers", servers)); err != nil {
@@ -272,8 +279,17 @@ func (f *fortress) impostors(role, name string, certs []tls.Certificate) []bool 
 	}
 	p := f.start(role, name)
 	defer p.stop()
-	serving.Wait()
+	await.Return(f.t, fmt.Sprintf("%s's try of all %d servers", name, len(certs)), tried.Wait)
 	return greeted
+}
+
+// greets reports whether who has dialled an impostor greets him.
+func greets(raw net.Conn, cert tls.Certificate) bool {
+	defer raw.Close()
+	c := tls.Server(raw, presenting(identity.ProtocolControl, cert))
+	c.SetDeadline(time.Now().Add(await.Patience / 2))
+	_, err := io.ReadFull(c, make([]byte, wire.ControlHeaderLen))
+	return err == nil
 }
 
 // session waits for one that mallory has asked for, or that plant has because a client comes
@@ -302,6 +318,7 @@ func (f *fortress) session(asks bool) wire.Session {
 		case s := <-f.told:
 			return s
 		case <-cut:
+			await.Passing(f.t, 20*time.Millisecond)
 		case <-late:
 			f.t.Fatal("mallory is told of no session")
 		}

@@ -30,8 +30,7 @@ func TestExpiredCertificateEndsWhatRuns(t *testing.T) {
 	m.launchOf(residents[3])
 	m.waitReady(residents[3])
 	ann = m.running["ann"]
-	service := m.serve()
-	defer service.Close()
+	m.serve()
 	var c net.Conn
 	await.Until(t, "the forward carries", func() (err error) {
 		if c, err = net.Dial("tcp", m.entry); err == nil {
@@ -107,28 +106,6 @@ func (w *world) certify(name string, end time.Time) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-}
-
-// serve is the service at the machine's target: it gives back what comes.
-func (m *machine) serve() net.Listener {
-	m.t.Helper()
-	l, err := net.Listen("tcp", m.target)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.Copy(c, c)
-			}()
-		}
-	}()
-	return l
 }
 
 // pingPong asks once on a connection that gives back what it gets.

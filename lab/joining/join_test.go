@@ -15,21 +15,27 @@ import (
 )
 
 // TestJoiningIsResumedAfterAKillAtAnyMoment kills join again and again, a little later each time, until it has come to
-// its end: it is given again each time with the same token, and nothing is cleaned up by hand.
+// its end: it is given again each time with the same token, and nothing is cleaned up by hand. It ends by being killed, or
+// well.
 func TestJoiningIsResumedAfterAKillAtAnyMoment(t *testing.T) {
 	w := newWorld(t)
 	token := w.invite("portal", "ann")
 	var key []byte
 	kills := 0
-	for delay := time.Duration(0); ; delay += time.Millisecond {
+	for delay := time.Duration(0); ; delay += max(time.Millisecond, delay/20) {
 		cmd := w.command("portal", "join", "--config", w.config("ann"))
 		cmd.Stdin = strings.NewReader(token)
+		var said bytes.Buffer
+		cmd.Stderr = &said
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		await.Passing(t, delay+rand.N(time.Millisecond))
 		cmd.Process.Kill()
-		err := cmd.Wait()
+		err := cmd.End()
+		if err != nil && cmd.ProcessState.Exited() {
+			t.Fatalf("given again after %d kills, the last %v after its start: %v: %s", kills, delay, err, &said)
+		}
 		b, rerr := os.ReadFile(filepath.Join(w.folder("ann"), "key.pem"))
 		switch {
 		case rerr != nil && (key != nil || !os.IsNotExist(rerr)):

@@ -4,18 +4,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/stage"
 )
 
 var full = flag.Bool("full", false, "let the clocks of all roles jump, by all that the threat list names, which takes minutes more")
@@ -38,23 +36,7 @@ func TestClocksJump(t *testing.T) {
 	}
 	m := newShiftedMachine(t, jumping)
 	m.carries(t)
-	l, err := net.Listen("tcp", m.target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				io.Copy(c, c)
-			}()
-		}
-	}()
+	m.serve()
 	for _, r := range jumping {
 		for _, jump := range jumps {
 			t.Run(fmt.Sprintf("%s %+d s", r.folder, jump), func(t *testing.T) {
@@ -160,7 +142,7 @@ func (b *beat) pass(t *testing.T, d time.Duration) {
 func (b *beat) end(t *testing.T) {
 	t.Helper()
 	close(b.stop)
-	if err := <-b.done; err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := await.Receive(t, "the end of what asks again and again", b.done); err != nil && !errors.Is(err, net.ErrClosed) {
 		t.Errorf("what was carried ended: %v", err)
 	}
 	b.c.Close()
@@ -186,14 +168,19 @@ func (m *machine) shift(r resident, seconds int) {
 // newShiftedMachine is newMachine, some daemons of which follow files with their clocks.
 func newShiftedMachine(t *testing.T, shifted []resident) *machine {
 	t.Helper()
+	stage.EnterIdle(t) // until the programs are built it does nothing
+	programs := make(map[string][]byte)
+	for _, r := range shifted {
+		programs[r.role] = shiftedProgram(t, r.role)
+	}
 	m := newMachine(t, nil)
-	roles := make(map[string]bool)
 	for _, r := range shifted {
 		m.running[r.folder].stop()
 		m.shift(r, 0)
-		roles[r.role] = true
 	}
-	installShifted(t, m.dir, slices.Collect(maps.Keys(roles)))
+	for role, program := range programs {
+		m.install(role, program)
+	}
 	for _, r := range shifted {
 		m.environment = []string{"SHIFT_CLOCK=" + m.shiftFile(r)}
 		m.launchOf(r)

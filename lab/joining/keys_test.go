@@ -8,8 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/stage"
+	"github.com/netport/netport/lab/topo"
 )
 
 // TestPortalWithItsKeyInATPM has a portal whose key a software TPM has.
@@ -32,7 +34,7 @@ func TestPortalWithItsKeyInATPM(t *testing.T) {
 	socket := filepath.Join(dir, "sock")
 	w := newWorld(t, daemon.Set("certificate_life", "1m"))
 	power := func() *program {
-		p := w.launch("swtpm", exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+dir,
+		p := w.launch("swtpm", topo.Here("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+dir,
 			"--server", "type=unixio,path="+socket, "--flags", "not-need-init,startup-clear"))
 		await.Until(t, "the TPM answers", func() error {
 			conn, err := net.Dial("unix", socket)
@@ -61,6 +63,7 @@ func TestPortalWithItsKeyInATPM(t *testing.T) {
 // TestPortalWithItsKeyOnAToken has a portal whose key a software PKCS #11 token has.
 func TestPortalWithItsKeyOnAToken(t *testing.T) {
 	need.Program(t, "softhsm2-util", "gcc")
+	stage.EnterIdle(t)
 	w := newWorld(t, daemon.Set("certificate_life", "1m"))
 	tokens := filepath.Join(w.dir, "tokens")
 	conf, pin := filepath.Join(w.dir, "softhsm2.conf"), filepath.Join(w.dir, "pin")
@@ -82,7 +85,7 @@ func TestPortalWithItsKeyOnAToken(t *testing.T) {
 	if err := os.Remove(portal); err != nil {
 		t.Fatal(err)
 	}
-	tool(t, w, "go", "build", "-C", "../../portal", "-trimpath", "-buildvcs=false", "-tags", "pkcs11", "-o", portal, ".")
+	tool(t, w, "go", append([]string{"build", "-C", "../../portal", "-buildvcs=false", "-tags", "pkcs11", "-o", portal}, builtAlready(t)...)...)
 
 	s := w.newStory("PKCS#11 PROVIDER URI", "--key", uri)
 	s.renews()
@@ -93,11 +96,25 @@ func TestPortalWithItsKeyOnAToken(t *testing.T) {
 	}
 }
 
+// builtAlready returns the arguments of go build with which a package is built as this test was: most of what a program
+// needs was built for tests before it.
+func builtAlready(t *testing.T) []string {
+	t.Helper()
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		t.Fatal("a test that does not know how it was built")
+	}
+	if slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return []string{"-race", "."}
+	}
+	return []string{"."}
+}
+
 // tool runs a program that has to succeed.
 func tool(t *testing.T, w *world, name string, args ...string) {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), append(w.environment, "CGO_ENABLED=1")...)
+	cmd := topo.Here(name, args...)
+	cmd.Env, cmd.Limit = append(os.Environ(), append(w.environment, "CGO_ENABLED=1")...), daemon.BuildTime
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", cmd, err, out)
 	}
@@ -225,18 +242,6 @@ func echo(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.Copy(conn, conn)
-			}()
-		}
-	}()
+	topo.Echo(t, l)
 	return l.Addr().String()
 }

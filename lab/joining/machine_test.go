@@ -6,9 +6,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +17,7 @@ import (
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/stage"
+	"github.com/netport/netport/lab/topo"
 )
 
 // TestTwoDaemonsShareNoState: the second on a state is refused, by whatever name it comes to it, and is told which process
@@ -44,8 +45,7 @@ func TestTwoDaemonsShareNoState(t *testing.T) {
 		m.waitReady(r)
 	}
 	for _, r := range residents {
-		m.running[r.folder].cmd.Process.Kill()
-		<-m.running[r.folder].done
+		m.running[r.folder].kill()
 		m.launchOf(r)
 		m.waitReady(r)
 	}
@@ -54,7 +54,7 @@ func TestTwoDaemonsShareNoState(t *testing.T) {
 // copyFolder copies the regular files of a folder, with their modes, as an administrator would for a second machine.
 func copyFolder(t *testing.T, from, to string) {
 	t.Helper()
-	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+	if out, err := topo.Here("cp", "-a", from, to).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	err := filepath.WalkDir(to, func(name string, _ os.DirEntry, err error) error {
@@ -195,21 +195,7 @@ func TestDaemonsNeedNoRight(t *testing.T) {
 // carries has the forward of the machine carry something.
 func (m *machine) carries(t *testing.T) {
 	t.Helper()
-	l, err := net.Listen("tcp", m.target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.Copy(c, c)
-			c.Close()
-		}
-	}()
+	defer m.serve()()
 	await.Until(t, "the forward carries", m.echo)
 }
 
@@ -231,6 +217,20 @@ func (m *machine) echo() error {
 	return nil
 }
 
+// counted is a listener that counts whom it has accepted.
+type counted struct {
+	net.Listener
+	accepted atomic.Int64
+}
+
+func (l *counted) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted.Add(1)
+	}
+	return conn, err
+}
+
 // TestOnlyNamedUsersMayConnect: where the owner of a machine has named users, nobody else's connections are forwarded (T39).
 func TestOnlyNamedUsersMayConnect(t *testing.T) {
 	m := newMachine(t, nobody)
@@ -242,29 +242,12 @@ func TestOnlyNamedUsersMayConnect(t *testing.T) {
 	}
 	m.launchOf(ann)
 	m.waitReady(ann)
-	l, err := net.Listen("tcp", m.target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	came := make(chan struct{}, 100)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			came <- struct{}{}
-			io.Copy(c, c)
-			c.Close()
-		}
-	}()
+	service := &counted{Listener: m.listen()}
+	topo.Echo(t, service)
 	for _, uid := range []uintptr{uintptr(nobody.Uid), 12345} {
 		asUser(t, uid, func() { await.Until(t, fmt.Sprintf("user %d is served", uid), m.echo) })
 	}
-	for len(came) > 0 {
-		<-came
-	}
+	came := service.accepted.Load()
 	for _, uid := range []uintptr{0, 12346} {
 		asUser(t, uid, func() {
 			if err := m.echo(); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
@@ -272,7 +255,7 @@ func TestOnlyNamedUsersMayConnect(t *testing.T) {
 			}
 		})
 	}
-	if len(came) > 0 {
+	if service.accepted.Load() > came {
 		t.Error("the target has seen connections of users that were not named")
 	}
 	m.running[ann.folder].waitLog("user 12346 is not one of those that may connect")

@@ -2,6 +2,7 @@ package joining
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/topo"
 )
 
 // nobody is the user that has no right on any machine.
@@ -73,6 +75,22 @@ func (m *machine) launchOf(r resident) {
 func (m *machine) waitReady(r resident) {
 	m.t.Helper()
 	await.Until(m.t, r.folder+" ready", func() error { return m.try(r.role, nil, "status", "--config", m.config(r.folder)) })
+}
+
+// listen opens the machine's target.
+func (m *machine) listen() net.Listener {
+	m.t.Helper()
+	l, err := net.Listen("tcp", m.target)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return l
+}
+
+// serve is the service at the machine's target, until stop is called: it gives back what comes.
+func (m *machine) serve() (stop func()) {
+	m.t.Helper()
+	return topo.Echo(m.t, m.listen())
 }
 
 func (m *machine) socket(r resident) string { return filepath.Join(m.folder(r.folder), r.socket) }

@@ -41,7 +41,7 @@ func newManager(t *testing.T) (m *manager, socket string) {
 	})
 	t.Cleanup(func() {
 		c.Close()
-		reading.Wait()
+		await.Return(t, "who reads what the manager is told", reading.Wait)
 	})
 	return m, socket
 }

@@ -8,13 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/topo"
 )
 
 // TestKeysThatOthersCanUseAreRefused: by their mode, by their owner, by the folders above them; in one line, by every role
@@ -70,7 +72,7 @@ func TestNoKeyLeavesAProcess(t *testing.T) {
 		t.Fatalf("what is to be refused is refused without a guard too: %v", err)
 	}
 	victim.Process.Signal(syscall.SIGQUIT)
-	victim.Wait()
+	victim.End() // it fails
 	if !dumped(victim) {
 		t.Fatal("a process without a guard leaves no core file here: there is nothing to refuse")
 	}
@@ -109,7 +111,7 @@ func attack(t *testing.T, pid int) (err error) {
 		}
 		terr := unix.PtraceAttach(pid)
 		if terr == nil {
-			terr = release(pid)
+			release(t, pid)
 		}
 		if (ferr == nil) != (terr == nil) {
 			t.Errorf("process %d: /proc: %v, ptrace: %v", pid, ferr, terr)
@@ -121,24 +123,24 @@ func attack(t *testing.T, pid int) (err error) {
 
 // release lets a process go that was attached to. That has sent it a signal to stop, which ends with the attachment only if
 // it has come: one that was about to run a program stops for that first.
-func release(pid int) error {
-	for {
+func release(t *testing.T, pid int) {
+	t.Helper()
+	await.Until(t, fmt.Sprintf("process %d stopped for who has attached to it", pid), func() error {
 		var status unix.WaitStatus
-		switch _, err := unix.Wait4(pid, &status, 0, nil); {
-		case err == unix.EINTR:
+		stopped, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
+		switch {
 		case err != nil:
 			return err
-		case status.StopSignal() == unix.SIGSTOP:
-			return unix.PtraceDetach(pid)
-		default:
-			if err := unix.PtraceCont(pid, 0); err != nil {
-				return err
-			}
+		case stopped == 0:
+			return errors.New("it goes on")
+		case status.StopSignal() != unix.SIGSTOP:
+			return errors.Join(fmt.Errorf("it stopped with status %#x", status), unix.PtraceCont(pid, 0))
 		}
-	}
+		return unix.PtraceDetach(pid)
+	})
 }
 
-func dumped(cmd *exec.Cmd) bool {
+func dumped(cmd *topo.Cmd) bool {
 	return cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump()
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/netport/netport/lab/await"
 )
 
 // asUser runs f on a thread that is another user meanwhile. The thread must not end: the programs that it has started
@@ -39,7 +41,7 @@ func asUser(t *testing.T, uid uintptr, f func()) {
 		}()
 		f()
 	}()
-	<-done
+	await.Receive(t, fmt.Sprintf("the end of what user %d does", uid), done)
 }
 
 // TestSocketsServeTheirOwnerAlone: another user does not come as far as the socket of any role; were its folder and its

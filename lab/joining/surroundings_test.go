@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/stage"
+	"github.com/netport/netport/lab/topo"
 )
 
 // TestEnvironmentChangesNothing: no secrets of a TLS connection are written to a file, no
@@ -164,7 +164,7 @@ func TestProcessesCannotBeReadByTheirUser(t *testing.T) {
 
 // readStdin starts a command that reads its standard input, which stays open until the
 // function that is returned is called.
-func readStdin(t *testing.T, cmd *exec.Cmd) (end func()) {
+func readStdin(t *testing.T, cmd *topo.Cmd) (end func()) {
 	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -176,6 +176,6 @@ func readStdin(t *testing.T, cmd *exec.Cmd) (end func()) {
 	}
 	return func() {
 		in.Close()
-		cmd.Wait() // it fails: there was nothing to read
+		cmd.End() // it fails: there was nothing to read
 	}
 }

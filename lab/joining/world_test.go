@@ -14,7 +14,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ import (
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/need"
 	"github.com/netport/netport/lab/stage"
+	"github.com/netport/netport/lab/topo"
 )
 
 const domain = "example.org"
@@ -105,15 +105,15 @@ func (w *world) startServer(name string) {
 func (w *world) folder(name string) string { return filepath.Join(w.dir, name) }
 func (w *world) config(name string) string { return filepath.Join(w.folder(name), "config.toml") }
 
-func (w *world) command(role string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(w.dir, "netport-"+role), args...)
+func (w *world) command(role string, args ...string) *topo.Cmd {
+	cmd := topo.Here(filepath.Join(w.dir, "netport-"+role), args...)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), w.environment...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: w.user}
 	return cmd
 }
 
-// try runs a command, which has to end within await.Patience; the error has what it said.
+// try runs a command; the error has what it said.
 func (w *world) try(role string, stdin io.Reader, args ...string) error {
 	_, err := w.output(role, stdin, args...)
 	return err
@@ -124,14 +124,7 @@ func (w *world) output(role string, stdin io.Reader, args ...string) (string, er
 	cmd.Stdin = stdin
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Start()
-	if err == nil {
-		late := time.AfterFunc(await.Patience, func() { cmd.Process.Kill() })
-		if err = cmd.Wait(); !late.Stop() {
-			err = fmt.Errorf("not over within %v: %w", await.Patience, err)
-		}
-	}
-	if err != nil {
+	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("netport-%s %s: %w: %s", role, strings.Join(args, " "), err, errs.String())
 	}
 	return out.String(), nil
@@ -199,7 +192,7 @@ func (w *world) waitStatus(name, what string, limit time.Duration, ready func(st
 type program struct {
 	t    *testing.T
 	name string
-	cmd  *exec.Cmd
+	cmd  *topo.Cmd
 	done chan struct{} // closed when it has ended
 	err  error         // and how; valid after done
 
@@ -239,7 +232,7 @@ func (w *world) start(role, name string) *program {
 	return w.launch(name, w.command(role, "run", "--config", w.config(name)))
 }
 
-func (w *world) launch(name string, cmd *exec.Cmd) *program {
+func (w *world) launch(name string, cmd *topo.Cmd) *program {
 	w.t.Helper()
 	p := &program{t: w.t, name: name, cmd: cmd, done: make(chan struct{})}
 	cmd.Stderr = p
@@ -271,7 +264,13 @@ func (p *program) stop() {
 	select {
 	case <-p.done:
 	case <-time.After(20 * time.Second):
-		p.cmd.Process.Kill()
-		<-p.done
+		p.kill()
 	}
+}
+
+// kill ends the program at once.
+func (p *program) kill() {
+	p.t.Helper()
+	p.cmd.Process.Kill()
+	await.Receive(p.t, p.name+"'s end after SIGKILL", p.done)
 }

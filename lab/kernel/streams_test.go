@@ -37,7 +37,7 @@ func newTriangle(t *testing.T) *triangle {
 		nat := []topo.NAT{topo.PortRestricted, topo.Symmetric, topo.PortRestricted}[i]
 		p := w.Portal(l.Router("home-"+name, nat, topo.IPv4Only()).Host(name))
 		w.portals = append(w.portals, p)
-		echo(p.Host().Listen(servicePort))
+		p.Host().EchoTCP(servicePort)
 	}
 	var policy strings.Builder
 	for i, p := range w.portals {
@@ -49,22 +49,6 @@ func newTriangle(t *testing.T) *triangle {
 		p.WaitUp("from-" + p.Name())
 	}
 	return w
-}
-
-// echo sends back what each client of a service sends, until the listener is closed.
-func echo(ln net.Listener) {
-	go func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.Copy(conn, conn)
-			}()
-		}
-	}()
 }
 
 // useOnce opens a connection from a portal, carries 1 KB there and back, closes it, and says how long it took until it was set

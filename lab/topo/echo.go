@@ -2,7 +2,10 @@ package topo
 
 import (
 	"errors"
+	"io"
 	"net"
+	"sync"
+	"testing"
 )
 
 // EchoUDP sends back each datagram that reaches the host's port, until the test ends.
@@ -24,4 +27,56 @@ func (n *Node) EchoUDP(port uint16) {
 			}
 		}
 	}()
+}
+
+// EchoTCP sends back what comes over each connection to the host's port, until the test ends.
+func (n *Node) EchoTCP(port uint16) {
+	n.t.Helper()
+	Echo(n.t, n.Listen(port))
+}
+
+// Echo sends back what comes over each connection of a listener, and closes one whose other side is at its end. When stop
+// is called, or the test ends, it closes the listener and all connections.
+func Echo(t testing.TB, ln net.Listener) (stop func()) {
+	var running sync.WaitGroup
+	var mu sync.Mutex // guards the following
+	open := make(map[net.Conn]bool)
+	stopped := false
+	take := func(conn net.Conn) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if !stopped {
+			open[conn] = true
+		}
+		return !stopped
+	}
+	running.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer conn.Close()
+				if take(conn) {
+					io.Copy(conn, conn)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				delete(open, conn)
+			})
+		}
+	})
+	stop = func() {
+		ln.Close()
+		mu.Lock()
+		stopped = true
+		for conn := range open {
+			conn.Close()
+		}
+		mu.Unlock()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
 }
