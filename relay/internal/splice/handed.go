@@ -4,7 +4,6 @@ import (
 	"net"
 
 	"github.com/netport/netport/proto/handover"
-	"github.com/netport/netport/proto/reserve"
 )
 
 // takeOver serves the connection that a caller hands over as if the shared port had accepted
@@ -12,10 +11,7 @@ import (
 func (r *Relay) takeOver(caller net.Conn) {
 	c, head, err := handover.Take(caller)
 	if err == nil {
-		if err = tune(c); err == nil {
-			err = reserve.Check(c)
-		}
-		if err != nil {
+		if err = tune(c); err != nil {
 			c.Close()
 		}
 	}

@@ -245,7 +245,7 @@ func TestOthersAreServedAsBefore(t *testing.T) {
 		"half a hello":                 hello[:len(hello)/2],
 		"a hello with a wrong length":  append(append(bytes.Clone(hello[:7]), 0xff, 0xff), hello[9:]...),
 		"a hello in records of a byte": inRecords(hello, 1)[:handover.MaxHead/2],
-		"a hello that is too long":     padded(hello, 14_000+2_000),
+		"a hello that is too long":     inRecords(padded(hello, 16_000), 8_000),
 		"no protocol":                  helloOf(t, relays()),
 		"an unknown protocol":          helloOf(t, relays("h2", "http/1.1")),
 		"a relay's and an unknown one": helloOf(t, relays(identity.ProtocolRelay, "h2")),
