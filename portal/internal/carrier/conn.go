@@ -107,7 +107,7 @@ type Conn interface {
 	// RTT is the smoothed round trip; 0 until the first was measured.
 	RTT() time.Duration
 	// WindowRTT is the round trip that windows should be made for: what is
-	// measured now, but at most four times the shortest ever.
+	// measured now, but at most twice the shortest ever.
 	WindowRTT() time.Duration
 	// Measure measures the round trip unless that was done a moment ago. It
 	// does not wait for the answer.

@@ -33,3 +33,25 @@ func TestWhoAskedIsToldThoughAnswersOvertake(t *testing.T) {
 		t.Errorf("a question of %v still waits", got)
 	}
 }
+
+// A window that fills the queues of its own way makes the round trips longer, by
+// which it may grow no further: twice the shortest counts at most.
+func TestQueuesOfTheWayCallForNoLargerWindow(t *testing.T) {
+	var l liveness
+	l.init()
+	answered := func(took time.Duration) {
+		asked := time.Now()
+		m, _ := l.ping(asked, nil)
+		l.pong(wire.TunnelPong(m), asked.Add(took))
+	}
+	answered(100 * time.Millisecond)
+	if got := l.windowRTT(); got != 100*time.Millisecond {
+		t.Errorf("%v for windows on an idle way of 100 ms", got)
+	}
+	for range 20 {
+		answered(time.Second)
+	}
+	if got := l.windowRTT(); got != 200*time.Millisecond {
+		t.Errorf("%v for windows on a way of 100 ms whose queues are full", got)
+	}
+}
