@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,7 +75,8 @@ func TestPortalOnASmallDevicesProcessor(t *testing.T) {
 func buildPortal(t *testing.T, arch string, settings []string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "portal")
-	cmd := exec.Command("go", "build", "-C", "../../portal", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", file, ".")
+	cmd := topo.Here("go", "build", "-C", "../../portal", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", file, ".")
+	cmd.Limit = daemon.BuildTime
 	cmd.Env = append(os.Environ(), append(settings, "CGO_ENABLED=0", "GOWORK=off", "GOOS=linux", "GOARCH="+arch)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the portal for %s: %v\n%s", arch, err, out)

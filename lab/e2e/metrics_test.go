@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -183,7 +182,7 @@ func testDashboard(t *testing.T, printed []string) {
 		}
 	}
 	rules := filepath.Join(folder, "alerts.yml")
-	if out, err := exec.Command("promtool", "check", "rules", rules).CombinedOutput(); err != nil {
+	if out, err := topo.Here("promtool", "check", "rules", rules).CombinedOutput(); err != nil {
 		t.Errorf("promtool check rules: %v\n%s", err, out)
 	}
 	if b, err = os.ReadFile(rules); err != nil {

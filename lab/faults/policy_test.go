@@ -45,7 +45,7 @@ func TestServerKilledInPolicyApplyHasOneOfTheTwo(t *testing.T) {
 		}
 		await.Passing(t, time.Duration(dice.Int64N(int64(typical))))
 		w.Server.Kill()
-		acknowledged := apply.Wait() == nil
+		acknowledged := apply.End() == nil
 		begun := time.Now()
 		w.Server.Start()
 		if took := time.Since(begun); took > 2*time.Second {

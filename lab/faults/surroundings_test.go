@@ -278,7 +278,7 @@ func startUnread(t *testing.T, d *daemon.Daemon, closed bool) {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Errorf("%s: %v", d.Name(), err)
 		}
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.End(); err != nil {
 			t.Errorf("%s: its end: %v", d.Name(), err)
 		}
 		r.Close()

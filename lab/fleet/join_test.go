@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/topo"
 )
@@ -28,7 +29,7 @@ func TestTwoHundredPortalsJoinAtOnce(t *testing.T) {
 	folder := site.DirOf(daemon.User)
 	join := func(name, token string) error {
 		cmd := site.Command(n.Program("portal"), "join", "--config", filepath.Join(folder, name, "config.toml")).As(daemon.User)
-		cmd.Stdin = strings.NewReader(token)
+		cmd.Stdin, cmd.Limit = strings.NewReader(token), 3*await.Patience
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s: %w: %s", name, err, out)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/meter"
 	"github.com/netport/netport/lab/topo"
@@ -39,10 +40,7 @@ func TestNeighboursWithoutInternet(t *testing.T) {
 	}
 	service := far.Listen(80)
 	client := near.Dial("tcp", netip.MustParseAddrPort("127.0.0.1:8080"))
-	conn, err := service.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := await.Accept(t, service)
 	defer conn.Close()
 	for _, c := range []interface{ SetDeadline(time.Time) error }{client, conn} {
 		c.SetDeadline(time.Now().Add(20 * time.Second))

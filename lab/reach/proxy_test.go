@@ -63,7 +63,7 @@ func (w *world) own(host *topo.Host, file string) {
 func TestProxy(t *testing.T) {
 	need.Program(t, "squid", "danted", "openssl")
 	hashed := func(t *testing.T, kind string) string {
-		out, err := exec.Command("openssl", "passwd", kind, password).Output()
+		out, err := topo.Here("openssl", "passwd", kind, password).Output()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/meter"
 	"github.com/netport/netport/lab/topo"
@@ -57,10 +58,7 @@ func (w *world) carries(laptop *daemon.Portal, paths ...string) {
 	laptop.WaitUp("web")
 	service := w.office.Listen(80)
 	client := w.laptop.Dial("tcp", netip.MustParseAddrPort("127.0.0.1:8080"))
-	conn, err := service.Accept()
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	conn := await.Accept(w.t, service)
 	defer conn.Close()
 	for _, c := range []interface{ SetDeadline(time.Time) error }{client, conn} {
 		c.SetDeadline(time.Now().Add(time.Minute))

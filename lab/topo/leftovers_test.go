@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,9 +50,12 @@ func TestScenario(t *testing.T) {
 	}
 }
 
+// limit is for how long a scenario may be played, the wait for its place on the stage included.
+const limit = 5 * time.Minute
+
 // play runs a scenario; its artifacts end up in dir.
 func play(scenario, dir string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestScenario$", "-test.v", "-test.artifacts", "-test.outputdir="+dir)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestScenario$", "-test.v", "-test.artifacts", "-test.outputdir="+dir, "-test.timeout="+limit.String())
 	cmd.Env = append(os.Environ(), scenarioVariable+"="+scenario)
 	return cmd
 }
