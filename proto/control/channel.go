@@ -45,7 +45,8 @@ func shake(ctx context.Context, raw net.Conn, cfg *tls.Config) (*record.Conn, er
 const (
 	// udpAfter is how long Connect dials TCP alone.
 	udpAfter = time.Second
-	// udpAlone is how long UDP is waited for when TCP has failed.
+	// udpAlone is how long UDP is waited for when TCP has failed, and the other way round where UDP
+	// was the way.
 	udpAlone = 3 * time.Second
 )
 

@@ -119,7 +119,7 @@ func (d *Dialer[In, Out]) dial(ctx context.Context, addresses []string, last Way
 	defer next.Stop()
 	soon := time.NewTimer(nameTime)
 	defer soon.Stop()
-	var late <-chan time.Time // when UDP alone was waited for
+	var late <-chan time.Time // when what is under way was waited for
 	for {
 		select {
 		case <-next.C:
@@ -156,7 +156,7 @@ func (d *Dialer[In, Out]) dial(ctx context.Context, addresses []string, last Way
 		if r.under == 0 {
 			return nil, wire.Welcome{}, Way{}
 		}
-		if late == nil && r.underTCP == 0 && !r.left(false) {
+		if late == nil && r.unlikely() {
 			late = time.After(udpAlone)
 		}
 	}

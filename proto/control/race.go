@@ -47,6 +47,7 @@ type race struct {
 	secure    func() (*tls.Config, *identity.Early)
 	addresses []string
 	rest      []Way
+	both      bool         // UDP was the last way, and is dialled from the beginning
 	insist    bool         // on UDP, where TCP is refused
 	good      []netip.Addr // that were not dialled
 	raws      chan raw     // has room for all
@@ -93,10 +94,10 @@ func newRace(ctx context.Context, resolver *net.Resolver, through *proxy.Setting
 func (r *race) begin(addresses []string, last Way, insist bool) {
 	r.addresses, r.rest = addresses, ways(addresses, last, r.proxy)
 	r.raws = make(chan raw, len(r.rest)+len(addresses)*len(r.good))
-	both := len(r.rest) > 1 && r.rest[1].UDP && r.rest[1] == last
-	r.insist = insist || both
+	r.both = len(r.rest) > 1 && r.rest[1].UDP && r.rest[1] == last
+	r.insist = insist || r.both
 	r.next()
-	if both {
+	if r.both {
 		r.next()
 	}
 }
@@ -172,6 +173,15 @@ func (r *race) next() {
 // left reports whether there is a way over TCP, or over UDP, that was not dialled.
 func (r *race) left(udp bool) bool {
 	return slices.ContainsFunc(r.rest, func(w Way) bool { return w.UDP == udp })
+}
+
+// unlikely reports whether nothing is under way any more but what is not the usual way here: UDP,
+// or TCP where UDP was the last way. The server may be away for a moment: the next round is better.
+func (r *race) unlikely() bool {
+	if r.both {
+		return len(r.rest) == 0 && r.under == r.underTCP
+	}
+	return r.underTCP == 0 && !r.left(false)
 }
 
 // note takes an outcome.

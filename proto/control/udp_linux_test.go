@@ -192,6 +192,17 @@ func TestSilenceOverUDPIsNotWaitedForLong(t *testing.T) {
 	}
 }
 
+// Where UDP was the way, a server that is away for a moment is not waited for over TCP, which nobody answers.
+func TestSilenceOverTCPIsNotWaitedForLong(t *testing.T) {
+	r := newRoles(t)
+	port := deaf(t)
+	began := time.Now()
+	conn, _, _ := r.dialer().dial(t.Context(), []string{port}, Way{port, true}, false, nil, func(string, error) {})
+	if took := time.Since(began); conn != nil || took < udpAlone/2 || took > udpAlone+time.Second {
+		t.Errorf("over after %v", took)
+	}
+}
+
 func TestWaysInTheirOrder(t *testing.T) {
 	tcp, udp := func(a string) Way { return Way{a, false} }, func(a string) Way { return Way{a, true} }
 	through, err := proxy.New("http://proxy.example:3128", "", nil)
@@ -310,4 +321,3 @@ func TestFailuresOfBothAreOneReport(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
-

@@ -31,9 +31,10 @@ const (
 	// KeepAlive is how often the side that has dialled has something sent where nothing else
 	// is: NATs forget UDP after as little as 30 s. It costs half a megabyte a day.
 	KeepAlive = 25 * time.Second
-	// idleTime is after which silence a connection is given up: three signs of life and their
-	// repetitions were lost.
-	idleTime = 80 * time.Second
+	// idleTime is after which silence a connection is given up: a sign of life was lost, with all its
+	// repetitions, and another. So long it takes to notice that the other side is gone without a word
+	// where there is nothing to say to it.
+	idleTime = 2 * KeepAlive
 	// shakeTime bounds a handshake, and half of it a silence of the other side in it.
 	shakeTime = 10 * time.Second
 	// lingerTime is how long Close waits, out of sight, for what was written to arrive.
