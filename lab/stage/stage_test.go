@@ -2,6 +2,7 @@ package stage
 
 import (
 	"fmt"
+	"os/exec"
 	"testing"
 	"time"
 )
@@ -74,4 +75,29 @@ func TestStageHasOnlySoManyPlaces(t *testing.T) {
 		t.Error("a story that has ended is still on the stage")
 	}
 	again.end()
+}
+
+// A program that a story has started and that outlives it has no place: it has inherited none.
+func TestProgramsHaveNoPlace(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	s := begin(t, "story")
+	s.wantOn()
+	program := exec.Command("sleep", "1000")
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		program.Process.Kill()
+		program.Wait() // it was killed
+	}()
+	s.end()
+	var stories []*story
+	for i := range places() {
+		s := begin(t, fmt.Sprint("later story ", i))
+		s.wantOn()
+		stories = append(stories, s)
+	}
+	for _, s := range stories {
+		s.end()
+	}
 }

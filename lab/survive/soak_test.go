@@ -14,6 +14,7 @@ import (
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/link"
+	"github.com/netport/netport/lab/stage"
 	"github.com/netport/netport/lab/topo"
 	"github.com/netport/netport/lab/traffic"
 )
@@ -79,6 +80,8 @@ func TestSoak(t *testing.T) {
 	streams, pause, few := 100, time.Minute, 0
 	if *soakFor == 0 {
 		streams, pause, few = 20, time.Second, 5
+	} else {
+		stage.EnterIdle(t) // no place is taken for hours
 	}
 	w := newWorld(t, plan{carriers: overBoth, names: true, laptop: []topo.HostOption{topo.Uplink(link.Shape{})}, lab: []topo.Option{topo.NoCapture()}})
 	w.roaming()
