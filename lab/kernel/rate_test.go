@@ -82,7 +82,8 @@ func wantRate(t *testing.T, legs [2]udpLeg, rate float64) {
 				t.Error(err)
 			}
 			took := pace.last.Sub(pace.first).Seconds()
-			least, most := rate*(took-pace.stood.Seconds())*9/10, rate*(took+burst.Seconds())*11/10
+			// A busy machine lets relay and receiver stand still, too.
+			least, most := rate*(took-pace.stood.Seconds())*2/3, rate*(took+burst.Seconds())*11/10
 			if got := float64(report.Received); got < least || got > most {
 				t.Errorf("of %d datagrams in %.2f s, of which the sender stood still for %v, %.0f arrived; want %.0f to %.0f",
 					d.Count, took, pace.stood, got, least, most)

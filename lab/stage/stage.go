@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// places is how many stories there is room for: each keeps a processor busy for a third of the time.
-func places() int64 { return int64(max(2*runtime.NumCPU(), 3)) }
+// places is how many stories there is room for: each keeps a processor busy for a fifth of the time.
+func places() int64 { return int64(3 * runtime.NumCPU()) }
 
 // on has the names of this process's tests that are on the stage.
 var on = struct {
