@@ -273,13 +273,13 @@ func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (*
 	if c.small {
 		c.stop() // nothing smaller is left to try
 	} else {
-		f.tasks.Go(func() { c.inspect(ctx) })
+		f.tasks.Go(func() { inspect(ctx, c.TCPConn, func() { f.stuck(relay) }) })
 	}
 	return c, nil
 }
 
-// inspect watches the handshake.
-func (c *tcpConn) inspect(ctx context.Context) {
+// inspect watches the handshake on a connection: it is closed where full segments get lost.
+func inspect(ctx context.Context, conn *net.TCPConn, stuck func()) {
 	tick := time.NewTicker(inspectTime)
 	defer tick.Stop()
 	for {
@@ -288,10 +288,11 @@ func (c *tcpConn) inspect(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		lost, err := swallowed(c.TCPConn)
+		lost, err := swallowed(conn)
 		if lost {
-			c.finder.stuck(c.relay)
-			c.Close()
+			stuck()
+			_ = conn.SetLinger(0) // an ordinary end would wait behind what gets lost
+			conn.Close()
 		}
 		if lost || err != nil {
 			return

@@ -33,6 +33,8 @@ type Direct interface {
 	Peer(list []wire.Candidate)
 	// Here takes that the other portal is proven to run on this machine.
 	Here()
+	// Replace has carriers made beside those that there are, which are to be left.
+	Replace()
 	// Ready waits until there is a way that a carrier is to be made on.
 	Ready(ctx context.Context) error
 	State() direct.State

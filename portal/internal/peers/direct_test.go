@@ -23,6 +23,16 @@ func (p *portal) ways() (direct, relayed []Way) {
 	return direct, relayed
 }
 
+// wires is how many connections on the direct way the portal has made.
+func (p *portal) wires() (n int) {
+	for _, k := range p.seekers {
+		k.mu.Lock()
+		n += k.made
+		k.mu.Unlock()
+	}
+	return n
+}
+
 // lay makes the direct way of both portals open, or breaks it.
 func (w *world) lay(open bool) {
 	w.wire.set(!open, false)
@@ -183,6 +193,36 @@ func TestDirectWayThatBreaksAtOnceIsTriedEverMoreRarely(t *testing.T) {
 		}
 		if came < 25 || came > 40 {
 			t.Errorf("it came %d times in ten minutes", came)
+		}
+		s.close()
+	}, "r1")
+}
+
+// What a portal proves itself with is another from now on: its direct carriers are made anew, too, before they are left, so
+// that nothing goes by the relay meanwhile, nor stands still where there is none (F46).
+func TestDirectCarrierIsMadeAnewInTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.talk()
+		w.lay(true)
+		w.relay("r1").set(true, false) // the direct way alone is left
+		time.Sleep(time.Second)
+		for range 3 {
+			made := w.ann.wires() + w.plant.wires()
+			w.ann.pool.Renewed()
+			w.plant.pool.Renewed()
+			for range 200 {
+				time.Sleep(100 * time.Millisecond)
+				s.echoes(10 * hop)
+			}
+			w.wantPath(wireName, 0)
+			if n := w.ann.wires() + w.plant.wires() - made; n != 2 {
+				t.Errorf("%d ends of carriers were made, want 2", n)
+			}
+			for _, p := range []*portal{w.ann, w.plant} {
+				if ways, _ := p.ways(); len(ways) != 1 {
+					t.Errorf("%s has %+v", p.name, ways)
+				}
+			}
 		}
 		s.close()
 	}, "r1")

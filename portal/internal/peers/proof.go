@@ -88,6 +88,7 @@ func (m *member) review(now time.Time) (wait time.Duration) {
 	p := m.pool
 	m.aim()
 	var revoked error
+	old, good := false, false // are there direct carriers
 	m.tunnel.Review(func(c tunnel.Proof) tunnel.Verdict {
 		leaf := c.Chain[0]
 		if err := p.Recheck(c.Chain); err != nil {
@@ -103,8 +104,17 @@ func (m *member) review(now time.Time) (wait time.Duration) {
 			p.Log.Warn("carrier dropped", "peer", m.peer.name, "key", key.String(), "key-granted", named, "certificate-until", leaf.NotAfter)
 		}
 		wait = min(wait, next)
+		if c.Direct {
+			old, good = old || verdict == tunnel.Replace, good || verdict == tunnel.Keep
+		}
 		return verdict
 	})
+	p.mu.Lock()
+	ways := m.ways
+	p.mu.Unlock()
+	if old && !good && ways != nil {
+		ways.Replace()
+	}
 	if revoked != nil {
 		// What runs in the tunnel is the revoked portal's, whatever else carries it.
 		p.Log.Warn("tunnel with a revoked portal closed", "peer", m.peer.name, "error", revoked)

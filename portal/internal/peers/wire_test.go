@@ -24,6 +24,8 @@ type seeker struct {
 	told   []wire.Candidate
 	here   bool
 	open   int // connections
+	made   int // so far
+	renew  bool
 	closed bool
 }
 
@@ -58,10 +60,23 @@ func (k *seeker) Here() {
 	k.here = true
 }
 
+// Replace has the other's side be ready, too: a connection of this one would come there.
+func (k *seeker) Replace() {
+	k.of.w.mu.Lock()
+	defer k.of.w.mu.Unlock()
+	for _, p := range []*portal{k.of.w.ann, k.of.w.plant} {
+		for _, o := range p.seekers {
+			o.mu.Lock()
+			o.renew = o.renew || o.session.ID == k.session.ID
+			o.mu.Unlock()
+		}
+	}
+}
+
 func (k *seeker) Ready(ctx context.Context) error {
 	for {
 		k.mu.Lock()
-		ready := len(k.told) == 1 && k.open == 0
+		ready := len(k.told) == 1 && (k.open == 0 || k.renew)
 		k.mu.Unlock()
 		k.relay.mu.Lock()
 		ready = ready && !k.relay.gone && !k.relay.mute
@@ -128,4 +143,8 @@ func (k *seeker) count(n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.open += n
+	if n > 0 {
+		k.made += n
+		k.renew = false
+	}
 }

@@ -51,7 +51,7 @@ type link struct {
 	since   time.Time // when it was attached
 	silent  atomic.Bool
 	retired atomic.Bool
-	renew   atomic.Bool  // retired to be made anew
+	renew   atomic.Bool  // to be made anew
 	stuck   atomic.Bool  // the way was told
 	doubted atomic.Int64 // when the peer was asked whether it lives, Unix nanoseconds
 	streams atomic.Int32 // attached
@@ -100,6 +100,11 @@ func (t *Tunnel) attach(l *link) (guilty []Way, err error) {
 	})
 	if slices.Contains(t.leaving, c.Session()) {
 		l.retire(l.since)
+	}
+	for _, o := range t.links {
+		if l.direct && o.direct && o.renew.Load() {
+			o.retire(l.since)
+		}
 	}
 	t.tasks.Go(func() {
 		// finish closes it, and has a last frame to send.

@@ -27,6 +27,7 @@ var errProof = errors.New("what the peer has proven itself with on it holds no m
 type Proof struct {
 	Chain  []*x509.Certificate // what the peer has presented, its leaf first
 	Client bool                // this portal is the TLS client, who makes carriers
+	Direct bool                // it goes by no relay
 	Since  time.Time           // from before this portal has shown its own certificate
 }
 
@@ -36,7 +37,7 @@ func (t *Tunnel) Review(judge func(Proof) Verdict) {
 	links := slices.Clone(t.links)
 	t.mu.Unlock()
 	for _, l := range links {
-		switch verdict := judge(Proof{l.conn.Chain(), l.conn.Client(), l.conn.Since()}); verdict {
+		switch verdict := judge(Proof{l.conn.Chain(), l.conn.Client(), l.direct, l.conn.Since()}); verdict {
 		case Drop:
 			l.conn.Abort(errProof)
 		default:
@@ -45,14 +46,15 @@ func (t *Tunnel) Review(judge func(Proof) Verdict) {
 	}
 }
 
-// renew has a carrier left for another that is to be made, or left no more.
+// renew has a carrier left for another that is to be made, or left no more. A direct one is
+// left when the other has come: until then all would go by a relay.
 func (t *Tunnel) renew(l *link, wanted bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case l.renew.Swap(wanted) == wanted:
 		return
-	case wanted && l.retire(time.Now()):
+	case wanted && (l.direct || l.retire(time.Now())):
 		t.cfg.Log.Info("carrier to be made anew", "session", l.conn.Session().String(), "carrier", l.conn.Connection(), "kind", l.conn.Kind().String(), "certificate-until", l.conn.Peer().NotAfter)
 	case !wanted && !slices.Contains(t.leaving, l.conn.Session()):
 		l.retired.Store(false)

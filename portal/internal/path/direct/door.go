@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/netport/netport/proto/gate"
@@ -22,14 +23,16 @@ const greetTime = 5 * time.Second
 type door struct {
 	listener *net.TCPListener
 	port     uint16
+	segments func(syscall.RawConn) error // bounds those of a socket
 	unproven gate.Gate
 	ctx      context.Context // of the connections that have not proven themselves
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup
 }
 
-// openDoor listens, at the port of the UDP socket if it is free. take takes what comes.
-func openDoor(of netip.Addr, port uint16, take func(context.Context, *net.TCPConn)) (*door, error) {
+// openDoor listens, at the port of the UDP socket if it is free. segments bounds those of each
+// socket, and take takes what comes.
+func openDoor(of netip.Addr, port uint16, segments func(syscall.RawConn) error, take func(context.Context, *net.TCPConn)) (*door, error) {
 	config := net.ListenConfig{Control: reuse, KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
 	network, host := "tcp4", netip.IPv4Unspecified()
 	if of.Is6() {
@@ -42,10 +45,18 @@ func openDoor(of netip.Addr, port uint16, take func(context.Context, *net.TCPCon
 	if err != nil {
 		return nil, err
 	}
-	d := &door{listener: l.(*net.TCPListener), port: addrOf(l.Addr()).Port()}
+	d := &door{listener: l.(*net.TCPListener), port: addrOf(l.Addr()).Port(), segments: segments}
+	d.bound()
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.tasks.Go(func() { d.serve(take) })
 	return d, nil
+}
+
+// bound has the connections that come in keep to segments of a length that passes.
+func (d *door) bound() {
+	if raw, err := d.listener.SyscallConn(); err == nil {
+		_ = d.segments(raw) // those of the other portal are bounded by what it knows
+	}
 }
 
 func addrOf(a net.Addr) netip.AddrPort {
@@ -81,7 +92,13 @@ func (d *door) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error
 	if to.Addr().Is6() {
 		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), d.port))
 	}
-	conn, err := (&net.Dialer{LocalAddr: local, Control: reuse, KeepAlive: -1}).DialContext(ctx, "tcp", to.String())
+	control := func(network, address string, socket syscall.RawConn) error {
+		if err := d.segments(socket); err != nil {
+			return err
+		}
+		return reuse(network, address, socket)
+	}
+	conn, err := (&net.Dialer{LocalAddr: local, Control: control, KeepAlive: -1}).DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return nil, err
 	}
@@ -103,16 +120,29 @@ func (f *Finder) door(of netip.Addr) *door {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if d := f.doors[of.Is6()]; d != nil || len(f.paths) == 0 {
+	if d := f.doors[of.Is6()]; d != nil {
+		d.bound()
 		return d
 	}
-	d, err := openDoor(of, port, f.greet)
+	if len(f.paths) == 0 {
+		return nil
+	}
+	d, err := openDoor(of, port, f.Paths.Segments, f.greet)
 	if err != nil {
 		f.Log.Debug("no direct ways over TCP", "address", of.String(), "error", err)
 		return nil
 	}
 	f.doors[of.Is6()] = d
 	return d
+}
+
+// bound has the connections that come in from now on keep to segments that pass.
+func (f *Finder) bound() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.doors {
+		d.bound()
+	}
 }
 
 // greet takes a TCP connection from wherever. A peer's begins with a probe that asks; all

@@ -73,6 +73,7 @@ type Path struct {
 	looked   time.Time
 	tcp      tcp
 	arrived  []*quic.Conn
+	anew     bool           // a connection is to be made beside the one there is
 	dialled  *pair          // last
 	last     netip.AddrPort // that a carrier came up on
 	lastMode string
@@ -115,6 +116,19 @@ func (p *Path) Refresh() {
 	p.wake()
 	p.mu.Unlock()
 	p.finder.look()
+}
+
+// Replace has the TLS client make other connections beside those there are, which are to be
+// left, on the same ways.
+func (p *Path) Replace() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.anew = slices.ContainsFunc(p.search.pairs, (*pair).carries)
+	if p.tcp.anew = p.tcp.used != nil; p.tcp.anew {
+		p.restartTCPLocked(time.Now())
+	}
+	p.tellLocked()
+	p.wake()
 }
 
 func (p *Path) wake() {
@@ -160,7 +174,7 @@ func (p *Path) readyLocked(now time.Time) bool {
 // openLocked reports whether there is a way of UDP to be used.
 func (p *Path) openLocked(now time.Time) bool {
 	if p.Client {
-		return p.search.best(now) != nil
+		return p.bestLocked(now) != nil
 	}
 	expects := false
 	for _, x := range p.search.pairs {
@@ -170,6 +184,19 @@ func (p *Path) openLocked(now time.Time) bool {
 		expects = expects || x.way != nil && !x.carries()
 	}
 	return expects
+}
+
+// bestLocked returns the open pair to dial; nil: there is none.
+func (p *Path) bestLocked(now time.Time) *pair {
+	x := p.search.best(now)
+	if x != nil || !p.anew {
+		return x
+	}
+	again := func(x *pair) bool { return x.carries() && !x.dead() && !now.Before(x.until) }
+	if i := slices.IndexFunc(p.search.pairs, again); i >= 0 {
+		return p.search.pairs[i]
+	}
+	return nil
 }
 
 // Close gives everything up. Connections over direct ways must have been closed; those
@@ -189,10 +216,8 @@ func (p *Path) Close() {
 	for _, c := range p.arrived {
 		c.CloseWithError(0, "")
 	}
-	for _, c := range slices.Concat(p.tcp.waiting, p.tcp.arrived) {
-		c.Close()
-	}
-	p.arrived, p.tcp.waiting, p.tcp.arrived = nil, nil, nil
+	p.arrived = nil
+	p.dropTCPLocked()
 }
 
 func (p *Path) run() {

@@ -215,6 +215,41 @@ func TestWayThatIsLostIsFoundAgain(t *testing.T) {
 	}
 }
 
+// A connection that is to be left is followed by another one beside it, on the same way.
+func TestConnectionIsReplacedWhileItCarries(t *testing.T) {
+	both := newPair(t, wire.CandidateUDP)
+	old, _ := both.connect(t)
+	for range 2 {
+		both[0].Replace()
+		next, _ := both.connect(t)
+		carry(t, old[0], old[1])
+		carry(t, next[0], next[1])
+		old[0].CloseWithError(0, "")
+		eventually(t, "both have noticed", func() bool { return both[0].conns()+both[1].conns() == 2 })
+		carry(t, next[1], next[0])
+		old = next
+	}
+	for i, p := range both {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := p.Ready(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("side %d: ready for another connection though none is to be left: %v", i, err)
+		}
+		cancel()
+	}
+}
+
+// conns is how many connections over UDP there are.
+func (p *Path) conns() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.search.pairs {
+		if x.way != nil {
+			n += len(x.way.conns)
+		}
+	}
+	return n
+}
+
 // The relay's server has no part in it: the client's connection may come before the
 // server's side has asked for it.
 func TestConnectionIsKeptUntilSomebodyTakesIt(t *testing.T) {

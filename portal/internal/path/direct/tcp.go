@@ -61,8 +61,9 @@ type tcp struct {
 	knocks  []*knock
 	waiting []*net.TCPConn // TLS client: proven, not taken yet
 	arrived []*net.TCPConn // TLS server: chosen by the client, not taken yet
-	proven  int            // TLS server: proven, not chosen yet
+	proven  []*net.TCPConn // TLS server: proven, not chosen yet
 	used    *net.TCPConn   // that a carrier is on
+	anew    bool           // another is to be made beside it
 	usedAt  netip.AddrPort
 }
 
@@ -101,11 +102,11 @@ func (p *Path) restartTCPLocked(now time.Time) {
 func (p *Path) knockLocked(now time.Time) (again time.Time) {
 	again = now.Add(knockPauses[len(knockPauses)-1])
 	if p.tcp.used != nil && closed(p.tcp.used) {
-		p.tcp.used = nil
+		p.tcp.used, p.tcp.anew = nil, false
 		p.restartTCPLocked(now)
 		p.tellLocked()
 	}
-	if p.tcp.used != nil {
+	if p.tcp.used != nil && !p.tcp.anew {
 		return now.Add(usedCheck)
 	}
 	if len(p.tcp.waiting)+len(p.tcp.arrived) > 0 {
@@ -235,7 +236,7 @@ func (p *Path) proven(conn *net.TCPConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.ctx.Err() != nil, p.Client && len(p.tcp.waiting) > 0, p.tcp.used != nil && p.Client, p.tcp.proven >= maxProven:
+	case p.ctx.Err() != nil, p.Client && len(p.tcp.waiting) > 0, p.Client && p.tcp.used != nil && !p.tcp.anew, len(p.tcp.proven) >= maxProven:
 		conn.Close()
 	case p.Client:
 		p.tcp.waiting = append(p.tcp.waiting, conn)
@@ -243,7 +244,7 @@ func (p *Path) proven(conn *net.TCPConn) {
 		p.wake()
 		time.AfterFunc(keepTime, func() { p.forget(conn) })
 	default:
-		p.tcp.proven++
+		p.tcp.proven = append(p.tcp.proven, conn)
 		p.tasks.Go(func() { p.await(conn) })
 	}
 }
@@ -268,7 +269,7 @@ func (p *Path) await(conn *net.TCPConn) {
 	took := err == nil && b[0] == chosen && stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.tcp.proven--
+	p.tcp.proven = slices.DeleteFunc(p.tcp.proven, func(c *net.TCPConn) bool { return c == conn })
 	if !took {
 		conn.Close()
 		return
@@ -292,6 +293,7 @@ type tcpWay struct {
 	path       *Path
 	connection uint16
 	conn       *net.TCPConn // after Dial
+	proven     func()       // ends the watch over its handshake
 }
 
 func (w *tcpWay) String() string         { return directTCP }
@@ -302,17 +304,33 @@ func (w *tcpWay) Direct() bool           { return true }
 // Lost implements path.Way: another connection is made.
 func (w *tcpWay) Lost() {}
 
-// Stuck implements path.StreamWay.
+// Stuck implements path.StreamWay. The connections that wait have segments of the same
+// length.
 func (w *tcpWay) Stuck() {
-	w.path.log.Info("full segments seem to get lost on a direct way", "address", w.conn.RemoteAddr().String())
+	p := w.path
+	p.finder.Paths.Stuck()
+	p.finder.bound()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropTCPLocked()
+	p.wake()
+}
+
+// dropTCPLocked closes the connections that nobody has taken.
+func (p *Path) dropTCPLocked() {
+	for _, c := range slices.Concat(p.tcp.waiting, p.tcp.proven, p.tcp.arrived) {
+		c.Close()
+	}
+	p.tcp.waiting, p.tcp.arrived = nil, nil
 }
 
 // Taken implements path.Way.
 func (w *tcpWay) Taken() {
+	w.proven()
 	p := w.path
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.tcp.used, p.tcp.usedAt = w.conn, addrOf(w.conn.RemoteAddr())
+	p.tcp.used, p.tcp.usedAt, p.tcp.anew = w.conn, addrOf(w.conn.RemoteAddr()), false
 	p.last, p.lastMode = p.tcp.usedAt, directTCP
 	p.wake()
 }
@@ -358,7 +376,6 @@ func (w *tcpWay) take(conn *net.TCPConn) (net.Conn, error) {
 			return nil, fmt.Errorf("direct TCP connection to %v: %w", conn.RemoteAddr(), err)
 		}
 	}
-	w.path.finder.Paths.Adopt(conn)
-	w.conn = conn
+	w.conn, w.proven = conn, w.path.finder.Paths.Adopt(conn, w.Stuck)
 	return conn, nil
 }

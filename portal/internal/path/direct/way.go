@@ -140,16 +140,18 @@ func (w *udpWay) Quic(ctx context.Context, client bool, secure *tls.Config, conf
 func (w *udpWay) dial(ctx context.Context, secure *tls.Config, config *quic.Config) (*quic.Conn, error) {
 	p := w.path
 	p.mu.Lock()
-	x := p.search.best(time.Now())
+	x := p.bestLocked(time.Now())
 	if x == nil {
 		p.mu.Unlock()
 		return nil, errNone
 	}
 	p.dialled, w.pair = x, x
-	if err := p.linkLocked(p.finder.port(x.addr.Addr()), x); err != nil {
-		x.fail(time.Now())
-		p.mu.Unlock()
-		return nil, fmt.Errorf("open direct way to %v: %w", x.addr, err)
+	if x.way == nil { // else it carries
+		if err := p.linkLocked(p.finder.port(x.addr.Addr()), x); err != nil {
+			x.fail(time.Now())
+			p.mu.Unlock()
+			return nil, fmt.Errorf("open direct way to %v: %w", x.addr, err)
+		}
 	}
 	l := x.way
 	l.dialling = true
@@ -164,7 +166,9 @@ func (w *udpWay) dial(ctx context.Context, secure *tls.Config, config *quic.Conf
 		if ctx.Err() == nil || errors.Is(context.Cause(ctx), errSlow) {
 			x.fail(time.Now())
 		}
-		x.drop()
+		if !x.carries() {
+			x.drop()
+		}
 		return nil, fmt.Errorf("QUIC directly to %v: %w", x.addr, err)
 	}
 	p.carriesLocked(x, conn)
@@ -209,6 +213,7 @@ func remote(conn *quic.Conn) netip.AddrPort {
 // carriesLocked counts a connection until it ends.
 func (p *Path) carriesLocked(x *pair, conn *quic.Conn) {
 	l := x.way
+	p.anew = false
 	l.conns = append(l.conns, conn)
 	if l.keeper == nil {
 		l.keeper = p.finder.Paths.Keeper(p.Client)
@@ -273,7 +278,8 @@ func (p *Path) ended(conn *quic.Conn) {
 			return
 		}
 		x.way.keeper = nil
-		if p.Client {
+		p.anew = false
+		if p.Client && !x.way.dialling {
 			x.drop()
 		}
 		x.answered = time.Time{} // to be proven anew
