@@ -26,7 +26,9 @@ func (p *Portal) Restart() {
 // Status is what a portal says of itself, as far as the lab looks at it.
 type Status struct {
 	Server struct {
-		Connected bool `json:"connected"`
+		Connected bool   `json:"connected"`
+		Address   string `json:"address"`
+		Transport string `json:"transport"`
 	} `json:"server"`
 	Forwards []Forward `json:"forwards"`
 	Tunnels  []Tunnel  `json:"tunnels"`

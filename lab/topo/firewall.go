@@ -28,6 +28,8 @@ var (
 	BlockICMPErrors = Rule{in: "meta l4proto { icmp, ipv6-icmp } ct state related"}
 	// BlockUDP drops all UDP, both ways.
 	BlockUDP = Rule{in: "meta l4proto udp", out: "meta l4proto udp"}
+	// BlockTCP drops all TCP, both ways.
+	BlockTCP = Rule{in: "meta l4proto tcp", out: "meta l4proto tcp"}
 	// DropAll drops everything, both ways, as if the machine beyond were gone.
 	DropAll = Rule{in: "meta nfproto { ipv4, ipv6 }", out: "meta nfproto { ipv4, ipv6 }"}
 )

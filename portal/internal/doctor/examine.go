@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/overquic"
 	"github.com/netport/netport/proto/ticket"
 	"github.com/netport/netport/proto/wire"
 )
@@ -53,8 +55,10 @@ type Means struct {
 	Now    func() time.Time // the clock of the machine
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	Listen func(network string) (net.PacketConn, error) // opens a UDP socket
-	MTU    func(ctx context.Context, to netip.AddrPort) int
+	// DialUDP makes the handshake of a connection over QUIC, which then ends.
+	DialUDP func(ctx context.Context, address string, cfg *tls.Config) (tls.ConnectionState, error)
+	Listen  func(network string) (net.PacketConn, error) // opens a UDP socket
+	MTU     func(ctx context.Context, to netip.AddrPort) int
 	// Ask asks the daemon of a socket.
 	Ask func(ctx context.Context, socket string) (daemon.Known, error)
 	// Meet has the daemon of a socket open a tunnel with a portal, if it has none.
@@ -70,7 +74,16 @@ func Machine() Means {
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		},
-		Dial:   (&net.Dialer{KeepAlive: -1}).DialContext,
+		Dial: (&net.Dialer{KeepAlive: -1}).DialContext,
+		DialUDP: func(ctx context.Context, address string, cfg *tls.Config) (tls.ConnectionState, error) {
+			conn, _, err := overquic.Dial(ctx, overquic.Dialer{}, address, func() (*tls.Config, struct{}) { return cfg, struct{}{} })
+			if err != nil {
+				return tls.ConnectionState{}, err
+			}
+			defer conn.Wait()
+			defer conn.Close()
+			return conn.ConnectionState(), nil
+		},
 		Listen: func(network string) (net.PacketConn, error) { return net.ListenPacket(network, ":0") },
 		MTU:    pathMTU,
 		Ask: func(ctx context.Context, socket string) (k daemon.Known, err error) {
@@ -265,7 +278,7 @@ func (e *examination) each(ctx context.Context, ports []Server, name Name, put f
 		}
 		for _, s := range ports {
 			s.Addr, s.Earlier = netip.AddrPortFrom(a, s.Port), earlier
-			all.Go(func() { put(server(ctx, e.Dial, e.credentials, s)) })
+			all.Go(func() { put(e.overUDP(ctx, server(ctx, e.Dial, e.credentials, s))) })
 		}
 	}
 	for _, a := range name.Addrs {
@@ -276,6 +289,21 @@ func (e *examination) each(ctx context.Context, ports []Server, name Name, put f
 			try(a, true)
 		}
 	}
+}
+
+// overUDP tries a server over UDP that was not reached over TCP.
+func (e *examination) overUDP(ctx context.Context, s Server) Server {
+	if s.Proven != "" {
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	state, err := e.DialUDP(ctx, s.place(), e.credentials.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, "")))
+	if err == nil {
+		peer, _ := identity.PeerOf(state)
+		s.Proven, s.UDP = peer.ID.Name, true
+	}
+	return s
 }
 
 // hostOf returns the host of a server as it is written.

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -45,6 +46,9 @@ func nothing() Means {
 		Now:    time.Now,
 		Lookup: func(ctx context.Context, _ string) ([]netip.Addr, error) { return nil, swallow(ctx) },
 		Dial:   func(ctx context.Context, _, _ string) (net.Conn, error) { return nil, swallow(ctx) },
+		DialUDP: func(ctx context.Context, _ string, _ *tls.Config) (tls.ConnectionState, error) {
+			return tls.ConnectionState{}, swallow(ctx)
+		},
 		Listen: func(string) (net.PacketConn, error) { return newSky(), nil },
 		MTU:    func(context.Context, netip.AddrPort) int { return 0 },
 		Ask: func(context.Context, string) (daemon.Known, error) {

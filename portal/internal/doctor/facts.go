@@ -104,6 +104,7 @@ type Server struct {
 	Proxy string         // through which it is tried; empty: none
 	Try
 	Proven  string // the name in its certificate; empty: it has shown none that is right
+	UDP     bool   // it was proven over UDP; Try is what became of TCP
 	Shown   string // whose certificate was shown that is not the server's
 	Issuer  string // of that
 	Said    string // what a server that does not speak TLS answers

@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,14 +35,14 @@ func TestMappingOfTheNATIsNamed(t *testing.T) {
 		want   string
 	}{
 		{"no relay answers", []Relay{{Name: "relay-1", UDPPort: 3478, UDP: Try{Fault: Silent}}}, "unknown: "},
-		{"no NAT", []Relay{seen("relay-1", "192.0.2.1", 3478, "203.0.113.7:4000")}, "none: relays see this machine at its own address 203.0.113.7"},
-		{"one relay", []Relay{one}, "its mapping is unknown, for that takes two relays"},
+		{"no NAT", []Relay{seen("relay-1", "192.0.2.1", 3478, "203.0.113.7:4000")}, "no NAT: relays see this machine at its own address 203.0.113.7"},
+		{"one relay", []Relay{one}, "a NAT, its mapping unknown, for that takes two relays: its address is 198.51.100.1"},
 		{"the same", []Relay{one, seen("relay-2", "192.0.2.2", 3478, "198.51.100.1:4000")}, "endpoint-independent mapping: 198.51.100.1:4000"},
-		{"another port for another relay", []Relay{one, seen("relay-2", "192.0.2.2", 3478, "198.51.100.1:4001")}, "address-dependent mapping, or address and port-dependent: "},
+		{"another port for another relay", []Relay{one, seen("relay-2", "192.0.2.2", 3478, "198.51.100.1:4001")}, "address-dependent mapping, or address and port-dependent: 198.51.100.1:4000 at relay relay-1, 198.51.100.1:4001 at relay relay-2; its filtering is unknown"},
 		{"another port for another port", []Relay{one, seen("relay-2", "192.0.2.1", 443, "198.51.100.1:4001")}, "address and port-dependent mapping: "},
 	} {
 		r := Judge(Facts{Relays: c.relays, Local: map[netip.Addr]bool{netip.MustParseAddr("203.0.113.7"): true}})
-		if l := line(t, r, "NAT"); l.State != OK || !strings.HasPrefix(l.Text, c.want) && !strings.Contains(l.Text, c.want) {
+		if l := line(t, r, "NAT"); l.State != OK || !strings.HasPrefix(l.Text, c.want) {
 			t.Errorf("%s: %+v, want %q", c.name, l, c.want)
 		}
 	}
@@ -101,6 +102,13 @@ func TestWhatIsNeededAndWhatIsFaster(t *testing.T) {
 	relay := Relay{Name: "relay-1", Addr: netip.MustParseAddr("192.0.2.2"), TCPPort: 3478, TCP: Try{Fault: Silent}, UDPPort: 3478, UDP: Try{Fault: Silent}}
 	good := relay
 	good.Name, good.Addr, good.TCP = "relay-2", netip.MustParseAddr("192.0.2.3"), Try{Took: time.Millisecond}
+	byUDP := server
+	byUDP.Proven, byUDP.UDP = "server", true
+	if lines := Judge(Facts{Servers: []Server{byUDP}}).Lines; !slices.ContainsFunc(lines, func(l Line) bool {
+		return l.What == "server 192.0.2.1:443" && l.State == Warning && strings.HasSuffix(l.Text, "no answer within 5s; over UDP it is reached")
+	}) {
+		t.Errorf("the server is reached over UDP alone: %+v", lines)
+	}
 	connected := &daemon.Known{}
 	connected.Status.Server.Connected = true
 	needs := func(f Facts) string {
@@ -117,6 +125,8 @@ func TestWhatIsNeededAndWhatIsFaster(t *testing.T) {
 	}{
 		{"nothing works", Facts{Servers: []Server{server}, Relays: []Relay{relay}},
 			"TCP 192.0.2.1 443 needed; TCP 192.0.2.2 (relay-1) 3478 needed; UDP 192.0.2.2 (relay-1) 3478 needed"},
+		{"the server is reached over UDP", Facts{Servers: []Server{byUDP}, Relays: []Relay{good}},
+			"TCP 192.0.2.1 443 reserve; UDP 192.0.2.3 (relay-2) 3478 faster"},
 		{"another server and another relay work", Facts{Daemon: connected, Servers: []Server{server}, Relays: []Relay{relay, good}},
 			"TCP 192.0.2.1 443 reserve; TCP 192.0.2.2 (relay-1) 3478 reserve; UDP 192.0.2.2 (relay-1) 3478 reserve; UDP 192.0.2.3 (relay-2) 3478 faster"},
 	} {

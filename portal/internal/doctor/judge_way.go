@@ -33,11 +33,11 @@ func judgeServer(r *Report, f Facts, s Server) {
 	if s.Addr.IsValid() && s.Host != s.Addr.Addr().String() {
 		what += " (" + s.Host + ")"
 	}
-	if s.Proven != "" {
+	if s.Proven != "" && !s.UDP {
 		r.add(what, OK, fmt.Sprintf("%s, proven by its certificate (%s)", s.Proven, short(s.Took)), "")
 		return
 	}
-	sibling := slices.ContainsFunc(f.Servers, func(o Server) bool { return o.Host == s.Host && o.Proven != "" })
+	sibling := slices.ContainsFunc(f.Servers, func(o Server) bool { return o.Host == s.Host && o.Proven != "" && !o.UDP })
 	state := Failed
 	switch {
 	case !s.Named && sibling, s.Fault == Unreachable && sibling: // one of those that are tried in turn
@@ -46,6 +46,9 @@ func judgeServer(r *Report, f Facts, s Server) {
 		state = Warning
 	}
 	text, do := s.words()
+	if s.UDP {
+		text += "; over UDP it is reached"
+	}
 	if state == OK {
 		text, do = text+"; not needed, for another of its ports or addresses works", ""
 	} else if s.shut() && s.Proxy == "" && !s.Earlier && !f.astray(s.Host) {
@@ -53,8 +56,13 @@ func judgeServer(r *Report, f Facts, s Server) {
 		if s.Fault == Foreign || s.Fault == NoTLS || s.Fault == Swallowed || s.Fault == Cut {
 			o.Why += ", with nobody looking into TLS and no log-in page"
 		}
-		if state == Warning {
+		switch {
+		case s.UDP:
+			o.Need, o.Why = Reserve, o.Why+"; over UDP, as it is reached, it costs more"
+		case state == Warning:
 			o.Need = Reserve
+		default:
+			o.Why += " (or UDP to the same port)"
 		}
 		r.open(o)
 	}
@@ -245,42 +253,5 @@ func judgeMTU(r *Report, f Facts) {
 	}
 	if !known {
 		r.add(what, OK, "unknown: it is measured towards relays that the portal holds a ticket for, on Linux", "")
-	}
-}
-
-// judgeNAT says how the NAT maps (RFC 5780, section 4.3; the words are those of RFC 4787), from where
-// relays see one socket of this machine.
-func judgeNAT(r *Report, f Facts) {
-	const what = "NAT"
-	const filter = "; its filtering is unknown, for relays answer from no second address"
-	var seen []Relay
-	for _, o := range f.Relays {
-		if o.Mapped.IsValid() && o.Mapped.Addr().Is4() {
-			seen = append(seen, o)
-		}
-	}
-	if len(seen) == 0 {
-		r.add(what, OK, "unknown: no relay has said over UDP where it sees this machine", "")
-		return
-	}
-	at := seen[0].Mapped
-	var others []Relay // that are elsewhere
-	for _, o := range seen[1:] {
-		if o.Addr != seen[0].Addr || o.UDPPort != seen[0].UDPPort {
-			others = append(others, o)
-		}
-	}
-	differs := slices.IndexFunc(others, func(o Relay) bool { return o.Mapped != at })
-	switch {
-	case f.Local[at.Addr()]:
-		r.add(what, OK, fmt.Sprintf("none: relays see this machine at its own address %s", at.Addr()), "")
-	case len(others) == 0:
-		r.add(what, OK, fmt.Sprintf("there is one, its address is %s; its mapping is unknown, for that takes two relays%s", at.Addr(), filter), "")
-	case differs < 0:
-		r.add(what, OK, fmt.Sprintf("endpoint-independent mapping: %s from wherever it is seen%s", at, filter), "")
-	case others[differs].Addr == seen[0].Addr:
-		r.add(what, OK, fmt.Sprintf("address and port-dependent mapping: %s and %s of two ports of one relay%s", at, others[differs].Mapped, filter), "")
-	default:
-		r.add(what, OK, fmt.Sprintf("address-dependent mapping, or address and port-dependent: %s at relay %s, %s at relay %s%s", at, seen[0].Name, others[differs].Mapped, others[differs].Name, filter), "")
 	}
 }
