@@ -16,7 +16,7 @@ import (
 // that was tried.
 func TestStatusTellsTheTruthAboutDirectPaths(t *testing.T) {
 	search := peers.Search{
-		NAT: "NAT, endpoint-dependent (symmetric)",
+		NAT: "address-dependent mapping, or address and port-dependent",
 		Own: []peers.Candidate{{Transport: "udp", Address: "192.168.1.2:4000", Origin: "own address"}},
 		Peers: []peers.Candidate{
 			{Transport: "udp", Address: "203.0.113.9:4100", Origin: "seen from outside", State: "in use", RTT: 0.92},
@@ -42,7 +42,7 @@ func TestStatusTellsTheTruthAboutDirectPaths(t *testing.T) {
 		{
 			name:   "none that answers",
 			status: peers.Status{Path: "relay", Relay: "relay-1", Ways: []peers.Way{relayed}, Direct: &search},
-			want:   []string{"factory: no direct path: none of the addresses of factory has led to one (2); NAT here: NAT, endpoint-dependent (symmetric)"},
+			want:   []string{"factory: no direct path: none of the addresses of factory has led to one (2); NAT here: address-dependent mapping, or address and port-dependent"},
 			row:    "relay  relay-1",
 		},
 		{

@@ -167,7 +167,7 @@ func (p *Pool) Ways(ctx context.Context, t *tunnel.Tunnel) []Way {
 
 // searched is the state of a search, for people.
 func searched(d direct.State) *Search {
-	s := &Search{NAT: d.NAT.Mapping.String(), Own: []Candidate{}, Peers: []Candidate{}}
+	s := &Search{NAT: d.NAT.String(), Own: []Candidate{}, Peers: []Candidate{}}
 	for _, c := range d.Own {
 		s.Own = append(s.Own, candidate(c.Transport, c.Origin, c.Addr))
 	}

@@ -5,47 +5,25 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"github.com/netport/netport/portal/internal/outside"
 )
 
 // natTime is for how long it counts what somebody has seen: a NAT gives other ports after
 // it has forgotten the old ones.
 const natTime = 10 * time.Minute
 
-// Mapping is what the NATs between this portal and others do to its IPv4 address
-// (RFC 4787 section 4.1).
-type Mapping uint8
-
-// The mappings.
-const (
-	MappingUnknown     Mapping = iota // nobody has said over UDP where it sees this portal
-	MappingNone                       // this portal is seen at an address of its own
-	MappingSome                       // there is a NAT, and one has seen it only
-	MappingIndependent                // all see the same address and port: others can be told it
-	MappingDependent                  // each sees another ("symmetric"): it is good for that one alone
-)
-
-func (m Mapping) String() string {
-	return [...]string{"not known", "no NAT", "a NAT", "NAT, endpoint-independent", "NAT, endpoint-dependent (symmetric)"}[m]
-}
-
-// NAT is what is known of the NATs on the way to this portal. What they let in is not
-// measured: whether a way opens shows that.
-type NAT struct {
-	Mapping Mapping
-	Seen    []netip.AddrPort // where this portal was seen, each once, the newest first
-}
-
 // sighting is where somebody sees this portal.
 type sighting struct {
-	by, addr netip.AddrPort
-	at       time.Time
+	outside.Sighting
+	at time.Time
 }
 
-// NAT returns what relays and peers have shown.
-func (f *Finder) NAT() NAT {
+// NAT returns what relays and peers have shown of the NATs on the way to this portal.
+func (f *Finder) NAT() outside.Mapping {
 	var list []sighting
 	for _, m := range f.Paths.Mapped() {
-		list = append(list, sighting{m.Relay, m.Addr, m.At})
+		list = append(list, sighting{outside.Sighting{By: m.Relay, At: m.Addr}, m.At})
 	}
 	f.mu.Lock()
 	all := f.allLocked()
@@ -54,7 +32,7 @@ func (f *Finder) NAT() NAT {
 		p.mu.Lock()
 		for _, x := range p.search.pairs {
 			if x.seen.IsValid() {
-				list = append(list, sighting{x.addr, x.seen, x.answered})
+				list = append(list, sighting{outside.Sighting{By: x.addr, At: x.seen}, x.answered})
 			}
 		}
 		p.mu.Unlock()
@@ -62,36 +40,16 @@ func (f *Finder) NAT() NAT {
 	return judge(list, f.hosts(false), time.Now())
 }
 
-// judge says what NATs there are by what was seen of this portal, which has these
-// addresses.
-func judge(list []sighting, hosts []netip.Addr, now time.Time) (n NAT) {
-	list = slices.DeleteFunc(list, func(s sighting) bool {
-		return !s.addr.Addr().Is4() || now.Sub(s.at) > natTime || s.by.Addr().IsPrivate()
-	})
+// judge says what NATs there are by what was seen of this portal, which has these addresses. What neighbours
+// see says nothing of a NAT.
+func judge(list []sighting, hosts []netip.Addr, now time.Time) outside.Mapping {
 	sort.SliceStable(list, func(i, j int) bool { return list[i].at.After(list[j].at) })
-	var by []netip.AddrPort
-	bare := true
+	var counts []outside.Sighting
 	for _, s := range list {
-		if slices.Contains(by, s.by) {
-			continue // it has seen another before
-		}
-		by = append(by, s.by)
-		bare = bare && slices.Contains(hosts, s.addr.Addr())
-		if !slices.Contains(n.Seen, s.addr) {
-			n.Seen = append(n.Seen, s.addr)
+		if now.Sub(s.at) <= natTime && !s.By.Addr().IsPrivate() {
+			counts = append(counts, s.Sighting)
 		}
 	}
-	switch {
-	case len(by) == 0:
-		n.Mapping = MappingUnknown
-	case bare:
-		n.Mapping = MappingNone
-	case len(n.Seen) > 1:
-		n.Mapping = MappingDependent
-	case len(by) > 1:
-		n.Mapping = MappingIndependent
-	default:
-		n.Mapping = MappingSome
-	}
-	return n
+	m, _ := outside.Judge(counts, func(a netip.Addr) bool { return slices.Contains(hosts, a) })
+	return m
 }

@@ -4,12 +4,13 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/netport/netport/portal/internal/outside"
 	"github.com/netport/netport/proto/wire"
 )
 
 // State is what a Path knows now, for people.
 type State struct {
-	NAT     NAT              // of this portal
+	NAT     outside.Mapping  // of this portal
 	Own     []wire.Candidate // this portal's, as the peer was told
 	Tries   []Try            // the peer's addresses
 	Refused []Refusal        // candidates of the peer that are never probed
@@ -37,10 +38,10 @@ type Refusal struct {
 
 // State returns what is known now.
 func (p *Path) State() State {
-	nat, now := p.finder.NAT(), time.Now()
+	mapping, now := p.finder.NAT(), time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := State{NAT: nat, Own: p.offered, Refused: p.refused}
+	s := State{NAT: mapping, Own: p.offered, Refused: p.refused}
 	for _, x := range p.search.pairs {
 		s.Tries = append(s.Tries, Try{
 			Transport: wire.CandidateUDP, Addr: x.addr, Origin: x.origin, Use: x.use(now), RTT: x.rtt, Asked: x.asked, Answered: x.answers, Heard: !x.heard.IsZero(),
