@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,13 @@ func TestWhatIsNeededAndWhatIsFaster(t *testing.T) {
 	relay := Relay{Name: "relay-1", Addr: netip.MustParseAddr("192.0.2.2"), TCPPort: 3478, TCP: Try{Fault: Silent}, UDPPort: 3478, UDP: Try{Fault: Silent}}
 	good := relay
 	good.Name, good.Addr, good.TCP = "relay-2", netip.MustParseAddr("192.0.2.3"), Try{Took: time.Millisecond}
+	byUDP := server
+	byUDP.Proven, byUDP.UDP = "server", true
+	if lines := Judge(Facts{Servers: []Server{byUDP}}).Lines; !slices.ContainsFunc(lines, func(l Line) bool {
+		return l.What == "server 192.0.2.1:443" && l.State == Warning && strings.HasSuffix(l.Text, "no answer within 5s; over UDP it is reached")
+	}) {
+		t.Errorf("the server is reached over UDP alone: %+v", lines)
+	}
 	connected := &daemon.Known{}
 	connected.Status.Server.Connected = true
 	needs := func(f Facts) string {
@@ -117,6 +125,8 @@ func TestWhatIsNeededAndWhatIsFaster(t *testing.T) {
 	}{
 		{"nothing works", Facts{Servers: []Server{server}, Relays: []Relay{relay}},
 			"TCP 192.0.2.1 443 needed; TCP 192.0.2.2 (relay-1) 3478 needed; UDP 192.0.2.2 (relay-1) 3478 needed"},
+		{"the server is reached over UDP", Facts{Servers: []Server{byUDP}, Relays: []Relay{good}},
+			"TCP 192.0.2.1 443 reserve; UDP 192.0.2.3 (relay-2) 3478 faster"},
 		{"another server and another relay work", Facts{Daemon: connected, Servers: []Server{server}, Relays: []Relay{relay, good}},
 			"TCP 192.0.2.1 443 reserve; TCP 192.0.2.2 (relay-1) 3478 reserve; UDP 192.0.2.2 (relay-1) 3478 reserve; UDP 192.0.2.3 (relay-2) 3478 faster"},
 	} {

@@ -33,11 +33,11 @@ func judgeServer(r *Report, f Facts, s Server) {
 	if s.Addr.IsValid() && s.Host != s.Addr.Addr().String() {
 		what += " (" + s.Host + ")"
 	}
-	if s.Proven != "" {
+	if s.Proven != "" && !s.UDP {
 		r.add(what, OK, fmt.Sprintf("%s, proven by its certificate (%s)", s.Proven, short(s.Took)), "")
 		return
 	}
-	sibling := slices.ContainsFunc(f.Servers, func(o Server) bool { return o.Host == s.Host && o.Proven != "" })
+	sibling := slices.ContainsFunc(f.Servers, func(o Server) bool { return o.Host == s.Host && o.Proven != "" && !o.UDP })
 	state := Failed
 	switch {
 	case !s.Named && sibling, s.Fault == Unreachable && sibling: // one of those that are tried in turn
@@ -46,6 +46,9 @@ func judgeServer(r *Report, f Facts, s Server) {
 		state = Warning
 	}
 	text, do := s.words()
+	if s.UDP {
+		text += "; over UDP it is reached"
+	}
 	if state == OK {
 		text, do = text+"; not needed, for another of its ports or addresses works", ""
 	} else if s.shut() && s.Proxy == "" && !s.Earlier && !f.astray(s.Host) {
@@ -53,8 +56,13 @@ func judgeServer(r *Report, f Facts, s Server) {
 		if s.Fault == Foreign || s.Fault == NoTLS || s.Fault == Swallowed || s.Fault == Cut {
 			o.Why += ", with nobody looking into TLS and no log-in page"
 		}
-		if state == Warning {
+		switch {
+		case s.UDP:
+			o.Need, o.Why = Reserve, o.Why+"; over UDP, as it is reached, it costs more"
+		case state == Warning:
 			o.Need = Reserve
+		default:
+			o.Why += " (or UDP to the same port)"
 		}
 		r.open(o)
 	}
