@@ -32,9 +32,15 @@ const (
 	overTLS  kind = "TLS"  // UDP does not leave home
 	overQUIC kind = "QUIC" // TCP does not leave home towards the relays
 	overBoth kind = "both"
-	// directly is QUIC from portal to portal, beside carriers of both kinds by relays.
-	directly kind = "direct"
+	// directly is QUIC and TCP from portal to portal, beside carriers of both kinds by relays; with the others only one of
+	// them passes there.
+	directly   kind = "direct"
+	directQUIC kind = "direct QUIC"
+	directTCP  kind = "direct TCP"
 )
+
+// direct says whether the portals look for direct paths.
+func (k kind) direct() bool { return strings.HasPrefix(string(k), string(directly)) }
 
 // Ports of the world.
 const (
@@ -99,7 +105,7 @@ func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
 	l := topo.New(t, p.lab...)
 	w := &world{lab: l, carriers: p.carriers, dice: l.Dice(t.Name())}
-	if p.home == nil && p.carriers == directly {
+	if p.home == nil && p.carriers.direct() {
 		p.home = v4.router(topo.PortRestricted)
 	} else if p.home == nil {
 		p.home = p.homeIP.router(topo.Symmetric)
@@ -134,7 +140,7 @@ func newWorld(t *testing.T, p plan) *world {
 		}
 		portal = append(portal, daemon.Set("servers", []string{serverName + ":443"}))
 	}
-	portal = append(portal, daemon.Set("direct", p.carriers == directly))
+	portal = append(portal, daemon.Set("direct", p.carriers.direct()))
 	w.laptop, w.factory = w.Portal(laptop, portal...), w.Portal(factory, portal...)
 	w.atFactory, w.atLaptop = factory.Listen(servicePort), laptop.Listen(servicePort)
 	factory.EchoUDP(servicePort)
@@ -163,6 +169,10 @@ func (w *world) forceAt(router *topo.Router, rules ...topo.Rule) {
 		rules = append(rules, topo.BlockUDPTo(w.relayAddrs()...))
 	case overQUIC:
 		rules = append(rules, topo.BlockTCPTo(w.relayAddrs()...))
+	case directQUIC:
+		rules = append(rules, topo.BlockTCPTo(w.office.Addr4()))
+	case directTCP:
+		rules = append(rules, topo.BlockUDPTo(w.office.Addr4()))
 	}
 	router.SetRules(rules...)
 }
