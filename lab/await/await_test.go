@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/netport/netport/lab/await"
@@ -46,4 +47,23 @@ func TestWithinSaysWhatWasMissing(t *testing.T) {
 	if !strings.Contains(f.said, "not warm within 30ms: it is 3 degrees") {
 		t.Errorf("it said %q", f.said)
 	}
+}
+
+func TestReceiveSaysWhatHasNotCome(t *testing.T) {
+	if got := await.Receive(t, "a number", func() <-chan int { c := make(chan int, 1); c <- 7; return c }()); got != 7 {
+		t.Errorf("received %d, want 7", got)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f, never := &failing{TB: t}, make(chan struct{})
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			await.Return(f, "the last client", func() { <-never })
+		}()
+		<-ended
+		close(never)
+		if want := "the last client has not come within 1m0s"; f.said != want {
+			t.Errorf("it said %q, want %q", f.said, want)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/netport/netport/lab/link"
 	"github.com/netport/netport/lab/need"
@@ -61,6 +62,20 @@ func TestProgramRunsOnItsHost(t *testing.T) {
 			t.Errorf("got %q, %v", out, err)
 		}
 	})
+}
+
+// One that goes on for too long is killed, though a child of it goes on and has the output open.
+func TestProgramThatDoesNotEndIsKilled(t *testing.T) {
+	cmd := topo.Here("sh", "-c", "sleep 5 & echo begun; wait")
+	cmd.Limit = 500 * time.Millisecond
+	begin := time.Now()
+	out, err := cmd.Output()
+	if err == nil || !strings.Contains(err.Error(), "not over within 500ms, and killed") || string(out) != "begun\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if took := time.Since(begin); took > 4*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
 
 func TestProcessLogSignalsAndStatus(t *testing.T) {
