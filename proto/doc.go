@@ -572,8 +572,8 @@
 // yesterday, today and tomorrow, with the ports of its UDP sockets and its addresses at that interface. It answers
 // nothing else, and is in no list: a stranger can neither ask for it nor tell from what it
 // says who it is, only that somebody looks for somebody. Of what it hears it believes addresses of the same link, 16 a peer, and
-// sends probes there as to any other candidate. The counter of probes begins with the time in
-// tenths of a second, since their key stays. On a way that is open the portal with the
+// sends probes there as to any other candidate. The counter of probes is the time in
+// tenths of a second at least, since their key stays, and one that is an hour behind is not taken. On a way that is open the portal with the
 // smaller name dials, as on a direct way; both prove themselves by certificate, and
 // grants say what may be opened, as ever.
 //

@@ -75,7 +75,7 @@ func (k Keys) Own(client bool) ID {
 //	token    [8]byte   random; that of the ask in the answer
 //	interval uint32    milliseconds, 1 to 3,600,000: as in leg.Echo
 //	lost     uint32    milliseconds, 0 to 3,600,000: as in leg.Echo
-//	counter  uint32    above 0, never used twice by its sender in a tunnel
+//	counter  uint32    above 0, never used twice by its sender in a tunnel; it comes around
 //	seen     [19]byte  in an answer, where the ask came from: length of the address (4 or
 //	                   16), the address, zeros up to 16 bytes, port; in an ask all zeros
 //	MAC      [16]byte  HMAC-SHA256 of the 55 bytes before it, cut

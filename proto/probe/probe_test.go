@@ -146,13 +146,19 @@ func TestCounterIsTakenOnce(t *testing.T) {
 		taken[n] = taken[n] || got
 		top = max(top, n)
 	}
-	for _, n := range []uint32{1<<32 - 1, 1<<32 - windowSize} {
+	for _, n := range []uint32{1 << 31, 1<<32 - 1, 1<<32 - windowSize, 3, 1<<32 - 2, 1} {
 		if !w.Take(n) || w.Take(n) {
 			t.Errorf("counter %d is not taken once", n)
 		}
 	}
-	if w.Take(1<<32 - 1 - windowSize) {
-		t.Error("a counter far behind was taken")
+	for _, n := range []uint32{1<<32 - windowSize, 1<<31 + 4} {
+		if w.Take(n) {
+			t.Errorf("counter %d was taken far behind", n)
+		}
+	}
+	var late Window
+	if n := uint32(1<<32 - 1); !late.Take(n) || late.Take(n) || !late.Take(1) {
+		t.Error("a window that begins high is none")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
-	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/meeting"
@@ -77,7 +76,7 @@ func (p *Pool) meetNear(n neighbour) {
 	}
 	log := p.Log.With("peer", n.peer, "session", n.session.String())
 	ways := p.Directs.Open(direct.Tunnel{
-		Peer: n.peer, Client: info.Leg == 0, Heard: true, Keys: n.probes, First: firstProbe(time.Now()),
+		Peer: n.peer, Client: info.Leg == 0, Heard: true, Keys: n.probes, Lasting: true,
 		TLS: p.tls(info), QUIC: carrier.QUICConfig(), Offer: func([]wire.Candidate) {},
 	})
 	l := &lanLeg{Direct: ways}
@@ -90,11 +89,6 @@ func (p *Pool) meetNear(n neighbour) {
 	l.end = p.LAN.Look(own, n.peer, n.names, ways.Peer)
 	p.addLocked(p.peerLocked(n.peer), info, l, log, true)
 }
-
-// firstProbe is the counter of the first probe of keys that are the same for as long as a
-// grant is: it counts tenths of a second, which are more than probes are sent. It comes
-// around after 13 years.
-func firstProbe(now time.Time) uint32 { return uint32(now.UnixMilli() / 100) }
 
 // lanLeg is the way to a neighbour.
 type lanLeg struct {

@@ -77,12 +77,12 @@ type Tunnel struct {
 	Peer   string // name of the other portal
 	Client bool   // this portal is the TLS client of the tunnel's first carrier
 	Heard  bool   // what Peer is given was heard from neighbours, who may be anybody
-	// First is the counter of the first probe, for keys that were used before: a higher
-	// one than any of then. The peer takes no lower one.
-	First uint32
-	Keys  probe.Keys
-	TLS   *tls.Config // of connections that the peer dials, unless Client
-	QUIC  *quic.Config
+	// Lasting keys are used again by other Paths. The counters of their probes follow the
+	// clock, so that none is used twice, and what was caught long ago is good for nothing.
+	Lasting bool
+	Keys    probe.Keys
+	TLS     *tls.Config // of connections that the peer dials, unless Client
+	QUIC    *quic.Config
 	// Offer is called with this portal's candidates, best first, whenever they have
 	// changed, for the peer to be told. It must not block.
 	Offer func([]wire.Candidate)
@@ -115,17 +115,20 @@ func (f *Finder) Run(ctx context.Context) error {
 			return nil
 		case c := <-changes:
 			if c.Network || len(c.New) > 0 || len(c.Gone) > 0 || c.Link || c.Away > 0 {
-				f.moved()
+				f.moved(c.Network)
 			}
 		}
 	}
 }
 
-// moved has everything looked for anew: this portal is elsewhere.
-func (f *Finder) moved() {
+// moved has everything looked for anew: this portal is elsewhere, or something of its machine
+// has changed, which gives nothing back: interfaces of containers come and go all day.
+func (f *Finder) moved(elsewhere bool) {
 	f.mu.Lock()
 	for _, q := range f.quotas {
-		q.refill()
+		if elsewhere {
+			q.refill()
+		}
 	}
 	all := f.allLocked()
 	f.mu.Unlock()

@@ -221,6 +221,21 @@ func TestNeighboursDoNotSpendWhatIsThePeers(t *testing.T) {
 	}
 }
 
+// What was spent comes back at once when this portal is elsewhere, not when an interface comes or goes.
+func TestInterfacesGiveNothingBack(t *testing.T) {
+	p := newPortal(t, true, nil, nobody)
+	victim := netip.MustParseAddrPort("203.0.113.1:2000")
+	for range perAddress {
+		p.search.quota.spend(victim, time.Now())
+	}
+	for _, elsewhere := range []bool{false, true} {
+		p.finder.moved(elsewhere)
+		if got := p.search.quota.spend(victim, time.Now()); got != elsewhere {
+			t.Errorf("another network: %t, another probe may be sent: %t", elsewhere, got)
+		}
+	}
+}
+
 // What replaces a socket may be the goroutine of a connection whose end is waited for under
 // the Path's lock.
 func TestReplacedSocketIsToldWithoutALock(t *testing.T) {

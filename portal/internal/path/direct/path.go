@@ -83,8 +83,7 @@ func newPath(f *Finder, t Tunnel) *Path {
 	p := &Path{
 		Tunnel: t, finder: f, log: f.Log.With("peer", t.Peer), own: t.Keys.Own(t.Client),
 		inbox: packet.NewInbox(), poke: make(chan struct{}, 1), changed: make(chan struct{}),
-		counter: t.First,
-		search:  search{client: t.Client, bounds: f.bounds(false)}, looked: time.Now(),
+		search: search{client: t.Client, bounds: f.bounds(false)}, looked: time.Now(),
 	}
 	p.stale.Store(true)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -300,6 +299,12 @@ func (p *Path) act(now time.Time) (again time.Time) {
 // packLocked makes a packet of a probe.
 func (p *Path) packLocked(to netip.AddrPort, m probe.Probe) outgoing {
 	p.counter++
+	if now := clockCounter(time.Now()); p.Lasting && int32(now-p.counter) > 0 {
+		p.counter = now
+	}
+	if p.counter == 0 {
+		p.counter++
+	}
 	m.Counter = p.counter
 	return outgoing{to, m.AppendTo(nil, p.Keys.Own(!p.Client), p.Keys.Key)}
 }
@@ -307,36 +312,44 @@ func (p *Path) packLocked(to netip.AddrPort, m probe.Probe) outgoing {
 // take takes a probe that is proven to be of the tunnel. It is called by the readers of
 // sockets.
 func (p *Path) take(at *packet.Port, from netip.AddrPort, m probe.Probe) {
-	now := time.Now()
+	for _, o := range p.taken(at, from, m, time.Now()) {
+		at.Send(o.b, o.to)
+	}
+}
+
+// taken is take, but for what is to be sent.
+func (p *Path) taken(at *packet.Port, from netip.AddrPort, m probe.Probe, now time.Time) (out []outgoing) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ctx.Err() != nil || !p.window.Take(m.Counter) {
-		return
+	if p.ctx.Err() != nil || !p.freshLocked(m.Counter, now) {
+		return nil
 	}
 	if m.Echo.Answer {
 		p.answeredLocked(at, from, m, now)
 	} else if p.search.ask(from, now) {
-		p.answerLocked(at, from, m, now)
+		out = p.answerLocked(from, m, now)
 	}
 	p.wake()
+	return out
 }
 
 // answerLocked answers a probe, and asks back before: what the peer sends once it has the
 // answer comes when this portal knows the way to be open, too.
-func (p *Path) answerLocked(at *packet.Port, from netip.AddrPort, m probe.Probe, now time.Time) {
+func (p *Path) answerLocked(from netip.AddrPort, m probe.Probe, now time.Time) (out []outgoing) {
 	interval := p.finder.Paths.Interval()
 	answer := leg.Echo{Answer: true, Token: m.Echo.Token, Interval: interval}
 	if x := p.search.find(from); x != nil {
 		if o, due := p.search.probe(x, now); due {
-			at.Send(p.packLocked(from, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: interval}}).b, from)
+			out = append(out, p.packLocked(from, probe.Probe{Echo: leg.Echo{Token: o.token, Interval: interval}}))
 		}
 		if x.carries() {
 			answer = *x.way.keeper.Take(m.Echo, now)
 		}
 	}
 	if p.mayAnswerLocked(from, now) {
-		at.Send(p.packLocked(from, probe.Probe{Echo: answer, Seen: from}).b, from)
+		out = append(out, p.packLocked(from, probe.Probe{Echo: answer, Seen: from}))
 	}
+	return out
 }
 
 // mayAnswerLocked reports whether a probe from there is answered.

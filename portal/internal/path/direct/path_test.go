@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -302,23 +301,33 @@ func TestLoopbackIsNamedToWhoIsHere(t *testing.T) {
 	}
 }
 
-// Keys that were used before are used again from a counter on that none of then has reached:
-// the peer, which may not have begun anew, takes no lower one.
-func TestCounterOfProbesBeginsWhereItIsTold(t *testing.T) {
+// The counters of keys that are used again follow the clock: none of a Path of then is used again, and what somebody has
+// caught then is not answered.
+func TestCountersOfLastingKeysFollowTheClock(t *testing.T) {
 	p := newPortal(t, true, nil, nobody)
 	again := keys
 	again.ToClient, again.ToServer = probe.ID{8}, probe.ID{9}
-	const first = 1 << 20
-	q := p.finder.Open(Tunnel{Peer: "neighbour", Client: true, Keys: again, First: first, QUIC: &quic.Config{}, Offer: nobody})
+	began := time.Now()
+	q := p.finder.Open(Tunnel{Peer: "neighbour", Client: true, Keys: again, Lasting: true, QUIC: &quic.Config{}, Offer: nobody})
 	defer q.Close()
 	q.Here()
 	peer := newTalker(t, p)
-	q.Peer([]wire.Candidate{{Transport: wire.CandidateUDP, Origin: wire.OriginLAN, Addr: peer.conn.LocalAddr().(*net.UDPAddr).AddrPort()}})
-	for i := range uint32(2) {
-		asked, err := probe.Open(peer.hear(10*time.Second), again.Key)
-		if err != nil || asked.Counter != first+1+i {
-			t.Errorf("%+v, %v", asked, err)
+	say := func(at time.Time, token uint64) {
+		peer.say(probe.Probe{Echo: leg.Echo{Token: token, Interval: time.Second}, Counter: clockCounter(at)}.AppendTo(nil, again.ToClient, again.Key))
+	}
+	say(began.Add(-2*clockApart), 1)
+	say(began.Add(-clockApart-time.Minute), 2)
+	say(began.Add(-clockApart+time.Minute), 3)
+	last := uint32(0)
+	for answered := false; !answered; {
+		m, err := probe.Open(peer.hear(10*time.Second), again.Key)
+		switch {
+		case err != nil || m.Counter < clockCounter(began) || m.Counter <= last:
+			t.Fatalf("%+v after %d, %v", m, last, err)
+		case m.Echo.Answer && m.Echo.Token < 3:
+			t.Error("what was caught is answered")
 		}
+		last, answered = m.Counter, m.Echo.Answer && m.Echo.Token == 3
 	}
 }
 

@@ -37,6 +37,7 @@ type quota struct {
 type bucket struct {
 	spent int
 	since time.Time // of the last that came back, or of the first that was spent
+	began time.Time // when nothing was spent last
 }
 
 // settle has come back what has come back.
@@ -46,7 +47,7 @@ func (b *bucket) settle(now time.Time, refill time.Duration) {
 		b.since = b.since.Add(time.Duration(back) * refill)
 	}
 	if b.spent == 0 {
-		b.since = now
+		b.since, b.began = now, now
 	}
 }
 
@@ -62,7 +63,7 @@ func (q *quota) spendSeveral(to netip.AddrPort, cost int, now time.Time) bool {
 	q.total.settle(now, totalRefill)
 	one := q.spent[to]
 	if one == nil {
-		one = &bucket{since: now}
+		one = &bucket{since: now, began: now}
 	}
 	one.settle(now, addressRefill)
 	if q.total.spent+cost > maxUnanswered || one.spent+cost > perAddress {
@@ -77,12 +78,15 @@ func (q *quota) spendSeveral(to netip.AddrPort, cost int, now time.Time) bool {
 	return true
 }
 
-// answered gives back what was spent on an address: it is the peer's.
-func (q *quota) answered(from netip.AddrPort) {
+// answered gives back what was spent on an address: it is the peer's. What may have come back
+// with time since then is not given twice.
+func (q *quota) answered(from netip.AddrPort, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if one := q.spent[from]; one != nil {
-		q.total.spent = max(0, q.total.spent-one.spent)
+		q.total.settle(now, totalRefill)
+		back := max(0, one.spent-int(now.Sub(one.began)/totalRefill))
+		q.total.spent = max(0, q.total.spent-back)
 		delete(q.spent, from)
 	}
 }

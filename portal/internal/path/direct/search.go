@@ -236,7 +236,7 @@ func (s *search) answer(from netip.AddrPort, token uint64, seen netip.AddrPort, 
 	}
 	p.answered, p.seen, p.starve = now, seen, false
 	p.answers++
-	s.quota.answered(from)
+	s.quota.answered(from, now)
 	p.tries = max(p.tries, burst)
 	p.due = later(p.due, now.Add(s.pause(p)))
 	return p

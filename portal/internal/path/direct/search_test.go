@@ -383,11 +383,24 @@ func TestQuotaIsForThoseWhoNeverAnswer(t *testing.T) {
 		if q.spend(a, now) {
 			t.Fatalf("round %d: more than %d probes to an address that has not answered", round, perAddress)
 		}
-		q.answered(a)
+		q.answered(a, now)
 	}
 	if !q.full(now) {
 		t.Error("something is spent")
 	}
+	// What has come back with time is not given back once more by an answer.
+	other := netip.MustParseAddrPort("203.0.113.2:2000")
+	for range perAddress {
+		q.spend(a, now)
+	}
+	later := now.Add(10 * totalRefill)
+	for range perAddress {
+		q.spend(other, later)
+	}
+	if q.answered(a, later); q.total.spent != perAddress {
+		t.Errorf("%d are spent, want those of the other address: %d", q.total.spent, perAddress)
+	}
+	q.refill()
 	for range perAddress {
 		q.spend(a, now)
 	}

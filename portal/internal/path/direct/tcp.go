@@ -25,7 +25,8 @@ const (
 	knockCost = 4
 	// keepTime is how long a proven connection is kept for who wants one.
 	keepTime = 10 * time.Second
-	// maxProven bounds the proven connections that the TLS client has not chosen.
+	// maxProven bounds the proven connections that the TLS client has not chosen: the oldest
+	// gives way. Somebody may have forwarded a probe that never arrived, and holds on.
 	maxProven = 4
 	// chosen is what the TLS client sends on the connection that it takes.
 	chosen = 1
@@ -142,7 +143,7 @@ func (p *Path) knock(k *knock) {
 	k.dialled, k.err = false, err
 	if err == nil {
 		k.opened, k.seen, k.rtt = true, seen, time.Since(began)/2
-		p.search.quota.answered(k.addr)
+		p.search.quota.answered(k.addr, time.Now())
 		p.stale.Store(true)
 	}
 	p.wake()
@@ -220,7 +221,7 @@ func (p *Path) admit(conn *net.TCPConn, b []byte) bool {
 	}
 	from := addrOf(conn.RemoteAddr())
 	p.mu.Lock()
-	if p.ctx.Err() != nil || p.search.bounds.refuses(from) != "" || !p.window.Take(m.Counter) {
+	if p.ctx.Err() != nil || p.search.bounds.refuses(from) != "" || !p.freshLocked(m.Counter, time.Now()) {
 		p.mu.Unlock()
 		return false
 	}
@@ -236,7 +237,7 @@ func (p *Path) proven(conn *net.TCPConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.ctx.Err() != nil, p.Client && len(p.tcp.waiting) > 0, p.Client && p.tcp.used != nil && !p.tcp.anew, len(p.tcp.proven) >= maxProven:
+	case p.ctx.Err() != nil, p.Client && len(p.tcp.waiting) > 0, p.Client && p.tcp.used != nil && !p.tcp.anew:
 		conn.Close()
 	case p.Client:
 		p.tcp.waiting = append(p.tcp.waiting, conn)
@@ -244,7 +245,10 @@ func (p *Path) proven(conn *net.TCPConn) {
 		p.wake()
 		time.AfterFunc(keepTime, func() { p.forget(conn) })
 	default:
-		p.tcp.proven = append(p.tcp.proven, conn)
+		if p.tcp.proven = append(p.tcp.proven, conn); len(p.tcp.proven) > maxProven {
+			p.tcp.proven[0].Close()
+			p.tcp.proven = p.tcp.proven[1:]
+		}
 		p.tasks.Go(func() { p.await(conn) })
 	}
 }

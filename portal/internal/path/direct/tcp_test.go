@@ -161,10 +161,11 @@ func TestStrangerIsHungUpOnWithoutAWord(t *testing.T) {
 	}
 }
 
-// The peer can open connections and choose none; it gets no more than a few.
+// The peer can open connections and choose none; it gets no more than a few, and who has got hold of its probes keeps it
+// from none: what has waited longest gives way.
 func TestPeerHoldsFewConnections(t *testing.T) {
 	p := newPortal(t, false, nil, nobody)
-	alive := 0
+	var conns []net.Conn
 	for i := range 3 * maxProven {
 		c := dialDoor(t, p)
 		c.Write(probe.Probe{Echo: leg.Echo{Token: 1, Interval: time.Second}, Counter: uint32(i + 1)}.AppendTo(nil, keys.ToServer, keys.Key))
@@ -172,12 +173,33 @@ func TestPeerHoldsFewConnections(t *testing.T) {
 		if _, err := io.ReadFull(c, make([]byte, probe.Len)); err != nil {
 			t.Fatal(err)
 		}
-		c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		if _, err := c.Read(make([]byte, 1)); timedOut(err) {
-			alive++
+		held := func() (n int) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			for _, o := range p.tcp.proven {
+				if addrOf(o.RemoteAddr()) == addrOf(c.LocalAddr()) {
+					n = len(p.tcp.proven)
+				}
+			}
+			return n
+		}
+		eventually(t, "it is held", func() bool { return held() == min(i+1, maxProven) })
+		conns = append(conns, c)
+	}
+	for i, c := range conns {
+		held := i >= len(conns)-maxProven
+		if held {
+			c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		}
+		if _, err := c.Read(make([]byte, 1)); timedOut(err) != held {
+			t.Errorf("connection %d of %d: %v", i+1, len(conns), err)
 		}
 	}
-	if alive != maxProven {
-		t.Errorf("%d connections are held that nobody has chosen, want %d", alive, maxProven)
-	}
+	last := conns[len(conns)-1]
+	last.Write([]byte{chosen})
+	eventually(t, "the one that is chosen has come", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.tcp.arrived) == 1
+	})
 }
