@@ -3,6 +3,8 @@ package tunnel
 import (
 	"slices"
 	"time"
+
+	"github.com/netport/netport/proto/grant"
 )
 
 // changedLocked has the loop look at everything: a carrier has come, gone, or
@@ -89,7 +91,8 @@ func (t *Tunnel) settles(now time.Time) (wait time.Duration) {
 
 // giveUp closes carriers that nothing is on and nobody wants, if there are
 // others: those that were retired, and those that are silent. A silent one may
-// hold goroutines of streams that have moved, which wait for its socket.
+// hold goroutines of streams that have moved, which wait for its socket. A direct one that
+// the policy forbids is closed though there is no other.
 func (t *Tunnel) giveUp(now time.Time) (wait time.Duration) {
 	wait = time.Hour
 	var silent, retired []*link
@@ -99,8 +102,9 @@ func (t *Tunnel) giveUp(now time.Time) (wait time.Duration) {
 			return o != l && !o.silent.Load() && !o.retired.Load()
 		})
 		late := leaveTime - now.Sub(l.retiredAt)
-		switch empty := l.streams.Load() == 0; {
-		case !better:
+		forbidden := l.direct && t.paths == grant.DirectNever
+		switch empty := l.streams.Load() == 0 && better; {
+		case !better && !forbidden:
 		case empty && l.silent.Load():
 			silent = append(silent, l)
 		case l.retired.Load() && (empty || late <= 0):

@@ -435,6 +435,25 @@ func TestDirectNeverTakesNone(t *testing.T) {
 	s.Abort(errForbidden)
 }
 
+// Where there is no other carrier, one that was forbidden waits for one for a while, and no longer.
+func TestForbiddenCarrierDoesNotStayForWantOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newBarePair(t, refuseAll, nil, alone)
+		p.connectDirect(func() (net.Conn, net.Conn) { return carriertest.Far(10 * time.Millisecond) })
+		p.client.SetPaths(grant.DirectNever)
+		p.server.SetPaths(grant.DirectNever)
+		for _, want := range []int{1, 0} {
+			time.Sleep(leaveTime/2 + time.Second)
+			for _, tun := range []*Tunnel{p.client, p.server} {
+				if n := tun.Stats().Carriers; n != want {
+					t.Errorf("%d carriers, want %d", n, want)
+				}
+			}
+		}
+		p.stopAndDrain()
+	})
+}
+
 // Each carrier's own round trip is measured at once; one that does not answer holds up no
 // other.
 func TestEveryCarrierIsPinged(t *testing.T) {
