@@ -118,6 +118,7 @@ func (s *Stream) resume(received uint64, ack bool) error {
 	r := &s.receive
 	r.ackForced = ack
 	r.finAckSent = false
+	r.grow = growth{} // the way is another
 	return s.send.rewind(received)
 }
 

@@ -426,6 +426,53 @@ func TestWindowDoublesOnlyWhenItHoldsThePeerBack(t *testing.T) {
 	}
 }
 
+// The measured round trip is the same, but on the second way it is made of the
+// stream's own queue: the processors take so much and no more. On the third, what has
+// piled up comes at once every now and then.
+func TestWindowGrowsAsLongAsThatMakesTheStreamFaster(t *testing.T) {
+	const measured, n = 10 * time.Millisecond, 64 << 10
+	limited := func(rtt time.Duration) func(int, uint64) time.Duration {
+		return func(_ int, window uint64) time.Duration { return n * rtt / time.Duration(window) }
+	}
+	for _, test := range []struct {
+		name  string
+		takes func(at int, window uint64) time.Duration // a chunk of n bytes
+		want  uint64
+	}{
+		{"a way of 10 ms", limited(measured), MaxWindow},
+		{"processors that take 400 MB/s", func(int, uint64) time.Duration { return n * time.Second / 400e6 }, longWindow},
+		{"a way that stands still", func(at int, window uint64) time.Duration {
+			each := limited(measured)(at, window)
+			switch phase := at / n % 16; {
+			case phase == 8:
+				return 8 * each
+			case phase > 8:
+				return 0
+			}
+			return each
+		}, MaxWindow},
+	} {
+		s := New(7, 0, InitialWindow)
+		now := time.Unix(1000, 0)
+		for at := 0; at < 128<<20; at += n {
+			if _, err := s.Receive(wire.Data{Epoch: 1, Offset: uint64(at), Data: make([]byte, n)}); err != nil {
+				t.Fatal(err)
+			}
+			s.WroteOut(n, now, measured)
+			if s.AckDue() {
+				s.Ack()
+			}
+			if s.WindowSmall() {
+				s.SetWindow(2 * s.Window())
+			}
+			now = now.Add(test.takes(at, s.Window()))
+		}
+		if got := s.Window(); got != test.want {
+			t.Errorf("%s: a window of %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
 func TestWindowShrinksAsBytesAreWrittenOut(t *testing.T) {
 	s := New(7, 0, InitialWindow)
 	s.SetWindow(0)

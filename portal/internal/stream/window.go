@@ -9,6 +9,11 @@ type growth struct {
 	since time.Time
 	from  uint64 // written at since
 	small bool
+
+	// The window as it is, and the one before, if that was smaller.
+	changed   time.Time // when it became so
+	changedAt uint64    // written at changed
+	before    uint64    // bytes a second that came through the one before
 }
 
 // longWindow is the window above which only a long way needs more. It is what
@@ -31,8 +36,26 @@ func (g *growth) wrote(written, window uint64, now time.Time, rtt time.Duration)
 	if written-g.from < need && !g.since.IsZero() {
 		return
 	}
-	g.small = g.small || !g.since.IsZero() && now.Sub(g.since) <= within
+	if took := now.Sub(g.since); !g.since.IsZero() && took <= within {
+		g.small = g.small || window < longWindow || speed(written-g.from, took) >= g.before/2*3
+	}
 	g.since, g.from = now, written
+}
+
+// change notes that the window becomes larger or smaller. What a window held back
+// comes twice as fast through one of twice the size. If it does not, it is something
+// else that holds it back, most likely the processors, and their queues are what makes
+// the round trip so long.
+func (g *growth) change(larger bool) {
+	g.before = 0
+	if larger && !g.changed.IsZero() {
+		g.before = speed(g.from-g.changedAt, g.since.Sub(g.changed))
+	}
+	g.changed, g.changedAt = g.since, g.from
+}
+
+func speed(bytes uint64, took time.Duration) uint64 {
+	return bytes * uint64(time.Second) / uint64(max(took, 1))
 }
 
 // WindowSmall reports whether the window holds the peer back and may grow. It
@@ -49,5 +72,10 @@ func (s *Stream) Window() uint64 { return s.receive.window }
 // SetWindow changes the window, within SmallWindow and MaxWindow. A smaller one
 // takes effect as bytes are written out: what was promised stays promised.
 func (s *Stream) SetWindow(n uint64) {
-	s.receive.window = min(max(n, SmallWindow), MaxWindow)
+	h := &s.receive
+	n = min(max(n, SmallWindow), MaxWindow)
+	if n != h.window {
+		h.grow.change(n > h.window)
+	}
+	h.window = n
 }
