@@ -20,15 +20,15 @@ import (
 // them, and then UDP, unless a proxy is in between. Where the last way was UDP that comes right behind the
 // first of TCP.
 func ways(addresses []string, last Way, through *proxy.Settings) (list []Way) {
-	for _, a := range addresses {
+	passes := func(a string) bool { return through.Through(a) == nil }
+	for i, a := range addresses {
 		list = append(list, Way{Address: a})
+		if i == 0 && last.UDP && slices.Contains(addresses, last.Address) && passes(last.Address) {
+			list = append(list, last)
+		}
 	}
 	for _, a := range addresses {
-		switch w := (Way{Address: a, UDP: true}); {
-		case through.Through(a) != nil:
-		case w == last:
-			list = slices.Insert(list, 1, w)
-		default:
+		if w := (Way{Address: a, UDP: true}); w != last && passes(a) {
 			list = append(list, w)
 		}
 	}

@@ -76,7 +76,7 @@ func Machine() Means {
 		},
 		Dial: (&net.Dialer{KeepAlive: -1}).DialContext,
 		DialUDP: func(ctx context.Context, address string, cfg *tls.Config) (tls.ConnectionState, error) {
-			conn, _, err := overquic.Dial(ctx, overquic.Dialer{}, address, func() (*tls.Config, struct{}) { return cfg, struct{}{} })
+			conn, _, err := overquic.Dial(ctx, overquic.Dialer{}, address, func() (*tls.Config, *identity.Early) { return cfg, nil })
 			if err != nil {
 				return tls.ConnectionState{}, err
 			}
