@@ -101,6 +101,11 @@ type invited struct {
 func (s *Service) enrol(who invited, e registry.Enrolment) (registry.Diff, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
+	return s.enrolLocked(who, e)
+}
+
+// enrolLocked is enrol while change is held.
+func (s *Service) enrolLocked(who invited, e registry.Enrolment) (registry.Diff, error) {
 	var diff registry.Diff
 	var err error
 	switch who.Role {

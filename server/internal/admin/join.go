@@ -76,7 +76,7 @@ func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request
 	if err != nil {
 		return Joined{}, err
 	}
-	diff, err := s.enrolByToken(t, e, known && held.Holds(asked.Key))
+	diff, err := s.enrolByToken(t, e)
 	if err != nil {
 		return Joined{}, err
 	}
@@ -85,12 +85,13 @@ func (s *Service) join(ctx context.Context, m wire.Enrol, asked identity.Request
 	return s.joined(chain, t.Addresses), nil
 }
 
-func (s *Service) enrolByToken(t enrol.Token, e registry.Enrolment, again bool) (registry.Diff, error) {
-	if !again {
-		return s.enrol(invited{Role: t.Role, Name: t.Name, Addresses: t.Addresses, ReadOnly: t.ReadOnly, Replace: t.Replace}, e)
-	}
+func (s *Service) enrolByToken(t enrol.Token, e registry.Enrolment) (registry.Diff, error) {
 	s.change.Lock()
 	defer s.change.Unlock()
+	// The key may have been here before, a moment ago even: with a request whose answer nobody waited for.
+	if held, known := s.Registry.Enrolled(t.Role, t.Name); !known || !held.Holds(e.Key) {
+		return s.enrolLocked(invited{Role: t.Role, Name: t.Name, Addresses: t.Addresses, ReadOnly: t.ReadOnly, Replace: t.Replace}, e)
+	}
 	diff, err := s.Registry.Renew(t.Role, t.Name, e.Key, e)
 	if err == nil {
 		s.changed(diff)

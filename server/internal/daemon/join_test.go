@@ -242,6 +242,25 @@ func TestOneOf200Joins(t *testing.T) {
 	next[wire.GrantsComplete](r.portal("ann"))
 }
 
+// A device that was switched off while it joined, and asks again, has what it asked first still under way at the server.
+func TestOneKeyAsksSeveralTimesAtOnce(t *testing.T) {
+	r := newRig(t)
+	for round := range 20 {
+		for _, name := range []string{fmt.Sprint("ann-", round), fmt.Sprint("relay-", round)} {
+			j := r.joiner(r.invite(admin.InviteRequest{Name: name}))
+			var all sync.WaitGroup
+			for range 4 {
+				all.Go(func() {
+					if _, err := j.join(); err != nil {
+						t.Errorf("join %s: %v", name, err)
+					}
+				})
+			}
+			all.Wait()
+		}
+	}
+}
+
 func isRefused(err error, reason wire.Reason) bool {
 	var refused *enrol.Refusal
 	return errors.As(err, &refused) && refused.Reason == reason
