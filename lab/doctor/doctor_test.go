@@ -211,6 +211,14 @@ func TestDoctorFindsTheServerShut(t *testing.T) {
 	w.home.SetRules(topo.BlockTCPTo(server))
 	text, status := w.doctor()
 	wants(t, text,
+		fmt.Sprintf("warning  server %v:443 (%s): no answer within 5s; over UDP it is reached", server, serverName),
+		fmt.Sprintf("TCP       %v (%s)  443    reserve  the server", server, serverName))
+	if status != 0 {
+		t.Errorf("exit status %d, want 0: the portal goes there over UDP", status)
+	}
+	w.home.SetRules(topo.BlockTCPTo(server), topo.BlockUDPTo(server))
+	text, status = w.doctor()
+	wants(t, text,
 		fmt.Sprintf("failed   server %v:443 (%s): no answer within 5s", server, serverName),
 		fmt.Sprintf("TCP       %v (%s)  443    needed  the server", server, serverName))
 	if status != 1 {
