@@ -408,11 +408,12 @@ func (p *Path) Mode() (mode string, addr netip.AddrPort) {
 func (p *Path) Ways(connection uint16) (ways []path.Way, at []time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	tcp := &tcpWay{path: p, connection: connection}
 	if !p.Client || p.openLocked(time.Now()) {
-		ways = append(ways, &udpWay{path: p, connection: connection})
+		ways = append(ways, &udpWay{path: p, connection: connection, beside: tcp})
 	}
 	if !p.Client || len(p.tcp.waiting) > 0 {
-		ways = append(ways, &tcpWay{path: p, connection: connection})
+		ways = append(ways, tcp)
 	}
 	return ways, make([]time.Duration, len(ways))
 }

@@ -296,6 +296,7 @@ func closed(conn *net.TCPConn) bool {
 type tcpWay struct {
 	path       *Path
 	connection uint16
+	took       bool         // Dial has taken one; the Path's lock guards it
 	conn       *net.TCPConn // after Dial
 	proven     func()       // ends the watch over its handshake
 }
@@ -353,6 +354,7 @@ func (w *tcpWay) Dial(ctx context.Context) (net.Conn, error) {
 		if len(*list) > 0 {
 			conn = (*list)[0]
 			*list = (*list)[1:]
+			w.took = true
 		}
 		change := p.changed
 		p.mu.Unlock()

@@ -73,6 +73,35 @@ func TestTwoPortalsFindADirectWayOfTCP(t *testing.T) {
 	}
 }
 
+// A connection of TCP that comes to nothing does not have the server wait for one of QUIC while the client tries the next.
+func TestServerTakesTheNextConnection(t *testing.T) {
+	both := newPair(t, wire.CandidateTCP)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	ways, _ := both[1].Again()
+	gaveUp := make(chan error, 1)
+	go func() {
+		_, err := ways[0].(path.PacketWay).Quic(ctx, false, both[1].tls, nil)
+		gaveUp <- err
+	}()
+	for i := range 2 {
+		if _, err := both[0].way(t, wire.CarrierTCP).(path.StreamWay).Dial(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if _, err := ways[1].(path.StreamWay).Dial(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if len(gaveUp) > 0 {
+				t.Fatal("it waits for nothing over UDP though the connection of TCP may come to nothing")
+			}
+		}
+	}
+	if err := <-gaveUp; !errors.Is(err, errNone) {
+		t.Errorf("it waited for a connection of QUIC: %v", err)
+	}
+}
+
 // A connection that is to be left is followed by another one, which takes its place.
 func TestTCPConnectionIsReplacedWhileItCarries(t *testing.T) {
 	both := newPair(t, wire.CandidateTCP)

@@ -101,6 +101,7 @@ func (p *Path) accept() {
 type udpWay struct {
 	path       *Path
 	connection uint16
+	beside     *tcpWay
 	pair       *pair // that the last connection is on
 }
 
@@ -175,7 +176,8 @@ func (w *udpWay) dial(ctx context.Context, secure *tls.Config, config *quic.Conf
 	return conn, nil
 }
 
-// take waits for a connection of the peer.
+// take waits for a connection of the peer, but no longer than until there is another one of TCP
+// than that which the way beside it has taken: that one is no good.
 func (w *udpWay) take(ctx context.Context) (*quic.Conn, error) {
 	p := w.path
 	for {
@@ -193,8 +195,11 @@ func (w *udpWay) take(ctx context.Context) (*quic.Conn, error) {
 			p.mu.Unlock()
 			return conn, nil
 		}
-		changed := p.changed
+		changed, late := p.changed, w.beside.took && len(p.tcp.arrived) > 0
 		p.mu.Unlock()
+		if late {
+			return nil, errNone
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
