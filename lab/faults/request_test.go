@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/stage"
 )
 
 // What an operator has allowed for a time, and what has hours, ends at both portals at its second, though there is no
 // server any more. What is granted for longer goes on, over the same tunnel.
 func TestWhatIsAllowedForATimeEndsWithoutAServer(t *testing.T) {
+	stage.EnterIdle(t)
 	const length = 20 * time.Second
 	w := newWorld(t)
 	always := w.other()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/daemon"
+	"github.com/netport/netport/lab/stage"
 	"github.com/netport/netport/lab/topo"
 )
 
@@ -208,6 +209,7 @@ func TestLimitsOutliveAPortalThatIsKilled(t *testing.T) {
 
 // TestHoursEndWithoutTheServer: at the minute, the listener closes and what runs is cut, though no server says so.
 func TestHoursEndWithoutTheServer(t *testing.T) {
+	stage.EnterIdle(t)
 	w := newWorld(t)
 	now := time.Now().UTC()
 	end := now.Truncate(time.Minute).Add(time.Minute)
