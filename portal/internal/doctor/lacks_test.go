@@ -35,6 +35,8 @@ var alike = map[string]string{
 	"proto/command/journal_linux.go":                         "the event log of Windows; launchd has no journal",
 	"proto/folder/folder_unix.go":                            "access_windows.go",
 	"proto/folder/make_unix.go":                              "make_windows.go",
+	"proto/handover/handover.go":                             "for servers and relays",
+	"proto/handover/trouble.go":                              "for servers and relays",
 	"proto/identity/secret_unix.go":                          "Windows has no pipes among its files",
 	"proto/local/peer_cred.go":                               "the socket's access control list",
 	"proto/local/peer_linux.go":                              "peer_darwin.go; the socket's access control list",
