@@ -78,6 +78,10 @@
 //	port, inside TLS                                                 Session
 //	administration               an operator      netport-admin/1    role admin; role server
 //
+// A server and a relay on one machine may have one TCP port, which is the server's. It hands
+// over to the relay, with what it has read, a connection that begins as a bare preface does, or
+// whose client asks for netport-relay/1 and for nothing else.
+//
 // A peer without the protocol of the connection, or with any other, is refused
 // in the handshake. A permission names a portal by its name and its key: the
 // entry checks the exit's key, and the exit the entry's, against the grant
