@@ -191,6 +191,41 @@ func TestFurtherCarrierIsOfItsTunnelOnly(t *testing.T) {
 	}
 }
 
+// A server that takes whatever proof the client has, and has none of its own, gets no carrier; nor does one that names
+// another tunnel.
+func TestServerThatProvesNothingGetsNoCarrier(t *testing.T) {
+	who := newPortals(t)
+	one := identityOf("x", 1)
+	for _, says := range []tunnel.Identity{forged("x", 1), identityOf("x", 2), {}} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := net.Pipe()
+			c, s := sessions()
+			client := newSide(c, fixed{&given{conn: a}}, who.client, &tunnels{})
+			liar := newSide(s, fixed{&given{conn: b}}, who.server, &tunnels{})
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			go client.serve(ctx, func(ctx context.Context) (Met, error) { return client.Join(ctx, one) })
+			conn, err := liar.prove(ctx, &given{conn: b})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.AwaitHello(ctx); err != nil {
+				t.Fatal(err)
+			}
+			var hello wire.TunnelHello
+			if says.ID != hello.Tunnel { // else it names none
+				hello = wire.TunnelHello{Tunnel: says.ID, Proof: says.Proof(conn.Binding(), false)}
+			}
+			conn.SendHello(hello)
+			go conn.Run(ctx, liar)
+			<-client.over
+			if want := map[bool]error{true: errForeign, false: errOther}[says.ID == one.ID]; !errors.Is(client.err, want) || len(client.heard) > 0 {
+				t.Errorf("tunnel %v: %v, %d HELLOs were heard; want %v", says.ID, client.err, len(client.heard), want)
+			}
+		})
+	}
+}
+
 func TestNumberOfFurtherCarrierIsUsedOnce(t *testing.T) {
 	_, info := sessions()
 	m := New(Config{Session: info, Leg: fixed{}})

@@ -2,6 +2,8 @@ package direct
 
 import (
 	"net"
+	"net/netip"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -9,10 +11,10 @@ import (
 	"github.com/netport/netport/proto/wire"
 )
 
-// segment is the longest that a connection sends.
-func segment(t *testing.T, conn net.Conn) (bytes int) {
+// segment is the longest that a connection sends, or that what listens allows.
+func segment(t *testing.T, socket syscall.Conn) (bytes int) {
 	t.Helper()
-	raw, err := conn.(*net.TCPConn).SyscallConn()
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,13 +40,24 @@ func TestStuckConnectionIsFollowedByOneOfSmallSegments(t *testing.T) {
 		eventually(t, "both listen", func() bool { return len(doors(both[0])) > 0 && len(doors(both[1])) > 0 })
 		if stuck >= 0 {
 			(&tcpWay{path: both[stuck].Path}).Stuck()
+			d := both[stuck].finder.doors[false]
+			later, err := openDoor(netip.IPv4Unspecified(), 0, both[stuck].paths.Segments, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range []*net.TCPListener{d.listener, later.listener} {
+				if n := segment(t, l); n > 1140 {
+					t.Errorf("what comes in has segments of %d bytes", n)
+				}
+			}
+			later.close()
 		}
 		for i, p := range both {
 			both[1-i].Peer(doors(p))
 		}
 		conns := both.connectTCP(t)
 		for i, c := range conns {
-			if n := segment(t, c); n <= 1140 != (stuck >= 0) {
+			if n := segment(t, c.(*net.TCPConn)); n <= 1140 != (stuck >= 0) {
 				t.Errorf("side %d, found by %d: segments of %d bytes", i, stuck, n)
 			}
 		}
