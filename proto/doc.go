@@ -12,9 +12,10 @@
 //	probe     how portals find ways to each other that lead over no relay
 //	control   one control connection: greeting, deadlines, keepalive
 //	ticket    the sessions in which portals meet without a server
-//	gate      a bound on connections that have not proven themselves
+//	gate      bounds on connections that have not proven themselves
 //	address   what an IP address really means
 //	invite    the join token
+//	overquic  the same over QUIC, where TCP is shut
 //	enrol     enrolment, on the side of who joins
 //	keeper    what keeps the credentials of portals and relays alive
 //	clock     the time, on devices that may not know it
@@ -77,6 +78,14 @@
 //	leg on a relay's shared      portal           netport-relay/1    role portal; role relay, the name in
 //	port, inside TLS                                                 Session
 //	administration               an operator      netport-admin/1    role admin; role server
+//
+// Control, enrolment and administration go over TCP, and where that is shut over QUIC version 1
+// (RFC 9000), to the same port of UDP: what follows the handshake, which is the same, goes over one
+// bidirectional stream that the side opens that dials. It is tried where TCP has not connected after a
+// moment, and never through a proxy. A server answers a first packet with a Retry alone, which is smaller, and
+// begins nothing before its token comes back; to all else that belongs to no connection it answers
+// nothing. Who has dialled has a packet sent after 25 seconds of silence, for NATs; after 50 the
+// connection is gone.
 //
 // A server and a relay on one machine may have one TCP port, which is the server's. It hands
 // over to the relay, with what it has read, a connection that begins as a bare preface does, or
@@ -174,7 +183,9 @@
 // # Control: greeting
 //
 // A portal or relay dials the server: the ports it was given, or 443 and then
-// 80, each a moment after the one before, and greets the first that connects. Where
+// 80, each a moment after the one before, over TCP and then over UDP, and greets the first that connects. Where
+// it was reached last in the same network is dialled first; if that was over UDP, TCP is dialled with it. Where
+// all ports refuse TCP, a server is being started anew, and UDP waits until they did so three times. Where
 // a proxy is configured, it asks that to connect (HTTP CONNECT or SOCKS5), to the
 // server's name, and to the shared port of a relay for a leg inside TLS. Messages are framed as package wire says (type, length, body).
 //
@@ -205,7 +216,7 @@
 //
 // The connection then lives as long as it can. A portal or relay that has heard
 // nothing for 4 minutes sends Ping; the interval grows to 9 minutes where the network
-// holds idle connections that long, and shrinks to 1 minute where it does not. A server asks after 10 minutes of silence. Who
+// holds idle connections that long, and shrinks to 1 minute where it does not. Over UDP it is 9 minutes. A server asks after 10 minutes of silence. Who
 // then hears nothing for 15 seconds closes (5 seconds where there is something to say). Ping is answered by Pong
 // with the same token. A message that has begun must be whole within 10
 // seconds. A server takes 2,000 messages of a portal at once and 200 a second

@@ -29,7 +29,7 @@ func init() {
 
 const (
 	// KeepAlive is how often the side that has dialled has something sent where nothing else
-	// is: NATs forget UDP after as little as 30 s. It costs half a megabyte a day.
+	// is: NATs forget UDP after as little as 30 s. It costs 0.4 MB a day, both ways.
 	KeepAlive = 25 * time.Second
 	// idleTime is after which silence a connection is given up: a sign of life was lost, with all its
 	// repetitions, and another. So long it takes to notice that the other side is gone without a word

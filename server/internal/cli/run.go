@@ -22,6 +22,9 @@ It starts with the policy last applied, or with the policy file of its
 configuration if none was applied yet; policies are applied with "netport-server
 policy apply".
 
+It listens on the TCP ports of "listen", and over UDP (QUIC) on those of "listen_udp", which are
+the same unless the configuration says otherwise: for who is in a network that shuts TCP.
+
 SIGHUP has it read its configuration anew: "hand_over", "certificate_life",
 "renew_after_expiry", "sessions_per_portal" and the log's level and format hold for what
 begins from then on. What else has changed needs a restart, and is named in the log and in "status".
