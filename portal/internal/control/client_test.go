@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -41,8 +42,10 @@ type script struct {
 	trips   sync.Map     // round trips by relay
 	lose    atomic.Bool  // nothing that the server writes on this connection arrives
 
-	conns chan *serverConn // as they come
-	conn  *serverConn      // of now
+	server   *identity.Credentials
+	listener net.Listener     // over TCP
+	conns    chan *serverConn // as they come
+	conn     *serverConn      // of now
 }
 
 type serverConn = wirecontrol.Conn[wire.FromPortal, wire.ToPortal]
@@ -60,7 +63,7 @@ func newScriptBy(t *testing.T, by func(server string) *proxy.Settings) *script {
 		conns: make(chan *serverConn, 4), policy: ed25519.NewKeyFromSeed(slices.Repeat([]byte{1}, ed25519.SeedSize)),
 	}
 	ca := identitytest.New(t)
-	server := ca.Credentials(identity.Server, "server")
+	s.server = ca.Credentials(identity.Server, "server")
 	policy := s.policy.Public().(ed25519.PublicKey)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	dir := ca.Enrol(identity.Portal, "ann")
@@ -77,6 +80,7 @@ func newScriptBy(t *testing.T, by func(server string) *proxy.Settings) *script {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.listener = l
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -84,7 +88,7 @@ func newScriptBy(t *testing.T, by func(server string) *proxy.Settings) *script {
 			if err != nil {
 				return
 			}
-			running.Go(func() { s.serve(raw, server, log) })
+			running.Go(func() { s.serve(raw) })
 		}
 	})
 	s.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: own.ID, Key: own.Key()}, policy), time.Now, func(c grants.Change) { s.changes <- c })
@@ -132,15 +136,22 @@ func (c *lossy) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-func (s *script) serve(raw net.Conn, own *identity.Credentials, log *slog.Logger) {
+func (s *script) tls() *tls.Config {
+	return s.server.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Portal, "ann"))
+}
+
+func (s *script) serve(raw net.Conn) {
 	defer raw.Close()
 	raw = &lossy{Conn: raw, lose: &s.lose}
-	a, err := wirecontrol.Accept(context.Background(), raw, own.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Portal, "ann")))
-	if err != nil {
-		return
+	if a, err := wirecontrol.Accept(context.Background(), raw, s.tls()); err == nil {
+		s.welcome(a)
 	}
+}
+
+// welcome serves a portal that has said Hello.
+func (s *script) welcome(a *wirecontrol.Accepted) {
 	stamp := s.policy.Public().(ed25519.PublicKey) // one key for both
-	conn := wirecontrol.WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{stamp}, Seen: seenAt}, log)
+	conn := wirecontrol.WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix()), Stamp: []ed25519.PublicKey{stamp}, Seen: seenAt}, slog.New(slog.NewTextHandler(s.Output(), nil)))
 	s.conns <- conn
 	conn.Run(context.Background(), func(m wire.FromPortal) error {
 		if _, held := m.(wire.RevocationsHeld); !held { // as each connection begins
