@@ -557,7 +557,8 @@
 // elsewhere, is dropped. While QUIC is silent the portals hold the way open with probes, as they
 // do over a relay with echoes (package leg): interval and lost mean the same. When the
 // client's address changes, the connection goes on from the new one once that is an
-// open way; when the server's does, the client dials again.
+// open way; when the server's does, the client dials again. So it does, beside the connection that
+// there is, before a certificate ends, and leaves that when the other carries.
 //
 // For TCP a portal listens on one port while it has a tunnel, dials from the same, and
 // names it like the other; where relays or the server (Welcome) see it at another address, it
