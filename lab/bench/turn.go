@@ -9,23 +9,18 @@ import (
 
 	"github.com/pion/stun/v3"
 
-	"github.com/netport/netport/lab/need"
+	"github.com/netport/netport/lab/coturn"
 	"github.com/netport/netport/lab/topo"
 )
 
 const (
 	turnName = "coturn"
-	turnPort = 3478
 	channel  = 0x4000 // the lowest channel number (RFC 8656 section 12)
 )
 
-// startTURN starts coturn on a machine, for anybody and with nothing but UDP.
+// startTURN starts coturn on a machine.
 func startTURN(t testing.TB, host *topo.Host) (netip.AddrPort, *topo.Process) {
-	need.Program(t, "turnserver")
-	turn := netip.AddrPortFrom(host.Addr(), turnPort)
-	return turn, host.Start(host.Command("turnserver", "-n", "--no-auth", "--no-tcp", "--no-tls", "--no-dtls", "--no-cli",
-		"--listening-ip", turn.Addr().String(), "--relay-ip", turn.Addr().String(), "--listening-port", fmt.Sprint(turnPort),
-		"--log-file", "stdout"))
+	return netip.AddrPortFrom(host.Addr(), coturn.Port), coturn.Start(t, host, host.Addr())
 }
 
 // startTURNFlows makes flows over coturn on the relay's machine. The client allocates an address for each flow and binds

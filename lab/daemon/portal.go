@@ -54,6 +54,9 @@ type Tunnel struct {
 	Carriers int    `json:"carriers"`
 	Streams  int    `json:"streams"`
 	Flows    int    `json:"flows"`
+	Direct   struct {
+		NAT string `json:"nat"` // of this portal; empty: it looks for no direct path
+	} `json:"direct"`
 }
 
 // Status asks the portal how it is.

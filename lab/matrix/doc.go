@@ -12,6 +12,8 @@
 // datagrams run from before the direct path is there until after; nothing may be lost or doubled, no gap may be longer than
 // row F54 of the threat list allows, and the relay must see no more of what runs once it is direct.
 //
+// That the lab's NATs are what they are called, and that portals name them so, coturn's client says (names_test.go).
+//
 // Each test logs a table with a line for each pair. The flag -full has every pair meet 30 times, from portals and NATs that
 // know nothing, of which 29 must be direct within three round trips after the path by the relay stood (make lab-soak).
 package matrix

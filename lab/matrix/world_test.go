@@ -88,6 +88,7 @@ type world struct {
 	a, b  []*site
 
 	services [][]net.Listener // at b, by b and a
+	options  []daemon.Option  // of all portals
 }
 
 func newWorld(t *testing.T) *world {
@@ -166,7 +167,7 @@ func (k kind) rules() []topo.Rule {
 func (w *world) portal(host *topo.Host) *daemon.Portal {
 	server := w.Server.Host()
 	servers := []string{netip.AddrPortFrom(server.Addr4(), 443).String(), netip.AddrPortFrom(server.Addr6(), 443).String()}
-	return w.Portal(host, daemon.Set("direct", true), daemon.Set("servers", servers))
+	return w.Portal(host, append(w.options, daemon.Set("direct", true), daemon.Set("servers", servers))...)
 }
 
 // allow lets the first side's portals reach services of the second's, and waits until they may.
