@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -18,8 +19,11 @@ const (
 	dnsForward = "names"
 )
 
+// sharedPort is the port of a relay that all sessions share, where it is free.
+const sharedPort = 3478
+
 // The relays of the demo. Each has an address of its own, or they could not both
-// have the port that portals share.
+// have that port.
 var (
 	relays     = [2]string{"relay-1", "relay-2"}
 	relayHosts = [2]string{"127.0.0.1", "127.0.0.2"}
@@ -64,7 +68,7 @@ func (w *world) choosePorts() error {
 		{"tcp", 8080, &w.webFrom},
 		{"udp", 1053, &w.dnsFrom},
 	} {
-		addr, err := freeAddress(choice.network, choice.wish)
+		addr, err := freeAddress(choice.network, "127.0.0.1", choice.wish)
 		if err != nil {
 			return fmt.Errorf("find a free %s port on loopback: %w", choice.network, err)
 		}
@@ -73,12 +77,12 @@ func (w *world) choosePorts() error {
 	return nil
 }
 
-// freeAddress returns a loopback address that nobody listens on, with the wished
-// port if that is free.
-func freeAddress(network string, wish int) (string, error) {
+// freeAddress returns an address of a host of loopback that nobody listens on, with the
+// wished port if that is free.
+func freeAddress(network, host string, wish int) (string, error) {
 	var err error
 	for _, port := range []int{wish, 0} {
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		addr := fmt.Sprintf("%s:%d", host, port)
 		if network == "tcp" {
 			var ln net.Listener
 			if ln, err = net.Listen(network, addr); err == nil {
@@ -166,34 +170,40 @@ func (w *world) applyPolicy(ctx context.Context) (applied, error) {
 	return result, nil
 }
 
-// onLoopback has a relay listen at host alone and forward to loopback addresses, by
-// its configuration file as issue made it. Nobody should want that but a demo on
-// one machine.
+// onLoopback has a relay listen at host alone, on ports that are free there, and forward to
+// loopback addresses. Nobody should want that but a demo on one machine.
 func onLoopback(file, host string) error {
-	const made, wanted = "\nallow_loopback = false\n", "\nallow_loopback = true\n"
-	config, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("let the relay forward to loopback: %w", err)
+	lines := []string{"allow_loopback = true", fmt.Sprintf("addresses = [%q]", host)}
+	for _, network := range []string{"tcp", "udp"} {
+		address, err := freeAddress(network, host, sharedPort)
+		if err != nil {
+			return fmt.Errorf("find a free %s port for the relay: %w", network, err)
+		}
+		port := address[strings.LastIndexByte(address, ':')+1:]
+		lines = append(lines, fmt.Sprintf("shared_%s_port = %s", network, port))
 	}
-	if strings.Count(string(config), made) != 1 {
-		return fmt.Errorf("let the relay forward to loopback: %s has no line %q", file, strings.TrimSpace(made))
-	}
-	config = []byte(strings.Replace(string(config), made, fmt.Sprintf("%saddresses = [%q]\n", wanted, host), 1))
-	if err := os.WriteFile(file, config, 0o600); err != nil {
-		return fmt.Errorf("let the relay forward to loopback: %w", err)
-	}
-	return nil
+	return setLines(file, lines...)
 }
 
 // overRelays has a portal look for no direct paths: on one machine there always is one, and
 // the demo shows what relays do.
-func overRelays(file string) error {
-	config, err := os.ReadFile(file)
-	if err == nil {
-		err = os.WriteFile(file, append([]byte("direct = false\n"), config...), 0o600)
-	}
+func overRelays(file string) error { return setLines(file, "direct = false") }
+
+// setLines puts lines "key = value" into a configuration file, in the place of those with
+// the same keys, or before all tables.
+func setLines(file string, lines ...string) error {
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("have the portal use relays alone: %w", err)
+		return fmt.Errorf("configure for one machine: %w", err)
+	}
+	config := string(b)
+	for _, line := range lines {
+		key, _, _ := strings.Cut(line, " ")
+		config = regexp.MustCompile(`(?m)^`+key+` = .*\n`).ReplaceAllLiteralString(config, "")
+	}
+	config = strings.Join(lines, "\n") + "\n" + config
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return fmt.Errorf("configure for one machine: %w", err)
 	}
 	return nil
 }
