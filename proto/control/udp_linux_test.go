@@ -254,9 +254,15 @@ func TestGoodbyeIsHeardOverUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.Close(wire.ReasonShutdown, "bye")
+	from := conn.LocalAddr().(*net.UDPAddr)
 	if err := conn.Run(t.Context(), nothing[wire.ToPortal](t)); err != nil {
 		t.Error(err)
 	}
+	again, err := net.ListenUDP("udp", from)
+	if err != nil {
+		t.Fatalf("it was over before its socket was: %v", err)
+	}
+	again.Close()
 	var bye *Goodbye
 	if err := <-ended; !errors.As(err, &bye) || bye.Text != "bye" {
 		t.Errorf("the server heard %v", err)
@@ -295,6 +301,16 @@ func TestConnect(t *testing.T) {
 	_, _, err = Connect(t.Context(), nil, dead, secure)
 	if !errors.As(err, new(*UnreachedError)) || !strings.HasPrefix(err.Error(), "connect: connection refused (over UDP: ") || time.Since(began) > time.Second {
 		t.Errorf("nobody is there: after %v %v", time.Since(began), err)
+	}
+	at, _ := net.ResolveUDPAddr("udp", dead)
+	silent, err := net.ListenUDP("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	began = time.Now()
+	if _, _, err := Connect(t.Context(), nil, dead, secure); err == nil || err.Error() != "connect: connection refused" || time.Since(began) > udpAlone+time.Second {
+		t.Errorf("TCP is refused, and UDP silent: after %v %v", time.Since(began), err)
 	}
 	through, err := proxy.New("http://"+dead, "", nil)
 	if err != nil {
