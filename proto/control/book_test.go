@@ -267,3 +267,15 @@ func TestOrderOfServers(t *testing.T) {
 		}
 	}
 }
+
+// A name that nobody answers for is said once, and not of UDP again.
+func TestUnknownNameIsSaidOnce(t *testing.T) {
+	d := newRoles(t).dialer()
+	d.resolver = names(t, func() netip.Addr { return netip.Addr{} })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*portStagger)
+	defer cancel()
+	_, _, err := d.Dial(ctx, "server.example:443")
+	if err == nil || !strings.HasPrefix(err.Error(), "dial server server.example:443: lookup server.example") || strings.Contains(err.Error(), "UDP:") {
+		t.Errorf("got %v, want that the name is not found", err)
+	}
+}

@@ -199,11 +199,13 @@ func (f *failures) forget(address string) {
 	delete(f.udp, address)
 }
 
-// report calls failed for each address that has failed.
+// report calls failed for each address that has failed. A name that cannot be looked up is so for both.
 func (f *failures) report(addresses []string, failed func(string, error)) {
 	for _, a := range addresses {
-		switch tcp, udp := f.tcp[a], f.udp[a]; {
-		case tcp != nil && udp != nil:
+		tcp, udp := f.tcp[a], f.udp[a]
+		_, nameless := errors.AsType[*net.DNSError](udp)
+		switch {
+		case tcp != nil && udp != nil && !nameless:
 			failed(a, fmt.Errorf("%w; over UDP: %v", tcp, udp))
 		case tcp != nil:
 			failed(a, tcp)
