@@ -387,7 +387,7 @@ func (r *relayed) up(t *testing.T, p *pair, within time.Duration) string {
 		select {
 		case <-s.up:
 		case <-s.over:
-			t.Errorf("no carrier came up: client %v, server %v", p.client.err, p.server.err)
+			t.Errorf("no carrier came up: %v", s.err)
 			return ""
 		}
 	}
