@@ -15,7 +15,11 @@ type Option struct {
 	value  any
 	kernel bool   // the daemon needs what InKernel gives
 	user   string // whom the daemon runs as; empty: User
+	args   []string
 }
+
+// JoinArgs gives a portal that joins these arguments for that, for instance JoinArgs("--proxy", "http://192.0.2.1:3128").
+func JoinArgs(args ...string) Option { return Option{args: args} }
 
 // Set sets a key of the daemon's config.toml, for instance Set("dial.allow", []string{"10.0.0.5:80"}).
 func Set(key string, value any) Option { return Option{key: key, value: value} }

@@ -30,7 +30,11 @@ func (n *Network) Rejoin(p *Portal, options ...Option) {
 	if err := os.RemoveAll(p.dir); err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.TryJoin(p, n.Invite("portal", p.name)); err != nil {
+	var args []string
+	for _, o := range options {
+		args = append(args, o.args...)
+	}
+	if err := n.TryJoin(p, n.Invite("portal", p.name), args...); err != nil {
 		n.t.Fatal(err)
 	}
 	p.configure(append([]Option{Set("drain", "0s"), Set("direct", false)}, options...))
@@ -43,10 +47,10 @@ func (n *Network) Invite(args ...string) string {
 	return n.Server.Run(append([]string{"invite"}, args...)...)
 }
 
-// TryJoin has a portal's program join with a token, without starting its daemon.
-func (n *Network) TryJoin(p *Portal, token string) error {
+// TryJoin has a portal's program join with a token, and more arguments, without starting its daemon.
+func (n *Network) TryJoin(p *Portal, token string, args ...string) error {
 	n.t.Helper()
-	cmd := p.Command("join")
+	cmd := p.Command(append([]string{"join"}, args...)...)
 	cmd.Stdin = strings.NewReader(token)
 	_, err := p.output(cmd)
 	return err

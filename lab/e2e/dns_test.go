@@ -6,26 +6,24 @@ import (
 	"testing"
 
 	"github.com/netport/netport/lab/await"
+	"github.com/netport/netport/lab/dnsmasq"
 	"github.com/netport/netport/lab/need"
 )
 
 // A name server over UDP, and over TCP at the same port number, where dig goes by itself with an answer that was cut.
 func TestDNS(t *testing.T) {
-	need.Program(t, "dig", "dnsmasq")
+	need.Program(t, "dig")
 	w := newWorld(t)
 	const names = 100
-	args := []string{"--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=5353", "--user=", "--group=",
-		"--pid-file=", "--log-facility=-", "--edns-packet-max=1232"}
+	var records []string
 	for i := range names {
-		args = append(args, fmt.Sprintf("--host-record=plc-%d.example,10.0.0.%d", i, i))
+		records = append(records, fmt.Sprintf("--host-record=plc-%d.example,10.0.0.%d", i, i))
 	}
 	long := strings.Repeat("x", 200)
 	for i := range 20 {
-		args = append(args, fmt.Sprintf("--txt-record=long.example,%d %s", i, long))
+		records = append(records, fmt.Sprintf("--txt-record=long.example,%d %s", i, long))
 	}
-	dnsmasq := w.plc.Start(w.plc.Command("dnsmasq", args...).As("nobody"))
-	dnsmasq.WaitLog("started")
-	await.Listening(t, w.plc, "udp", 5353)
+	dnsmasq.Start(t, w.plc, 5353, records...)
 	w.allow(t, append(
 		w.offer("dns-udp", "udp", 1053, endpoint("udp", w.plc.Addr(), 5353)),
 		w.offer("dns-tcp", "tcp", 1053, endpoint("tcp", w.plc.Addr(), 5353))...)...)

@@ -57,8 +57,8 @@ func (w *world) own(host *topo.Host, file string) {
 	host.Run("chown", daemon.User, file)
 }
 
-// TestProxy: nothing passes but to a proxy, which alone can look up the server's name. Wrong passwords and what a proxy
-// does not connect to are named; no password is shown.
+// TestProxy: nothing passes but to a proxy, which alone can look up the server's name. A portal joins and works through it,
+// and asks no name server. Wrong passwords and what a proxy does not connect to are named; no password is shown.
 func TestProxy(t *testing.T) {
 	need.Program(t, "squid", "danted", "openssl")
 	hashed := func(t *testing.T, kind string) string {
@@ -86,22 +86,23 @@ func TestProxy(t *testing.T) {
 		{"dante", "socks5", func(t *testing.T, w *world) string { return w.dante(hashed(t, "-6")) }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, 443)
+			w := newWorld(t, 443, daemon.Set("servers", []string{serverName + ":443"}))
 			proxy := c.scheme + "://" + c.start(t, w)
+			w.laptop.ShowFile("/etc/resolv.conf", fmt.Sprintf("nameserver %v\n", w.proxy.Addr())) // which is not let out
 			w.hotel.SetRules(topo.BlockUDP, topo.BlockTCPTo(w.Server.Host().Addr(), w.relay.Host().Addr()))
-			options := []daemon.Option{daemon.Set("servers", []string{serverName + ":443"}), daemon.Set("log_level", "debug")}
+			args := []string{"--proxy", proxy}
 			if c.proof {
-				options = append(options, daemon.Set("proxy", strings.Replace(proxy, "://", "://"+user+"@", 1)),
-					daemon.Set("proxy_password_file", w.secretFile(w.laptop, "password", password+"\n")))
-			} else {
-				options = append(options, daemon.Set("proxy", proxy))
+				args = []string{"--proxy", strings.Replace(proxy, "://", "://"+user+"@", 1), "--proxy-password-file", w.secretFile(w.laptop, "password", password+"\n")}
 			}
-			laptop := w.Portal(w.laptop, options...)
+			laptop := w.Join(w.laptop, daemon.JoinArgs(args...), daemon.Set("log_level", "debug"))
 			w.carries(laptop, "relay-tls")
 			if text := laptop.Run("status"); !strings.Contains(text, proxy+", through which") {
 				t.Errorf("status does not name the proxy %s:\n%s", proxy, text)
 			}
 			wants(t, laptop, "ok proxy "+proxy+": it connects to", "ok server "+serverName+":443: server, proven by its certificate")
+			if n := w.dropped(); n > 0 {
+				t.Errorf("%d packets were for others than the proxy", n)
+			}
 			if !c.proof {
 				return
 			}

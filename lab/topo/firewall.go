@@ -30,6 +30,8 @@ var (
 	BlockUDP = Rule{in: "meta l4proto udp", out: "meta l4proto udp"}
 	// BlockTCP drops all TCP, both ways.
 	BlockTCP = Rule{in: "meta l4proto tcp", out: "meta l4proto tcp"}
+	// BlockIPv6 drops all IPv6, both ways.
+	BlockIPv6 = Rule{in: "meta nfproto ipv6", out: "meta nfproto ipv6"}
 	// DropAll drops everything, both ways, as if the machine beyond were gone.
 	DropAll = Rule{in: "meta nfproto { ipv4, ipv6 }", out: "meta nfproto { ipv4, ipv6 }"}
 )
