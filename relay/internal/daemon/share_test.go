@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -17,6 +18,13 @@ import (
 
 	"github.com/netport/netport/relay/internal/config"
 )
+
+// runOnce runs a relay that is not to come up; one that does is stopped soon.
+func runOnce(t *testing.T, cfg config.Config) error {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	return New(cfg, slog.New(slog.DiscardHandler), func(privilege.Set) error { return nil }).Run(ctx)
+}
 
 // TestAnotherProgramHasTheSharedPort: the relay tells of it and does not listen there, carries what is handed over, and
 // tells of no more when it has stopped.
@@ -57,7 +65,7 @@ func TestAnotherProgramHasTheSharedPort(t *testing.T) {
 
 	second := s.cfg
 	second.Socket, second.State = second.Socket+"2", second.State+"2"
-	err = New(second, slog.New(slog.DiscardHandler), func(privilege.Set) error { return nil }).Run(t.Context())
+	err = runOnce(t, second)
 	if err == nil || !strings.Contains(err.Error(), "take over the connections of port") || !strings.Contains(err.Error(), "another daemon runs there") {
 		t.Errorf("a second relay at the same socket: %v", err)
 	}
@@ -80,7 +88,7 @@ func TestWhoHandsOverMustBeAUser(t *testing.T) {
 	}
 	run := func(want string) {
 		t.Helper()
-		err := New(cfg, slog.New(slog.DiscardHandler), func(privilege.Set) error { return nil }).Run(t.Context())
+		err := runOnce(t, cfg)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("run says %v, want %q", err, want)
 		}
