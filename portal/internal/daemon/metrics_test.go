@@ -172,10 +172,14 @@ func TestMetricsAreWrittenToAFile(t *testing.T) {
 func TestStallsAreCounted(t *testing.T) {
 	w := newWorld(t)
 	ann, _, g := w.pair()
-	second := w.addRelay()
 	tr := w.transfer(g, size)
 	tr.reaches(size / 8)
 	w.relay.close()
+	w.wait("a stall", func() bool {
+		s := ann.Status().Tunnels
+		return len(s) == 1 && !s[0].Up
+	})
+	second := w.addRelay()
 	tr.reaches(size / 4)
 	third := w.addRelay()
 	defer second.stall()()
