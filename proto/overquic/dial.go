@@ -173,10 +173,7 @@ func dial(ctx context.Context, to netip.AddrPort, cfg *tls.Config) (*Conn, error
 	q, err := transport.Dial(ctx, raw.RemoteAddr(), cfg, c)
 	if err != nil {
 		free()
-		if fault := below.fault(); fault != nil {
-			return nil, unwrap(fault)
-		}
-		return nil, explain(err)
+		return nil, unwrap(explain(err))
 	}
 	below.up.Store(true)
 	stream, err := q.OpenStream()
@@ -188,9 +185,9 @@ func dial(ctx context.Context, to netip.AddrPort, cfg *tls.Config) (*Conn, error
 	return newConn(q, stream, free), nil
 }
 
-// unwrap strips what package net puts before its errors: the caller names the address.
+// unwrap strips what package net, and quic-go, put before errors of a socket: the caller names the address.
 func unwrap(err error) error {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil && op.Op != "remote error" {
 		return op.Err
 	}
 	return err
@@ -204,31 +201,11 @@ type socket struct {
 	UDP    *net.UDPConn // connected
 	up     atomic.Bool
 	faults int // owned by ReadFrom
-
-	mu    sync.Mutex // guards the following
-	first error      // before it was up
 }
 
-func (s *socket) fault() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.first
-}
-
-// judge returns an error that quic-go is to see.
-func (s *socket) judge(err error) error {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
-		return err
-	case s.up.Load():
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.first == nil {
-		s.first = err
-	}
-	return err
+// matters reports whether quic-go is to see an error.
+func (s *socket) matters(err error) bool {
+	return !s.up.Load() || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
 }
 
 // ReadFrom implements net.PacketConn.
@@ -240,7 +217,7 @@ func (s *socket) ReadFrom(b []byte) (int, net.Addr, error) {
 			return n, s.UDP.RemoteAddr(), nil
 		}
 		s.faults++
-		if judged := s.judge(err); judged != nil || s.faults > maxFaults {
+		if s.matters(err) || s.faults > maxFaults {
 			return 0, nil, err
 		}
 	}
@@ -252,10 +229,8 @@ func (s *socket) WriteTo(b []byte, _ net.Addr) (int, error) {
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ECONNREFUSED) && s.up.Load() {
 		n, err = s.UDP.Write(b) // what was told was of a packet before
 	}
-	if err != nil {
-		if err = s.judge(err); err == nil {
-			return len(b), nil
-		}
+	if err != nil && !s.matters(err) {
+		return len(b), nil
 	}
 	return n, err
 }
