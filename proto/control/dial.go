@@ -58,7 +58,7 @@ type Dialer[In, Out wire.Message] struct {
 	Refused func()
 	// Failed is called by Keep for each address where no server was reached.
 	Failed func(address string, err error)
-	// Last returns how a server was reached last in the network of now, and Reached is told how
+	// Last returns how a server was reached last in the network of now, and Reached is told by Keep how
 	// one was reached. Without them Keep knows what it has seen itself.
 	Last    func() Way
 	Reached func(Way)
@@ -85,7 +85,11 @@ type Way struct {
 // somebody else, is dialled at the addresses of the Book.
 func (d *Dialer[In, Out]) Dial(ctx context.Context, address string) (*Conn[In, Out], wire.Welcome, error) {
 	var first error
-	conn, welcome, _ := d.dial(ctx, []string{address}, Way{}, false, nil, func(_ string, err error) {
+	var last Way
+	if d.Last != nil {
+		last = d.Last()
+	}
+	conn, welcome, _ := d.dial(ctx, []string{address}, last, false, nil, func(_ string, err error) {
 		if first == nil {
 			first = err
 		}

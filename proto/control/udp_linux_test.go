@@ -165,6 +165,12 @@ func TestUDPWhereTCPIsRefused(t *testing.T) {
 	if _, _, err := d.Dial(t.Context(), port); err == nil || !strings.HasSuffix(err.Error(), "connection refused") {
 		t.Errorf("dialled once: %v", err)
 	}
+	d.Last = func() Way { return Way{port, true} }
+	conn, _, err := d.Dial(t.Context(), port)
+	if err != nil {
+		t.Fatalf("dialled where UDP was the way: %v", err)
+	}
+	conn.end(nil)
 	way, took, failed := keepOnce(t, r.dialer(), port)
 	if !way.UDP || strings.Count(failed, "refused") != refusals || took > 3*time.Second {
 		t.Errorf("reached by %+v after %v; failed:\n%s", way, took, failed)

@@ -432,7 +432,9 @@ func (e *examination) greet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
 	d := wirecontrol.Dialer[wire.ToPortal, wire.FromPortal]{Credentials: e.credentials, Software: "netport-portal doctor", Parse: wire.ParseToPortal, Proxy: e.config.Proxy, Log: slog.New(slog.DiscardHandler)}
-	conn, welcome, err := d.Dial(ctx, e.f.Servers[i].place())
+	place, udp := e.f.Servers[i].place(), e.f.Servers[i].UDP
+	d.Last = func() wirecontrol.Way { return wirecontrol.Way{Address: place, UDP: udp} }
+	conn, welcome, err := d.Dial(ctx, place)
 	if err != nil {
 		e.f.Greeted = err
 		return
