@@ -76,8 +76,9 @@ func send(conn net.PacketConn, asks []*ask) (again time.Time, waits bool) {
 			a.sent = now
 			if _, err := conn.WriteTo(packet, net.UDPAddrFromAddrPort(a.to)); err != nil && a.relay.UDP.Fault != None {
 				a.relay.UDP.Err, a.relay.UDP.Fault = err, Silent
-				if f := connectFault(err); f == Unreachable {
-					a.relay.UDP.Fault = f
+				if f := connectFault(err); f == Unreachable { // by this machine's own word, which it would say again
+					a.relay.UDP.Fault, a.done = f, true
+					continue
 				}
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +34,7 @@ type relayBehind struct {
 	mapped netip.AddrPort
 	lost   int // requests that the way loses, the first ones
 	bound  int
+	noWay  bool // by the machine's own word
 }
 
 func newSky() *sky {
@@ -44,6 +46,9 @@ func (s *sky) WriteTo(b []byte, to net.Addr) (int, error) {
 	r := s.relays[at]
 	if r == nil {
 		return len(b), nil
+	}
+	if r.noWay {
+		return 0, syscall.ENETUNREACH
 	}
 	if r.lost--; r.lost >= 0 {
 		return len(b), nil
@@ -82,7 +87,7 @@ func (s *sky) SetReadDeadline(at time.Time) error {
 }
 
 // TestRelaysAreAskedOverOneSocket: who answers is timed and says where it sees the machine, what is lost is said again, a
-// ticket in use is not bound, and who is silent ends the wait after stepTime.
+// ticket in use is not bound, who cannot be reached is not waited for, and who is silent ends the wait after stepTime.
 func TestRelaysAreAskedOverOneSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSky()
@@ -115,6 +120,13 @@ func TestRelaysAreAskedOverOneSocket(t *testing.T) {
 		}
 		if inUse.bound != 0 {
 			t.Error("the leg of a ticket in use was moved")
+		}
+		away := asked("192.0.2.5", true)
+		answers(away, "198.51.100.7:40000", 0).noWay = true
+		began = time.Now()
+		bind(t.Context(), s, []*ask{away})
+		if took := time.Since(began); took != 0 || away.relay.UDP.Fault != Unreachable {
+			t.Errorf("after %v: %+v, want at once that there is no way", took, away.relay.UDP)
 		}
 		began = time.Now()
 		bind(t.Context(), s, []*ask{silent})
