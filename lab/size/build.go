@@ -21,7 +21,7 @@ const Goal int64 = 10e6
 
 // Ceiling is how many bytes it has at most while the goal is not reached, so that it never grows unseen: a change that
 // needs more raises it, and says in its commit for what. A lower size lowers it.
-const Ceiling int64 = 12.5e6
+const Ceiling int64 = 12.45e6
 
 // Architectures are those of the goal, of Linux.
 var Architectures = []string{"amd64", "arm"}
