@@ -287,8 +287,14 @@ func TestStrangersAreRefused(t *testing.T) {
 	if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "remote error" || op.Err != tls.AlertError(42) {
 		t.Errorf("a relay hears %#v", err)
 	}
-	r.wait("it was told", func() bool { return len(r.failed) > 0 && r.inside == 0 })
-	if got := r.failed[0].Error(); !strings.Contains(got, "expected a portal") {
+	var got string
+	r.wait("it was told", func() bool {
+		if len(r.failed) > 0 {
+			got = r.failed[0].Error()
+		}
+		return got != "" && r.inside == 0
+	})
+	if !strings.Contains(got, "expected a portal") {
 		t.Errorf("the listener's owner was told %s", got)
 	}
 	// The other way round: a server of somebody else.
