@@ -34,6 +34,7 @@ var netports = map[string]string{
 func TestNATsAreNamedAlike(t *testing.T) {
 	need.Program(t, "turnserver", "turnutils_natdiscovery")
 	w := newWorld(t)
+	w.near = true
 	w.options = []daemon.Option{daemon.Set("port_mapping", false)} // doctor would wait for routers that map none
 	w.Relay(w.lab.Public("relay-2"))                               // a mapping shows between two
 	stun := w.lab.Public("stun")

@@ -89,6 +89,7 @@ type world struct {
 
 	services [][]net.Listener // at b, by b and a
 	options  []daemon.Option  // of all portals
+	near     bool             // sites have no line that delays
 }
 
 func newWorld(t *testing.T) *world {
@@ -102,7 +103,7 @@ func newWorld(t *testing.T) *world {
 // site adds a site with a line of its own.
 func (w *world) site(name string, k kind) *site {
 	s := &site{kind: k}
-	options := []topo.RouterOption{topo.Uplink(link.Shape{Delay: delay})}
+	var options []topo.RouterOption
 	var families topo.NodeOption
 	switch {
 	case !k.v6:
@@ -116,10 +117,13 @@ func (w *world) site(name string, k kind) *site {
 	parent := w.lab.Router
 	layers := max(len(k.nats), 1)
 	for i := range layers {
-		if i > 0 { // a provider's NAT is before it
-			options, parent = options[1:], s.routers[i-1].Router
+		more := options[:len(options):len(options)]
+		switch {
+		case i > 0: // a provider's NAT is before it
+			parent = s.routers[i-1].Router
+		case !w.near:
+			more = append(more, topo.Uplink(link.Shape{Delay: delay}))
 		}
-		more := options
 		if i < len(k.nats) {
 			more = append(more[:len(more):len(more)], k.nats[i])
 		}
