@@ -82,7 +82,8 @@ func TestProcessLogSignalsAndStatus(t *testing.T) {
 	l := topo.New(t)
 	host := l.Public("host")
 	t.Run("stops when asked", func(t *testing.T) {
-		p := host.Start(host.Command("sh", "-c", `trap 'echo going; exit 7' TERM; trap 'echo again' HUP; echo ready 1>&2; while :; do sleep 0.01; done`))
+		// A shell that starts a program misses what it is sent meanwhile (dash, which uses vfork), so this one waits.
+		p := host.Start(host.Command("sh", "-c", `sleep 1000 & trap 'echo going; kill $!; exit 7' TERM; trap 'echo again' HUP; echo ready 1>&2; while :; do wait; done`))
 		if got := p.WaitLog("eady"); got != "ready" {
 			t.Errorf("waited for the line %q", got)
 		}
