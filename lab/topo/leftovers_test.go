@@ -199,7 +199,8 @@ func TestLabLeavesNothingBehind(t *testing.T) {
 	need.Root(t)
 	stage.EnterSerially(t)
 	before := machine(t)
-	var namespaces []string
+	// They are held open, or another process may make one that gets the same number.
+	var namespaces []*os.File
 	t.Run("lab", func(t *testing.T) {
 		l := topo.New(t)
 		server := l.Public("server")
@@ -208,18 +209,23 @@ func TestLabLeavesNothingBehind(t *testing.T) {
 		host.Dial("tcp", netip.AddrPortFrom(server.Addr(), server.Listen(80).Addr().(interface{ AddrPort() netip.AddrPort }).AddrPort().Port()))
 		for _, node := range []*topo.Node{server.Node, host.Node} {
 			node.Do(func() {
-				name, err := os.Readlink("/proc/thread-self/ns/net")
+				namespace, err := os.Open("/proc/thread-self/ns/net")
 				if err != nil {
 					t.Fatal(err)
 				}
-				namespaces = append(namespaces, name)
+				namespaces = append(namespaces, namespace)
 			})
 		}
 	})
 	for _, namespace := range namespaces {
-		if threads := inNamespace(t, namespace); len(threads) > 0 {
-			t.Errorf("%v are left in %s", threads, namespace)
+		name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", namespace.Fd()))
+		if err != nil {
+			t.Fatal(err)
 		}
+		if threads := inNamespace(t, name); len(threads) > 0 {
+			t.Errorf("%v are left in %s", threads, name)
+		}
+		namespace.Close()
 	}
 	if after := machine(t); after != before {
 		t.Errorf("the machine has changed from\n%s\nto\n%s", before, after)
