@@ -1,9 +1,11 @@
 package command
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 
 	"github.com/netport/netport/proto/memory"
 	"github.com/netport/netport/proto/reserve"
@@ -18,10 +20,12 @@ type Daemon struct {
 
 	unnotify func()
 	logging  *logging
+	trimming sync.WaitGroup
+	stopTrim context.CancelFunc
 }
 
 // NewDaemon prepares a program whose log goes to w: it lives within the memory that it may
-// use, and has its threads. End gives back what it takes.
+// use and keeps none of its program there that it does not use, and has its threads. End gives back what it takes.
 func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
 	logging, err := l.open(w)
 	if err != nil {
@@ -31,6 +35,9 @@ func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
 	d := &Daemon{Log: logging.log, Hangups: hangups, unnotify: supervise.Hangups(hangups), logging: logging}
 	memory.Fit(d.Log)
 	reserve.Threads()
+	ctx, stop := context.WithCancel(context.Background())
+	d.stopTrim = stop
+	d.trimming.Go(func() { memory.Trim(ctx) })
 	return d, nil
 }
 
@@ -41,5 +48,7 @@ func (d *Daemon) SetLog(l Log) { d.logging.set(l) }
 // End stops the log when what is in it has been written.
 func (d *Daemon) End() {
 	d.unnotify()
+	d.stopTrim()
+	d.trimming.Wait()
 	d.logging.queue.flush()
 }

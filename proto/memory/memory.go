@@ -1,7 +1,7 @@
 // Package memory has a daemon live within the memory that its control group, as of a
 // container or a service with MemoryMax=, leaves it: the garbage collector works harder
 // before the kernel kills the process, and who has buffers can measure them by what
-// there is.
+// there is. Nor does it keep what it does not use of its own program in memory.
 package memory
 
 import (
