@@ -1,16 +1,3 @@
-// Package clock tells the time on devices that may not know it: boards without a
-// battery that begin in 1970, a clock that somebody set wrong.
-//
-// Time is the system's, but never below a floor: the build of this program, what
-// was saved by an earlier run, and what a server has told this one, and the time
-// that has passed since. So the floor only ever moves a clock that is behind. One
-// that is ahead stays as it is, for nothing here proves it wrong: the handshakes
-// that it breaks say so.
-//
-// What a server tells is taken only from one whose certificate is right at that
-// time (identity.Early). Saved is nothing but what servers told, so that a local
-// clock that was wrong for a day leaves no trace, and in small steps, so that a
-// server that lies cannot leave much of one.
 package clock
 
 import (

@@ -1,18 +1,3 @@
-// Package control is one framed control connection: between a portal and the
-// server, or between a relay and the server, inside TLS 1.3.
-//
-// The portal or relay dials and speaks first: Hello. The server answers
-// Welcome, or Goodbye where no version is common. TLS handshake and greeting
-// together have HandshakeTimeout. From then on both send messages of their
-// direction whenever they like (see package wire).
-//
-// A Conn has one goroutine, that in Run, which waits; others come and go with what
-// there is to read and to write. Send only queues. So a slow peer blocks nobody: when
-// its queue is full the connection ends, and thousands that are idle cost a server
-// little. A peer that is silent for long is asked with a Ping
-// (a portal finds out for how long at most, see Pauses); one that then stays
-// silent for PongTimeout is gone. A message that has begun must be whole within
-// MessageTimeout.
 package control
 
 import (

@@ -1,9 +1,3 @@
-// Package enrol is the enrolment protocol on the side of who has no certificate
-// that is valid: with a join token it gets its first one, and with one that has
-// expired its next. Nothing of it touches a file.
-//
-// Each attempt is a connection of its own (identity.ProtocolEnrol). It may be
-// repeated at any time with the same key: the server gives the same answer.
 package enrol
 
 import (

@@ -2,7 +2,8 @@
 
 // Package handover gives a TCP connection that one daemon has accepted to another one of
 // the same machine, so that both share a port: the server owns port 443, and gives the
-// relay what is for a relay.
+// relay what is for a relay: a connection that begins as a bare preface does (package leg), or
+// whose TLS client asks for netport-relay/1 and for nothing else.
 //
 // Who takes listens on a Unix socket that keeps packets apart (local.ListenPackets). Who
 // gives connects for each connection, sends one packet, and is done: the descriptor of the

@@ -1,14 +1,3 @@
-// Package identity says who is who: names, the identities in certificates,
-// the TLS configuration of every connection, and the key files.
-//
-// An identity is exactly one URI SAN of an X.509 leaf, in SPIFFE form:
-//
-//	spiffe://<domain>/<role>/<name>
-//
-// Common names and DNS names are never looked at. Every connection is TLS 1.3
-// with both sides proven; the application protocol (ALPN) says which of the
-// protocols is spoken, and a certificate's role says which side of it may be
-// played. Session tickets are off, so every connection is checked anew.
 package identity
 
 import (

@@ -1,11 +1,3 @@
-// Package keeper keeps the credentials of a portal or relay alive: it renews the
-// certificate in time, takes the authorities that the domain trusts and the
-// certificates that were revoked, and has all of it on disk.
-//
-// A Keeper owns the files: certificate and key, which become current together, and
-// in the state folder the authorities (as the policy key signed them) and the
-// revocations. What it holds in memory is identity.Credentials, which every
-// handshake looks into; so nothing that runs is touched by a renewal.
 package keeper
 
 import (

@@ -1,17 +1,19 @@
-// Package leg is how a portal proves a leg of a session to a relay.
+// Package leg is how a portal proves a leg of a session to a relay, and what the relay
+// then joins.
 //
 // The server gives each portal the session's id, its own leg number (0 or 1)
-// and its own leg secret; it gives the relay both secrets. The secret never
+// and its own leg secret ([wire.Session]); it gives the relay both secrets. The secret never
 // crosses the wire here: it keys a MAC. One leg may hold several connections,
-// told apart by their number; connection n of leg 0 is joined with connection
-// n of leg 1, and with nothing else. A TCP leg shows what it is by a preface
-// (splice mode) or by where it comes from (packet mode); a UDP leg is bound.
+// told apart by their number, at most 1,024; connection n of leg 0 is joined with connection
+// n of leg 1, and with nothing else. There are three kinds, and both legs of a carrier
+// are of the same: a TCP leg shows what it is by a preface (splice mode) or by where it
+// comes from (packet mode); a UDP leg is bound. A portal dials packet mode first and splice
+// mode soon after, and takes what connects on both sides.
 //
-// Numbers are big endian. MACs are HMAC-SHA256 (RFC 2104, RFC 6234).
+// # TCP: splice mode, the preface
 //
-// # TCP: the preface
-//
-// The portal dials the relay and sends exactly 64 bytes. The relay answers
+// The portal dials the relay's session port, its shared port, or its shared port with TLS
+// ([wire.TransportSplice], [wire.TransportTLS]) and sends exactly 64 bytes. The relay answers
 // nothing, neither to a good preface nor to a bad one: what the portal reads
 // next was sent by the other portal. Whatever follows the preface is payload
 // and may be sent at once.
@@ -28,7 +30,12 @@
 //	nonce      [16]byte  random, never used twice
 //	MAC        [24]byte  over the 40 bytes before it, keyed by the leg secret, cut
 //
-// The first byte is no TLS record type, so that a relay can take TLS with a
+// When both legs of one number are proven the relay joins them: what one sends after its
+// preface, the other receives, and a half-close with it. A leg that breaks resets the other: only
+// a clean end is passed on as one. A relay closes, without a word, what is not proven within 10
+// seconds; a proven leg waits 30 seconds for the other.
+//
+// The first byte is no TLS record type (0x16), so that a relay can take TLS with a
 // preface inside, and a bare preface, on the same port. A relay takes a nonce
 // once. Until a connection is joined, its portal may prove it again with a new
 // nonce (its first dial may have died unnoticed): the newest stands. Once
@@ -66,9 +73,9 @@
 //
 // # TCP: packet mode
 //
-// A session that may use packet mode has a block of PacketPorts ports for each
-// leg. Its portal is told the first of them; connection n uses port first +
-// n mod PacketPorts. The portal connects there and sends nothing to prove its leg:
+// A session that may use packet mode ([wire.TransportPacket]) has a block of [PacketPorts] ports
+// for each leg. Its portal is told the first of them ([wire.RelayAccess]); connection n uses port
+// first + n mod PacketPorts. The portal connects there and sends nothing to prove its leg:
 // the first byte it sends is payload, and the first it reads was sent by the
 // other portal. No two legs have the same block for the same source address, so
 // address and block say which leg it is. Two connections at once need two ports;
@@ -107,6 +114,10 @@
 //
 // # UDP: the bind
 //
+// A session with [wire.TransportUDP] has one bind a leg (connection 0), which all its QUIC carriers
+// share. A relay sends each datagram of one leg's bound source on to the other's, unchanged, and
+// keeps up to 8 for a leg that is not bound yet.
+//
 // The portal binds a leg's connection to the address and port that it sends
 // from, as the relay sees it, with STUN Binding (RFC 8489). The shape is that of
 // RFC 8489 section 9.2, with the integrity in the first request too, so that
@@ -143,7 +154,8 @@
 // bind, with one exception: the very request that made the bind, from the
 // source that it bound, is answered again, because the answer may have been lost.
 // So a replayed bind moves nothing. A bind with a higher counter moves the leg
-// to its new source (roaming, NAT rebinding).
+// to its new source: so a portal binds anew when its network has changed or its NAT has
+// forgotten it, and the carriers go on.
 //
 // Everything else is met with silence: other lengths, other attributes, an unknown
 // session or leg, a wrong MAC, an old counter, a NONCE of another leg, source

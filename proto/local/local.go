@@ -1,23 +1,3 @@
-// Package local is the Unix socket between a role's command line and its
-// running daemon.
-//
-// A caller sends one request, the name of a command and its arguments as JSON,
-// and gets one answer: a result as JSON, or an error of one line. A command
-// registered with HandleStream goes on after its answer as a plain stream of
-// bytes in both directions. Requests and answers are framed like control
-// messages (type uint16, length uint32, body) with limits of their own.
-//
-// No caller waits for ever for a daemon that is stopped or hangs: a daemon that works on
-// a command gives a sign of life every few seconds, an empty frame, and a caller gives up
-// when it hears nothing (file signs.go).
-//
-// The socket is for its owner alone: mode 0600, and where the system can tell
-// who calls, only the daemon's user and root are served. A lock beside it
-// keeps a second daemon out; a socket left by a dead daemon is replaced, any
-// other file at its path is not.
-//
-// The same requests can come over any other connection whose other side has proven
-// itself: Answer serves one, and CallOver asks one. Handlers learn who asks (CallerOf).
 package local
 
 import (

@@ -1,11 +1,3 @@
-// Package overquic is what takes the place of TCP and TLS on the way to a server where a network
-// shuts TCP: a stream of a QUIC connection (RFC 9000), with the same identities and protocols
-// (package identity), as a connection. One QUIC connection has one stream, which the side that
-// dials opens.
-//
-// A Conn owns its QUIC connection, and where it was dialled its UDP socket. A Listener owns the
-// socket it was given. To whom has not shown that it is where its packets come from, a Listener
-// says one thing: a Retry, which is smaller than what it answers; to what is not QUIC nothing.
 package overquic
 
 import (

@@ -52,7 +52,7 @@ type ID [8]byte
 // Key is what proves the probes of a tunnel. It never prints.
 type Key = wire.Secret
 
-// Keys are a tunnel's, as both of its portals work them out (package proto).
+// Keys are a tunnel's, as both of its portals work them out.
 type Keys struct {
 	ToClient, ToServer ID // in probes to the TLS client of the tunnel's first carrier, and to its server
 	Key                Key

@@ -1,7 +1,3 @@
-// Package ticket makes the sessions at which two portals meet while no server is
-// there: standing sessions that a relay was not told of, and that it works out by
-// itself from a key of the server's and the session's id. How their legs are proven
-// is in package leg; what a ticket says is in wire.Ticket.
 package ticket
 
 import (

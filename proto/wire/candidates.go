@@ -68,8 +68,8 @@ type Candidate struct {
 // those of any lower number.
 //
 //	number     uint32   rises; a list of the same or a lower one means nothing
-//	machine    [16]byte which machine the sender runs on, as only its peer can tell (package
-//	                    proto, "Direct ways"); zero: it does not say
+//	machine    [16]byte which machine the sender runs on, as only its peer can tell; zero:
+//	                    it does not say
 //	candidates count    at most 16, the rest is not sent
 //	  kind     uint8    transport in the lower 4 bits, origin in the upper; neither is 0
 //	  address, port     neither is zero

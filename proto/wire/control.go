@@ -6,24 +6,11 @@ import (
 	"fmt"
 )
 
-// Messages of the control protocol, portal or relay to server, and of the
-// enrolment protocol, inside TLS. A
-// message is a header of 6 bytes and a body:
-//
-//	 0               1               2               3
-//	+---------------+---------------+---------------+---------------+
-//	|             type              |         length of the         |
-//	+---------------+---------------+---------------+---------------+
-//	|             body              |
-//	+---------------+---------------+
-//
-// No body is empty and none is longer than MaxControl. A type that the
-// receiver does not know is skipped and counted; a known type in the wrong
-// direction, or with a body that is not exactly its fields, closes the
-// connection. New fields take a new type.
 const (
+	// ControlHeaderLen is the length of a control message's header in bytes.
 	ControlHeaderLen = 6
-	MaxControl       = 16384
+	// MaxControl is the longest body of one; none is empty.
+	MaxControl = 16384
 )
 
 // Type is the type of a control message. Append only.

@@ -7,20 +7,8 @@ import (
 	"net/netip"
 )
 
-// Frames of the tunnel protocol, portal to portal, inside a carrier. A frame
-// is a header of 8 bytes and a body:
-//
-//	 0               1               2               3
-//	+---------------+---------------+---------------+---------------+
-//	|     type      |             length of the body                |
-//	+---------------+---------------+---------------+---------------+
-//	|                          stream                               |
-//	+---------------+---------------+---------------+---------------+
-//
-// Stream 0 is the carrier itself. Streams and flows share one number space:
-// odd numbers are opened by the TLS client of the tunnel, even ones by the TLS
-// server, each number once in a tunnel's life.
 const (
+	// FrameHeaderLen is the length of a tunnel frame's header in bytes.
 	FrameHeaderLen = 8
 	// MaxData is the most application bytes in one DATA frame.
 	MaxData = 65536 - FrameHeaderLen - dataHeaderLen
@@ -107,7 +95,7 @@ func AppendFrame(b []byte, stream uint32, f Frame) []byte {
 const TunnelVersion = 2
 
 // TunnelID names a tunnel. Both portals work it out from the first carrier's
-// TLS session; see package proto.
+// TLS session.
 type TunnelID [16]byte
 
 // IsZero reports whether the id is all zero, which names nothing.
@@ -221,7 +209,7 @@ const (
 //
 //	kind   uint8     1 stream, 2 flow, 3 probe
 //	grant  [16]byte  id of the grant
-//	signed blob      the grant itself, at most 2,048 bytes; empty: the exit has it
+//	signed blob      the grant itself, at most MaxGrant bytes; empty: the exit has it
 //	limit  uint64    offset up to which the exit may send (streams; else 0)
 //	source address   the client's address and port, for PROXY protocol; its
 //	                 length is 0 where the client has none (a Unix socket)
@@ -356,8 +344,7 @@ func ParseAck(b []byte) (Ack, error) {
 }
 
 // Fin says that the sender's half of the stream ends at offset: all its bytes
-// are below. The other half goes on. A stream without FIN that loses its
-// carrier was cut short and is reset towards the application.
+// are below. The other half goes on.
 //
 //	epoch  uint32
 //	offset uint64
@@ -456,7 +443,7 @@ func (k CarrierKind) String() string {
 // of the session whose carrier this frame came on; the receiver dials its own
 // leg for it.
 //
-//	connection uint16   number of the new carrier, one above the last of the session
+//	connection uint16   number of the new carrier, one above the last that was announced in the session
 //	kind       uint8    1 TLS, 2 QUIC
 type AddCarrier struct {
 	Connection uint16

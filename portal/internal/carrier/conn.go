@@ -1,11 +1,3 @@
-// Package carrier moves frames between two proven portals over one connection:
-// streams in fair turns, datagrams that are never queued behind them, and a
-// PING that tells a dead connection from a silent one. A carrier knows nothing
-// of resuming, of grants or of applications; the tunnel above it owns the
-// streams and is called for every frame.
-//
-// There are two kinds: TLS 1.3 over TCP (OverTCP), and QUIC (OverQUIC). Package
-// proto says which frame travels where on each.
 package carrier
 
 import (

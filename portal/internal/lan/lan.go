@@ -1,18 +1,3 @@
-// Package lan finds other portals on the local network while no server tells where they
-// are: by DNS-SD over multicast DNS (RFC 6762, RFC 6763), beside whoever else speaks that on
-// the machine. It finds addresses and proves nothing: what it has heard is probed (package
-// direct) before anything else is sent there.
-//
-// An instance of the service _netport._udp has a name that only two portals can work out:
-// from what a grant between them has them both know, for one direction and one day. A
-// portal asks for the names of those that it looks for, and answers who asks for its own
-// name with where its UDP socket is. It is in no list, and answers nothing else: who has
-// no grant with it learns from neither its questions nor its answers who it is, and has no
-// name to ask for. While it looks for nobody, it neither asks nor answers.
-//
-//	message.go  packets
-//	socket.go   interfaces and sockets
-//	lan.go      who is looked for, when is asked, what is believed
 package lan
 
 import (

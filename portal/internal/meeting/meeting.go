@@ -1,17 +1,3 @@
-// Package meeting makes carriers in one session of two portals: it races the
-// session's ways to a carrier on which both are proven, exchanges HELLO, and
-// tells which tunnel the carrier belongs to.
-//
-//	path    ways of the session: packet mode, splice mode, QUIC
-//	  \
-//	carrier   a connection on a way, TLS or QUIC, the peer proven
-//	    \
-//	  meeting   HELLO: the tunnel that both have, or a new one
-//
-// A Meeting decides nothing about tunnels; it asks Tunnels, and its owner
-// attaches what it returns. A session has a first carrier (First), more that the
-// TLS client announces on a carrier that lives (More), and others without an
-// agreed number when all were lost (Again).
 package meeting
 
 import (

@@ -1,31 +1,3 @@
-// Package stream is one forwarded connection as the two portals count it: no
-// sockets, no goroutines, no clock. Everything that happens to a stream is a
-// method call here, and what is to be sent comes out as frames.
-//
-// A stream has two halves. The sending half keeps every segment until the far
-// portal has acknowledged it, so that a stream can go on over another carrier.
-// The receiving half takes bytes strictly in order, and says in one ACK what it
-// has written out to its application and how much more it will take: the
-// acknowledgement is the window's credit.
-//
-//	            Append            Next                Ack
-//	application ------> [ kept ] ------> carrier ... ------> forgotten
-//
-//	                   Receive, Queue            Wrote out
-//	carrier ... DATA -----------------> [ queue ] -------> application
-//
-// FIN takes one number after the last byte, as in TCP: an ACK of that number
-// says that the application was told of the end. A stream is over, and its
-// number may be forgotten, when both FINs are acknowledged, or when a RESET
-// went both ways: every RESET is answered by one, unless its receiver had sent
-// its own already. So neither side ever hears of a stream that it has
-// forgotten, unless the peer breaks the protocol.
-//
-// A stream outlives the carrier under it: move.go says how it goes on over
-// another one.
-//
-// A Stream is owned by one lock of its owner's: no method may run beside
-// another.
 package stream
 
 import (

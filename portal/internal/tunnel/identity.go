@@ -11,7 +11,7 @@ import (
 
 // Identity is what makes a tunnel the same over many carriers: its name, and a
 // secret that only its two portals know. Both are worked out by each of them
-// from the TLS session of the first carrier (package proto).
+// from the TLS session of the first carrier (file doc.go).
 type Identity struct {
 	ID     wire.TunnelID
 	Peer   string // name of the other portal

@@ -1,24 +1,3 @@
-// Package tunnel is the association of two portals: it owns the carriers and
-// every stream and flow between the two, and outlives the carriers.
-//
-//	application socket -- pipe -- stream -- carrier -- peer
-//	UDP socket ---------- Flow ------------ carrier -- peer
-//
-// A pipe copies between an application's socket and its stream: one goroutine
-// reads the socket; what comes from the peer is written to the socket by the
-// carrier's reader as far as it fits, and by a second goroutine of the pipe
-// only when it does not. So a byte that crosses an idle tunnel wakes one
-// goroutine at each portal.
-//
-// A pipe is attached to one carrier at a time, and moves to another when that
-// one is lost, silent, retired, or of the worse kind; its application notices
-// nothing. A flow is attached to none: its datagrams take the best carrier of the
-// moment. A tunnel that has lost its last carrier lingers: everything waits for
-// another, until the peer was not heard for as long as Config.Linger.
-//
-// A Tunnel decides nothing: whom it is with, and which carriers are its own, is
-// known to whoever calls Attach (by TLS and the Identity); what the peer may
-// open, to the Handler.
 package tunnel
 
 import (

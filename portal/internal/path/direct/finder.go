@@ -1,33 +1,3 @@
-// Package direct finds ways between two portals that lead over no relay, and holds them
-// open. A tunnel comes up over a relay; from then on, for its whole life, a Path looks for
-// such ways and never gives up:
-//
-//	Finder   what all tunnels share: the portal's own addresses, the shared sockets,
-//	         what probes belong to whom, what may still be sent for one peer
-//	Path     one tunnel: the addresses of its peer, what was asked and answered there,
-//	         the open ways; a session like those at relays, of which the server
-//	         knows nothing
-//	search   the decisions of a Path, without clock or socket
-//
-// Both portals tell each other their addresses inside the tunnel and send probes
-// (package probe) to each other's at the same time, so that each opens its own NAT for
-// what the other sends. A way is open once a probe was answered: then both can send and
-// receive on it, and whoever is at its other end is the peer. Only then QUIC is spoken
-// there, dialled by the tunnel's TLS client; the other expects it from where its own
-// probes were answered. So nobody can have a portal send anything but a few probes to
-// somebody else.
-//
-// From when both have the way by the relay until both have one on a direct way it takes
-// three round trips at least: half of one until the client knows the server's addresses, one
-// for a probe and its answer, one for QUIC, and half until its HELLO is there. Over TCP it
-// takes four where both NATs must be opened, since to connect takes one before the probe.
-//
-// The ports of a symmetric NAT are not guessed ("birthday probing"), which could open it
-// for one that is port-restricted: M probes to its ports meet one of N sockets behind it with
-// a chance of 1 - (1 - M/64,512)^N. All that may be sent for one peer, 480 probes there and 30
-// to the one address from N = 30 sockets, is 20 in 100, or 36 where the NAT uses half of
-// the ports, and comes back in 32 hours: a week until such a pair has met, most likely, in which
-// nothing is left for the addresses that it has named. For one in two it takes 1,490.
 package direct
 
 import (
