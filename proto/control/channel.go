@@ -5,9 +5,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
+	"github.com/netport/netport/proto/eyeballs"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/overquic"
 	"github.com/netport/netport/proto/proxy"
@@ -63,77 +63,50 @@ func (e *UnreachedError) Unwrap() error { return e.err }
 // a configuration, and something that goes with it; that of the connection is returned. The error is that
 // of TCP, an *UnreachedError if that did not connect.
 func Connect[T any](ctx context.Context, through *proxy.Settings, address string, secure func() (*tls.Config, T)) (Channel, T, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	var tasks sync.WaitGroup
-	outcomes := make(chan outcome[T], 2)
-	defer func() {
-		cancel()
-		tasks.Wait()
-		close(outcomes)
-		for o := range outcomes {
-			if o.err == nil {
-				o.conn.Close()
-			}
-		}
-	}()
-	tasks.Go(func() { outcomes <- overTCP(ctx, through, address, secure) })
-	udp := through.Through(address) == nil
-	under := 1
-	var why error // of TCP
-	next := time.NewTimer(udpAfter)
-	defer next.Stop()
-	for {
-		select {
-		case o := <-outcomes:
-			under--
-			switch {
-			case o.err == nil:
-				return o.conn, o.with, nil
-			case !o.udp:
-				why = o.err
-			case why != nil:
-				why = fmt.Errorf("%w (over UDP: %v)", why, o.err)
-			}
-			if !udp && under == 0 {
-				return nil, o.with, why
-			}
-			next.Reset(udpAlone)
-		case <-next.C:
-			if !udp && why != nil {
-				var none T
-				return nil, none, why
-			}
-		}
-		if udp {
-			udp = false
-			under++
-			tasks.Go(func() {
-				conn, with, err := overquic.Dial(ctx, overquic.Dialer{}, address, secure)
-				outcomes <- outcome[T]{conn, with, true, err}
-			})
-		}
+	type connected struct {
+		Channel
+		with T
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ways := []bool{false}
+	if through.Through(address) == nil {
+		ways = append(ways, true)
+	}
+	var tcp, udp error
+	won, err := eyeballs.Race(ctx, udpAfter, ways, func(ctx context.Context, overUDP bool) (c connected, err error) {
+		if overUDP {
+			c.Channel, c.with, udp = overquic.Dial(ctx, overquic.Dialer{}, address, secure)
+			return c, udp
+		}
+		if c.Channel, c.with, tcp = dialTCP(ctx, through, address, secure); tcp != nil {
+			time.AfterFunc(udpAlone, cancel)
+		}
+		return c, tcp
+	})
+	switch {
+	case err == nil:
+		return won.Channel, won.with, nil
+	case tcp == nil:
+		tcp = err // it was not even begun
+	case udp != nil && ctx.Err() == nil:
+		tcp = fmt.Errorf("%w (over UDP: %v)", tcp, udp)
+	}
+	return nil, won.with, tcp
 }
 
-// outcome is what came of one attempt to connect.
-type outcome[T any] struct {
-	conn Channel
-	with T
-	udp  bool
-	err  error
-}
-
-// overTCP is Connect over TCP.
-func overTCP[T any](ctx context.Context, through *proxy.Settings, address string, secure func() (*tls.Config, T)) outcome[T] {
+// dialTCP is Connect over TCP.
+func dialTCP[T any](ctx context.Context, through *proxy.Settings, address string, secure func() (*tls.Config, T)) (Channel, T, error) {
+	var with T
 	raw, err := through.DialContext(ctx, &net.Dialer{}, address)
 	if err != nil {
-		return outcome[T]{err: &UnreachedError{cause(err)}}
+		return nil, with, &UnreachedError{cause(err)}
 	}
 	cfg, with := secure()
 	conn, err := shake(ctx, raw, cfg)
 	if err != nil {
 		raw.Close()
-		return outcome[T]{err: err}
+		return nil, with, err
 	}
-	return outcome[T]{conn: conn, with: with}
+	return conn, with, nil
 }

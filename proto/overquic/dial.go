@@ -8,12 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/netport/netport/proto/eyeballs"
 )
 
 const (
@@ -43,58 +44,19 @@ func Dial[T any](ctx context.Context, d Dialer, address string, secure func() (*
 	if err != nil {
 		return nil, none, err
 	}
-	type outcome struct {
-		conn *Conn
+	type dialled struct {
+		*Conn
 		with T
-		err  error
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var tasks sync.WaitGroup
-	outcomes := make(chan outcome, len(addresses))
-	defer func() {
-		cancel()
-		tasks.Wait()
-		close(outcomes)
-		for o := range outcomes {
-			if o.conn != nil {
-				o.conn.Close()
-			}
-		}
-	}()
-	under, first := 0, error(nil)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for under > 0 || len(addresses) > 0 {
-		var next <-chan time.Time
-		if len(addresses) > 0 {
-			next = timer.C
-		}
-		select {
-		case <-next:
-			to := addresses[0]
-			addresses = addresses[1:]
-			under++
-			tasks.Go(func() {
-				cfg, with := secure()
-				conn, err := dial(ctx, to, cfg)
-				outcomes <- outcome{conn, with, err}
-			})
-			timer.Reset(stagger)
-		case o := <-outcomes:
-			under--
-			if o.err == nil {
-				return o.conn, o.with, nil
-			}
-			if first == nil {
-				first = o.err
-			}
-			timer.Reset(0)
-		}
-	}
-	return nil, none, first
+	won, err := eyeballs.Race(ctx, stagger, addresses, func(ctx context.Context, to netip.AddrPort) (dialled, error) {
+		cfg, with := secure()
+		conn, err := dial(ctx, to, cfg)
+		return dialled{conn, with}, err
+	})
+	return won.Conn, won.with, err
 }
 
-// lookUp returns where an address leads, IPv6 and IPv4 in turns.
+// lookUp returns where an address leads.
 func (d Dialer) lookUp(ctx context.Context, address string) ([]netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
@@ -112,7 +74,7 @@ func (d Dialer) lookUp(ctx context.Context, address string) ([]netip.AddrPort, e
 	if err != nil {
 		return nil, err
 	}
-	var six, four, list []netip.AddrPort
+	var list []netip.AddrPort
 	for _, a := range found {
 		a = a.Unmap()
 		if d.Permit != nil {
@@ -120,16 +82,7 @@ func (d Dialer) lookUp(ctx context.Context, address string) ([]netip.AddrPort, e
 				continue
 			}
 		}
-		at := netip.AddrPortFrom(a, uint16(port))
-		if a.Is4() {
-			four = append(four, at)
-		} else {
-			six = append(six, at)
-		}
-	}
-	for i := range max(len(six), len(four)) {
-		list = append(list, six[min(i, len(six)):min(i+1, len(six))]...)
-		list = append(list, four[min(i, len(four)):min(i+1, len(four))]...)
+		list = append(list, netip.AddrPortFrom(a, uint16(port)))
 	}
 	if len(list) == 0 {
 		if err == nil {
@@ -137,6 +90,7 @@ func (d Dialer) lookUp(ctx context.Context, address string) ([]netip.AddrPort, e
 		}
 		return nil, err
 	}
+	list = eyeballs.Order(list)
 	return list[:min(len(list), maxAddresses)], nil
 }
 

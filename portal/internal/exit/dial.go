@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/netport/netport/portal/internal/eyeballs"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
+	"github.com/netport/netport/proto/eyeballs"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/reserve"
 	"github.com/netport/netport/proto/wire"

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
-	"github.com/netport/netport/portal/internal/eyeballs"
 	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/proto/eyeballs"
 	"github.com/netport/netport/proto/wire"
 )
 

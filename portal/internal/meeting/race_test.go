@@ -20,8 +20,8 @@ import (
 
 	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
-	"github.com/netport/netport/portal/internal/eyeballs"
 	"github.com/netport/netport/portal/internal/path"
+	"github.com/netport/netport/proto/eyeballs"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )

@@ -8,8 +8,8 @@ import (
 	"sort"
 	"time"
 
-	"github.com/netport/netport/portal/internal/eyeballs"
 	"github.com/netport/netport/proto/address"
+	"github.com/netport/netport/proto/eyeballs"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/wire"
 )

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/netport/netport/portal/internal/eyeballs"
+	"github.com/netport/netport/proto/eyeballs"
 	"github.com/netport/netport/proto/wire"
 )
 

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/netport/netport/portal/internal/eyeballs"
+	"github.com/netport/netport/proto/eyeballs"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/record"
 	"github.com/netport/netport/proto/wire"
