@@ -349,6 +349,7 @@ func (b *binding) take(p []byte, now time.Time) (answer bool) {
 	if !b.binder.Handle(p) {
 		return false
 	}
+	b.leg.finder.heard(b.leg.Relay())
 	mapped, bound := b.binder.Mapped()
 	if !bound {
 		return true

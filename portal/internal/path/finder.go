@@ -30,7 +30,10 @@ type Config struct {
 	// before: a NAT on the way has another one, and this machine was not told. It
 	// must neither block nor call the Finder; nil: nobody wants to know.
 	Renumbered func()
-	Log        *slog.Logger
+	// Heard is called when a relay has answered over TCP or UDP, with its name. It must
+	// neither block nor call the Finder; nil: nobody wants to know.
+	Heard func(relay string)
+	Log   *slog.Logger
 }
 
 // Finder makes Legs and remembers what works with which relay, in which
@@ -74,6 +77,13 @@ func (f *Finder) network() string {
 		return ""
 	}
 	return f.Network.Current().String()
+}
+
+// heard tells that a relay has answered.
+func (f *Finder) heard(relay string) {
+	if f.Heard != nil {
+		f.Heard(relay)
+	}
 }
 
 // counter returns a counter for binds and Meeting prefaces, above all before

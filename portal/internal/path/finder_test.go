@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/proto/wire"
 )
@@ -108,4 +110,46 @@ func TestRoundTripToARelayIsMeasured(t *testing.T) {
 	if _, err := f.Measure(t.Context(), place, loopback); err == nil {
 		t.Error("a relay that is not there was measured")
 	}
+}
+
+// A relay is heard when it takes a TCP connection or answers a UDP leg, and not when it is only spoken to.
+func TestWhatIsHeardOfARelayIsTold(t *testing.T) {
+	a := newAuthority(t)
+	f := a.finder("ann")
+	told := make(chan string, 10)
+	f.Heard = func(relay string) { told <- relay }
+	if _, err := f.dial(t.Context(), "relay-1", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), a.closedPort())); err == nil {
+		t.Error("dialled a closed port")
+	}
+	r, silent := newUDPRelay(t, "127.0.0.1"), listenUDP(t, "127.0.0.1")
+	defer silent.Close()
+	bind := func(place netip.AddrPort, until func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := r.leg(f, 0, accessAt(place))
+		defer l.Close()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := quicOf(l.Ways(0)).Quic(ctx, true, a.tls(0), &quic.Config{})
+			ended <- err
+		}()
+		until()
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("nobody is at the other leg: %v", err)
+		}
+	}
+	bind(at(silent), func() {
+		silent.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, _, err := silent.ReadFrom(make([]byte, 1500)); err != nil {
+			t.Error(err)
+		}
+	})
+	if len(told) > 0 {
+		t.Errorf("%s was heard, which says nothing", <-told)
+	}
+	connected(t, f)
+	if n := len(told); n != 1 || <-told != "relay-1" {
+		t.Errorf("told %d times of a TCP connection", n)
+	}
+	bind(at(r.conns[0]), func() { eventually(t, "told of an answer over UDP", func() bool { return len(told) > 0 }) })
 }

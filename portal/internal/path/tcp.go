@@ -261,6 +261,7 @@ func (f *Finder) dial(ctx context.Context, relay string, addr netip.AddrPort) (*
 	if err != nil {
 		return nil, err
 	}
+	f.heard(relay)
 	raw := over
 	if secure, ok := over.(*tls.Conn); ok {
 		raw = secure.NetConn()

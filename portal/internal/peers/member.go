@@ -18,6 +18,8 @@ import (
 // show that the peer answers on it.
 const doubtTime = 2 * time.Second
 
+var errUnheard = errors.New("nothing was heard of the relay since it was tried last")
+
 // member is one tunnel.
 type member struct {
 	pool     *Pool
@@ -162,6 +164,10 @@ func (m *member) more(ctx context.Context, id wire.SessionID, connection uint16,
 	if s == nil || s.over() {
 		p.mu.Unlock()
 		return nil, nil, meeting.ErrNoWay
+	}
+	if !s.direct && !s.lan && p.tries.silent(s.leg.Relay()) {
+		p.mu.Unlock()
+		return nil, nil, errUnheard
 	}
 	s.further++
 	p.mu.Unlock()

@@ -116,6 +116,7 @@ type Pool struct {
 	Config
 	tunnels task // of every member
 	tasks   task // of everything else
+	tries   tries
 	look    chan struct{}
 	doubts  chan struct{} // capacity 1: what carriers were proven with may hold no more
 	linger  atomic.Int64  // Config.Linger, as it is now
@@ -171,6 +172,7 @@ func New(cfg Config) *Pool {
 	p.linger.Store(int64(cfg.Linger))
 	p.tunnels.init()
 	p.tasks.init()
+	p.tries.init()
 	return p
 }
 
@@ -337,10 +339,14 @@ func (p *Pool) SetLinger(d time.Duration) {
 	}
 }
 
+// Heard takes that something was heard of a relay, by whatever way.
+func (p *Pool) Heard(relay string) { p.tries.heard(relay) }
+
 // Changed tells that this portal's network has changed, or that the machine has
 // slept: every carrier is asked whether it lives, and what searches for a way
 // tries at once.
 func (p *Pool) Changed() {
+	p.tries.again()
 	p.mu.Lock()
 	for _, pr := range p.peers {
 		pr.pace = pace{}

@@ -166,6 +166,7 @@ func (s *socket) Close() error {
 
 // theLeg is a Leg with the one way that a relay has.
 type theLeg struct {
+	of      *portal
 	relay   *relay
 	session wire.Session
 }
@@ -206,5 +207,9 @@ func (w *way) Lost()                  {}
 func (w *way) Direct() bool           { return false }
 func (w *way) Stuck()                 {}
 func (w *way) Dial(ctx context.Context) (net.Conn, error) {
-	return w.leg.relay.dial(ctx, w.leg.session, w.connection)
+	conn, err := w.leg.relay.dial(ctx, w.leg.session, w.connection)
+	if err == nil {
+		w.leg.of.pool.Heard(w.leg.relay.name)
+	}
+	return conn, err
 }

@@ -166,6 +166,8 @@ func (s *session) run() {
 
 // first makes carrier 0.
 func (s *session) first() {
+	// Whoever has announced the session has heard of the relay.
+	s.pool.tries.note(s.leg.Relay())
 	met, err := s.meeting.First(s.ctx)
 	if err == nil {
 		err = s.attach(met)
@@ -198,14 +200,7 @@ func (s *session) againLocked() {
 	s.attempts++
 	s.refused = false
 	s.work.Go(func() {
-		s.leg.Refresh()
-		ctx, cancel := context.WithTimeout(s.ctx, againTime)
-		defer cancel()
-		met, err := s.meeting.Again(ctx)
-		if err == nil {
-			err = s.attach(met)
-		}
-		if err != nil {
+		if err := s.again(); err != nil {
 			s.log.Debug("no way back in this session", "error", err)
 		}
 		s.pool.mu.Lock()
@@ -213,6 +208,21 @@ func (s *session) againLocked() {
 		s.attempts--
 		s.pool.settleLocked(s.peer)
 	})
+}
+
+// again makes a carrier without a number, when it is the relay's turn.
+func (s *session) again() error {
+	ctx, cancel := context.WithTimeout(s.ctx, againTime)
+	defer cancel()
+	if err := s.pool.tries.wait(ctx, s.leg.Relay()); err != nil {
+		return err
+	}
+	s.leg.Refresh()
+	met, err := s.meeting.Again(ctx)
+	if err != nil {
+		return err
+	}
+	return s.attach(met)
 }
 
 // relayRefuses notes that nothing listens where the relay should be: there is

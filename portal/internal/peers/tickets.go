@@ -252,7 +252,7 @@ func (p *Pool) waitFor(wanted map[wire.SessionID]wire.Ticket, near map[wire.Sess
 // has come, or the wait is not wanted any more.
 func (s *session) wait() {
 	pause := firstPause
-	for s.ctx.Err() == nil {
+	for s.turn() {
 		ctx, restart := context.WithTimeout(s.ctx, jitter(waitTime))
 		p, began := s.pool, time.Now()
 		p.mu.Lock()
@@ -282,6 +282,12 @@ func (s *session) wait() {
 	s.attempts--
 	close(s.joined)
 	p.settleLocked(s.peer)
+}
+
+// turn waits for the relay's turn, and reports false if the wait is not wanted any
+// more. The local network has none.
+func (s *session) turn() bool {
+	return s.ctx.Err() == nil && (s.lan || s.pool.tries.wait(s.ctx, s.leg.Relay()) == nil)
 }
 
 // wake has a wait begun anew: the network has changed. It is called with the

@@ -36,7 +36,7 @@ type seekers struct{ of *portal }
 
 // Open implements Directs. The wire joins those legs whose tunnels have the same key.
 func (s seekers) Open(t direct.Tunnel) Direct {
-	k := &seeker{of: s.of, tunnel: t, theLeg: theLeg{relay: s.of.w.wire}}
+	k := &seeker{of: s.of, tunnel: t, theLeg: theLeg{of: s.of, relay: s.of.w.wire}}
 	copy(k.session.ID[:], t.Keys.Key[:])
 	if !t.Client {
 		k.session.Leg = 1

@@ -396,7 +396,7 @@ func (p *portal) Leg(s wire.Session, _ netip.Addr) (Leg, error) {
 	if !slices.ContainsFunc(p.w.relays, func(r *relay) bool { return r.name == s.Relay.Name }) {
 		return nil, fmt.Errorf("relay %q offers no way", s.Relay.Name)
 	}
-	return &theLeg{p.w.relay(s.Relay.Name), s}, nil
+	return &theLeg{p, p.w.relay(s.Relay.Name), s}, nil
 }
 
 func (p *portal) Ticket(t wire.Ticket, server netip.Addr) (Leg, error) {
