@@ -63,10 +63,6 @@ func (e *UnreachedError) Unwrap() error { return e.err }
 // a configuration, and something that goes with it; that of the connection is returned. The error is that
 // of TCP, an *UnreachedError if that did not connect.
 func Connect[T any](ctx context.Context, through *proxy.Settings, address string, secure func() (*tls.Config, T)) (Channel, T, error) {
-	type connected struct {
-		Channel
-		with T
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ways := []bool{false}
@@ -74,19 +70,19 @@ func Connect[T any](ctx context.Context, through *proxy.Settings, address string
 		ways = append(ways, true)
 	}
 	var tcp, udp error
-	won, err := eyeballs.Race(ctx, udpAfter, ways, func(ctx context.Context, overUDP bool) (c connected, err error) {
+	won, err := eyeballs.Race(ctx, udpAfter, ways, func(ctx context.Context, overUDP bool) (c connected[T], err error) {
 		if overUDP {
-			c.Channel, c.with, udp = overquic.Dial(ctx, overquic.Dialer{}, address, secure)
+			c.conn, c.with, udp = overquic.Dial(ctx, overquic.Dialer{}, address, secure)
 			return c, udp
 		}
-		if c.Channel, c.with, tcp = dialTCP(ctx, through, address, secure); tcp != nil {
+		if c.conn, c.with, tcp = dialTCP(ctx, through, address, secure); tcp != nil {
 			time.AfterFunc(udpAlone, cancel)
 		}
 		return c, tcp
 	})
 	switch {
 	case err == nil:
-		return won.Channel, won.with, nil
+		return won.conn, won.with, nil
 	case tcp == nil:
 		tcp = err // it was not even begun
 	case udp != nil && ctx.Err() == nil:
@@ -94,6 +90,14 @@ func Connect[T any](ctx context.Context, through *proxy.Settings, address string
 	}
 	return nil, won.with, tcp
 }
+
+// connected is a connection, and what goes with its configuration.
+type connected[T any] struct {
+	conn Channel
+	with T
+}
+
+func (c connected[T]) Close() error { return c.conn.Close() }
 
 // dialTCP is Connect over TCP.
 func dialTCP[T any](ctx context.Context, through *proxy.Settings, address string, secure func() (*tls.Config, T)) (Channel, T, error) {

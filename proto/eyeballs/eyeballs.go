@@ -40,10 +40,16 @@ func RaceAt[C any, T io.Closer](ctx context.Context, at []time.Duration, candida
 	if len(candidates) == 1 {
 		return dial(ctx, candidates[0])
 	}
-	var none T
+	won, err := race(ctx, at, func(ctx context.Context, i int) (io.Closer, error) { return dial(ctx, candidates[i]) })
+	conn, _ := won.(T)
+	return conn, err
+}
+
+// race is RaceAt for any candidates, which are known by their number: programs have it once.
+func race(ctx context.Context, at []time.Duration, dial func(context.Context, int) (io.Closer, error)) (io.Closer, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	type result struct {
-		conn T
+		conn io.Closer
 		err  error
 	}
 	results := make(chan result)
@@ -62,14 +68,14 @@ func RaceAt[C any, T io.Closer](ctx context.Context, at []time.Duration, candida
 	for next := 0; ; {
 		select {
 		case <-timer.C:
-			if next < len(candidates) {
-				candidate := candidates[next]
+			if next < len(at) {
+				number := next
 				running++
 				go func() {
-					conn, err := dial(ctx, candidate)
+					conn, err := dial(ctx, number)
 					results <- result{conn, err}
 				}()
-				if next++; next < len(candidates) {
+				if next++; next < len(at) {
 					timer.Reset(at[next] - at[next-1])
 				}
 			}
@@ -81,12 +87,12 @@ func RaceAt[C any, T io.Closer](ctx context.Context, at []time.Duration, candida
 			if first == nil {
 				first = r.err
 			}
-			if running == 0 && next == len(candidates) {
-				return none, first
+			if running == 0 && next == len(at) {
+				return nil, first
 			}
 			timer.Reset(0)
 		case <-ctx.Done():
-			return none, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 }

@@ -44,17 +44,21 @@ func Dial[T any](ctx context.Context, d Dialer, address string, secure func() (*
 	if err != nil {
 		return nil, none, err
 	}
-	type dialled struct {
-		*Conn
-		with T
-	}
-	won, err := eyeballs.Race(ctx, stagger, addresses, func(ctx context.Context, to netip.AddrPort) (dialled, error) {
+	won, err := eyeballs.Race(ctx, stagger, addresses, func(ctx context.Context, to netip.AddrPort) (dialled[T], error) {
 		cfg, with := secure()
 		conn, err := dial(ctx, to, cfg)
-		return dialled{conn, with}, err
+		return dialled[T]{conn, with}, err
 	})
-	return won.Conn, won.with, err
+	return won.conn, won.with, err
 }
+
+// dialled is a connection, and what goes with its configuration.
+type dialled[T any] struct {
+	conn *Conn
+	with T
+}
+
+func (d dialled[T]) Close() error { return d.conn.Close() }
 
 // lookUp returns where an address leads.
 func (d Dialer) lookUp(ctx context.Context, address string) ([]netip.AddrPort, error) {
