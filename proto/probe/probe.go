@@ -14,8 +14,8 @@
 //
 // On TCP the same packets are the first bytes of a connection: who has dialled asks, and
 // who is asked answers; if both have dialled, both ask. The TLS client of the tunnel's
-// first carrier then takes a connection by one byte, 1, on which TLS follows; others it
-// closes.
+// first carrier then takes a connection by one byte, 1, or by 2 and the number of a carrier that it
+// has announced (uint16), on which TLS follows; others it closes.
 //
 // Ask and answer have the same length. Both carry a MAC under a key that only the two
 // portals of one tunnel know, and an id by which the receiver finds that tunnel; the id

@@ -49,13 +49,14 @@
 //
 // Both sides dial carrier 0 on the Session message. The TLS client of a session may then
 // announce one more with CARRIER ([wire.AddCarrier]) on a carrier of it, numbers rising by
-// one, each used once (announcements may overtake each other), and both dial it; a tunnel has 8 at
+// one, each used once (announcements may overtake each other; on a direct path they come
+// around after 1,023), and both dial it; a tunnel has 8 at
 // most (this implementation makes up to 4 over TCP and one over QUIC). When two portals have lost
 // all carriers of a session they dial Meeting connections and QUIC anew, and ask for another
 // session.
 //
 // Carriers on a direct path belong to no session of a server's: HELLO names the session that
-// both work out (direct, of [tunnel.Identity]) and the number Meeting, and the carrier is of this
-// tunnel or of none. No further one is announced there. The carriers by a relay stay; a portal that
+// both work out (direct, of [tunnel.Identity]) and the number Meeting, or that of CARRIER, and the
+// carrier is of this tunnel or of none. Further ones are over TCP. The carriers by a relay stay; a portal that
 // has something open and lost the last of them asks for another session, to have it in reserve.
 package meeting

@@ -251,6 +251,17 @@ func TestNumberOfFurtherCarrierIsUsedOnce(t *testing.T) {
 	if n, ok := New(m.Config).Next(wire.CarrierQUIC); ok {
 		t.Errorf("number %d for a kind that the session has not", n)
 	}
+	m.Config.Again = true
+	if n, ok := m.Next(wire.CarrierTCP); !ok || n != 1 {
+		t.Errorf("number %d, %t, where they come around", n, ok)
+	}
+	info.Leg = 1
+	m = New(Config{Session: info, Leg: fixed{}, Again: true})
+	for range 2 {
+		if _, err := m.More(t.Context(), 1, wire.CarrierTCP, identityOf("x", 1)); errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("where they come around: %v", err)
+		}
+	}
 }
 
 // A peer that proves itself and then says nothing holds nobody up for ever.

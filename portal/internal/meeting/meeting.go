@@ -59,6 +59,9 @@ type Config struct {
 	// certificate; it is that of the session's side, client or server.
 	TLS     *tls.Config
 	Tunnels Tunnels
+	// Again has numbers of carriers come around, as no relay remembers those that were used. The
+	// session lasts as long as its tunnel, which may be years.
+	Again bool
 	// Refused, if not nil, is called when nothing listens where the relay should
 	// be.
 	Refused func()
@@ -72,7 +75,7 @@ type Meeting struct {
 
 	mu   sync.Mutex      // guards the following
 	last uint16          // number that was announced last, on the TLS client's side
-	used map[uint16]bool // numbers that were announced, on the server's side
+	used map[uint16]bool // numbers that were announced and are not free again, on the server's side
 }
 
 // New returns a Meeting.
@@ -121,6 +124,9 @@ func (m *Meeting) Next(kind wire.CarrierKind) (connection uint16, ok bool) {
 	ways, _ := m.Leg.Of(1, kind) // any number
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.Config.Again && m.last+1 >= maxConnections {
+		m.last = 0
+	}
 	if len(ways) == 0 || !m.client || m.last+1 >= maxConnections {
 		return 0, false
 	}
@@ -134,6 +140,9 @@ func (m *Meeting) More(ctx context.Context, connection uint16, kind wire.Carrier
 	if !m.client {
 		if err := m.use(connection); err != nil {
 			return Met{}, err
+		}
+		if m.Config.Again {
+			defer m.free(connection)
 		}
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, joinTime, errSlow)
@@ -155,6 +164,13 @@ func (m *Meeting) use(connection uint16) error {
 	}
 	m.used[connection] = true
 	return nil
+}
+
+// free has a number used again.
+func (m *Meeting) free(connection uint16) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.used, connection)
 }
 
 // attempt is one carrier to be made.

@@ -181,6 +181,10 @@ func (m *member) more(ctx context.Context, id wire.SessionID, connection uint16,
 		p.settleLocked(s.peer)
 		return nil, nil, err
 	}
+	if s.direct && s.ended {
+		met.Conn.Abort(meeting.ErrNoWay)
+		return nil, nil, meeting.ErrNoWay
+	}
 	s.comeLocked(m, met)
 	return met.Conn, met.Way, nil
 }

@@ -128,7 +128,7 @@ func (p *Pool) newSession(pr *peer, info wire.Session, leg Leg, log *slog.Logger
 	}
 	s.ctx, s.stop = context.WithCancel(p.tasks.ctx)
 	s.meeting = meeting.New(meeting.Config{
-		Session: info, Leg: leg, TLS: p.tls(info), Tunnels: &view{p, pr}, Refused: s.relayRefuses, Log: log,
+		Session: info, Leg: leg, TLS: p.tls(info), Tunnels: &view{p, pr}, Again: leg.Relay() == "", Refused: s.relayRefuses, Log: log,
 	})
 	return s
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/netport/netport/proto/wire"
@@ -37,6 +38,7 @@ type effort struct {
 	joining int       // carriers that are being joined
 	after   time.Time // no other before
 	pause   time.Duration
+	none    bool // there was none to be had, when the tunnel had none either
 }
 
 func (f further) of(w want) *effort {
@@ -88,11 +90,14 @@ func (t *Tunnel) wantsLocked() (list []want) {
 		if l.renews() {
 			old = append(old, l)
 		}
-		if !l.retired.Load() {
+		if !l.retired.Load() && !l.renew.Load() {
 			have[l.want()]++
 		}
 	}
 	for w, e := range t.further {
+		if e.none && have[w] > 0 { // it came by itself, so others may be had
+			e.none, e.after, e.pause = false, time.Time{}, 0
+		}
 		have[w] += e.joining
 	}
 	tcp, quic := want{wire.CarrierTCP, home.direct}, want{wire.CarrierQUIC, home.direct}
@@ -105,7 +110,7 @@ func (t *Tunnel) wantsLocked() (list []want) {
 		list = append(list, quic)
 	}
 	for _, l := range old {
-		if len(t.ends) > 0 && have[want{wire.CarrierTCP, l.direct}]+have[want{wire.CarrierQUIC, l.direct}] == 0 {
+		if (len(t.ends) > 0 || l.direct) && have[want{wire.CarrierTCP, l.direct}]+have[want{wire.CarrierQUIC, l.direct}] == 0 {
 			list = append(list, l.want())
 		}
 	}
@@ -141,6 +146,7 @@ func (t *Tunnel) grow(now time.Time) (wait time.Duration) {
 			default:
 				t.mu.Lock()
 				e.failed(now)
+				e.none = !slices.ContainsFunc(t.links, func(l *link) bool { return l.want() == w })
 				wait = min(wait, e.pause)
 				t.mu.Unlock()
 			}
@@ -190,8 +196,8 @@ func (t *Tunnel) joinLocked(session wire.SessionID, n uint16, w want) {
 		e := t.further.of(w)
 		e.joining--
 		log := t.cfg.Log.Info
-		if e.pause > 0 {
-			log = t.cfg.Log.Debug // it was said, and is tried ever again
+		if e.pause > 0 || w.direct {
+			log = t.cfg.Log.Debug // it was said, or NATs let no other through, and is tried ever again
 		}
 		if err != nil {
 			e.failed(time.Now())

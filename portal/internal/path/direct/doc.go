@@ -67,6 +67,15 @@
 // begin so within 5 seconds. Then one that the TLS client takes becomes a carrier as any other
 // over TCP, beside the one over QUIC.
 //
+// While one carries, the TLS client may announce others by number (CARRIER), for more streams or
+// in place of those whose certificate ends. Who has dialled the first, or the TLS client where both
+// have, dials the address that was reached then, from the port that is as far above that of the first
+// as the number says (around 65,535 it goes on at 1024), or from any other that is free. The other
+// dials that port where it has seen the first come from, from its own: that opens its NAT, and counts
+// for four probes, as ever, until one has come. So further ones come through a door that is open, and
+// through NATs that leave ports as they are. The TLS client has the server dial 16 at once, and one
+// every 10 seconds.
+//
 // # How soon
 //
 // From when both have the way by the relay until both have one on a direct way it takes

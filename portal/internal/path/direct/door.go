@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -85,12 +86,12 @@ func (d *door) serve(take func(context.Context, *net.TCPConn)) {
 	}
 }
 
-// dial connects to another portal's door, from this one. Where both dial at the same time
-// there is one connection, which both have dialled.
-func (d *door) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
-	local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), d.port))
+// dial connects to another portal, from this door or another port. Where both dial at the same
+// time there is one connection, which both have dialled.
+func (d *door) dial(ctx context.Context, to netip.AddrPort, port uint16) (*net.TCPConn, error) {
+	local := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
 	if to.Addr().Is6() {
-		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), d.port))
+		local = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), port))
 	}
 	control := func(network, address string, socket syscall.RawConn) error {
 		if err := d.segments(socket); err != nil {
@@ -103,6 +104,15 @@ func (d *door) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
+}
+
+// dialBeside is dial from a port or, if something else has that, from any.
+func (d *door) dialBeside(ctx context.Context, to netip.AddrPort, port uint16) (*net.TCPConn, error) {
+	conn, err := d.dial(ctx, to, port)
+	if call, ok := errors.AsType[*os.SyscallError](err); ok && (call.Syscall == "bind" || errors.Is(call, syscall.EADDRNOTAVAIL)) {
+		return d.dial(ctx, to, 0)
+	}
+	return conn, err
 }
 
 func (d *door) close() {
@@ -158,7 +168,7 @@ func (f *Finder) greet(ctx context.Context, conn *net.TCPConn) {
 		p := f.paths[id]
 		f.mu.Unlock()
 		if p != nil && p.admit(conn, b) && stop() {
-			p.proven(conn)
+			p.proven(newConnection(conn, false))
 			return
 		}
 	}

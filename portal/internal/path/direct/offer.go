@@ -53,6 +53,7 @@ func (p *Path) offer() {
 	list = list[:min(len(list), wire.MaxCandidates)]
 	changed := !p.told || !slices.Equal(list, p.offered)
 	p.offered, p.told = list, true
+	b.loopback = p.here // it may have been proven meanwhile
 	p.search.bounds = b
 	p.listLocked(time.Now())
 	p.mu.Unlock()

@@ -117,15 +117,12 @@ func (p *Path) Refresh() {
 	p.finder.look()
 }
 
-// Replace has the TLS client make other connections beside those there are, which are to be
-// left, on the same ways.
+// Replace has the TLS client make other connections of QUIC beside those there are, which are to
+// be left, on the same ways. Those of TCP follow others by number (Of).
 func (p *Path) Replace() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.anew = slices.ContainsFunc(p.search.pairs, (*pair).carries)
-	if p.tcp.anew = p.tcp.used != nil; p.tcp.anew {
-		p.restartTCPLocked(time.Now())
-	}
 	p.tellLocked()
 	p.wake()
 }
@@ -164,7 +161,7 @@ func (p *Path) Ready(ctx context.Context) error {
 }
 
 func (p *Path) readyLocked(now time.Time) bool {
-	if len(p.arrived)+len(p.tcp.arrived)+len(p.tcp.waiting) > 0 {
+	if len(p.arrived)+len(p.tcp.waiting) > 0 {
 		return true
 	}
 	return p.openLocked(now)
@@ -248,7 +245,7 @@ type outgoing struct {
 // act sends what is due and returns when to call again.
 func (p *Path) act(now time.Time) (again time.Time) {
 	p.mu.Lock()
-	p.search.carry(p.tcp.used != nil || slices.ContainsFunc(p.search.pairs, (*pair).carries), now)
+	p.search.carry(len(p.tcp.used) > 0 || slices.ContainsFunc(p.search.pairs, (*pair).carries), now)
 	orders, again := p.search.step(now)
 	again = earlier(again, p.knockLocked(now))
 	var out []outgoing
@@ -420,9 +417,6 @@ func (p *Path) Ways(connection uint16) (ways []path.Way, at []time.Duration) {
 
 // Again implements meeting.Leg.
 func (p *Path) Again() (ways []path.Way, at []time.Duration) { return p.Ways(leg.Meeting) }
-
-// Of implements meeting.Leg: a direct way has one connection.
-func (p *Path) Of(uint16, wire.CarrierKind) (ways []path.Way, at []time.Duration) { return nil, nil }
 
 // Failed tells that no carrier came up: another way is to be tried first.
 func (p *Path) Failed() {

@@ -2,6 +2,7 @@ package direct
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/netport/netport/portal/internal/outside"
@@ -55,7 +56,7 @@ func (p *Path) State() State {
 
 func (p *Path) useLocked(k *knock) string {
 	switch {
-	case p.tcp.used != nil && p.tcp.usedAt == k.addr:
+	case slices.ContainsFunc(p.tcp.used, func(c *connection) bool { return c.origin.peer == k.addr }):
 		return "in use"
 	case k.starve:
 		return starved

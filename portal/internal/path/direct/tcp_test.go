@@ -102,22 +102,6 @@ func TestServerTakesTheNextConnection(t *testing.T) {
 	}
 }
 
-// A connection that is to be left is followed by another one, which takes its place.
-func TestTCPConnectionIsReplacedWhileItCarries(t *testing.T) {
-	both := newPair(t, wire.CandidateTCP)
-	old := both.connectTCP(t)
-	for range 2 {
-		both[0].Replace()
-		next := both.connectTCP(t)
-		talk(t, old)
-		talk(t, next)
-		old[0].Close()
-		old[1].Close()
-		talk(t, next)
-		old = next
-	}
-}
-
 // Where UDP is blocked nothing else comes up, so TCP does not wait for it: what the peer names is dialled at once.
 func TestTCPDoesNotWaitForUDP(t *testing.T) {
 	p := newPortal(t, true, nil, nobody)
@@ -145,6 +129,18 @@ func dialDoor(t testing.TB, p *portal) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// provenAt connects to a portal's door with a probe of its peer.
+func provenAt(t testing.TB, p *portal, counter uint32) net.Conn {
+	t.Helper()
+	c := dialDoor(t, p)
+	c.Write(probe.Probe{Echo: leg.Echo{Token: 1, Interval: time.Second}, Counter: counter}.AppendTo(nil, p.own, keys.Key))
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.ReadFull(c, make([]byte, probe.Len)); err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -196,12 +192,7 @@ func TestPeerHoldsFewConnections(t *testing.T) {
 	p := newPortal(t, false, nil, nobody)
 	var conns []net.Conn
 	for i := range 3 * maxProven {
-		c := dialDoor(t, p)
-		c.Write(probe.Probe{Echo: leg.Echo{Token: 1, Interval: time.Second}, Counter: uint32(i + 1)}.AppendTo(nil, keys.ToServer, keys.Key))
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if _, err := io.ReadFull(c, make([]byte, probe.Len)); err != nil {
-			t.Fatal(err)
-		}
+		c := provenAt(t, p, uint32(i+1))
 		held := func() (n int) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -229,6 +220,6 @@ func TestPeerHoldsFewConnections(t *testing.T) {
 	eventually(t, "the one that is chosen has come", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return len(p.tcp.arrived) == 1
+		return len(p.tcp.waiting) == 1
 	})
 }

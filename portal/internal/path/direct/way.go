@@ -195,7 +195,7 @@ func (w *udpWay) take(ctx context.Context) (*quic.Conn, error) {
 			p.mu.Unlock()
 			return conn, nil
 		}
-		changed, late := p.changed, w.beside.took && len(p.tcp.arrived) > 0
+		changed, late := p.changed, w.beside.took && len(p.tcp.waiting) > 0
 		p.mu.Unlock()
 		if late {
 			return nil, errNone
