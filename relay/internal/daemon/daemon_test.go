@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -34,7 +35,7 @@ import (
 type server struct {
 	t        *testing.T
 	cfg      config.Config
-	listener net.Listener
+	listener *net.TCPListener
 	id       *identity.Credentials
 	cancel   func()       // as SIGTERM does
 	stop     func() error // and waits
@@ -54,13 +55,14 @@ func newServer(t *testing.T, tune func(*config.Config)) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	first, last := ownPorts(t)
 	dir := ca.Enrol(identity.Relay, "relay-1")
-	s := &server{t: t, listener: l, id: ca.Credentials(identity.Server, "server")}
+	s := &server{t: t, listener: l.(*net.TCPListener), id: ca.Credentials(identity.Server, "server")}
 	s.cfg = config.Config{
 		Servers:     []string{l.Addr().String()},
 		Certificate: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
 		State: filepath.Join(dir, "state"), Socket: filepath.Join(dir, "relay.sock"), Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-		First: 20000, Last: 32767, AllowLoopback: true, Capacity: 100, SessionsPerPortal: 3, Mode: config.ModeUserSpace,
+		First: first, Last: last, AllowLoopback: true, Capacity: 100, SessionsPerPortal: 3, Mode: config.ModeUserSpace,
 		TicketKeys: filepath.Join(dir, "tickets.key"),
 	}
 	tune(&s.cfg)
@@ -69,10 +71,38 @@ func newServer(t *testing.T, tune func(*config.Config)) *server {
 		if err := s.stop(); err != nil {
 			t.Error(err)
 		}
-		s.hangUp()
+		if s.conn != nil {
+			s.hangUp()
+		}
 	})
 	s.accept()
 	return s
+}
+
+// patience bounds every wait: so long nothing takes on any machine.
+const patience = 20 * time.Second
+
+// ownPorts returns a range of ports that no other test has, of whatever process, until this one is over: who has a range
+// listens at the port before it. None is one that the system gives to connections, or that tests of the relay's parts use.
+func ownPorts(t *testing.T) (first, last uint16) {
+	t.Helper()
+	const lowest, size, ranges = 2000, 1200, 15
+	begin := rand.IntN(ranges)
+	for i := range ranges {
+		sign := lowest + (begin+i)%ranges*size
+		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(sign))); err == nil {
+			t.Cleanup(func() { l.Close() })
+			return uint16(sign + 1), uint16(sign + size - 1)
+		}
+	}
+	t.Fatalf("other tests have all %d ranges of ports", ranges)
+	return 0, 0
+}
+
+// ownPort takes one of the relay's session ports for another use.
+func ownPort(c *config.Config) uint16 {
+	c.First++
+	return c.First - 1
 }
 
 // start starts the relay, which is to connect.
@@ -85,31 +115,39 @@ func (s *server) start() {
 	s.cancel = cancel
 	s.stop = sync.OnceValue(func() error {
 		cancel()
-		return <-ended
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(patience):
+			return fmt.Errorf("the relay runs %v after it was stopped", patience)
+		}
 	})
 }
 
 // accept takes the relay's next connection.
 func (s *server) accept() {
 	s.t.Helper()
+	s.listener.SetDeadline(time.Now().Add(patience))
 	raw, err := s.listener.Accept()
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	ctx, enough := context.WithTimeout(s.t.Context(), patience)
+	defer enough()
 	log := slog.New(slog.DiscardHandler)
-	a, err := control.Accept(s.t.Context(), raw, s.id.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Relay, "relay-1")))
+	a, err := control.Accept(ctx, raw, s.id.ServerTLS(identity.ProtocolControl, identity.Expect(identity.Relay, "relay-1")))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.conn = control.WelcomeRelay(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(time.Now().Unix())}, log)
-	ctx, cut := context.WithCancel(context.Background())
+	running, cut := context.WithCancel(context.Background())
 	received, done := make(chan wire.FromRelay, 1000), make(chan struct{})
 	s.cut, s.received, s.done = cut, received, done
 	conn := s.conn
 	go func() {
 		defer close(done)
 		defer close(received)
-		conn.Run(ctx, func(m wire.FromRelay) error {
+		conn.Run(running, func(m wire.FromRelay) error {
 			if _, held := m.(wire.RevocationsHeld); !held { // as each connection begins
 				received <- m
 			}
@@ -121,7 +159,11 @@ func (s *server) accept() {
 // hangUp ends the connection and waits until it has ended.
 func (s *server) hangUp() {
 	s.cut()
-	<-s.done
+	select {
+	case <-s.done:
+	case <-time.After(patience):
+		s.t.Errorf("the connection goes on %v after it was ended", patience)
+	}
 }
 
 func (s *server) send(m wire.ToRelay) { s.conn.Send(m) }
@@ -129,7 +171,7 @@ func (s *server) send(m wire.ToRelay) { s.conn.Send(m) }
 // next returns the next message that is no report of the load.
 func (s *server) next(what string) wire.FromRelay {
 	s.t.Helper()
-	timeout := time.NewTimer(10 * time.Second)
+	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	for {
 		select {
@@ -207,7 +249,7 @@ func legs(t *testing.T, m wire.CreateSession, port uint16) (a, b net.Conn) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c[n].Close() })
-		c[n].SetDeadline(time.Now().Add(10 * time.Second))
+		c[n].SetDeadline(time.Now().Add(patience))
 		id := leg.ID{Session: m.ID, Leg: uint8(n)}
 		if _, err := c[n].Write(leg.NewPreface(id).AppendTo(nil, m.Legs[n].Secret)); err != nil {
 			t.Fatal(err)
@@ -258,6 +300,7 @@ func TestSessionIsHeldForTheServerAndItsTrafficTold(t *testing.T) {
 		}
 	}
 	portals[0].WriteToUDPAddrPort([]byte("datagram"), relay)
+	portals[1].SetReadDeadline(time.Now().Add(patience))
 	buf := make([]byte, 100)
 	if n, err := portals[1].Read(buf); err != nil || string(buf[:n]) != "datagram" {
 		t.Fatalf("read %q, %v", buf[:n], err)
@@ -385,6 +428,24 @@ func TestPortOfAnotherProgramIsLeftAlone(t *testing.T) {
 	}
 }
 
+// So many ports in a row are other programs' that no more are tried: the session is refused, and not said to be where
+// nobody listens.
+func TestSessionIsRefusedWhereNoPortIsFound(t *testing.T) {
+	s := newServer(t, defaults)
+	s.wantReady()
+	for i := range maxPortTries {
+		taken, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(s.cfg.First)+i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Close()
+	}
+	s.wantRefused(order("a", "b"), wire.ReasonBusy)
+	m := order("a", "b")
+	a, b := legs(t, m, s.create(m).TCP)
+	carry(t, a, b, "at the next port")
+}
+
 func (s *server) status() Status {
 	s.t.Helper()
 	var v Status
@@ -407,11 +468,11 @@ func TestStatusTellsWhatIsCarriedAndDropped(t *testing.T) {
 	}
 	defer stranger.Close()
 	stranger.Write(bytes.Repeat([]byte("x"), leg.PrefaceLen))
-	stranger.SetDeadline(time.Now().Add(10 * time.Second))
+	stranger.SetDeadline(time.Now().Add(patience))
 	stranger.Read(make([]byte, 1)) // it is closed, and so counted, or about to be
 
 	var v Status
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if v = s.status(); v.Drops["malformed"] == 1 && v.Bytes == 5 {
 			break
 		}

@@ -30,7 +30,7 @@ func (s *server) ends(what string) {
 		if err != nil {
 			s.t.Errorf("%s: %v", what, err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		s.t.Fatalf("%s: the relay does not stop", what)
 	}
 }

@@ -18,15 +18,10 @@ import (
 	"github.com/netport/netport/relay/internal/config"
 )
 
-// measured has the relay serve its metrics, and returns where.
-func measured(t *testing.T, address *string) func(*config.Config) {
+// measured has the relay serve its metrics, and tells where.
+func measured(address *string) func(*config.Config) {
 	return func(c *config.Config) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		*address = l.Addr().String()
+		*address = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), ownPort(c)).String()
 		c.Metrics = scrape.Address{Network: "tcp", Address: *address}
 		c.Capacity, c.SessionsPerPortal = 2000, 2000
 	}
@@ -36,7 +31,7 @@ func measured(t *testing.T, address *string) func(*config.Config) {
 // orders refused.
 func TestMetricsAreTrue(t *testing.T) {
 	var address string
-	s := newServer(t, measured(t, &address))
+	s := newServer(t, measured(&address))
 	s.next("what the relay offers")
 	const sessions, rounds = 3, 7
 	var text string
@@ -65,7 +60,7 @@ func TestMetricsAreTrue(t *testing.T) {
 			carry(t, a, b, "forth")
 			carry(t, b, a, "back")
 			portals[0].WriteToUDPAddrPort([]byte("datagram"), relay)
-			portals[1].SetReadDeadline(time.Now().Add(10 * time.Second))
+			portals[1].SetReadDeadline(time.Now().Add(patience))
 			if n, err := portals[1].Read(buf); err != nil || string(buf[:n]) != "datagram" {
 				t.Fatalf("read %q, %v", buf[:n], err)
 			}
@@ -90,7 +85,7 @@ func TestMetricsAreTrue(t *testing.T) {
 	// another program holds stays taken.
 	const used = `netport_relay_ports{state="used"}`
 	var others float64
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		text = metricstest.Get(t, address)
 		p := metricstest.Read(t, text)
 		counted := true
@@ -131,7 +126,7 @@ func TestMetricsAreTrue(t *testing.T) {
 
 func TestStrangersAreCounted(t *testing.T) {
 	var address string
-	s := newServer(t, measured(t, &address))
+	s := newServer(t, measured(&address))
 	s.next("what the relay offers")
 	ready := s.create(order("ann", "factory"))
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ready.TCP))
@@ -140,10 +135,10 @@ func TestStrangersAreCounted(t *testing.T) {
 	}
 	defer c.Close()
 	c.Write([]byte(strings.Repeat("x", leg.PrefaceLen)))
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	io.ReadAll(c)
 	const series = `netport_relay_drops_total{reason="malformed",plane="userspace"}`
-	for deadline := time.Now().Add(10 * time.Second); metricstest.Read(t, metricstest.Get(t, address))[series] != 1; {
+	for deadline := time.Now().Add(patience); metricstest.Read(t, metricstest.Get(t, address))[series] != 1; {
 		if time.Now().After(deadline) {
 			t.Fatal(metricstest.Get(t, address))
 		}
@@ -153,7 +148,7 @@ func TestStrangersAreCounted(t *testing.T) {
 // TestScrapeIsCheap has 1,000 sessions, of which a scrape asks each.
 func TestScrapeIsCheap(t *testing.T) {
 	var address string
-	s := newServer(t, measured(t, &address))
+	s := newServer(t, measured(&address))
 	s.next("what the relay offers")
 	const sessions = 1000
 	for range sessions {

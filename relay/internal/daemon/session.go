@@ -159,8 +159,8 @@ func (d *Daemon) open(m wire.CreateSession) (s lease.Session, fresh bool, err er
 	if s, fresh, err = d.leases.Create(time.Now(), m); err != nil || !fresh {
 		return s, fresh, err
 	}
-	for range maxPortTries {
-		if err = d.openPort(s); !errors.Is(err, syscall.EADDRINUSE) {
+	for tries := 1; ; tries++ {
+		if err = d.openPort(s); !errors.Is(err, syscall.EADDRINUSE) || tries == maxPortTries {
 			break
 		}
 		d.log.Warn("session port in use by another program", "port", s.Port)
@@ -175,7 +175,7 @@ func (d *Daemon) open(m wire.CreateSession) (s lease.Session, fresh bool, err er
 	var refused *lease.Refusal
 	if !errors.As(err, &refused) {
 		reason := wire.ReasonInternal
-		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EADDRINUSE) {
 			reason = wire.ReasonBusy
 		}
 		refused = &lease.Refusal{Reason: reason, Text: err.Error()}
@@ -208,8 +208,14 @@ func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
 		d.taking.Lock()
 		defer d.taking.Unlock()
 	}
+	d.mu.Lock()
+	d.ending++
+	d.mu.Unlock()
 	s, ok := d.leases.End(id)
 	if !ok {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.ending--
 		return false
 	}
 	total := d.splice.Close(id).Plus(d.udp.Close(id))
@@ -218,6 +224,7 @@ func (d *Daemon) end(id wire.SessionID, reason wire.Reason) bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.ending--
 	d.ended = d.ended.Plus(total)
 	d.counts.ended.Add(reason.String())
 	if s.Ticket() { // of which no server knows

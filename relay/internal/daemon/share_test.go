@@ -42,12 +42,13 @@ func TestAnotherProgramHasTheSharedPort(t *testing.T) {
 	m := order("a", "b")
 	s.create(m)
 	a, b := legs(t, m, port)
+	l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	for range 2 {
 		c, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 		head := make([]byte, 5)
 		if _, err := io.ReadFull(c, head); err != nil {
 			t.Fatal(err)

@@ -25,14 +25,7 @@ import (
 )
 
 // sharedPort gives the relay a shared TCP port that nobody else has.
-func sharedPort(t *testing.T) func(*config.Config) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return func(c *config.Config) { c.SharedTCP = uint16(l.Addr().(*net.TCPAddr).Port) }
-}
+func sharedPort(c *config.Config) { c.SharedTCP = ownPort(c) }
 
 // meet dials the shared port with a leg of a ticket.
 func (s *server) meet(key wire.Secret, id wire.SessionID, n uint8) net.Conn {
@@ -42,7 +35,7 @@ func (s *server) meet(key wire.Secret, id wire.SessionID, n uint8) net.Conn {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	p := leg.NewMeeting(id, n, uint64(time.Now().UnixNano()))
 	if _, err := c.Write(p.AppendTo(nil, ticket.Secret(key, id, n))); err != nil {
 		s.t.Fatal(err)
@@ -53,14 +46,14 @@ func (s *server) meet(key wire.Secret, id wire.SessionID, n uint8) net.Conn {
 // await waits until the status is as it should be.
 func (s *server) await(what string, ok func(Status) bool) Status {
 	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		var v Status
 		err := local.Call(s.t.Context(), s.cfg.Socket, "status", nil, &v)
 		if err == nil && ok(v) {
 			return v
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("not after 10 s: %s; status %+v, %v", what, v, err)
+			s.t.Fatalf("not after %v: %s; status %+v, %v", patience, what, v, err)
 		}
 	}
 }
@@ -68,7 +61,7 @@ func (s *server) await(what string, ok func(Status) bool) Status {
 // F12: portals meet while the server is away, at a relay that was restarted in
 // that time too; and the server is told nothing of sessions that are not its own.
 func TestTicketsMeetWhileTheServerIsAway(t *testing.T) {
-	s := newServer(t, sharedPort(t))
+	s := newServer(t, sharedPort)
 	s.wantReady()
 	key := wire.NewSecret()
 	id := ticket.Session(key, "ann", "bo", time.Now().Add(time.Hour))
@@ -107,9 +100,8 @@ func TestTicketsMeetWhileTheServerIsAway(t *testing.T) {
 }
 
 func TestTicketGivesWayToAnOrderedSession(t *testing.T) {
-	shared := sharedPort(t)
 	s := newServer(t, func(c *config.Config) {
-		shared(c)
+		sharedPort(c)
 		c.Capacity = 4
 	})
 	s.next("what the relay offers")
