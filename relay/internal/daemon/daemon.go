@@ -89,6 +89,7 @@ type Daemon struct {
 	others   int           // relays that it knows beside this one
 	draining bool          // no session is taken any more, and the server was told
 	stopping bool          // nor any more
+	ending   int           // sessions that have ended, of which the server is yet to be told
 	ended    lease.Traffic // of sessions that are gone
 	load     wire.RelayLoad
 	carried  uint64    // bytes, at the last sweep

@@ -73,8 +73,8 @@ func (d *Daemon) drain(ctx context.Context) {
 	}
 }
 
-// ordered returns how many sessions there are that the server knows, and what
-// they had carried at the last sweep.
+// ordered returns how many sessions there are that the server knows, with those
+// whose end it is about to be told, and what they had carried at the last sweep.
 func (d *Daemon) ordered() (n int, carried lease.Traffic) {
 	for _, s := range d.leases.List() {
 		if !s.Ticket() {
@@ -82,7 +82,9 @@ func (d *Daemon) ordered() (n int, carried lease.Traffic) {
 			carried = carried.Plus(s.Traffic)
 		}
 	}
-	return n, carried
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return n + d.ending, carried
 }
 
 // moveAway drains before the relay stops, if there is anybody to move what it has
