@@ -22,7 +22,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # own packages those keep it that work for each packet, record or connection.
 OURS   := github.com/netport/netport
 SELDOM := crypto/tls encoding/asn1 encoding/json github.com/google/... github.com/pelletier/... $(OURS)/portal/... \
-	$(addprefix $(OURS)/proto/,command/... conffile enrol eyeballs invite join keeper local manual metrics proxy)
+	$(addprefix $(OURS)/proto/,command/... conffile enrol eyeballs invite join keeper local logs manual metrics proxy)
 OFTEN  := $(addprefix $(OURS)/portal/internal/,carrier/... entry exit path path/packet stream traffic tunnel)
 build build-pkcs11 bench size deb rpm package-check package-test: export GOFLAGS := $(GOFLAGS) \
 	$(SELDOM:%=-gcflags=%=-l) $(OFTEN:%=-gcflags=%=)

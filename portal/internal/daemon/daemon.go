@@ -24,7 +24,6 @@ import (
 	"github.com/netport/netport/portal/internal/grants"
 	"github.com/netport/netport/portal/internal/keystore"
 	"github.com/netport/netport/portal/internal/lan"
-	"github.com/netport/netport/portal/internal/logs"
 	"github.com/netport/netport/portal/internal/network"
 	"github.com/netport/netport/portal/internal/path"
 	"github.com/netport/netport/portal/internal/path/direct"
@@ -39,6 +38,7 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/keeper"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/logs"
 	"github.com/netport/netport/proto/memory"
 	"github.com/netport/netport/proto/reload"
 	"github.com/netport/netport/proto/supervise"
@@ -135,7 +135,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	p.exit = exit.New(exit.Config{
 		Grants: p.keeper, List: c.Dial, Resolver: net.DefaultResolver, State: c.State, Now: credentials.Now,
 		Cut: func(ids []wire.GrantID, reason wire.Reason) int { return p.pool.Cut(ids, reason) },
-		Log: logs.Steady(log),
+		Log: logs.Steady(log, logs.Often),
 	})
 	var neighbours peers.LAN
 	if c.Direct && c.LAN {

@@ -11,10 +11,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/netport/netport/portal/internal/logs"
 	"github.com/netport/netport/portal/internal/tunnel"
 	"github.com/netport/netport/proto/endpoint"
 	"github.com/netport/netport/proto/grant"
+	"github.com/netport/netport/proto/logs"
 	"github.com/netport/netport/proto/reserve"
 	"github.com/netport/netport/proto/wire"
 )
@@ -61,7 +61,7 @@ func newForward(e *Entry, g grant.Grant) *forward {
 	ctx, stop := context.WithCancel(e.ctx)
 	log := e.log.With("listen", g.Listen.String())
 	return &forward{
-		entry: e, log: log, often: logs.Steady(log),
+		entry: e, log: log, often: logs.Steady(log, logs.Often),
 		ctx: ctx, stop: stop, again: make(chan struct{}, 1), shut: make(chan struct{}), targets: []*target{newTarget(g)}, since: time.Now(),
 	}
 }

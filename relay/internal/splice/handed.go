@@ -16,7 +16,7 @@ func (r *Relay) takeOver(caller net.Conn) {
 		}
 	}
 	if err != nil {
-		r.trouble.Warn(r.cfg.Log, "connection not taken over", err)
+		r.seldom.Warn("connection not taken over", "error", err)
 		return
 	}
 	r.taken.Add(1)

@@ -31,9 +31,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netport/netport/proto/gate"
-	"github.com/netport/netport/proto/handover"
 	"github.com/netport/netport/proto/leg"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/logs"
 	"github.com/netport/netport/proto/wire"
 
 	"github.com/netport/netport/relay/internal/drop"
@@ -89,7 +89,7 @@ type Relay struct {
 	pairs     atomic.Int64
 	reviews   atomic.Uint64 // calls of Review
 	taken     atomic.Uint64 // connections that another daemon has handed over
-	trouble   handover.Trouble
+	seldom    *slog.Logger  // of what stays wrong with those; set by Run
 
 	mu       sync.Mutex // guards the following
 	closed   bool
@@ -188,8 +188,9 @@ func (r *Relay) Run(ctx context.Context, shared []*net.TCPListener, handed *loca
 		r.running.Go(func() { r.acceptTCP(l, 0) })
 	}
 	if handed != nil {
+		r.seldom = logs.Steady(r.cfg.Log, logs.Seldom)
 		handed.Refused = func(err error) {
-			r.trouble.Warn(r.cfg.Log, "connections not taken over: take_over_from names another user", err)
+			r.seldom.Warn("connections not taken over: take_over_from names another user", "error", err)
 		}
 		r.running.Go(func() { r.accept(handed, r.takeOver) })
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"sync"
 	"syscall"
@@ -38,7 +37,7 @@ func (d *daemon) accept(ctx context.Context, l net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		case err != nil:
-			d.quiet.warn("connection not accepted", "error", err)
+			d.often.Warn("connection not accepted", "error", err)
 			select {
 			case <-time.After(acceptPause):
 			case <-ctx.Done():
@@ -119,7 +118,7 @@ func (d *daemon) unproven(ctx context.Context, from string, err error) {
 		d.log.Debug("connection closed before it was proven", "from", from, "error", err)
 		return
 	}
-	d.quiet.warn("connection refused", "from", from, "error", err)
+	d.often.Warn("connection refused", "from", from, "error", err)
 }
 
 // greeted lets one peer prove itself and greet. Who joins, or is an admin, is served here
@@ -139,38 +138,6 @@ func (d *daemon) greeted(ctx context.Context, g *guest) (*control.Accepted, erro
 		return nil, d.admins.serve(ctx, c)
 	}
 	return control.Greeted(early, c)
-}
-
-// quiet logs what strangers can cause as often as they like: quietRate records
-// a second, and how many were left out.
-type quiet struct {
-	log *slog.Logger
-
-	mu    sync.Mutex // guards the following
-	since time.Time
-	count int
-}
-
-const quietRate = 10
-
-func newQuiet(log *slog.Logger) *quiet { return &quiet{log: log} }
-
-// warn reports whether it was logged.
-func (q *quiet) warn(message string, args ...any) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	now := time.Now()
-	if now.Sub(q.since) >= time.Second {
-		if q.count > quietRate {
-			q.log.Warn("records left out", "count", q.count-quietRate)
-		}
-		q.since, q.count = now, 0
-	}
-	if q.count++; q.count > quietRate {
-		return false
-	}
-	q.log.Warn(message, args...)
-	return true
 }
 
 func isInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }

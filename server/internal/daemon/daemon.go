@@ -12,9 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/netport/netport/proto/handover"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
+	"github.com/netport/netport/proto/logs"
 	"github.com/netport/netport/proto/metrics"
 	"github.com/netport/netport/proto/metrics/scrape"
 	"github.com/netport/netport/proto/reload"
@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, r *reload.Re
 		own.poke()
 		h.RenewAgain()
 	})
-	d := &daemon{hub: h, service: service, own: own, admins: admins, log: log, quiet: newQuiet(log), tls: own.serverTLS(), started: time.Now().UTC().Truncate(time.Second), reload: r}
+	d := &daemon{hub: h, service: service, own: own, admins: admins, log: log, often: logs.Steady(log, logs.Often), seldom: logs.Steady(log, logs.Seldom), refusals: logs.NewBudget(logs.Often), tls: own.serverTLS(), started: time.Now().UTC().Truncate(time.Second), reload: r}
 	return d.run(ctx, cfg, service)
 }
 
@@ -99,19 +99,20 @@ func firstPolicy(service *admin.Service, log *slog.Logger) error {
 
 // daemon is what the connections share.
 type daemon struct {
-	hub     *hub.Hub
-	service *admin.Service
-	own     *own
-	admins  *admins
-	log     *slog.Logger
-	quiet   *quiet
-	tls     *tls.Config
-	waiting atomic.Int64   // joins that wait for an operator
-	refused metrics.Counts // connections that were not let in, by why
-	handed  atomic.Uint64  // connections that were handed over to a relay
-	trouble handover.Trouble
-	started time.Time
-	reload  *reload.Reloader[*config.Config]
+	hub      *hub.Hub
+	service  *admin.Service
+	own      *own
+	admins   *admins
+	log      *slog.Logger
+	often    *slog.Logger // of what strangers cause
+	seldom   *slog.Logger // of what stays wrong
+	tls      *tls.Config
+	waiting  atomic.Int64   // joins that wait for an operator
+	refused  metrics.Counts // connections that were not let in, by why
+	handed   atomic.Uint64  // connections that were handed over to a relay
+	refusals *logs.Budget   // of records of the audit log about those who were not let in
+	started  time.Time
+	reload   *reload.Reloader[*config.Config]
 }
 
 func (d *daemon) run(ctx context.Context, cfg *config.Config, service *admin.Service) error {

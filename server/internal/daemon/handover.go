@@ -91,6 +91,6 @@ func (d *daemon) handOver(o *opening) {
 		d.refused.Add("closed")
 	default:
 		d.refused.Add("no_relay")
-		d.trouble.Warn(d.log, "connection for the relay on this machine closed: is it running, with this socket as its take_over?", err)
+		d.seldom.Warn("connection for the relay on this machine closed: is it running, with this socket as its take_over?", "error", err)
 	}
 }

@@ -48,7 +48,8 @@ func (d *daemon) join(ctx, early context.Context, c control.Channel, proven func
 		d.log.Error("enrolment failed", "from", from, "error", err)
 		refused = &enrol.Refusal{Reason: wire.ReasonInternal, Text: "the server could not do it; its log says why"}
 	}
-	if d.quiet.warn("enrolment refused", "from", from, "reason", refused.Reason, "error", err) {
+	d.often.Warn("enrolment refused", "from", from, "reason", refused.Reason, "error", err)
+	if ok, _ := d.refusals.Spend(time.Now()); ok {
 		d.service.Audit.Write(audit.Record{Event: "enrol", Answer: audit.Refused, From: from.String(), Reason: refused.Reason.String()})
 	}
 	return answer(c, wire.EnrolRefused{Reason: refused.Reason, Text: refused.Text})
