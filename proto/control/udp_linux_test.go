@@ -5,64 +5,28 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/overquic"
+	"github.com/netport/netport/proto/overquic/overquictest"
 	"github.com/netport/netport/proto/proxy"
 	"github.com/netport/netport/proto/wire"
 )
 
 // listenUDP serves portals over UDP at an address, until the test ends. Each connection is given to use.
-func (r roles) listenUDP(t *testing.T, address string, use func(*serverConn)) string {
+func (r roles) listenUDP(t *testing.T, address string, use func(*serverConn)) {
 	t.Helper()
-	at, err := net.ResolveUDPAddr("udp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket, err := net.ListenUDP("udp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := overquic.Listen(socket, r.serverTLS(), overquic.Options{
-		Enter: func(net.Addr) (func(), bool) { return func() {}, true }, Failed: func(net.Addr, error) {},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			caller, err := l.Accept(ctx)
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer caller.Close()
-				stream, err := caller.Take(ctx)
-				if err != nil {
-					return
-				}
-				a, err := Greeted(ctx, stream)
-				if err != nil {
-					return // who has dialled tells
-				}
-				use(WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(testNow.Unix())}, discard))
-			})
+	overquictest.Serve(t, netip.MustParseAddrPort(address), r.serverTLS(), func(ctx context.Context, stream *overquic.Conn) {
+		if a, err := Greeted(ctx, stream); err == nil { // else who has dialled tells
+			use(WelcomePortal(a, wire.Welcome{Version: wire.ControlVersion, Time: uint64(testNow.Unix())}, discard))
 		}
 	})
-	t.Cleanup(func() {
-		cancel()
-		serving.Wait()
-		l.Close()
-	})
-	return l.Addr().String()
 }
 
 // serve keeps a connection until it ends.

@@ -3,12 +3,12 @@ package control
 import (
 	"context"
 	"net"
-	"sync"
 	"testing"
 
 	"github.com/netport/netport/portal/internal/state"
 	wirecontrol "github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/overquic"
+	"github.com/netport/netport/proto/overquic/overquictest"
 )
 
 // How the server was reached is remembered for each network, through a restart.
@@ -45,43 +45,12 @@ func TestWayIsRememberedPerNetwork(t *testing.T) {
 func (s *script) serveUDP() {
 	s.Helper()
 	s.listener.Close()
-	at := net.UDPAddrFromAddrPort(s.listener.Addr().(*net.TCPAddr).AddrPort())
-	socket, err := net.ListenUDP("udp", at)
-	if err != nil {
-		s.Fatal(err)
-	}
-	l, err := overquic.Listen(socket, s.tls(), overquic.Options{
-		Enter: func(net.Addr) (func(), bool) { return func() {}, true }, Failed: func(_ net.Addr, err error) { s.Log(err) },
-	})
-	if err != nil {
-		s.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			caller, err := l.Accept(ctx)
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer caller.Close()
-				stream, err := caller.Take(ctx)
-				if err != nil {
-					return
-				}
-				if a, err := wirecontrol.Greeted(ctx, stream); err == nil {
-					s.welcome(a)
-				}
-			})
+	overquictest.Serve(s.T, s.listener.Addr().(*net.TCPAddr).AddrPort(), s.tls(), func(ctx context.Context, stream *overquic.Conn) {
+		if a, err := wirecontrol.Greeted(ctx, stream); err == nil {
+			s.welcome(a)
 		}
 	})
-	s.Cleanup(func() {
-		s.conn.Abort(nil)
-		cancel()
-		serving.Wait()
-		l.Close()
-	})
+	s.Cleanup(func() { s.conn.Abort(nil) })
 }
 
 // A connection over UDP is shown as one, and made anew in another network, where TCP may pass; not where the same
