@@ -82,12 +82,12 @@ func TestMetrics(t *testing.T) {
 	server, relay := metricstest.Read(t, pages["server"]), metricstest.Read(t, pages["relay"])
 	entry, exit := metricstest.Read(t, pages["entry"]), metricstest.Read(t, pages["exit"])
 	server.Want(t, map[string]float64{
-		`netport_server_portals_connected`:             2,
-		`netport_server_relays_connected`:              1,
-		`netport_server_relay_ready{relay="relay"}`:    1,
-		`netport_server_sessions{state="open"}`:        1,
-		`netport_server_grants`:                        2,
-		`netport_server_relay_sessions{relay="relay"}`: 1,
+		`netport_server_portals_connected{transport="tcp"}`: 2,
+		`netport_server_relays_connected`:                   1,
+		`netport_server_relay_ready{relay="relay"}`:         1,
+		`netport_server_sessions{state="open"}`:             1,
+		`netport_server_grants`:                             2,
+		`netport_server_relay_sessions{relay="relay"}`:      1,
 	})
 	entry.Want(t, map[string]float64{
 		`netport_portal_streams_total{` + web + `"factory",role="entry"}`:                    times,

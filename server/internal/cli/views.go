@@ -112,9 +112,9 @@ func newPortals() *cobra.Command {
 	return newView("portals", "Show the enrolled portals", daemon.CommandPortals, func(w *command.Page, list []hub.PortalView) error {
 		var rows [][]string
 		for _, p := range list {
-			rows = append(rows, []string{p.Name, stateOf(p), fromBoth(p.From, p.Contest), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), ends(p.NotAfter, time.Now()), dash(p.Software)})
+			rows = append(rows, []string{p.Name, stateOf(p), fromBoth(p.From, p.Contest), over(p.Over), since(p.Since), strconv.Itoa(p.Grants), p.Key.String(), ends(p.NotAfter, time.Now()), dash(p.Software)})
 		}
-		return w.Table(command.Columns{"PORTAL", "STATE", "FROM", "+SINCE", "GRANTS", "+KEY", "EXPIRES", "+SOFTWARE"}, rows)
+		return w.Table(command.Columns{"PORTAL", "STATE", "FROM", "OVER", "+SINCE", "GRANTS", "+KEY", "EXPIRES", "+SOFTWARE"}, rows)
 	})
 }
 
@@ -140,9 +140,9 @@ func newRelays() *cobra.Command {
 			if r.Contest != nil {
 				now = "TWO MACHINES: " + fromBoth(r.From, r.Contest)
 			}
-			rows = append(rows, []string{r.Name, now, strings.Join(r.Addresses, " "), ports, since(up), sessions, rate, trip, ends(r.NotAfter, time.Now())})
+			rows = append(rows, []string{r.Name, now, strings.Join(r.Addresses, " "), over(r.Over), ports, since(up), sessions, rate, trip, ends(r.NotAfter, time.Now())})
 		}
-		return w.Table(command.Columns{"RELAY", "STATE", "ADDRESSES", "+PORTS", "+SINCE", "SESSIONS", "RATE", "+ROUND TRIP", "EXPIRES"}, rows)
+		return w.Table(command.Columns{"RELAY", "STATE", "ADDRESSES", "+OVER", "+PORTS", "+SINCE", "SESSIONS", "RATE", "+ROUND TRIP", "EXPIRES"}, rows)
 	})
 }
 
@@ -206,6 +206,13 @@ func from(a netip.AddrPort) string {
 		return "-"
 	}
 	return a.String()
+}
+
+func over(o hub.Over) string {
+	if o == (hub.Over{}) {
+		return "-"
+	}
+	return o.String()
 }
 
 func since(t time.Time) string {

@@ -77,7 +77,8 @@ func TestMetricsAreTrue(t *testing.T) {
 	}
 
 	want := map[string]float64{
-		`netport_server_portals_connected`:                                                      2,
+		`netport_server_portals_connected{transport="tcp"}`:                                     2,
+		`netport_server_portals_connected{transport="udp"}`:                                     0,
 		`netport_server_relays_connected`:                                                       1,
 		`netport_server_sessions{state="open"}`:                                                 1,
 		`netport_server_sessions{state="asking"}`:                                               0,
@@ -116,7 +117,7 @@ func TestMetricsAreTrue(t *testing.T) {
 	second.leave()
 	r.until("ann is gone", func() bool {
 		p := metricstest.Read(t, metricstest.Get(t, address))
-		return p[`netport_server_portals_connected`] == 1 && p[`netport_server_disconnects_total{reason="peer_said_shutting_down",role="portal"}`] == 1
+		return p[`netport_server_portals_connected{transport="tcp"}`] == 1 && p[`netport_server_disconnects_total{reason="peer_said_shutting_down",role="portal"}`] == 1
 	})
 }
 

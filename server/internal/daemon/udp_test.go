@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +86,9 @@ func TestServedOverUDP(t *testing.T) {
 	for range 2 {
 		places[(<-up).String()] = true
 	}
-	r.until("both are online", func() bool {
+	at := netip.MustParseAddrPort(address)
+	over := hub.Over{Transport: "udp", Port: at.Port()}
+	r.until("both are online, over UDP", func() bool {
 		var portals []hub.PortalView
 		var relays []hub.RelayView
 		if local.Call(t.Context(), r.cfg.Socket, CommandPortals, nil, &portals) != nil || local.Call(t.Context(), r.cfg.Socket, CommandRelays, nil, &relays) != nil {
@@ -93,7 +96,7 @@ func TestServedOverUDP(t *testing.T) {
 		}
 		for _, p := range portals {
 			if p.Name == "laptop" && p.Online && places[p.From.String()] {
-				return len(relays) == 1 && relays[0].Online
+				return p.Over == over && len(relays) == 1 && relays[0].Online && relays[0].Over == over
 			}
 		}
 		return false

@@ -93,6 +93,7 @@ type connection[Out wire.Message] struct {
 	peer      identity.Peer
 	presented []*x509.Certificate // leaf first
 	address   netip.AddrPort
+	over      Over
 	software  string
 	since     time.Time
 	asked     time.Time // for a sign of life, since another came that may not take its place yet; zero: it was not

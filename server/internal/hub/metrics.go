@@ -43,13 +43,20 @@ func endOf(err error) string {
 // Metrics adds who is connected, and what has ended, to a page.
 func (h *Hub) Metrics(p *metrics.Page) {
 	h.mu.Lock()
-	portals, relays, views := len(h.portals), len(h.relays), h.broker.Relays()
+	relays, views := len(h.relays), h.broker.Relays()
+	portals := map[string]int{"tcp": 0, "udp": 0}
+	for _, c := range h.portals {
+		portals[c.over.Transport]++
+	}
 	sessions := make(map[string]int) // by state
 	for _, s := range h.broker.Sessions(time.Now()) {
 		sessions[s.State]++
 	}
 	h.mu.Unlock()
-	p.Gauge("portals_connected", "Portals that are connected.").Set(float64(portals))
+	connected := p.Gauge("portals_connected", "Portals that are connected, over TCP, or over QUIC where TCP is shut (udp).")
+	for transport, n := range portals {
+		connected.Set(float64(n), "transport", transport)
+	}
 	p.Gauge("relays_connected", "Relays that are connected.").Set(float64(relays))
 	open := p.Gauge("sessions", "Sessions of two portals at a relay: asking the relay, open, or leaving it.")
 	for _, state := range []string{"asking", "open", "leaving"} {

@@ -29,7 +29,8 @@ func (h *Hub) MeetPortal(ctx context.Context, a *control.Accepted, from string) 
 	}
 	conn := control.WelcomePortal(a, h.welcome(from), h.log)
 	c := &connection[wire.ToPortal]{
-		link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software,
+		link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()),
+		over: overOf(conn.LocalAddr()), software: a.Hello.Software,
 		since: time.Now(), until: make(map[wire.GrantID]time.Time),
 	}
 	if reason, text := h.enterPortal(c); reason != wire.ReasonNone {

@@ -33,7 +33,10 @@ func (h *Hub) MeetRelay(ctx context.Context, a *control.Accepted, from string) (
 		return nil
 	}
 	conn := control.WelcomeRelay(a, h.welcome(from), h.log)
-	c := &connection[wire.ToRelay]{link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()), software: a.Hello.Software, since: time.Now()}
+	c := &connection[wire.ToRelay]{
+		link: conn, peer: a.Peer, presented: a.Presented, address: addrPortOf(conn.RemoteAddr()),
+		over: overOf(conn.LocalAddr()), software: a.Hello.Software, since: time.Now(),
+	}
 	if reason, text := h.enterRelay(c, addresses); reason != wire.ReasonNone {
 		h.recordRefusal(a.Peer, from, reason)
 		conn.Close(reason, text)
