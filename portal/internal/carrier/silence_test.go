@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/netport/netport/portal/internal/carrier"
+	"github.com/netport/netport/portal/internal/carrier/carriertest"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -106,10 +107,10 @@ func (p *party) state() (received int, silent bool, told []time.Time) {
 
 // talk joins two parties over a network and runs them; the client has opened a
 // stream.
-func talk(t *testing.T, n *network, kind wire.CarrierKind) (client, server *party) {
+func talk(t *testing.T, n *carriertest.Network, kind wire.CarrierKind) (client, server *party) {
 	t.Helper()
 	client, server = &party{number: 1, ended: make(chan error, 1)}, &party{number: 1, opened: true, ended: make(chan error, 1)}
-	client.Conn, server.Conn = n.join(t, kind)
+	client.Conn, server.Conn = n.Join(t, kind)
 	client.lane = client.Lane(1, client)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -152,20 +153,20 @@ func overEachKind(t *testing.T, test func(t *testing.T, kind wire.CarrierKind)) 
 // seconds, and the carrier goes on if the path comes back.
 func TestSilenceIsNoticedWithinTwoSeconds(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, server := talk(t, n, kind)
 		every(100*time.Millisecond, 10*time.Second, func() { client.say(1, 100) })
 		if _, _, told := client.state(); len(told) > 0 {
 			t.Fatal("a path that is whole was taken for broken")
 		}
-		n.setCut(true, true)
+		n.SetCut(true, true)
 		broke := time.Now()
 		every(100*time.Millisecond, 5*time.Second, func() { client.say(1, 100) })
 		_, silent, told := client.state()
 		if !silent || told[0].Sub(broke) > 2*time.Second {
 			t.Fatalf("silent %v, told %v after the break", silent, since(told, broke))
 		}
-		n.setCut(false, false)
+		n.SetCut(false, false)
 		healed := time.Now()
 		every(100*time.Millisecond, 10*time.Second, func() { client.say(1, 100) })
 		_, silent, told = client.state()
@@ -191,7 +192,7 @@ func since(told []time.Time, from time.Time) (list []time.Duration) {
 // Where there is a doubt, an idle carrier says within a moment whether it lives.
 func TestDoubtIsAnsweredOrNoticed(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, _ := talk(t, n, kind)
 		pass(time.Minute)
 		client.Doubt()
@@ -200,7 +201,7 @@ func TestDoubtIsAnsweredOrNoticed(t *testing.T) {
 			t.Fatal("a path that is whole was taken for broken")
 		}
 		pass(time.Minute)
-		n.setCut(true, true)
+		n.SetCut(true, true)
 		broke := time.Now()
 		client.Doubt()
 		pass(time.Second)
@@ -214,10 +215,10 @@ func TestDoubtIsAnsweredOrNoticed(t *testing.T) {
 // when its turn to ask has come; and it knows since when nobody answers.
 func TestQuestionOnAnIdleCarrierIsNotForgotten(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, _ := talk(t, n, kind)
 		pass(time.Minute)
-		n.setCut(true, true)
+		n.SetCut(true, true)
 		client.Measure(time.Now())
 		asked := time.Now()
 		pass(2 * time.Second)
@@ -231,14 +232,14 @@ func TestQuestionOnAnIdleCarrierIsNotForgotten(t *testing.T) {
 // brings frames.
 func TestSilenceOfOneDirectionIsNoticed(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, server := talk(t, n, kind)
 		chat := func() {
 			client.say(1, 100)
 			server.say(1, 100)
 		}
 		every(100*time.Millisecond, 3*time.Second, chat)
-		n.setCut(true, false)
+		n.SetCut(true, false)
 		broke := time.Now()
 		every(100*time.Millisecond, 4*time.Second, chat)
 		for _, side := range []struct {
@@ -254,9 +255,9 @@ func TestSilenceOfOneDirectionIsNoticed(t *testing.T) {
 
 func TestCarrierDiesAfterTwentySecondsOfSilence(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, server := talk(t, n, kind)
-		n.setCut(true, true)
+		n.SetCut(true, true)
 		broke := time.Now()
 		client.say(1, 100)
 		server.say(1, 100)
@@ -275,7 +276,7 @@ func TestCarrierDiesAfterTwentySecondsOfSilence(t *testing.T) {
 func TestRunWaitsTenSecondsForHello(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
 		for _, side := range []string{"client", "server"} {
-			one, other := newNetwork(20*time.Millisecond, 0).join(t, kind)
+			one, other := carriertest.NewNetwork(20*time.Millisecond, 0).Join(t, kind)
 			if side == "server" {
 				one, other = other, one
 			}
@@ -292,7 +293,7 @@ func TestRunWaitsTenSecondsForHello(t *testing.T) {
 // An application that does not read is no silent peer.
 func TestStalledApplicationIsNotSilent(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, server := talk(t, n, kind)
 		server.stalled = true
 		client.say(100, 10000)
@@ -309,7 +310,7 @@ func TestStalledApplicationIsNotSilent(t *testing.T) {
 // sure for that.
 func TestSlowLinkWithFullQueueIsNotSilent(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
-		n := newNetwork(25*time.Millisecond, 125_000)
+		n := carriertest.NewNetwork(25*time.Millisecond, 125_000)
 		client, server := talk(t, n, kind)
 		every(200*time.Millisecond, time.Minute, func() {
 			client.say(1, 32<<10) // more than the link takes
@@ -338,17 +339,17 @@ func TestIdleCarrierIsQuiet(t *testing.T) {
 	}{{wire.CarrierTCP, 2 * 3}, {wire.CarrierQUIC, 40 * 4}} {
 		t.Run(test.kind.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := newNetwork(20*time.Millisecond, 0)
+				n := carriertest.NewNetwork(20*time.Millisecond, 0)
 				client, server := talk(t, n, test.kind)
 				client.say(1, 100)
 				pass(5 * time.Second)
-				before := n.pieces()
+				before := n.Pieces()
 				pass(10 * time.Minute)
-				if got := n.pieces() - before; got == 0 || got > test.most {
+				if got := n.Pieces() - before; got == 0 || got > test.most {
 					t.Errorf("%d packets in 10 minutes, want some, at most %d", got, test.most)
 				}
 				// And the path is found broken by who has something to say.
-				n.setCut(true, true)
+				n.SetCut(true, true)
 				broke := time.Now()
 				server.say(1, 100)
 				pass(3 * time.Second)
@@ -364,10 +365,10 @@ func TestIdleCarrierIsQuiet(t *testing.T) {
 // minute over UDP, whichever side it was.
 func TestIdlePeerIsMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, server := talk(t, n, wire.CarrierQUIC)
 		pass(time.Minute)
-		n.setCut(true, true)
+		n.SetCut(true, true)
 		broke := time.Now()
 		pass(30 * time.Second)
 		for name, p := range map[string]*party{"client": client, "server": server} {
@@ -382,10 +383,10 @@ func TestIdlePeerIsMissed(t *testing.T) {
 // silent all the same, because what matters does not pass.
 func TestLostFullPacketsAreSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(20*time.Millisecond, 0)
+		n := carriertest.NewNetwork(20*time.Millisecond, 0)
 		client, _ := talk(t, n, wire.CarrierQUIC)
 		every(10*time.Millisecond, 3*time.Second, func() { client.say(1, 50000) })
-		n.setMost(1180)
+		n.SetMost(1180)
 		broke := time.Now()
 		client.say(1, 1400)
 		pass(4 * time.Second)
@@ -399,9 +400,9 @@ func TestLostFullPacketsAreSilence(t *testing.T) {
 // peer is not taken for silent.
 func TestStreamsSurviveLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := newNetwork(20*time.Millisecond, 1_250_000)
+		n := carriertest.NewNetwork(20*time.Millisecond, 1_250_000)
 		client, server := talk(t, n, wire.CarrierQUIC)
-		n.setLoss(20)
+		n.SetLoss(20)
 		const frames = 200
 		client.say(frames, 20000)
 		server.say(frames, 20000)
@@ -421,7 +422,7 @@ func TestStreamsSurviveLoss(t *testing.T) {
 func TestDatagramsDoNotWaitBehindBulk(t *testing.T) {
 	overEachKind(t, func(t *testing.T, kind wire.CarrierKind) {
 		const rate = 1_250_000
-		n := newNetwork(20*time.Millisecond, rate)
+		n := carriertest.NewNetwork(20*time.Millisecond, rate)
 		client, server := talk(t, n, kind)
 		l := &listener{party: server}
 		server.frames = l.heard
@@ -438,7 +439,7 @@ func TestDatagramsDoNotWaitBehindBulk(t *testing.T) {
 		}
 		slices.Sort(l.delays)
 		// The queue of the link is full of the bulk, and that is all.
-		most := queueLen*time.Second/rate + 200*time.Millisecond
+		most := carriertest.QueueLen*time.Second/rate + 200*time.Millisecond
 		if at := l.delays[len(l.delays)*9/10]; at > most {
 			t.Errorf("nine of ten datagrams took up to %v, want %v", at, most)
 		}

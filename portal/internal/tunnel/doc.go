@@ -13,7 +13,7 @@
 // A pipe is attached to one carrier at a time, and moves to another when that
 // one is lost, silent, retired, or of the worse kind; its application notices
 // nothing. A flow is attached to none: its datagrams take the best carrier of the
-// moment. A tunnel that has lost its last carrier lingers: everything waits for
+// moment, or a moment ago. A tunnel that has lost its last carrier lingers: everything waits for
 // another, until the peer was not heard for 2 minutes or what Config.Linger says; then streams are
 // reset.
 //
@@ -52,6 +52,10 @@
 // does not for 10 seconds, or longer each time. Where the policy says "only" they take nothing else,
 // wait for it, and are refused or reset (ReasonNotDirect) where none comes, and a portal takes
 // no OPEN, RESUME or DATAGRAM by a relay; where it says "never" there is none.
+//
+// Streams go to a better carrier at once: what was under way is sent again. Flows stay on one that
+// works until the better one has been it for a second, or ten round trips up to 5 seconds, and the peer has answered
+// there; what is silent, gone or forbidden they leave at once.
 //
 // # Flows
 //

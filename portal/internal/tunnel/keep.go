@@ -49,6 +49,7 @@ func (t *Tunnel) tend(now time.Time) time.Duration {
 	if changed {
 		t.arrange()
 	}
+	wait = min(wait, t.follow(now))
 	wait = min(wait, t.settles(now))
 	wait = min(wait, t.weigh(now))
 	wait = min(wait, t.giveUp(now))
@@ -61,7 +62,7 @@ func (t *Tunnel) tend(now time.Time) time.Duration {
 // arrange has every end find its best carrier.
 func (t *Tunnel) arrange() {
 	t.mu.Lock()
-	t.flowsLocked()
+	t.flowsLocked(time.Now())
 	ends := t.endsLocked()
 	t.mu.Unlock()
 	for _, e := range ends {
@@ -103,7 +104,7 @@ func (t *Tunnel) giveUp(now time.Time) (wait time.Duration) {
 		})
 		late := leaveTime - now.Sub(l.retiredAt)
 		forbidden := l.direct && t.paths == grant.DirectNever
-		switch empty := l.streams.Load() == 0 && better; {
+		switch empty := l.streams.Load() == 0 && l != t.flowAt.Load() && better; {
 		case !better && !forbidden:
 		case empty && l.silent.Load():
 			silent = append(silent, l)

@@ -112,7 +112,7 @@ func (t *Tunnel) attach(l *link) (guilty []Way, err error) {
 	})
 	t.links = append(t.links, l)
 	t.recountLocked(l.since)
-	t.flowsLocked()
+	t.flowsLocked(l.since)
 	t.peer = c.Peer()
 	t.lostAt = time.Time{}
 	t.offerLocked(l)
@@ -140,11 +140,12 @@ type suspect struct {
 func (t *Tunnel) left(l *link, err error) {
 	s := l.conn.Stats()
 	t.mu.Lock()
-	heard := l.heardAt(time.Now())
+	now := time.Now()
+	heard := l.heardAt(now)
 	t.heardAt = later(t.heardAt, heard)
 	t.links = slices.DeleteFunc(slices.Clone(t.links), func(o *link) bool { return o == l })
 	t.recountLocked(heard)
-	t.flowsLocked()
+	t.flowsLocked(now)
 	if !slices.ContainsFunc(t.links, func(o *link) bool { return o.direct }) {
 		t.choice.none()
 		t.chooseLocked()
@@ -175,7 +176,7 @@ func (t *Tunnel) left(l *link, err error) {
 				o.doubt()
 			}
 		}
-		if now := time.Now(); now.Sub(l.since) < newTime {
+		if now.Sub(l.since) < newTime {
 			t.suspects = append(t.suspects, suspect{l.conn.Session(), l.way, now})
 			t.suspects = t.suspects[max(0, len(t.suspects)-maxLinks):]
 		}
@@ -314,82 +315,6 @@ func (l *link) retire(now time.Time) bool {
 	l.retiredAt = now
 	return true
 }
-
-// rank orders carriers for what prefers a kind: the lowest is the best.
-func (l *link) rank(kind wire.CarrierKind) int {
-	rank := 0
-	if l.silent.Load() {
-		rank |= rankSilent
-	}
-	if l.retired.Load() {
-		rank |= rankRetired
-	}
-	if l.doubtEnds(time.Now()) > 0 {
-		rank |= rankDoubt
-	}
-	if l.direct == l.t.slow.Load() {
-		rank |= rankPath
-	}
-	if l.conn.Kind() != kind {
-		rank |= rankKind
-	}
-	return rank
-}
-
-const (
-	rankKind = 1 << iota
-	rankPath
-	rankDoubt
-	rankRetired
-	rankSilent
-)
-
-// pickLocked chooses a carrier: of the best ones that may be taken that with the
-// fewest streams, but now if that is none of the worse.
-func (t *Tunnel) pickLocked(kind wire.CarrierKind, now *link) *link {
-	var best *link
-	for _, l := range t.links {
-		if t.mayTakeLocked(l) && l.before(best, kind) {
-			best = l
-		}
-	}
-	if best != nil && now != nil && slices.Contains(t.links, now) && t.mayTakeLocked(now) && now.rank(kind) <= best.rank(kind) {
-		return now
-	}
-	return best
-}
-
-// bestLocked is pickLocked for what belongs to no stream or flow: it may take any
-// carrier.
-func (t *Tunnel) bestLocked(kind wire.CarrierKind) *link {
-	var best *link
-	for _, l := range t.links {
-		if l.before(best, kind) {
-			best = l
-		}
-	}
-	return best
-}
-
-func (t *Tunnel) best(kind wire.CarrierKind) *link {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.bestLocked(kind)
-}
-
-// before reports whether the carrier is better than another, which may be nil.
-func (l *link) before(o *link, kind wire.CarrierKind) bool {
-	return o == nil || l.rank(kind) < o.rank(kind) || l.rank(kind) == o.rank(kind) && l.streams.Load() < o.streams.Load()
-}
-
-func (t *Tunnel) pick(kind wire.CarrierKind, now *link) *link {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.pickLocked(kind, now)
-}
-
-// flowsLocked chooses the carrier that flows take.
-func (t *Tunnel) flowsLocked() { t.flowAt.Store(t.pickLocked(wire.CarrierQUIC, t.flowAt.Load())) }
 
 // remember notes that a stream has left the carrier: what comes of it there is
 // late, not stray.

@@ -62,8 +62,8 @@ func (t *Tunnel) OpenStream(ctx context.Context, grant wire.GrantID, signed []by
 }
 
 // open registers what build returns under the next number of this side. signed
-// is nil for build if the peer holds the grant; l is the best carrier for that
-// kind.
+// is nil for build if the peer holds the grant; l is the carrier for what prefers that
+// kind: streams TCP, flows QUIC.
 func (t *Tunnel) open(ctx context.Context, grant wire.GrantID, signed []byte, kind wire.CarrierKind, build func(l *link, id uint32, signed []byte) end) error {
 	for {
 		if err := t.wait(ctx); err != nil {
@@ -71,6 +71,10 @@ func (t *Tunnel) open(ctx context.Context, grant wire.GrantID, signed []byte, ki
 		}
 		t.mu.Lock()
 		l := t.pickLocked(kind, nil)
+		if kind == wire.CarrierQUIC {
+			t.flowsLocked(time.Now())
+			l = t.flowAt.Load()
+		}
 		if l == nil && !t.over {
 			t.mu.Unlock()
 			continue // it was lost in this moment

@@ -118,6 +118,8 @@ type Tunnel struct {
 
 	mu        sync.Mutex
 	links     []*link           // carriers, oldest first
+	flowNext  *link             // the carrier that flows take when it has settled; nil: none
+	nextSince time.Time         // since when that is to be
 	carried   chan struct{}     // closed while there is a carrier that may be taken
 	paths     grant.Direct      // Config.Paths, as it is now
 	barredAt  time.Time         // since when there is none, though there are others; zero: there is
