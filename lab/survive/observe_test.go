@@ -1,26 +1,82 @@
 package survive
 
 import (
+	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
+	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/netport/netport/lab/await"
 	"github.com/netport/netport/lab/topo"
 )
 
-// countTries counts from now on the packets that reach the relays' machines, whether a relay runs there or not.
-func (w *world) countTries() (count func() uint64) {
-	var counts []func() topo.Arrivals
+// arrived are packets that reached relays' machines, whether a relay ran there or not.
+type arrived struct {
+	dialled uint64 // the first of TCP connections
+	bound   uint64 // over UDP, but no QUIC: requests that bind legs, and what asks whether a way is open
+	opened  uint64 // the first of QUIC connections, with a long header (RFC 9000, 17.2)
+	// carried are those of connections that there were when the relays went: what was under way, and what QUIC sends until a
+	// carrier is given up, as its congestion window and an application's datagrams have it.
+	carried uint64
+}
+
+func (a arrived) tries() uint64 { return a.dialled + a.bound + a.opened }
+
+func (a arrived) String() string {
+	return fmt.Sprintf("%d packets that dial, %d that bind or ask, %d that open QUIC; and %d of connections that there were", a.dialled, a.bound, a.opened, a.carried)
+}
+
+// countArrivals counts from now on what reaches the relays' machines.
+func (w *world) countArrivals(t *testing.T) (count func() arrived) {
 	for _, r := range w.relays {
-		counts = append(counts, r.Host().CountArrivals())
+		nft := r.Host().Command("nft", "-f", "-")
+		nft.Stdin = strings.NewReader(fmt.Sprintf(`table inet tries
+delete table inet tries
+table inet tries {
+ counter dialled { }
+ counter bound { }
+ counter opened { }
+ counter carried { }
+ chain in {
+  type filter hook prerouting priority raw
+  iifname != %q return
+  icmpv6 type 130-143 return
+  tcp flags & (syn | ack) == syn counter name dialled return
+  meta l4proto udp @th,64,2 0 counter name bound return
+  meta l4proto udp @th,64,2 3 counter name opened return
+  counter name carried
+ }
+}
+`, r.Host().Device()))
+		await.Success(t, nft)
 	}
-	return func() (packets uint64) {
-		for _, arrived := range counts {
-			packets += arrived().Packets
+	return func() (sum arrived) {
+		for _, r := range w.relays {
+			text := await.Success(t, r.Host().Command("nft", "-j", "list", "counters", "table", "inet", "tries"))
+			var listed struct {
+				Nftables []struct {
+					Counter struct {
+						Name    string
+						Packets uint64
+					}
+				}
+			}
+			if err := json.Unmarshal([]byte(text), &listed); err != nil {
+				t.Fatalf("%v in %s", err, text)
+			}
+			of := map[string]*uint64{"dialled": &sum.dialled, "bound": &sum.bound, "opened": &sum.opened, "carried": &sum.carried}
+			for _, object := range listed.Nftables {
+				if n := of[object.Counter.Name]; n != nil {
+					*n += object.Counter.Packets
+				}
+			}
 		}
-		return packets
+		return sum
 	}
 }
 

@@ -55,14 +55,15 @@ func (w *world) allRelaysDown(t *testing.T, outage time.Duration) fault {
 			for _, r := range w.relays {
 				r.Kill()
 			}
-			tries := w.countTries()
+			count := w.countArrivals(t)
 			await.Passing(t, outage)
-			// Two portals try two relays, each in a handful of packets.
-			const packets = 2 * 2 * 8
-			n, most := tries(), packets*(5+uint64(outage.Seconds()))
-			t.Logf("%d packets in %v to relays that are gone", n, outage)
-			if n > most {
-				t.Errorf("%d packets in %v to relays that are gone, want %d at most", n, outage, most)
+			// Each of two portals tries once a second, and four times more at each relay, in a handful of packets: it dials in
+			// two modes, and asks for a UDP leg until it gives up.
+			const packets = 2 * 8
+			got, most := count(), packets*(4*2+uint64(outage.Seconds()))
+			t.Logf("relays that are gone for %v got %v", outage, got)
+			if n := got.tries(); n > most {
+				t.Errorf("relays that are gone for %v were tried with %d packets, want %d at most", outage, n, most)
 			}
 			for _, r := range w.relays {
 				r.Launch()
