@@ -11,7 +11,7 @@ const (
 	// freeTries is how many tries a relay has of which nothing was heard since the
 	// first of them, before those that follow take turns.
 	freeTries = 4
-	// tryEvery is how far apart turns are at least; up to half of it is added.
+	// tryEvery is how far apart turns are at least; up to a quarter of it is added.
 	tryEvery = time.Second
 	// forgetTime is how long after the last try a relay is not known any more of which
 	// nothing was heard.
@@ -123,7 +123,7 @@ func (t *tries) mine(ctx context.Context, u *unheard) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.next = time.Now().Add(tryEvery + rand.N(tryEvery/2))
+	t.next = time.Now().Add(tryEvery + rand.N(tryEvery/4))
 	return nil
 }
 
