@@ -334,7 +334,11 @@ func (e *examination) relays(ctx context.Context, tickets []wire.Ticket, places 
 			e.local(a.relay.Addr)
 		}
 		if a.relay.TCPPort != 0 {
-			all.Go(func() { a.relay.TCP = connect(ctx, dial, at) })
+			all.Go(func() {
+				if a.relay.TCP = connect(ctx, dial, at); a.relay.TCP.Fault == None && e.credentials != nil {
+					a.relay.TLS = atRelay(ctx, dial, e.credentials, a.relay.Name, at)
+				}
+			})
 		}
 		if a.relay.UDPPort != 0 {
 			all.Go(func() { a.relay.MTU = e.MTU(ctx, netip.AddrPortFrom(a.relay.Addr, a.relay.UDPPort)) })

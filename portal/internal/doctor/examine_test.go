@@ -27,7 +27,13 @@ const policyKey = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 // portal makes the folder of a portal and returns its configuration file.
 func portal(t *testing.T, servers string) string {
 	t.Helper()
-	dir := identitytest.New(t).Enrol(identity.Portal, "laptop")
+	return portalOf(t, identitytest.New(t), servers)
+}
+
+// portalOf is portal in a domain.
+func portalOf(t *testing.T, a *identitytest.Authority, servers string) string {
+	t.Helper()
+	dir := a.Enrol(identity.Portal, "laptop")
 	file := filepath.Join(dir, "config.toml")
 	text := fmt.Sprintf("servers = %s\npolicy_key = %q\n", servers, policyKey)
 	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.Chmod(dir, 0o700)); err != nil {

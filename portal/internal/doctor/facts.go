@@ -84,6 +84,7 @@ const (
 	Cut               // the connection opens, and ends when TLS begins
 	NoTLS             // something answers that is not TLS
 	Foreign           // a certificate of somebody else
+	Stranger          // TLS is answered by what does not speak this protocol
 	AtProxy           // a proxy is not reached, or makes no connection: as the error says
 	OtherFault        // as the error says
 )
@@ -126,6 +127,7 @@ type Relay struct {
 	Proxy   string // through which it is tried, over TCP alone; empty: none
 	TCPPort uint16 // 0: there is none to try
 	TCP     Try
+	TLS     Try    // as a leg begins it there, where TCP was reached: whether it is this relay
 	UDPPort uint16 // 0: there is none, or no ticket to ask with
 	UDP     Try
 	Mapped  netip.AddrPort // where the relay sees this machine; invalid: not known

@@ -71,7 +71,7 @@ func judgeServer(r *Report, f Facts, s Server) {
 
 // shut reports whether a firewall may be why a port is not reached.
 func (t Try) shut() bool {
-	return t.Fault != None && t.Fault != OtherFault && t.Fault != AtProxy && !errors.Is(t.Err, syscall.ENETUNREACH) // that is this machine's own word
+	return t.Fault != None && t.Fault != OtherFault && t.Fault != Stranger && t.Fault != AtProxy && !errors.Is(t.Err, syscall.ENETUNREACH) // that is this machine's own word
 }
 
 // words says what is wrong with a server.
@@ -89,6 +89,8 @@ func (s Server) words() (text, do string) {
 		return fmt.Sprintf("the connection opens, and TLS is not answered within %v", stepTime), "a firewall or proxy on the way takes the connection and lets nothing through; have it let TLS through"
 	case Cut:
 		return "the connection opens, and is cut when TLS begins", "a firewall looks into TLS, or another service listens there; have it let TLS through, or correct the port in servers"
+	case Stranger:
+		return "what answers there speaks TLS, and is no server of Netport's: a relay, or a web server", "correct the address or the port in servers"
 	case OtherFault:
 		return oneLine(s.Err), "ask the server's operator"
 	}
@@ -98,6 +100,8 @@ func (s Server) words() (text, do string) {
 // words says why a port was not reached.
 func (t Try) words() (text, do string) {
 	switch t.Fault {
+	case None:
+		return "", ""
 	case Silent:
 		return fmt.Sprintf("no answer within %v", stepTime), "a firewall drops it, or the machine is away: see what to open below"
 	case Refused:
@@ -189,7 +193,7 @@ const sessionPorts = "20000-32767"
 
 // judgeRelay judges the addresses of one relay.
 func judgeRelay(r *Report, f Facts, list []Relay) {
-	tcp := func(o Relay) bool { return o.TCPPort != 0 && o.TCP.Fault == None }
+	tcp := func(o Relay) bool { return o.TCPPort != 0 && o.TCP.Fault == None && !f.elsewhere(o) }
 	udp := func(o Relay) bool { return o.UDPPort != 0 && o.UDP.Fault == None }
 	someTCP, someUDP := slices.ContainsFunc(list, tcp), slices.ContainsFunc(list, udp)
 	another := slices.ContainsFunc(f.Relays, func(o Relay) bool { return tcp(o) || udp(o) })
@@ -205,17 +209,25 @@ func judgeRelay(r *Report, f Facts, list []Relay) {
 			{"UDP", o.UDPPort, o.UDP, someUDP, someTCP, "datagrams go faster over UDP, and what is lost holds nothing else up"},
 		} {
 			what := fmt.Sprintf("relay %s %s", o.Name, way.protocol)
+			odd := way.protocol == "TCP" && way.try.Fault == None && o.TLS.Fault != None
+			text, do := way.try.words()
+			if odd {
+				text, do = f.oddity(o)
+			} else if way.try.Fault == Refused && way.protocol == "TCP" && f.serverAt(o.Addr, 0) != "" {
+				do += "; the server is on that machine: if the two share the port (take_over), the server is to listen there"
+			}
 			switch {
 			case way.port == 0 && way.protocol == "TCP" && o.Proxy != "":
 				r.add(what, Warning, "it has no port that all sessions share, and no other passes a proxy", "have the relay's operator set shared_tcp_port, best to 443")
 			case way.port == 0:
 			case way.try.Fault == Unreachable && len(list) > 1 && (someTCP || someUDP): // this machine has one IP version
-			case way.try.Fault == None:
+			case odd && !f.elsewhere(o):
+				r.add(what, Warning, fmt.Sprintf("%s port %d: %s", o.Addr, way.port, text), do)
+			case way.try.Fault == None && !odd:
 				r.add(what, OK, fmt.Sprintf("%s port %d, round trip %s", o.Addr, way.port, short(way.try.Took)), "")
 			case way.same:
-				r.add(what, OK, fmt.Sprintf("%s port %d: %s; not needed, for another of its addresses works", o.Addr, way.port, first(way.try.words())), "")
+				r.add(what, OK, fmt.Sprintf("%s port %d: %s; not needed, for another of its addresses works", o.Addr, way.port, text), "")
 			default:
-				text, do := way.try.words()
 				state, open := Warning, Opening{Protocol: way.protocol, Host: host(o.Addr, o.Name), Ports: fmt.Sprint(way.port)}
 				switch {
 				case way.other:
@@ -235,7 +247,39 @@ func judgeRelay(r *Report, f Facts, list []Relay) {
 	}
 }
 
-func first(text, _ string) string { return text }
+// serverAt returns the name of the server that has proven itself at an address, over TCP; port 0 is
+// any. It is empty if there is none.
+func (f Facts) serverAt(a netip.Addr, port uint16) string {
+	for _, s := range f.Servers {
+		if s.Proven != "" && !s.UDP && s.Addr.Addr() == a && (port == 0 || s.Port == port) {
+			return s.Proven
+		}
+	}
+	return ""
+}
+
+// elsewhere reports whether it is certain that a relay is not where it is said to be: somebody else
+// answers there, or the server does, and nobody takes what it hands over.
+func (f Facts) elsewhere(o Relay) bool {
+	return o.TLS.Fault == Stranger || o.TLS.Fault == Cut && f.serverAt(o.Addr, o.TCPPort) != ""
+}
+
+// oddity says what is wrong with a relay's shared port that opens, and where TLS does not.
+func (f Facts) oddity(o Relay) (text, do string) {
+	server := f.serverAt(o.Addr, o.TCPPort)
+	switch {
+	case o.TLS.Fault == Stranger && server != "":
+		return fmt.Sprintf("%s answers there itself: it hands nothing over to the relay", server),
+			"have the operator set hand_over of the server to the socket of the relay's take_over, or another shared_tcp_port for the relay"
+	case o.TLS.Fault == Stranger:
+		return "what answers there speaks TLS, and is no relay", "have the relay's operator see what listens at its shared_tcp_port, or set another"
+	case o.TLS.Fault == Cut && server != "":
+		return fmt.Sprintf("%s takes connections there, and closes those for the relay", server),
+			"have the operator see whether the relay runs, with the server's hand_over as its take_over; the logs of both say more"
+	}
+	return "the connection opens, and TLS with the relay does not: " + oneLine(o.TLS.Err),
+		"a firewall looks into TLS or holds it up, or another service listens there; have it let TLS through"
+}
 
 func judgeMTU(r *Report, f Facts) {
 	const what = "MTU"

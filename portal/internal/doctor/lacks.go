@@ -28,6 +28,7 @@ var lacks = []lack{
 	{"after a change of the network, packets of QUIC may be cut on their way, and their marks (ECN) are not read", true, true, []string{"portal/internal/path/packet/options_linux.go"}},
 	{"a client of UDP hears that its target cannot be reached only by silence", true, false, []string{"portal/internal/exit/icmp_linux.go"}},
 	{"a target of UDP that cannot be reached is told from one that is closed only by silence", false, true, []string{"portal/internal/exit/icmp_linux.go"}},
+	{"pages of the program that are not used for long stay in memory", true, true, []string{"proto/memory/program_linux.go"}},
 	{"metrics do not count descriptors", true, true, []string{"proto/metrics/process_linux.go"}},
 	{"other programs of the same user may read the process's memory", true, true, []string{"proto/command/guard_memory_linux.go"}},
 	{"root's commands make root's files, not files of the folder's owner", false, true, []string{"proto/folder/owner_linux.go"}},

@@ -67,6 +67,21 @@ func server(ctx context.Context, d dial, c *identity.Credentials, s Server) Serv
 	return s
 }
 
+// atRelay begins TLS at a relay's shared port, as a leg does there.
+func atRelay(ctx context.Context, d dial, c *identity.Credentials, relay string, at netip.AddrPort) Try {
+	ctx, cancel := context.WithTimeout(ctx, stepTime)
+	defer cancel()
+	raw, err := d(ctx, "tcp", at.String())
+	if err != nil {
+		return Try{Fault: connectFault(err), Err: err}
+	}
+	defer raw.Close()
+	if err := tls.Client(raw, c.ClientTLS(identity.ProtocolRelay, identity.Expect(identity.Relay, relay))).HandshakeContext(ctx); err != nil {
+		return Try{Fault: handshakeFault(err), Err: err}
+	}
+	return Try{}
+}
+
 // owner says whose a certificate is.
 func owner(c *x509.Certificate) string {
 	switch {
@@ -121,10 +136,16 @@ func connectFault(err error) Fault {
 	return OtherFault
 }
 
+// noProtocol is the alert no_application_protocol (RFC 7301).
+var noProtocol = tls.AlertError(120).Error()
+
 // handshakeFault is what an error of a handshake means in which no certificate was shown.
 func handshakeFault(err error) Fault {
 	var record tls.RecordHeaderError
+	var alert *net.OpError
 	switch {
+	case errors.As(err, &alert) && alert.Op == "remote error" && alert.Err.Error() == noProtocol:
+		return Stranger
 	case errors.As(err, &record):
 		return NoTLS
 	case timedOut(err):

@@ -1,21 +1,26 @@
 package doctor
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/netport/netport/portal/internal/daemon"
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/identity/identitytest"
+	"github.com/netport/netport/proto/wire"
 )
 
 // answering serves TCP connections on loopback until the test ends.
@@ -117,6 +122,94 @@ func TestWhoAnswersInTheServersPlaceIsNamed(t *testing.T) {
 			}
 			if opens := len(r.Open) > 0; opens != (c.fault != None && c.fault != OtherFault) {
 				t.Errorf("to be opened: %+v", r.Open)
+			}
+		})
+	}
+}
+
+// TestWhoAnswersInARelaysPlaceIsNamed: a relay that announces the server's port gets nothing there where the server hands
+// nothing over, or it takes nothing; and something else may listen where it is said to be.
+func TestWhoAnswersInARelaysPlaceIsNamed(t *testing.T) {
+	a := identitytest.New(t)
+	anybody := func(identity.Peer) error { return nil }
+	control := a.Credentials(identity.Server, "server").ServerTLS(identity.ProtocolControl, anybody)
+	relay := a.Credentials(identity.Relay, "relay-1").ServerTLS(identity.ProtocolRelay, anybody)
+	either := func(forRelay *tls.Config) *tls.Config { // as package daemon of the server tells them apart; nil: nobody takes it
+		return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			switch {
+			case hello.SupportedProtos[0] != identity.ProtocolRelay:
+				return control, nil
+			case forRelay == nil:
+				hello.Conn.Close()
+				return nil, net.ErrClosed
+			}
+			return forRelay, nil
+		}}
+	}
+	shakes := func(cfg *tls.Config) func(net.Conn) {
+		return func(c net.Conn) {
+			s := tls.Server(c, cfg)
+			s.Handshake()
+			s.Read(make([]byte, 1)) // until the other side is done
+		}
+	}
+	other := a.Credentials(identity.Relay, "relay-2").ServerTLS(identity.ProtocolRelay, anybody)
+	shut, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shut.Close()
+	nobody := netip.MustParseAddrPort(shut.Addr().String())
+	for _, c := range []struct {
+		name       string
+		cfg        *tls.Config    // of who answers
+		relay      netip.AddrPort // invalid: there too
+		server     bool           // it is the portal's server, too
+		state      State
+		says, does string
+	}{
+		{name: "the relay, by a port of its own", cfg: relay, state: OK},
+		{name: "the relay, by the server's port", cfg: either(relay), server: true, state: OK},
+		{"the server, which hands nothing over", control, netip.AddrPort{}, true, Failed, "server answers there itself", "hand_over"},
+		{"the server, of which nobody takes it", either(nil), netip.AddrPort{}, true, Failed, "closes those for the relay", "take_over"},
+		{"another domain's server", control, netip.AddrPort{}, false, Failed, "is no relay", "shared_tcp_port"},
+		{"one that hangs up", either(nil), netip.AddrPort{}, false, Warning, "TLS with the relay does not", "let TLS through"},
+		{"another relay", other, netip.AddrPort{}, false, Warning, "relay-2", "another service"},
+		{"nobody, on the server's machine", control, nobody, true, Failed, "refused", "the server is to listen there"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			at := answering(t, shakes(c.cfg))
+			if !c.relay.IsValid() {
+				c.relay = at
+			}
+			servers := `["192.0.2.1:443"]`
+			if c.server {
+				servers = fmt.Sprintf("[%q]", at)
+			}
+			m := nothing()
+			m.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if !strings.HasPrefix(address, "127.") {
+					return nil, syscall.ECONNREFUSED
+				}
+				return (&net.Dialer{}).DialContext(ctx, network, address)
+			}
+			m.Ask = func(context.Context, string) (k daemon.Known, err error) {
+				k.Status.Server.Connected, k.Status.Server.Address = true, "127.0.0.1:443"
+				k.Relays = []wire.RelayPlace{{Name: "relay-1", Addresses: []netip.Addr{c.relay.Addr()}, Port: c.relay.Port()}}
+				return k, nil
+			}
+			m.DialUDP = func(context.Context, string, *tls.Config) (tls.ConnectionState, error) {
+				return tls.ConnectionState{}, syscall.ECONNREFUSED
+			}
+			m.Router = func(context.Context) (string, error) { return "", syscall.ECONNREFUSED }
+			r := Judge(Examine(t.Context(), portalOf(t, a, servers), m))
+			if l := line(t, r, "relay relay-1 TCP"); l.State != c.state || !strings.Contains(l.Text, c.says) || !strings.Contains(l.Do, c.does) {
+				t.Errorf("it says %+v", l)
+			}
+			for _, o := range r.Open {
+				if o.Why == "the relay: one of its ports at least" && c.relay != nobody {
+					t.Errorf("a firewall is to open what is open: %+v", o)
+				}
 			}
 		})
 	}
