@@ -2,6 +2,7 @@ package survive
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/netport/netport/lab/daemon"
 	"github.com/netport/netport/lab/link"
 	"github.com/netport/netport/lab/topo"
+	"github.com/netport/netport/lab/traffic"
 )
 
 // waitDirect waits until what runs goes directly from portal to portal.
@@ -74,6 +76,71 @@ func TestDirectPathRoams(t *testing.T) {
 		story{"F22, the old interface is dead", fault{stall: 5 * time.Second, strike: w.oldInterfaceDead(t).strike, mend: w.oldInterfaceDead(t).mend}},
 		story{"F21, the address changes", w.addressChanges()},
 		story{"F23, the link flaps", w.linkFlaps(t, whole(3, 30))})
+}
+
+// Many streams on a direct path spread over TCP connections, through both portals' NATs; where one of these dies the others
+// go on, and carry what it had carried.
+func TestStreamsSpreadOverDirectConnections(t *testing.T) {
+	const stall = 2 * time.Second
+	w := newWorld(t, plan{carriers: directTCP})
+	l := traffic.Load{Pairs: []traffic.Pair{w.out(t)}, Rate: traffic.Rate / 4}
+	w.waitDirect(t)
+	l.Pairs = append(l.Pairs, w.back(t))
+	await.Until(t, "a second connection", func() error {
+		if list := w.directConnections(t); len(list) < 2 {
+			return fmt.Errorf("there are %v", list)
+		}
+		return nil
+	})
+	for len(l.Pairs) < 8 {
+		l.Pairs = append(l.Pairs, w.out(t), w.back(t))
+	}
+	tr := traffic.Start(t, l)
+	tr.Flows(await.Patience)
+	before := w.directConnections(t)
+	await.Until(t, "bytes on each connection", func() error {
+		for port, sent := range w.directConnections(t) {
+			if sent < before[port]+1<<20 {
+				return fmt.Errorf("%d bytes from port %d, and %d before", sent, port, before[port])
+			}
+		}
+		return nil
+	})
+	w.home.Run("nft", "add", "table", "ip", "cut")
+	w.home.Run("nft", "add", "chain", "ip", "cut", "forward", "{ type filter hook forward priority 0; }")
+	for port := range before {
+		for _, side := range []string{"sport", "dport"} {
+			w.home.Run("nft", "add", "rule", "ip", "cut", "forward", "tcp", side, fmt.Sprint(port), "drop")
+		}
+		break
+	}
+	tr.Flows(stall + await.Patience)
+	w.waitDirect(t)
+	got := tr.End()
+	if t.Log(got); got.Err != nil || got.Stall > stall+got.Slack() {
+		t.Errorf("a stream stood still for %v, want %v at most: %v", got.Stall, stall, got.Err)
+	}
+}
+
+// directConnections returns what laptop has sent on each TCP connection to factory's network that carries, by its port.
+func (w *world) directConnections(t *testing.T) map[int]int {
+	t.Helper()
+	list := make(map[int]int)
+	out := w.laptop.Host().Run("ss", "-HOtin", "state", "established", "dst", w.office.Addr4().String())
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		_, port, _ := strings.Cut(fields[2], ":")
+		number, err := strconv.Atoi(port)
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		for _, f := range fields {
+			if sent, ok := strings.CutPrefix(f, "bytes_sent:"); ok {
+				list[number], _ = strconv.Atoi(sent)
+			}
+		}
+	}
+	return list
 }
 
 // F1, F9 and G3 on a direct path: server and relays are killed, and nothing that runs is disturbed; they come back, and the

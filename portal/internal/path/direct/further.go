@@ -78,7 +78,7 @@ func (w *furtherWay) Dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.awaitTCP(ctx, func() (*connection, error) { return p.followerLocked(w.connection), nil })
+	c, err := p.awaitTCP(ctx, func() (*connection, error) { return p.followerLocked(w.origin, w.connection), nil })
 	p.mu.Lock()
 	if p.Client {
 		p.tcp.further.settle(err == nil, time.Now())
@@ -92,16 +92,16 @@ func (w *furtherWay) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 // followerLocked takes the connection for a number, if it has come. What the server has dialled gets
-// its number from the client as it comes.
-func (p *Path) followerLocked(number uint16) *connection {
+// its number from the client, the newest first.
+func (p *Path) followerLocked(of origin, number uint16) *connection {
 	list := &p.tcp.further.waiting
-	i := slices.IndexFunc(*list, func(c *connection) bool { return c.number == number || p.Client && c.number == leg.Meeting })
-	if i < 0 {
-		return nil
+	for i, c := range slices.Backward(*list) {
+		if c.number == number || p.Client && !of.mine && c.number == leg.Meeting {
+			*list = slices.Delete(*list, i, i+1)
+			return c
+		}
 	}
-	c := (*list)[i]
-	*list = slices.Delete(*list, i, i+1)
-	return c
+	return nil
 }
 
 // settle notes whether a connection has come.

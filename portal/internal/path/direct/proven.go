@@ -19,7 +19,7 @@ const (
 	// maxProven bounds the proven connections that the TLS client has not chosen, and maxWaiting
 	// those that it has proven, or chosen, and nobody has taken: the oldest gives way. Somebody may
 	// have forwarded a probe that never arrived, and holds on.
-	maxProven  = 4
+	maxProven  = 8
 	maxWaiting = 4
 	// chosen is what the TLS client sends on the connection that it takes. Followed by the number of
 	// a carrier that it has announced, it is chosenFurther.
@@ -74,6 +74,8 @@ func (p *Path) proven(c *connection) {
 	case !p.Client:
 		p.tcp.proven = add(p.tcp.proven, c, maxProven)
 		p.tasks.Go(func() { p.await(c) })
+	case c.number == leg.Meeting && len(p.tcp.used) > 0 && p.tcp.used[0].origin.mine: // the server has none to dial
+		c.Close()
 	default:
 		p.keepLocked(c, c.number != leg.Meeting || len(p.tcp.used) > 0)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/netport/netport/proto/leg"
@@ -21,6 +22,10 @@ const (
 	knockTime = 2500 * time.Millisecond
 	// knockCost is how many probes a try counts for: two SYNs, or a whole connection.
 	knockCost = 4
+	// secondKnock is when the first try goes on from a second port, which is besideDoor above the door's: no number of a
+	// further connection. By then the other portal has had the time that the relay takes longer than the direct way.
+	secondKnock = 100 * time.Millisecond
+	besideDoor  = 1 << 10
 	// usedCheck is how often it is looked whether the connections in use were closed.
 	usedCheck = 5 * time.Second
 )
@@ -111,11 +116,15 @@ func (p *Path) knockLocked(now time.Time) (again time.Time) {
 		}
 		if !now.Before(k.due) {
 			k.due = now.Add(knockPauses[min(k.tries, len(knockPauses)-1)])
-			if k.starve = !k.opened && !p.search.quota.spendSeveral(k.addr, knockCost, now); !k.starve {
+			first, cost := k.tries == 0, knockCost
+			if first {
+				cost *= 2
+			}
+			if k.starve = !k.opened && !p.search.quota.spendSeveral(k.addr, cost, now); !k.starve {
 				k.tries++
 				k.asked++
 				k.dialled = true
-				p.tasks.Go(func() { p.knock(k) })
+				p.tasks.Go(func() { p.knock(k, first) })
 				continue
 			}
 			k.due = now.Add(starvedPause)
@@ -125,25 +134,55 @@ func (p *Path) knockLocked(now time.Time) (again time.Time) {
 	return again
 }
 
-// knock tries an address once.
-func (p *Path) knock(k *knock) {
-	began := time.Now()
+// knock tries an address, and the first time from a second port as well. A NAT that lets in whom it has sent to
+// drops what comes before, and TCP repeats a SYN only after a second. Where this portal's NAT has another port for
+// each address, no SYN but its own can get through, and it sends that when the other portal hears where to
+// send one, so a moment too early.
+func (p *Path) knock(k *knock, first bool) {
 	ctx, cancel := context.WithTimeout(p.ctx, knockTime)
 	defer cancel()
-	conn, seen, err := p.reach(ctx, k.addr, 0)
+	var second sync.WaitGroup
+	came := false
+	if d := p.finder.door(k.addr.Addr()); first && d != nil {
+		second.Go(func() {
+			select {
+			case <-time.After(secondKnock):
+				if came = p.try(ctx, k, above(d.port, besideDoor)) == nil; came {
+					cancel()
+				}
+			case <-ctx.Done():
+			}
+		})
+	}
+	err := p.try(ctx, k, 0)
+	cancel() // what has not connected yet
+	second.Wait()
 	p.mu.Lock()
-	k.dialled, k.err = false, err
-	if err == nil {
-		k.opened, k.seen, k.rtt = true, seen, time.Since(began)/2
-		p.search.quota.answered(k.addr, time.Now())
-		p.stale.Store(true)
+	defer p.mu.Unlock()
+	if k.dialled = false; !came {
+		k.err = err
 	}
 	p.wake()
-	p.mu.Unlock()
-	if err == nil {
-		p.log.Debug("direct TCP connection", "address", k.addr.String())
-		p.proven(conn)
+}
+
+// try tries an address once, from the door or, if port is not 0, from there.
+func (p *Path) try(ctx context.Context, k *knock, port uint16) error {
+	began := time.Now()
+	conn, seen, err := p.reach(ctx, k.addr, port)
+	if err != nil {
+		return err
 	}
+	p.mu.Lock()
+	k.opened, k.err, k.rtt = true, nil, time.Since(began)/2
+	if port == 0 {
+		k.seen = seen
+	}
+	p.search.quota.answered(k.addr, time.Now())
+	p.stale.Store(true)
+	p.mu.Unlock()
+	p.log.Debug("direct TCP connection", "address", k.addr.String())
+	p.proven(conn)
+	return nil
 }
 
 var errNoDoor = errors.New("no TCP port is open for direct ways")
