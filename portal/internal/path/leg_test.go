@@ -164,6 +164,36 @@ func TestLegIsProvenByWhicheverWayThereIs(t *testing.T) {
 	}
 }
 
+// TestSessionPortsAreTriedAgain: where they were shut once, sessions begin with the shared port, for an hour; and a relay
+// that has no others says nothing of other relays.
+func TestSessionPortsAreTriedAgain(t *testing.T) {
+	a := newAuthority(t)
+	secret := wire.NewSecret()
+	f := a.finder("ann")
+	own, shared := a.relay(secret, nil), a.relay(secret, nil)
+	goes := func(tcp uint16, by *relay, mode string) {
+		t.Helper()
+		session := a.session(secret, tcp, shared.port)
+		l, err := f.Leg(session, netip.MustParseAddr("127.0.0.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		a.dialSplice(l, session, by, 0, mode)
+	}
+	goes(0, shared, "relay-shared") // as that of a ticket
+	goes(own.port, own, "relay")
+	goes(a.closedPort(), shared, "relay-shared")
+	goes(own.port, shared, "relay-shared")
+	f.memory.mu.Lock()
+	for topic, fact := range f.memory.facts {
+		fact.until = fact.until.Add(-sharedTime)
+		f.memory.facts[topic] = fact
+	}
+	f.memory.mu.Unlock()
+	goes(own.port, own, "relay")
+}
+
 func TestRelayInTLSMustBeTheOneNamed(t *testing.T) {
 	a := newAuthority(t)
 	secret := wire.NewSecret()

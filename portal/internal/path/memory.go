@@ -9,6 +9,11 @@ const (
 	// doubtTime is how long a way that has failed gets no head start. It is tried
 	// all the same, so it comes back earlier where it works again.
 	doubtTime = 24 * time.Hour
+	// sharedTime is how long splice mode begins with a relay's shared port where the ports of
+	// sessions were shut; then with those again. They may have been for a moment only, or a
+	// segment was lost, and what connects late never wins by itself. In a network that shuts
+	// them that costs a connection 50 ms.
+	sharedTime = time.Hour
 	// smallTime is how long segments stay small on a way that has swallowed
 	// full ones; then full ones are tried again. As long as that is a suspicion
 	// only, suspectTime.
@@ -148,9 +153,18 @@ func (m *memory) spliceFirst(relay string) Mode {
 	return f.mode
 }
 
+// rememberSplice takes the mode that has won for the one to begin with: SessionPort for good, another
+// for sharedTime from when it won first.
 func (m *memory) rememberSplice(relay string, mode Mode) {
-	m.remember(m.ofRelay(spliceMode, relay), fact{mode: mode})
-	m.remember(m.ofRelay(spliceMode, anyRelay), fact{mode: mode})
+	f := fact{mode: mode}
+	if mode != SessionPort {
+		f.until = time.Now().Add(sharedTime)
+	}
+	for _, t := range []topic{m.ofRelay(spliceMode, relay), m.ofRelay(spliceMode, anyRelay)} {
+		if known, ok := m.recall(t); !ok || known.mode != mode {
+			m.remember(t, f)
+		}
+	}
 }
 
 // holds reports whether something is known of a pairing.

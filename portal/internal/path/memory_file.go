@@ -121,12 +121,7 @@ func (s savedFact) read(now time.Time) (topic, fact, bool) {
 	}
 	switch s.What {
 	case packetBad, quicBad, smallMSS:
-		f.until = time.Unix(s.Until, 0)
-		// The clock may have been set since: nothing is believed for longer than
-		// it would have been.
-		if longest := now.Add(max(doubtTime, smallTime)); f.until.After(longest) {
-			f.until = longest
-		}
+		f.until = s.until(now, max(doubtTime, smallTime))
 		return t, f, now.Before(f.until)
 	case quicFirst:
 		return t, f, true
@@ -137,7 +132,11 @@ func (s savedFact) read(now time.Time) (topic, fact, bool) {
 				f.mode = m
 			}
 		}
-		return t, f, f.mode < spliceModes
+		if f.mode == SessionPort {
+			return t, f, true
+		}
+		f.until = s.until(now, sharedTime)
+		return t, f, f.mode < spliceModes && now.Before(f.until)
 	case udpHold:
 		if s.Hold == nil {
 			return t, f, false
@@ -153,6 +152,15 @@ func (s savedFact) read(now time.Time) (topic, fact, bool) {
 		return t, f, f.hold.step >= 0
 	}
 	return t, f, false
+}
+
+// until returns when a fact ends. The clock may have been set since: nothing is believed for
+// longer than it would have been.
+func (s savedFact) until(now time.Time, longest time.Duration) time.Time {
+	if end := time.Unix(s.Until, 0); end.Before(now.Add(longest)) {
+		return end
+	}
+	return now.Add(longest)
 }
 
 // stepOf returns the index of a step, -1 if it is none.

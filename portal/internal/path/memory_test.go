@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/netport/netport/proto/identity"
@@ -61,6 +62,27 @@ func TestMemoryOutlivesThePortal(t *testing.T) {
 	if got, want := fmt.Sprint(again.facts), fmt.Sprint(whole(m.facts)); got != want || len(m.facts) != 11 {
 		t.Errorf("read\n%s\nwant\n%s", got, want)
 	}
+}
+
+// TestSharedPortIsNoHabit: however often it wins, the ports of sessions come first again after an hour; these stay.
+func TestSharedPortIsNoHabit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(func() string { return "here" })
+		began := time.Now()
+		for first := SharedPort; first == SharedPort && time.Since(began) < 2*sharedTime; first = m.spliceFirst("relay-1") {
+			m.rememberSplice("relay-1", SharedPort)
+			time.Sleep(7 * time.Minute)
+		}
+		if took := time.Since(began); took < sharedTime || took > sharedTime+7*time.Minute || m.spliceFirst("relay-2") != SessionPort {
+			t.Errorf("session ports come first again after %v, want %v", took, sharedTime)
+		}
+		m.rememberSplice("relay-1", SharedPort)
+		m.rememberSplice("relay-1", SessionPort)
+		time.Sleep(1000 * time.Hour)
+		if _, known := m.recall(m.ofRelay(spliceMode, "relay-1")); !known || m.spliceFirst("relay-1") != SessionPort {
+			t.Error("it is forgotten that session ports are open")
+		}
+	})
 }
 
 func TestFinderStartsWithWhatItsFileSays(t *testing.T) {

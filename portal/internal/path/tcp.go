@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -162,7 +163,11 @@ func (w *spliceWay) Taken() {
 	l, took := w.race.leg, time.Since(w.began)
 	w.used.tcp.proven()
 	l.take(w.used.candidate, w.number)
-	l.finder.memory.rememberSplice(l.Relay(), w.used.candidate.mode)
+	// Where it is the only mode, or the first of those that all sessions share, nothing was shut.
+	mode := w.used.candidate.mode
+	if mode == SessionPort || slices.ContainsFunc(l.splice, func(c candidate) bool { return c.mode < mode }) {
+		l.finder.memory.rememberSplice(l.Relay(), mode)
+	}
 	if w.race.packet != nil {
 		w.race.packet.beaten(took)
 	}
