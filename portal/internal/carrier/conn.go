@@ -98,6 +98,8 @@ type Conn interface {
 	Turn() int
 	// RTT is the smoothed round trip; 0 until the first was measured.
 	RTT() time.Duration
+	// LeastRTT is the shortest round trip so far; 0 until the first was measured.
+	LeastRTT() time.Duration
 	// WindowRTT is the round trip that windows should be made for: what is
 	// measured now, but at most twice the shortest ever.
 	WindowRTT() time.Duration

@@ -184,6 +184,9 @@ func (c *carrier) Quiet() time.Time {
 	return c.live.quiet
 }
 
+// LeastRTT implements Conn.
+func (c *carrier) LeastRTT() time.Duration { return time.Duration(c.live.least.Load()) }
+
 // WindowRTT implements Conn. A window that is too large fills the queues on the
 // way, and that makes the measured round trip longer: without a bound it would
 // call for a larger window for ever, and with one of four times the shortest it

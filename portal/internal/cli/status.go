@@ -22,7 +22,8 @@ func status() *cobra.Command {
 
 A forward is up only if this portal's part of it works and the other portal can
 be reached now. What is missing stands below the table; with --wide the last column
-says how it is known, too, and each tunnel where direct paths are looked for.
+says how it is known, too, and each tunnel what takes which of its carriers and why, and
+where direct paths are looked for.
 
 A tunnel that has lost every carrier waits for a way back, and its connections
 with it, as long as "linger" in the configuration says.
@@ -129,11 +130,35 @@ func printStatus(w *command.Page, s daemon.Status, now time.Time) error {
 		return err
 	}
 	for _, t := range s.Tunnels {
+		if w.Wide {
+			for _, line := range carriers(t) {
+				w.Line("", t.Peer+": "+line)
+			}
+		}
 		for _, line := range direct(t, w.Wide) {
 			w.Line("", t.Peer+": "+line)
 		}
 	}
 	return nil
+}
+
+// carriers says of each carrier of a tunnel what takes it, and why streams do not.
+func carriers(t peers.Status) (lines []string) {
+	for _, c := range t.Ways {
+		text := strings.TrimSpace(c.Path+" "+c.Relay) + ", " + c.Kind
+		if c.RTT > 0 {
+			text += ", " + milliseconds(c.RTT)
+		}
+		text += fmt.Sprintf(": streams %d", c.Streams)
+		if c.Flows {
+			text += ", and datagrams"
+		}
+		if c.Why != "" {
+			text += "; streams take another: " + c.Why
+		}
+		lines = append(lines, text)
+	}
+	return lines
 }
 
 // direct says why a tunnel is on no direct path, and in full what was tried.

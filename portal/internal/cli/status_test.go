@@ -25,7 +25,10 @@ func TestStatusReadsAsAPersonWants(t *testing.T) {
 		},
 		Tunnels: []peers.Status{{
 			Peer: "factory-1", Session: "0a1b2c3d", Up: true, Since: now.Add(-72 * time.Hour), Path: "relay", Relay: "relay-1", Address: "192.0.2.2:20000",
-			RTT: 1.234, Carriers: 3, Ways: []peers.Way{{Path: "relay-udp"}, {Path: "relay"}, {Path: "relay"}}, Streams: 3, Flows: 4, Sent: 999, Received: 1_500_000,
+			RTT: 1.234, Carriers: 3, Ways: []peers.Way{
+				{Path: "relay-udp", Kind: "QUIC", Relay: "relay-1", RTT: 1.5, Flows: true, Why: "TCP carries more"},
+				{Path: "relay", Kind: "TLS", Relay: "relay-1", Streams: 2}, {Path: "relay", Kind: "TLS", Relay: "relay-1", Streams: 1},
+			}, Streams: 3, Flows: 4, Sent: 999, Received: 1_500_000,
 		}, {
 			Peer: "x", Session: "0a1b2c3e", Since: now.Add(-time.Hour), Waiting: now.Add(-3 * time.Second), Relay: "relay-1", Streams: 1,
 		}, {Peer: "y", Session: "0a1b2c3f", Relay: "relay-2"}},
@@ -64,6 +67,9 @@ TUNNEL     STATE       PATH             RELAY    ADDRESS          RTT      STREA
 factory-1  up 3 days   relay+relay-udp  relay-1  192.0.2.2:20000  1.23 ms  3        999 B  1.5 MB    4      3         0a1b2c3d
 x          waiting 3s  -                relay-1  -                -        1        0 B    0 B       0      0         0a1b2c3e
 y          opening     -                relay-2  -                -        0        0 B    0 B       0      0         0a1b2c3f
+factory-1: relay-udp relay-1, QUIC, 1.5 ms: streams 0, and datagrams; streams take another: TCP carries more
+factory-1: relay relay-1, TLS: streams 2
+factory-1: relay relay-1, TLS: streams 1
 `
 	if got := b.String(); got != head+narrow {
 		t.Errorf("got\n%s\nwant\n%s", got, head+narrow)

@@ -54,6 +54,7 @@ type Way struct {
 	Direct  bool             `json:"direct"`           // it goes by no relay
 	Streams int              `json:"streams"`          // on it
 	Flows   bool             `json:"flows,omitempty"`  // they take it
+	Why     string           `json:"why,omitempty"`    // streams do not
 }
 
 // Search is that for the direct paths of a tunnel.
@@ -145,7 +146,7 @@ func (m *member) status() Status {
 func (p *Pool) wayLocked(c tunnel.CarrierStats) Way {
 	w := Way{
 		Path: c.Way, Kind: c.Kind.String(), Session: c.Session.String(), Key: identity.HashKey(c.Peer), Until: c.Peer.NotAfter.UTC(),
-		RTT: milliseconds(c.RTT), Silent: c.Silent, Direct: c.Direct, Streams: c.Streams, Flows: c.Flows,
+		RTT: milliseconds(c.RTT), Silent: c.Silent, Direct: c.Direct, Streams: c.Streams, Flows: c.Flows, Why: c.Why,
 	}
 	if o := p.sessions[c.Session]; o != nil {
 		w.Relay = o.leg.Relay()

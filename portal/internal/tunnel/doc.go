@@ -53,6 +53,10 @@
 // wait for it, and are refused or reset (ReasonNotDirect) where none comes, and a portal takes
 // no OPEN, RESUME or DATAGRAM by a relay; where it says "never" there is none.
 //
+// Streams prefer TCP, which carries more, and flows QUIC. Of direct carriers those come after others
+// that take clearly longer than the quickest, by the same measure and for as long: TCP may go
+// another way than UDP.
+//
 // Streams go to a better carrier at once: what was under way is sent again. Flows stay on one that
 // works until the better one has been it for a second, or ten round trips up to 5 seconds, and the peer has answered
 // there; what is silent, gone or forbidden they leave at once.

@@ -55,8 +55,10 @@ type link struct {
 	stuck   atomic.Bool  // the way was told
 	doubted atomic.Int64 // when the peer was asked whether it lives, Unix nanoseconds
 	streams atomic.Int32 // attached
+	detour  atomic.Bool  // it takes clearly longer than another direct one
 
-	retiredAt time.Time // the tunnel's lock guards it
+	retiredAt time.Time // the tunnel's lock guards it, and this:
+	longer    choice    // whether it does
 
 	mu        sync.Mutex          // guards the following
 	late, was map[uint32]struct{} // streams that have left, the newer and the older ones

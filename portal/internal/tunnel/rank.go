@@ -22,6 +22,9 @@ func (l *link) rank(kind wire.CarrierKind) int {
 	if l.direct == l.t.slow.Load() {
 		rank |= rankPath
 	}
+	if l.detour.Load() {
+		rank |= rankDetour
+	}
 	if l.conn.Kind() != kind {
 		rank |= rankKind
 	}
@@ -30,6 +33,7 @@ func (l *link) rank(kind wire.CarrierKind) int {
 
 const (
 	rankKind = 1 << iota
+	rankDetour
 	rankPath
 	rankDoubt
 	rankRetired

@@ -42,6 +42,7 @@ type CarrierStats struct {
 	Streams    int               // that are on it
 	Flows      bool              // flows take it
 	Rank       int               // for streams: the lowest is taken
+	Why        string            // why no stream takes it, for people; empty: they do
 }
 
 // Stats returns a snapshot.
@@ -79,5 +80,31 @@ func (t *Tunnel) statsLocked(l *link, c carrier.Stats) CarrierStats {
 		Session: l.conn.Session(), Connection: l.conn.Connection(), Kind: l.conn.Kind(), Way: l.way.String(), Peer: l.conn.Peer(),
 		RTT: c.RTT, Silent: l.silent.Load(), Retired: l.retired.Load(),
 		Barred: !t.mayTakeLocked(l), Direct: l.direct, Streams: int(l.streams.Load()), Flows: l == t.flowAt.Load(), Rank: l.rank(wire.CarrierTCP),
+		Why: t.whyNotLocked(l),
 	}
+}
+
+// whyNotLocked says why streams take others and not this one.
+func (t *Tunnel) whyNotLocked(l *link) string {
+	best := t.pickLocked(wire.CarrierTCP, nil)
+	rank := l.rank(wire.CarrierTCP)
+	switch {
+	case !t.mayTakeLocked(l):
+		return "the policy forbids it"
+	case best == nil || rank <= best.rank(wire.CarrierTCP):
+		return ""
+	case rank >= rankSilent:
+		return "it does not answer"
+	case rank >= rankRetired:
+		return "it is to be left"
+	case rank >= rankDoubt:
+		return "it may not answer any more"
+	case rank >= rankPath && l.direct:
+		return "a round trip by the relay is clearly shorter"
+	case rank >= rankPath:
+		return "there is a direct path"
+	case rank >= rankDetour:
+		return "a round trip on another direct path is clearly shorter"
+	}
+	return "TCP carries more"
 }
