@@ -67,7 +67,7 @@ TUNNEL     STATE       PATH             RELAY    ADDRESS          RTT      STREA
 factory-1  up 3 days   relay+relay-udp  relay-1  192.0.2.2:20000  1.23 ms  3        999 B  1.5 MB    4      3         0a1b2c3d
 x          waiting 3s  -                relay-1  -                -        1        0 B    0 B       0      0         0a1b2c3e
 y          opening     -                relay-2  -                -        0        0 B    0 B       0      0         0a1b2c3f
-factory-1: relay-udp relay-1, QUIC, 1.5 ms: streams 0, and datagrams; streams take another: TCP carries more
+factory-1: relay-udp relay-1, QUIC, 1.50 ms: streams 0, and datagrams; streams take another: TCP carries more
 factory-1: relay relay-1, TLS: streams 2
 factory-1: relay relay-1, TLS: streams 1
 `
