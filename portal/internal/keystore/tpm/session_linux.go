@@ -34,7 +34,7 @@ func open(path string, end time.Time) (*session, error) {
 	case err != nil:
 		return nil, bare(err)
 	case info.Mode()&fs.ModeSocket != 0:
-		conn, err := net.DialTimeout("unix", path, time.Until(end))
+		conn, err := dial(path, end)
 		if err != nil {
 			return nil, bare(err)
 		}
@@ -53,6 +53,18 @@ func open(path string, end time.Time) (*session, error) {
 	s := &session{tpm: &patient{TPMCloser: raw{os.NewFile(uintptr(fd), path)}}}
 	s.tpm.until(end)
 	return s, nil
+}
+
+// dial connects to a socket. Who serves it may be about to take others first, for
+// which it has little room: connections are refused then that would be taken in a moment.
+func dial(path string, end time.Time) (net.Conn, error) {
+	for pause := firstPause; ; pause *= 2 {
+		conn, err := net.DialTimeout("unix", path, time.Until(end))
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().Add(pause).After(end) {
+			return conn, err
+		}
+		<-time.After(pause)
+	}
 }
 
 // bare leaves of an error that repeats the name of the device what was wrong, and says
