@@ -13,6 +13,7 @@ import (
 
 	"github.com/netport/netport/portal/internal/carrier"
 	"github.com/netport/netport/portal/internal/carrier/carriertest"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -203,6 +204,12 @@ func TestDatagramsNoticeNoChangeOfPathsThatWork(t *testing.T) {
 		"a direct path that is left because it is slow": {quick, slow, func(p *pair, other *carriertest.Network) {
 			p.join(other, wire.CarrierQUIC, second, 0, direct)
 		}, slowAfter + 4*settleTime, false},
+		"a direct path that the policy forbids": {slow, slow, func(p *pair, other *carriertest.Network) {
+			p.join(other, wire.CarrierQUIC, second, 0, direct)
+			time.Sleep(3 * settleTime)
+			p.client.SetPaths(grant.DirectNever)
+			p.server.SetPaths(grant.DirectNever)
+		}, 2 * settleTime, false},
 		"a session that is replaced": {slow, slow, func(p *pair, other *carriertest.Network) {
 			p.join(other, wire.CarrierTCP, second, 0, theWay{})
 			p.join(other, wire.CarrierQUIC, second, 1, theWay{})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/netport/netport/portal/internal/stream"
+	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/wire"
 )
 
@@ -64,7 +65,7 @@ func (l *link) dispatch(h wire.FrameHeader, body []byte) error {
 	}
 	t.mu.Lock()
 	e := t.ends[h.Stream]
-	over, may := t.over, t.mayTakeLocked(l)
+	over, may := t.over, l.direct || t.paths != grant.DirectOnly // what is under way where the policy is "never" comes yet
 	t.mu.Unlock()
 	switch {
 	case !may && h.Type == wire.FrameDatagram:
