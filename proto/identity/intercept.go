@@ -12,8 +12,8 @@ import (
 // answered in the place of the peer: a proxy or firewall that looks into TLS, or the log-in
 // page of a network (a captive portal).
 type Intercepted struct {
-	// Issuer is whose name stands above the certificate that was shown; empty: none was.
-	Issuer string
+	// Shown is the certificate that was shown, which is none of Netport's; nil: none was.
+	Shown *x509.Certificate
 	// Said is what it began its answer with in place of TLS, 5 bytes; empty: it speaks TLS.
 	Said string
 	err  error
@@ -22,19 +22,19 @@ type Intercepted struct {
 func (e *Intercepted) Error() string {
 	const whatToDo = "open a browser to log in there, or have TLS to this address let through untouched"
 	switch {
-	case e.Said == "" && e.Issuer == "":
+	case e.Said == "" && e.Shown == nil:
 		return "something answers in its place that speaks TLS and knows nothing of Netport, as a captive portal, a proxy that looks into TLS or another service does: " + whatToDo
 	case e.Said != "":
 		return fmt.Sprintf("something answers in its place that speaks no TLS (it says %q), as a captive portal or a proxy does: %s", e.Said, whatToDo)
 	}
-	return fmt.Sprintf("something answers in its place with a certificate of %.100q, as a captive portal or a proxy that looks into TLS does: %s", e.Issuer, whatToDo)
+	return fmt.Sprintf("something answers in its place with a certificate of %.100q, as a captive portal or a proxy that looks into TLS does: %s", e.Shown.Issuer, whatToDo)
 }
 
 // Unwrap returns the error of the handshake.
 func (e *Intercepted) Unwrap() error { return e.err }
 
-// noProtocol is the alert no_application_protocol (RFC 7301), which no server of Netport sends to
-// a client of it.
+// noProtocol is the alert no_application_protocol (RFC 7301), which nobody of Netport sends to who
+// asks for what is spoken there.
 var noProtocol = tls.AlertError(120).Error()
 
 // Watch has what a client's handshake fails by tell of who has answered: the function that it
@@ -62,6 +62,6 @@ func Watch(cfg *tls.Config) (explain func(error) error) {
 		if _, other := FromCertificate(shown); other == nil {
 			return err // it is one of Netport's, and what is wrong with it is said
 		}
-		return &Intercepted{Issuer: shown.Issuer.String(), err: err}
+		return &Intercepted{Shown: shown, err: err}
 	}
 }

@@ -39,14 +39,7 @@ func server(ctx context.Context, d dial, c *identity.Credentials, s Server) Serv
 	defer raw.Close()
 	s.Took = time.Since(began)
 	cfg := c.ClientTLS(identity.ProtocolControl, identity.Expect(identity.Server, ""))
-	var shown *x509.Certificate
-	verify := cfg.VerifyConnection
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		if len(cs.PeerCertificates) > 0 {
-			shown = cs.PeerCertificates[0]
-		}
-		return verify(cs)
-	}
+	explain := identity.Watch(cfg)
 	conn := tls.Client(raw, cfg)
 	err = conn.HandshakeContext(ctx)
 	if err == nil {
@@ -54,14 +47,13 @@ func server(ctx context.Context, d dial, c *identity.Credentials, s Server) Serv
 		s.Proven = peer.ID.Name
 		return s
 	}
-	s.Took, s.Err = 0, err
-	if s.Fault = handshakeFault(err); shown != nil {
-		s.Fault = OtherFault
-		if id, err := identity.FromCertificate(shown); err != nil || id.Domain != c.ID.Domain {
-			s.Fault, s.Shown, s.Issuer = Foreign, owner(shown), shown.Issuer.String()
-		}
-	}
-	if s.Fault == NoTLS {
+	err = explain(err)
+	s.Took, s.Fault, s.Err = 0, handshakeFault(err), err
+	switch s.Fault {
+	case Foreign:
+		shown := err.(*identity.Intercepted).Shown
+		s.Shown, s.Issuer = owner(shown), shown.Issuer.String()
+	case NoTLS:
 		s.Said = said(ctx, d, s)
 	}
 	return s
@@ -76,8 +68,10 @@ func atRelay(ctx context.Context, d dial, c *identity.Credentials, relay string,
 		return Try{Fault: connectFault(err), Err: err}
 	}
 	defer raw.Close()
-	if err := tls.Client(raw, c.ClientTLS(identity.ProtocolRelay, identity.Expect(identity.Relay, relay))).HandshakeContext(ctx); err != nil {
-		return Try{Fault: handshakeFault(err), Err: err}
+	cfg := c.ClientTLS(identity.ProtocolRelay, identity.Expect(identity.Relay, relay))
+	explain := identity.Watch(cfg)
+	if err := tls.Client(raw, cfg).HandshakeContext(ctx); err != nil {
+		return Try{Fault: handshakeFault(explain(err)), Err: err}
 	}
 	return Try{}
 }
@@ -136,18 +130,16 @@ func connectFault(err error) Fault {
 	return OtherFault
 }
 
-// noProtocol is the alert no_application_protocol (RFC 7301).
-var noProtocol = tls.AlertError(120).Error()
-
-// handshakeFault is what an error of a handshake means in which no certificate was shown.
+// handshakeFault is what an error of a handshake means, as identity.Watch explains it.
 func handshakeFault(err error) Fault {
-	var record tls.RecordHeaderError
-	var alert *net.OpError
+	other, intercepted := errors.AsType[*identity.Intercepted](err)
 	switch {
-	case errors.As(err, &alert) && alert.Op == "remote error" && alert.Err.Error() == noProtocol:
-		return Stranger
-	case errors.As(err, &record):
+	case intercepted && other.Said != "":
 		return NoTLS
+	case intercepted && other.Shown != nil:
+		return Foreign
+	case intercepted:
+		return Stranger
 	case timedOut(err):
 		return Swallowed
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
