@@ -113,7 +113,7 @@ func New(c config.Config, log *slog.Logger) (*Portal, error) {
 	p.keeper = grants.NewKeeper(grants.NewSet(identity.Peer{ID: credentials.ID, Key: credentials.Key()}, c.PolicyKey), credentials.Now, p.apply)
 	p.finder = path.NewFinder(path.Config{
 		Credentials: credentials, Network: p.network, Proxy: c.Proxy, State: filepath.Join(c.State, pathsFile),
-		Renumbered: func() { p.client.Check() }, Heard: func(relay string) { p.pool.Heard(relay) }, Log: log,
+		Renumbered: func() { p.client.Check() }, Log: log,
 	})
 	var mapPorts func([]portmap.Port)
 	if c.Direct && c.PortMapping {

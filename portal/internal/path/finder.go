@@ -30,10 +30,7 @@ type Config struct {
 	// before: a NAT on the way has another one, and this machine was not told. It
 	// must neither block nor call the Finder; nil: nobody wants to know.
 	Renumbered func()
-	// Heard is called when a relay has answered over TCP or UDP, with its name. It must
-	// neither block nor call the Finder; nil: nobody wants to know.
-	Heard func(relay string)
-	Log   *slog.Logger
+	Log        *slog.Logger
 }
 
 // Finder makes Legs and remembers what works with which relay, in which
@@ -46,6 +43,7 @@ type Finder struct {
 	began   time.Time // its monotonic reading makes counters rise
 	base    uint64    // of counters, at began
 	tasks   sync.WaitGroup
+	hears   func(relay string) // nil: nobody wants to know
 
 	mu    sync.Mutex // guards the following
 	legs  map[*Leg]struct{}
@@ -79,10 +77,14 @@ func (f *Finder) network() string {
 	return f.Network.Current().String()
 }
 
+// Listen has heard called whenever a relay has answered over TCP or UDP, with its name. It
+// is for before the first Leg is made. heard must neither block nor call the Finder.
+func (f *Finder) Listen(heard func(relay string)) { f.hears = heard }
+
 // heard tells that a relay has answered.
 func (f *Finder) heard(relay string) {
-	if f.Heard != nil {
-		f.Heard(relay)
+	if f.hears != nil {
+		f.hears(relay)
 	}
 }
 

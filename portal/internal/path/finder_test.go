@@ -117,7 +117,7 @@ func TestWhatIsHeardOfARelayIsTold(t *testing.T) {
 	a := newAuthority(t)
 	f := a.finder("ann")
 	told := make(chan string, 10)
-	f.Heard = func(relay string) { told <- relay }
+	f.Listen(func(relay string) { told <- relay })
 	if _, err := f.dial(t.Context(), "relay-1", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), a.closedPort())); err == nil {
 		t.Error("dialled a closed port")
 	}

@@ -28,6 +28,8 @@ type Leg interface {
 type Finder interface {
 	// Leg returns the way into a session that the server has announced.
 	Leg(session wire.Session, server netip.Addr) (Leg, error)
+	// Listen has heard called with the name of each relay that answers. It must not block.
+	Listen(heard func(relay string))
 	// Ticket returns the way into the standing session of a ticket.
 	Ticket(t wire.Ticket, server netip.Addr) (Leg, error)
 }
@@ -36,6 +38,8 @@ type Finder interface {
 func Paths(f *path.Finder) Finder { return paths{f} }
 
 type paths struct{ finder *path.Finder }
+
+func (p paths) Listen(heard func(relay string)) { p.finder.Listen(heard) }
 
 func (p paths) Leg(session wire.Session, server netip.Addr) (Leg, error) {
 	l, err := p.finder.Leg(session, server)

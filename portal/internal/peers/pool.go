@@ -173,6 +173,7 @@ func New(cfg Config) *Pool {
 	p.tunnels.init()
 	p.tasks.init()
 	p.tries.init()
+	p.Finder.Listen(p.tries.heard)
 	return p
 }
 
@@ -338,9 +339,6 @@ func (p *Pool) SetLinger(d time.Duration) {
 		m.tunnel.SetLinger(d)
 	}
 }
-
-// Heard takes that something was heard of a relay, by whatever way.
-func (p *Pool) Heard(relay string) { p.tries.heard(relay) }
 
 // Changed tells that this portal's network has changed, or that the machine has
 // slept: every carrier is asked whether it lives, and what searches for a way

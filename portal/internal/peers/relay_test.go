@@ -209,7 +209,7 @@ func (w *way) Stuck()                 {}
 func (w *way) Dial(ctx context.Context) (net.Conn, error) {
 	conn, err := w.leg.relay.dial(ctx, w.leg.session, w.connection)
 	if err == nil {
-		w.leg.of.pool.Heard(w.leg.relay.name)
+		w.leg.of.heard(w.leg.relay.name)
 	}
 	return conn, err
 }

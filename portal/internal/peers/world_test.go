@@ -69,6 +69,7 @@ type portal struct {
 	secret  [32]byte         // of that grant
 	seekers []*seeker        // that its pool has opened
 	named   identity.KeyHash // the other's key by that grant; zero: the one it has
+	heard   func(relay string)
 }
 
 const linger = time.Minute
@@ -391,7 +392,9 @@ func (p *portal) names(key identity.KeyHash) bool {
 	return key == p.w.other(p).own.Key()
 }
 
-// Leg and Ticket implement Finder.
+// Listen, Leg and Ticket implement Finder.
+func (p *portal) Listen(heard func(relay string)) { p.heard = heard }
+
 func (p *portal) Leg(s wire.Session, _ netip.Addr) (Leg, error) {
 	if !slices.ContainsFunc(p.w.relays, func(r *relay) bool { return r.name == s.Relay.Name }) {
 		return nil, fmt.Errorf("relay %q offers no way", s.Relay.Name)
