@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Checked ends "run --check": it prints "ok", or every mistake and then fails.
-func Checked(c *cobra.Command, mistakes []error) error {
+// checked ends "run --check": it prints "ok", or every mistake and then fails.
+func checked(c *cobra.Command, mistakes []error) error {
 	if len(mistakes) == 0 {
 		_, err := fmt.Fprintln(c.OutOrStdout(), "ok")
 		return err

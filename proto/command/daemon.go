@@ -12,11 +12,11 @@ import (
 	"github.com/netport/netport/proto/supervise"
 )
 
-// Daemon is a program that serves. It outlives the terminal that it was started from:
+// daemon is a program that serves. It outlives the terminal that it was started from:
 // SIGHUP, or its service manager, has it read its configuration anew (package reload).
-type Daemon struct {
-	Log     *slog.Logger
-	Hangups <-chan os.Signal // each SIGHUP; those that come while one waits are the same
+type daemon struct {
+	log     *slog.Logger
+	hangups <-chan os.Signal // each SIGHUP; those that come while one waits are the same
 
 	unnotify func()
 	logging  *logging
@@ -24,16 +24,16 @@ type Daemon struct {
 	stopTrim context.CancelFunc
 }
 
-// NewDaemon prepares a program whose log goes to w: it lives within the memory that it may
-// use and keeps none of its program there that it does not use, and has its threads. End gives back what it takes.
-func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
+// newDaemon prepares a program whose log goes to w: it lives within the memory that it may
+// use and keeps none of its program there that it does not use, and has its threads. end gives back what it takes.
+func newDaemon(w io.Writer, l Log) (*daemon, error) {
 	logging, err := l.open(w)
 	if err != nil {
 		return nil, err
 	}
 	hangups := make(chan os.Signal, 1)
-	d := &Daemon{Log: logging.log, Hangups: hangups, unnotify: supervise.Hangups(hangups), logging: logging}
-	memory.Fit(d.Log)
+	d := &daemon{log: logging.log, hangups: hangups, unnotify: supervise.Hangups(hangups), logging: logging}
+	memory.Fit(d.log)
 	reserve.Threads()
 	ctx, stop := context.WithCancel(context.Background())
 	d.stopTrim = stop
@@ -41,12 +41,12 @@ func NewDaemon(w io.Writer, l Log) (*Daemon, error) {
 	return d, nil
 }
 
-// SetLog has the log written in another way from now on. l is valid (CheckLevel,
+// setLog has the log written in another way from now on. l is valid (CheckLevel,
 // CheckFormat).
-func (d *Daemon) SetLog(l Log) { d.logging.set(l) }
+func (d *daemon) setLog(l Log) { d.logging.set(l) }
 
-// End stops the log when what is in it has been written.
-func (d *Daemon) End() {
+// end stops the log when what is in it has been written.
+func (d *daemon) end() {
 	d.unnotify()
 	d.stopTrim()
 	d.trimming.Wait()

@@ -12,19 +12,19 @@ import (
 // TestLogChangesWhileItIsWritten: what has a logger already writes as is asked for now.
 func TestLogChangesWhileItIsWritten(t *testing.T) {
 	var b bytes.Buffer
-	d, err := NewDaemon(&b, Log{Level: "warn", Format: LogText})
+	d, err := newDaemon(&b, Log{Level: "warn", Format: LogText})
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := d.Log.With("peer", "ann")
+	log := d.log.With("peer", "ann")
 	log.Info("first")
 	log.Warn("second")
-	d.SetLog(Log{Level: "debug", Format: LogJSON})
+	d.setLog(Log{Level: "debug", Format: LogJSON})
 	log.Debug("third")
-	d.SetLog(Log{})
+	d.setLog(Log{})
 	log.WithGroup("g").Info("fourth", "n", 1)
 	log.Debug("fifth")
-	d.End()
+	d.end()
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 	for i, want := range []string{`level=WARN msg=second peer=ann`, `"level":"DEBUG","msg":"third","peer":"ann"}`, `level=INFO msg=fourth peer=ann g.n=1`} {
 		if len(lines) != 3 || !strings.HasSuffix(lines[i], want) {
@@ -34,15 +34,15 @@ func TestLogChangesWhileItIsWritten(t *testing.T) {
 }
 
 func TestHangupsAreHandedOn(t *testing.T) {
-	d, err := NewDaemon(new(bytes.Buffer), Log{})
+	d, err := newDaemon(new(bytes.Buffer), Log{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.End()
+	defer d.end()
 	for range 2 {
 		if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		<-d.Hangups
+		<-d.hangups
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +67,6 @@ func plain(err error) error {
 }
 
 func run(secure func(keep privilege.Set) error) *cobra.Command {
-	var check bool
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the portal",
@@ -85,38 +85,25 @@ what runs.
 ` + config.Help(),
 		Example: "  netport-portal run\n  netport-portal run --config ./config.toml\n  netport-portal run --check",
 		Args:    command.Args(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			conf, err := load(c)
-			if err != nil {
-				return err
-			}
-			if check {
-				return command.Checked(c, daemon.Check(conf))
-			}
-			d, err := command.NewDaemon(c.ErrOrStderr(), conf.Log)
-			if err != nil {
-				return err
-			}
-			defer d.End()
+	}
+	command.Serve(c, command.Service[config.Config]{
+		Load:  func() (config.Config, error) { return load(c) },
+		Log:   func(conf config.Config) command.Log { return conf.Log },
+		Check: daemon.Check,
+		Live:  config.LiveKeys,
+		Run: func(ctx context.Context, conf config.Config, log *slog.Logger, r *reload.Reloader[config.Config]) error {
 			// None is needed. One that was given ports below 1024 listens there for
 			// as long as it runs.
 			if err := secure(privilege.Listen); err != nil {
-				d.Log.Warn("capabilities are not given back", "error", err)
+				log.Warn("capabilities are not given back", "error", err)
 			}
-			p, err := daemon.New(conf, d.Log)
+			p, err := daemon.New(conf, log)
 			if err != nil {
 				return fmt.Errorf("start portal: %w", err)
 			}
-			p.Follow(reload.New(conf, config.LiveKeys, d.Hangups, func() (config.Config, error) {
-				conf, err := load(c)
-				if err == nil {
-					d.SetLog(conf.Log)
-				}
-				return conf, err
-			}, d.Log))
-			return p.Run(c.Context())
+			p.Follow(r)
+			return p.Run(ctx)
 		},
-	}
-	c.Flags().BoolVar(&check, "check", false, "only say what is wrong with the configuration and its files")
+	})
 	return c
 }

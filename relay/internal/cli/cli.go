@@ -4,6 +4,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -39,7 +40,6 @@ func configFlag(c *cobra.Command, file *string) {
 
 func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 	var file string
-	var check bool
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the relay until SIGINT or SIGTERM",
@@ -63,32 +63,19 @@ what runs.
 ` + config.Help(),
 		Example: "  netport-relay run --config /etc/netport/relay/config.toml\n  netport-relay run --check",
 		Args:    command.Args(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := config.Load(file)
-			if err != nil {
-				return err
-			}
-			if check {
-				return command.Checked(c, daemon.Check(cfg))
-			}
-			d, err := command.NewDaemon(c.ErrOrStderr(), cfg.Log)
-			if err != nil {
-				return err
-			}
-			defer d.End()
-			r := daemon.New(cfg, d.Log, secure)
-			r.Follow(reload.New(cfg, config.LiveKeys, d.Hangups, func() (config.Config, error) {
-				cfg, err := config.Load(file)
-				if err == nil {
-					d.SetLog(cfg.Log)
-				}
-				return cfg, err
-			}, d.Log))
-			return r.Run(c.Context())
-		},
 	}
 	configFlag(c, &file)
-	c.Flags().BoolVar(&check, "check", false, "only say what is wrong with the configuration and its files")
+	command.Serve(c, command.Service[config.Config]{
+		Load:  func() (config.Config, error) { return config.Load(file) },
+		Log:   func(cfg config.Config) command.Log { return cfg.Log },
+		Check: daemon.Check,
+		Live:  config.LiveKeys,
+		Run: func(ctx context.Context, cfg config.Config, log *slog.Logger, r *reload.Reloader[config.Config]) error {
+			relay := daemon.New(cfg, log, secure)
+			relay.Follow(r)
+			return relay.Run(ctx)
+		},
+	})
 	return c
 }
 

@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"context"
+	"log/slog"
+
 	"github.com/spf13/cobra"
 
 	"github.com/netport/netport/proto/command"
@@ -12,7 +15,6 @@ import (
 
 func newRun(secure func(keep privilege.Set) error) *cobra.Command {
 	var file string
-	var check bool
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the server",
@@ -36,35 +38,22 @@ It takes no lock, changes nothing and leaves alone what runs.
 ` + config.Help(),
 		Example: "  netport-server run --config /etc/netport/server/config.toml\n  netport-server run --check",
 		Args:    command.Args(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := config.Load(file)
-			if err != nil {
-				return err
-			}
-			if check {
-				return command.Checked(c, daemon.Check(cfg))
-			}
-			d, err := command.NewDaemon(c.ErrOrStderr(), cfg.Log)
-			if err != nil {
-				return err
-			}
-			defer d.End()
-			if len(cfg.CACommand) == 0 { // which may need what this program does not
-				if err := secure(privilege.Listen); err != nil {
-					d.Log.Warn("capabilities are not given back", "error", err)
-				}
-			}
-			return daemon.Run(c.Context(), cfg, d.Log, reload.New(cfg, config.LiveKeys, d.Hangups, func() (*config.Config, error) {
-				cfg, err := config.Load(file)
-				if err == nil {
-					d.SetLog(cfg.Log)
-				}
-				return cfg, err
-			}, d.Log))
-		},
 	}
 	configFlag(c, &file)
-	c.Flags().BoolVar(&check, "check", false, "only say what is wrong with the configuration and its files")
+	command.Serve(c, command.Service[*config.Config]{
+		Load:  func() (*config.Config, error) { return config.Load(file) },
+		Log:   func(cfg *config.Config) command.Log { return cfg.Log },
+		Check: daemon.Check,
+		Live:  config.LiveKeys,
+		Run: func(ctx context.Context, cfg *config.Config, log *slog.Logger, r *reload.Reloader[*config.Config]) error {
+			if len(cfg.CACommand) == 0 { // which may need what this program does not
+				if err := secure(privilege.Listen); err != nil {
+					log.Warn("capabilities are not given back", "error", err)
+				}
+			}
+			return daemon.Run(ctx, cfg, log, r)
+		},
+	})
 	onServerOnly(c, "a server runs on its own machine; see \"systemctl\" there")
 	return c
 }
