@@ -6,7 +6,26 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/netport/netport/proto/wire"
 )
+
+// CheckServers reports what is wrong with the servers that a configuration names, as its method
+// Errorf says it (conffile.File): 1 to wire.MaxServers, each right by CheckServer.
+func CheckServers(servers []string, errorf func(key, format string, args ...any) error) error {
+	switch n := len(servers); {
+	case n == 0:
+		return errorf("servers", `no server: write servers = ["HOST:PORT"]`)
+	case n > wire.MaxServers:
+		return errorf("servers", "%d servers: at most %d are possible", n, wire.MaxServers)
+	}
+	for i, s := range servers {
+		if err := CheckServer(s); err != nil {
+			return errorf("servers["+strconv.Itoa(i)+"]", "server %q: %v", s, err)
+		}
+	}
+	return nil
+}
 
 // CheckServer reports what is wrong with a server as a config file names it:
 // "host", for which Addresses tries the default ports, or "host:port".

@@ -25,9 +25,8 @@ import (
 const Prefix = "NETPORT_PORTAL_"
 
 const (
-	maxServers = 16
-	maxRules   = 4096
-	maxUsers   = 1024
+	maxRules = 4096
+	maxUsers = 1024
 
 	minLinger = time.Second
 	maxLinger = 24 * time.Hour
@@ -127,16 +126,8 @@ func check(f *conffile.File, raw file) (Config, error) {
 		RenewKey: raw.RenewKey, Direct: raw.Direct, PortMapping: raw.PortMapping, LAN: raw.LAN, State: f.Path(raw.State), Socket: f.Path(raw.Socket), MetricsFile: f.Path(raw.MetricsFile),
 		Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat}, written: conffile.ValuesOf(raw),
 	}
-	if len(raw.Servers) == 0 {
-		return Config{}, f.Errorf("servers", `no server: write servers = ["HOST:PORT"]`)
-	}
-	if len(raw.Servers) > maxServers {
-		return Config{}, f.Errorf("servers", "%d servers: at most %d are possible", len(raw.Servers), maxServers)
-	}
-	for i, s := range raw.Servers {
-		if err := control.CheckServer(s); err != nil {
-			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
-		}
+	if err := control.CheckServers(raw.Servers, f.Errorf); err != nil {
+		return Config{}, err
 	}
 	var err error
 	if c.Proxy, err = proxy.Load(raw.Proxy, f.Path(raw.Password)); err != nil {

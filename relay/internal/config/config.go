@@ -29,7 +29,6 @@ const DefaultFile = "/etc/netport/relay/config.toml"
 const Prefix = "NETPORT_RELAY_"
 
 const (
-	maxServers  = 16
 	maxNetworks = 1024
 	maxCapacity = 1_000_000
 	leastRate   = 10 // packets or bytes in a second: below it a burst is less than one
@@ -165,13 +164,8 @@ func check(f *conffile.File, raw file) (Config, error) {
 		Mode: raw.Mode, Interfaces: raw.Interfaces, PinDir: f.Path(raw.PinDir), Log: command.Log{Level: raw.LogLevel, Format: raw.LogFormat},
 		TicketKeys: f.Path(raw.TicketKeys), TakeOver: f.Path(raw.TakeOver), TakeOverFrom: raw.TakeOverFrom, written: conffile.ValuesOf(raw),
 	}
-	if n := len(raw.Servers); n == 0 || n > maxServers {
-		return Config{}, f.Errorf("servers", `%d servers: name 1 to %d, as servers = ["HOST:PORT"]`, n, maxServers)
-	}
-	for i, s := range raw.Servers {
-		if err := control.CheckServer(s); err != nil {
-			return Config{}, f.Errorf(at("servers", i), "server %q: %v", s, err)
-		}
+	if err := control.CheckServers(raw.Servers, f.Errorf); err != nil {
+		return Config{}, err
 	}
 	var err error
 	if c.Proxy, err = proxy.Load(raw.Proxy, f.Path(raw.Password)); err != nil {

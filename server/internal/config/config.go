@@ -21,7 +21,6 @@ import (
 	"github.com/netport/netport/proto/identity"
 	"github.com/netport/netport/proto/local"
 	"github.com/netport/netport/proto/metrics/scrape"
-	"github.com/netport/netport/proto/wire"
 	"github.com/netport/netport/server/internal/ca"
 )
 
@@ -238,12 +237,9 @@ func check(f *conffile.File, r *raw) error {
 			return f.Errorf(fmt.Sprintf("listen_udp[%d]", i), "listen_udp: %v", err)
 		}
 	}
-	if len(r.Servers) > wire.MaxServers {
-		return f.Errorf("servers", "servers: portals keep %d at most", wire.MaxServers)
-	}
-	for i, server := range r.Servers {
-		if err := control.CheckServer(server); err != nil {
-			return f.Errorf(fmt.Sprintf("servers[%d]", i), "servers: %q: %v", server, err)
+	if len(r.Servers) > 0 { // else portals are told of Address
+		if err := control.CheckServers(r.Servers, f.Errorf); err != nil {
+			return err
 		}
 	}
 	log := command.Log{Level: r.LogLevel, Format: r.LogFormat}

@@ -11,7 +11,6 @@ import (
 	"github.com/netport/netport/proto/control"
 	"github.com/netport/netport/proto/grant"
 	"github.com/netport/netport/proto/proxy"
-	"github.com/netport/netport/proto/wire"
 )
 
 // DefaultFile is where an admin's configuration is looked for, in the home of the user.
@@ -61,13 +60,8 @@ func load(file string) (config, error) {
 		servers:     raw.Servers,
 		certificate: f.Path(raw.Certificate), key: f.Path(raw.Key), ca: f.Path(raw.CA), state: f.Path(raw.State),
 	}
-	if n := len(raw.Servers); n == 0 || n > wire.MaxServers {
-		return config{}, f.Errorf("servers", "servers: 1 to %d are needed, as in [\"HOST:PORT\"]", wire.MaxServers)
-	}
-	for i, s := range raw.Servers {
-		if err := control.CheckServer(s); err != nil {
-			return config{}, f.Errorf(fmt.Sprintf("servers[%d]", i), "servers: %q: %v", s, err)
-		}
+	if err := control.CheckServers(raw.Servers, f.Errorf); err != nil {
+		return config{}, err
 	}
 	if c.proxy, err = proxy.Load(raw.Proxy, f.Path(raw.Password)); err != nil {
 		return config{}, f.Errorf("proxy", "%v", err)
