@@ -124,7 +124,7 @@ func TestPinDirIsRelativeToTheFile(t *testing.T) {
 func TestMistakesAreShownWhereTheyStand(t *testing.T) {
 	const ok = "servers = [\"example.org\"]\n"
 	for _, c := range []struct{ text, want string }{
-		{``, "0 servers"},
+		{``, "no server"},
 		{`servers = ["example.org:0"]`, `1:12: server "example.org:0": the port`},
 		{ok + `adresses = []`, `2:1: unknown key "adresses"; did you mean "addresses"?`},
 		{ok + `addresses = ["relay.example.org"]`, `2:14: "relay.example.org" is not an IP address`},
