@@ -61,8 +61,8 @@
 // names it like the other; where relays or the server (Welcome) see it at another address, it
 // names that with the port of TCP too, for many NATs leave ports as they are (where the
 // server sees a proxy it does not). Both portals dial what the other
-// has named, at once, and again after pauses that grow to 5
-// minutes; a try counts for four probes. A connection begins with a probe that asks
+// has named, at once, 100 ms later from a second port, and again after pauses that grow to 5
+// minutes; a try counts for four probes, the first with its second port for eight. A connection begins with a probe that asks
 // and one that answers (package [probe]); a portal closes, without a word, what does not
 // begin so within 5 seconds. Then one that the TLS client takes becomes a carrier as any other
 // over TCP, beside the one over QUIC.
