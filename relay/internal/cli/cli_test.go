@@ -72,7 +72,7 @@ func TestMistakesAreOneLineThatHelps(t *testing.T) {
 		{[]string{"status", "--config", file}, 1, "ask the daemon at " + socket + ": no daemon is running there"},
 		{[]string{"status", "--config", file, "now"}, 2, `unexpected argument "now"`},
 		{[]string{"run", "--config", "/nowhere/config.toml"}, 1, "/nowhere/config.toml: no such file or directory"},
-		{[]string{"run", "--config", broken}, 1, broken + ":1:1: 0 servers"},
+		{[]string{"run", "--config", broken}, 1, broken + ":1:1: no server"},
 		{[]string{"run", "--config", open}, 1, "key.pem"},
 		{[]string{"start"}, 2, `unknown command "start"`},
 	} {
