@@ -17,6 +17,10 @@ type bounds struct {
 	infra    []netip.Addr     // the server's and the relays'
 }
 
+func (b bounds) equal(o bounds) bool {
+	return b.loopback == o.loopback && slices.Equal(b.own, o.own) && slices.Equal(b.infra, o.infra)
+}
+
 // refuses says why nothing is ever sent to an address; "": it may be probed. A peer
 // names addresses, and comes from some, that may be anybody's: what is no host of a
 // network is never probed, nor what this portal talks to in other ways.

@@ -53,9 +53,11 @@ func (p *Path) offer() {
 	list = list[:min(len(list), wire.MaxCandidates)]
 	changed := !p.told || !slices.Equal(list, p.offered)
 	p.offered, p.told = list, true
-	b.loopback = p.here // it may have been proven meanwhile
-	p.search.bounds = b
-	p.listLocked(time.Now())
+	b.loopback = p.here                       // it may have been proven meanwhile
+	if changed || !b.equal(p.search.bounds) { // or all would be asked anew each time that the server said something
+		p.search.bounds = b
+		p.listLocked(time.Now())
+	}
 	p.mu.Unlock()
 	if changed {
 		p.Offer(list)

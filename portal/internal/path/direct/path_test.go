@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -328,6 +329,35 @@ func TestCountersOfLastingKeysFollowTheClock(t *testing.T) {
 			t.Error("what was caught is answered")
 		}
 		last, answered = m.Counter, m.Echo.Answer && m.Echo.Token == 3
+	}
+}
+
+// What the portal learns from its server, and what changes none of its addresses, has nobody
+// asked anew: with a connection that is only open each PING of the server's cost fifteen probes.
+func TestNothingIsAskedAnewWhereNoAddressHasChanged(t *testing.T) {
+	p := newPortal(t, true, nil, nobody)
+	silent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	p.Peer([]wire.Candidate{{Transport: wire.CandidateUDP, Addr: silent.LocalAddr().(*net.UDPAddr).AddrPort()}})
+	eventually(t, "its own addresses are told", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.told && !p.stale.Load()
+	})
+	p.mu.Lock()
+	x := p.search.pairs[0]
+	x.tries, x.due = len(pauses), time.Now().Add(time.Hour) // it has been asked for long
+	p.mu.Unlock()
+	p.finder.Changed()
+	p.offer() // if the Path has not begun to
+	eventually(t, "it was looked at", func() bool { return !p.stale.Load() })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if x.tries != len(pauses) {
+		t.Error("an address is asked anew")
 	}
 }
 
