@@ -53,8 +53,9 @@ func (p *Path) offer() {
 	list = list[:min(len(list), wire.MaxCandidates)]
 	changed := !p.told || !slices.Equal(list, p.offered)
 	p.offered, p.told = list, true
-	b.loopback = p.here                       // it may have been proven meanwhile
-	if changed || !b.equal(p.search.bounds) { // or all would be asked anew each time that the server said something
+	b.loopback = p.here // it may have been proven meanwhile
+	// The server's word, too, has this looked at, which is to ask nobody anew by itself.
+	if changed || !b.equal(p.search.bounds) {
 		p.search.bounds = b
 		p.listLocked(time.Now())
 	}

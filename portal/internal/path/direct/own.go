@@ -71,6 +71,8 @@ func (f *Finder) bounds(here bool) bounds {
 	if f.Server != nil {
 		b.infra = append(b.infra, f.Server().Unmap())
 	}
+	slices.SortFunc(b.infra, netip.Addr.Compare)
+	b.infra = slices.Compact(b.infra)
 	return b
 }
 
