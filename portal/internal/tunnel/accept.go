@@ -29,20 +29,7 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 	}
 	t.asked = false
 	ctx, cancel := context.WithCancel(t.ctx)
-	var e end
-	if m.Kind == wire.OpenStream {
-		p := newPipe(t, l, id, m.Grant, stream.New(id, m.Limit, wire.FirstLimit))
-		p.cancel = cancel
-		e = p
-	} else {
-		f := newFlow(t, id, m.Grant)
-		f.cancel = cancel
-		f.probe = m.Kind == wire.OpenProbe
-		if !f.probe {
-			f.hold(m.Data)
-		}
-		e = f
-	}
+	e := t.accepted(l, id, m, cancel)
 	// What the frame holds is borrowed, and the Handler takes its time.
 	m.Data = nil
 	m.Signed = append([]byte(nil), m.Signed...)
@@ -56,19 +43,20 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 		t.pending++
 	}
 	t.mu.Unlock()
-	if draining {
-		cancel()
-		t.order.begin(id)
-		t.refuse(e, &EndError{Reason: wire.ReasonShutdown, Text: "the portal is stopping"})
-		return nil
-	}
-	if busy {
-		cancel()
+	var why *EndError
+	switch {
+	case draining:
+		why = &EndError{Reason: wire.ReasonShutdown, Text: "the portal is stopping"}
+	case busy:
 		t.busy.Do(func() {
 			t.cfg.Log.Warn("streams are refused until others end", "streams", maxStreams, "dials", maxPending, "held", t.budget.Used())
 		})
+		why = &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory"}
+	}
+	if why != nil {
+		cancel()
 		t.order.begin(id)
-		t.refuse(e, &EndError{Reason: wire.ReasonBusy, Text: "too many streams or too little memory"})
+		t.refuse(e, why)
 		return nil
 	}
 	if p, ok := e.(*pipe); ok {
@@ -82,6 +70,22 @@ func (t *Tunnel) accept(l *link, id uint32, m wire.Open) error {
 		t.serve(ctx, from, id, e, m)
 	})
 	return nil
+}
+
+// accepted returns this side's end of what the peer opens.
+func (t *Tunnel) accepted(l *link, id uint32, m wire.Open, cancel context.CancelFunc) end {
+	if m.Kind == wire.OpenStream {
+		p := newPipe(t, l, id, m.Grant, stream.New(id, m.Limit, wire.FirstLimit))
+		p.cancel = cancel
+		return p
+	}
+	f := newFlow(t, id, m.Grant)
+	f.cancel = cancel
+	f.probe = m.Kind == wire.OpenProbe
+	if !f.probe {
+		f.hold(m.Data)
+	}
+	return f
 }
 
 // serve has the Handler dial, and carries what it dialled until it ends.
