@@ -11,8 +11,8 @@ import (
 	"github.com/netport/netport/lab/daemon"
 )
 
-// limit is how long a stream may stand still while certificates change: row F45, and what the machine adds.
-const limit = 500 * time.Millisecond
+// limit is how long a stream may stand still while certificates change: row F45. What the machine adds is beside it.
+const limit = 200 * time.Millisecond
 
 // ends are when the certificates of the server and of all portals and relays end, by name.
 func (w *world) ends(t *testing.T) map[string]time.Time {
