@@ -68,6 +68,46 @@ func TestDirectPathBreaks(t *testing.T) {
 		}})
 }
 
+// F54, the other half: a direct path appears while what runs goes by the relay. Everything moves there, and datagrams notice
+// nothing of it: none is lost, and none is late, though streams beside them have to begin on new connections.
+func TestDirectPathAppears(t *testing.T) {
+	const delay = 40 * time.Millisecond
+	w := newWorld(t, plan{carriers: directly, laptop: []topo.HostOption{topo.Uplink(link.Shape{Delay: delay})}})
+	office := w.office.Addr4()
+	var gaps times
+	for round := range whole(3, 20) {
+		w.home.SetRules(topo.BlockUDPTo(office), topo.BlockTCPTo(office))
+		pairs := []traffic.Pair{w.out(t), w.back(t)}
+		await.Until(t, "on the relay's path", func() error {
+			for _, tunnel := range w.laptop.Status().Tunnels {
+				if strings.HasPrefix(tunnel.Path, "direct") {
+					return fmt.Errorf("it has %+v", tunnel)
+				}
+			}
+			return nil
+		})
+		streams := traffic.Start(t, traffic.Load{Rate: 8e6, Pairs: pairs})
+		streams.Flows(await.Patience)
+		await.Passing(t, 3*time.Second) // they have found out what the relay's path takes
+		tr := traffic.Start(t, traffic.Load{Flow: dialUDP(t, w.laptop, local(outPort)), Beside: dialUDP(t, w.laptop, local(servicePort))})
+		tr.Flows(await.Patience)
+		w.home.SetRules()
+		w.waitDirect(t)
+		await.Passing(t, 3*time.Second) // flows follow streams a moment later
+		tr.Flows(await.Patience)
+		got := tr.End()
+		t.Logf("round %d: %v; beside %v", round+1, got, streams.End())
+		if got.Err != nil || got.Arrived != got.Sent {
+			t.Errorf("round %d: %d of %d datagrams were lost; %v", round+1, got.Sent-got.Arrived, got.Sent, got.Err)
+		}
+		if most := 2*delay + 3*got.Machine; got.Gap > most { // a round trip is what they waited for among streams
+			t.Errorf("round %d: a gap of %v between datagrams, want %v at most", round+1, got.Gap, most)
+		}
+		gaps = append(gaps, got.Gap)
+	}
+	t.Logf("gaps %v", gaps)
+}
+
 // F21 to F23 on a direct path: the portal's own interfaces break it.
 func TestDirectPathRoams(t *testing.T) {
 	w := newWorld(t, plan{carriers: directly, laptop: []topo.HostOption{topo.Uplink(link.Shape{})}})
