@@ -184,13 +184,17 @@ func TestServerAndRelayShareOnePort(t *testing.T) {
 	}
 }
 
-// TestRelayThatTakesNothing: a relay that does not name the server's user takes nothing from it, and says so. When it is
-// put right, it gets what comes.
+// TestRelayThatTakesNothing: a relay that does not name the server's user takes nothing from it, and says so, as a portal's
+// doctor does. When it is put right, it gets what comes.
 func TestRelayThatTakesNothing(t *testing.T) {
 	s := newShared(t, nil, daemon.Set("take_over_from", "2"))
 	client := s.laptop.Host().Dial("tcp", netip.MustParseAddrPort("127.0.0.1:8080"))
 	if line := s.relay.WaitLog("connections not taken over: take_over_from names another user"); !strings.Contains(line, "it is user 65534") {
 		t.Errorf("the relay says %q", line)
+	}
+	out, _ := s.laptop.Command("doctor", "--wide").CombinedOutput() // it fails where no relay is reached
+	if !strings.Contains(string(out), "takes connections there, and closes those for the relay") {
+		t.Errorf("doctor says\n%s", out)
 	}
 	s.relay.Stop()
 	s.relay.Configure("take_over_from", daemon.User)
