@@ -235,10 +235,10 @@ func (o *own) renew(ctx context.Context) error {
 	if err := o.credentials.Renew(chain, key); err != nil {
 		return err
 	}
-	o.log.Info("server's certificate renewed", "until", chain[0].NotAfter)
 	if err := identity.ReplaceFile(o.cfg.Certificate, identity.EncodeCertificates(chain...), 0o600); err != nil {
-		return fmt.Errorf("it is in use until the next start: %w", err)
+		return fmt.Errorf("the new one is in use, but only until the next start: %w", err)
 	}
+	o.log.Info("server's certificate renewed", "until", chain[0].NotAfter)
 	return nil
 }
 
