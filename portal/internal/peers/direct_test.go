@@ -3,6 +3,7 @@ package peers
 import (
 	"crypto/x509"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,9 +24,16 @@ func (p *portal) ways() (direct, relayed []Way) {
 	return direct, relayed
 }
 
+// opened are the searches that the portal's pool has opened.
+func (p *portal) opened() []*seeker {
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	return slices.Clone(p.seekers)
+}
+
 // wires is how many connections on the direct way the portal has made.
 func (p *portal) wires() (n int) {
-	for _, k := range p.seekers {
+	for _, k := range p.opened() {
 		k.mu.Lock()
 		n += k.made
 		k.mu.Unlock()
@@ -165,7 +173,7 @@ func TestPeerOnThisMachineIsProven(t *testing.T) {
 			w.ann.pool.Machine, w.plant.pool.Machine = test.ann, test.plant
 			s := w.talk()
 			time.Sleep(time.Second)
-			for _, k := range append(w.ann.seekers, w.plant.seekers...) {
+			for _, k := range append(w.ann.opened(), w.plant.opened()...) {
 				if k.mu.Lock(); k.here != test.here {
 					t.Errorf("%q and %q: %s takes its peer for one on its machine: %t", test.ann, test.plant, k.of.name, k.here)
 				}
@@ -236,7 +244,7 @@ func TestPolicyDecidesAboutPaths(t *testing.T) {
 		s := w.talk()
 		w.lay(true)
 		w.wantPath(wayName, 1)
-		if n := len(w.ann.seekers) + len(w.plant.seekers); n > 0 {
+		if n := len(w.ann.opened()) + len(w.plant.opened()); n > 0 {
 			t.Errorf("%d searches though direct ways are forbidden", n)
 		}
 		w.setPaths(grant.DirectAny)
@@ -248,7 +256,7 @@ func TestPolicyDecidesAboutPaths(t *testing.T) {
 		time.Sleep(time.Second)
 		w.wantPath(wayName, 1)
 		s.echoes(10 * hop)
-		for _, k := range append(w.ann.seekers, w.plant.seekers...) {
+		for _, k := range append(w.ann.opened(), w.plant.opened()...) {
 			if k.mu.Lock(); !k.closed {
 				t.Errorf("the search of %s goes on", k.of.name)
 			}
