@@ -119,6 +119,7 @@ type Pool struct {
 	tries   tries
 	look    chan struct{}
 	doubts  chan struct{} // capacity 1: what carriers were proven with may hold no more
+	back    chan struct{} // capacity 1: a relay is back
 	linger  atomic.Int64  // Config.Linger, as it is now
 
 	mu       sync.Mutex // guards the following
@@ -166,14 +167,14 @@ type attempt struct {
 // New returns a Pool.
 func New(cfg Config) *Pool {
 	p := &Pool{
-		Config: cfg, look: make(chan struct{}, 1), doubts: make(chan struct{}, 1),
+		Config: cfg, look: make(chan struct{}, 1), doubts: make(chan struct{}, 1), back: make(chan struct{}, 1),
 		sessions: make(map[wire.SessionID]*session), peers: make(map[string]*peer),
 	}
 	p.linger.Store(int64(cfg.Linger))
 	p.tunnels.init()
 	p.tasks.init()
 	p.tries.init()
-	p.Finder.Listen(p.tries.heard)
+	p.Finder.Listen(p.heard)
 	return p
 }
 
@@ -182,6 +183,7 @@ func New(cfg Config) *Pool {
 func (p *Pool) Run(ctx context.Context) error {
 	p.tasks.Go(p.keepTickets)
 	p.tasks.Go(p.keepProofs)
+	p.tasks.Go(p.keepSearches)
 	<-ctx.Done()
 	p.mu.Lock()
 	p.closed = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -83,6 +84,43 @@ func (p *Pool) searchLocked(pr *peer) {
 	}
 	pr.search = &search{nudge: make(chan struct{}, 1)}
 	p.tasks.Go(func() { p.run(pr, pr.search) })
+}
+
+// goOn has all searches go on, but not all in one moment.
+func (p *Pool) goOn() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	spread := min(time.Duration(len(p.peers))*spreadEach, maxPause)
+	for _, pr := range p.peers {
+		if pr.search != nil {
+			pr.pace = pace{next: time.Now().Add(rand.N(spread + 1))}
+			pr.search.wake()
+		}
+	}
+}
+
+// heard takes that a relay has answered. Who hears of it holds locks, so the searches are told by
+// keepSearches.
+func (p *Pool) heard(relay string) {
+	if !p.tries.heard(relay) {
+		return
+	}
+	select {
+	case p.back <- struct{}{}:
+	default:
+	}
+}
+
+// keepSearches has the searches go on when a relay is back.
+func (p *Pool) keepSearches() {
+	for {
+		select {
+		case <-p.back:
+			p.goOn()
+		case <-p.tasks.ctx.Done():
+			return
+		}
+	}
 }
 
 // run serves a search until nothing is looked for any more.

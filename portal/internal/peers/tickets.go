@@ -3,7 +3,6 @@ package peers
 import (
 	"context"
 	"encoding/hex"
-	"math/rand/v2"
 	"slices"
 	"sort"
 	"time"
@@ -47,15 +46,9 @@ const (
 // searches that wait for it go on at once, but not all in one moment. It
 // implements control.Sessions.
 func (p *Pool) Connected(connected bool) {
-	p.mu.Lock()
-	spread := min(time.Duration(len(p.peers))*spreadEach, maxPause)
-	for _, pr := range p.peers {
-		if pr.search != nil && connected {
-			pr.pace = pace{next: time.Now().Add(rand.N(spread + 1))}
-			pr.search.wake()
-		}
+	if connected {
+		p.goOn()
 	}
-	p.mu.Unlock()
 	p.lookAgain()
 }
 

@@ -135,13 +135,16 @@ func (t *tries) silent(relay string) bool {
 	return u != nil && u.count >= freeTries && time.Since(u.began) >= tryEvery
 }
 
-// heard tells that a relay has answered.
-func (t *tries) heard(relay string) {
+// heard tells that a relay has answered, and reports whether it had not for a while.
+func (t *tries) heard(relay string) (back bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if u := t.relays[relay]; u != nil {
-		t.releaseLocked(relay, u)
+	u := t.relays[relay]
+	if u == nil {
+		return false
 	}
+	t.releaseLocked(relay, u)
+	return u.count > freeTries
 }
 
 // again has every relay tried as if nothing were known of it.
