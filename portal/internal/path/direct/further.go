@@ -78,7 +78,11 @@ func (w *furtherWay) Dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.awaitTCP(ctx, func() (*connection, error) { return p.followerLocked(w.origin, w.connection), nil })
+	var c *connection
+	err = p.until(ctx, func() (bool, error) {
+		c = p.followerLocked(w.origin, w.connection)
+		return c != nil, nil
+	})
 	p.mu.Lock()
 	if p.Client {
 		p.tcp.further.settle(err == nil, time.Now())

@@ -143,12 +143,19 @@ func (p *Path) tellLocked() {
 // Ready waits until there is an open way that no carrier uses yet, or, where one does,
 // a clearly quicker one.
 func (p *Path) Ready(ctx context.Context) error {
+	return p.until(ctx, func() (bool, error) { return p.readyLocked(time.Now()), nil })
+}
+
+// until waits until ready, which is called under the lock whenever a way has come or gone, says so or
+// fails.
+func (p *Path) until(ctx context.Context, ready func() (bool, error)) error {
 	for {
 		p.mu.Lock()
-		ready, changed := p.readyLocked(time.Now()), p.changed
+		ok, err := ready()
+		changed := p.changed
 		p.mu.Unlock()
-		if ready {
-			return nil
+		if ok || err != nil {
+			return err
 		}
 		select {
 		case <-changed:

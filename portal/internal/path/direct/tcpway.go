@@ -63,13 +63,14 @@ func (w *tcpWay) Taken() {
 // TLS client has chosen.
 func (w *tcpWay) Dial(ctx context.Context) (net.Conn, error) {
 	p := w.path
-	conn, err := p.awaitTCP(ctx, func() (*connection, error) {
+	var conn *connection
+	err := p.until(ctx, func() (bool, error) {
 		if len(p.tcp.waiting) == 0 && p.Client {
-			return nil, errNone
+			return false, errNone
 		}
-		c := newest(&p.tcp.waiting)
-		w.took = w.took || c != nil
-		return c, nil
+		conn = newest(&p.tcp.waiting)
+		w.took = w.took || conn != nil
+		return conn != nil, nil
 	})
 	if err != nil {
 		return nil, err
@@ -84,26 +85,6 @@ func newest(list *[]*connection) (c *connection) {
 		c, *list = (*list)[n-1], (*list)[:n-1]
 	}
 	return c
-}
-
-// awaitTCP waits until get, which is called under the lock, returns a connection or fails.
-func (p *Path) awaitTCP(ctx context.Context, get func() (*connection, error)) (*connection, error) {
-	for {
-		p.mu.Lock()
-		c, err := get()
-		changed := p.changed
-		p.mu.Unlock()
-		if c != nil || err != nil {
-			return c, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-p.ctx.Done():
-			return nil, ErrClosed
-		}
-	}
 }
 
 // take takes a connection for the carrier. The TLS client says word.

@@ -178,36 +178,27 @@ func (w *udpWay) dial(ctx context.Context, secure *tls.Config, config *quic.Conf
 
 // take waits for a connection of the peer, but no longer than until there is another one of TCP
 // than that which the way beside it has taken: that one is no good.
-func (w *udpWay) take(ctx context.Context) (*quic.Conn, error) {
+func (w *udpWay) take(ctx context.Context) (conn *quic.Conn, err error) {
 	p := w.path
-	for {
-		p.mu.Lock()
+	err = p.until(ctx, func() (bool, error) {
 		for len(p.arrived) > 0 {
-			conn := p.arrived[0]
+			next := p.arrived[0]
 			p.arrived = p.arrived[1:]
-			x := p.search.find(remote(conn))
-			if conn.Context().Err() != nil || x == nil || x.way == nil {
-				conn.CloseWithError(0, "")
+			x := p.search.find(remote(next))
+			if next.Context().Err() != nil || x == nil || x.way == nil {
+				next.CloseWithError(0, "")
 				continue
 			}
-			w.pair = x
+			conn, w.pair = next, x
 			p.carriesLocked(x, conn)
-			p.mu.Unlock()
-			return conn, nil
+			return true, nil
 		}
-		changed, late := p.changed, w.beside.took && len(p.tcp.waiting) > 0
-		p.mu.Unlock()
-		if late {
-			return nil, errNone
+		if w.beside.took && len(p.tcp.waiting) > 0 {
+			return false, errNone
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-p.ctx.Done():
-			return nil, ErrClosed
-		}
-	}
+		return false, nil
+	})
+	return conn, err
 }
 
 func remote(conn *quic.Conn) netip.AddrPort {
